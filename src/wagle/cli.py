@@ -1,0 +1,242 @@
+"""The command line: parse, call one public function, print. No logic lives here.
+
+Heavy imports are inside the commands, so that ``wagle --help`` is fast. Tables go to stdout, the
+rest to stderr. What a user can mend is one line and exit code 2; anything else keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from wagle.errors import WagleError
+
+if TYPE_CHECKING:
+    from wagle.run import Run
+
+app = typer.Typer(
+    name="wagle",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Make a language model forget: attribute, unlearn, prove what changed, report.",
+)
+mask_app = typer.Typer(no_args_is_help=True, help="Look at masks: which weights may change.")
+patch_app = typer.Typer(
+    no_args_is_help=True, help="Make, apply and verify patches: new values of changed weights."
+)
+app.add_typer(mask_app, name="mask")
+app.add_typer(patch_app, name="patch")
+
+Source = Annotated[str, typer.Argument(metavar="RECIPE", help="A ready recipe (demo), a YAML file, or a run folder.")]
+Overrides = Annotated[
+    Optional[list[str]],
+    typer.Argument(metavar="[KEY=VALUE]...", help="Settings over the recipe's: attribution.ratio=0.5"),
+]
+Out = Annotated[Optional[str], typer.Option("--out", help="The run folder; default runs/NAME.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def _execute(source: str, overrides: list[str] | None, out: str | None, until: str, redo: bool = False) -> Run:
+    from wagle.run import execute, find_run
+
+    recipe, folder = find_run(source, list(overrides or []), out)
+    return execute(recipe, folder, until=until, redo=redo)
+
+
+def _table(run: Run, as_json: bool) -> None:
+    from wagle.report.table import summary_json, summary_table
+
+    print(json.dumps(summary_json(run.folder), indent=2) if as_json else summary_table(run.folder))
+
+
+@app.command()
+def run(source: Source, overrides: Overrides = None, out: Out = None, as_json: AsJson = False) -> None:
+    """Run all stages of a recipe; start again after an interruption and it goes on.
+
+    Reads the recipe and its data; writes the run folder runs/NAME. A finished run prints its table
+    again.
+
+    Example:  wagle run demo unlearning.objective=grad_diff --out runs/graddiff
+    """
+    _table(_execute(source, overrides, out, "report"), as_json)
+
+
+@app.command()
+def demo(overrides: Overrides = None, out: Out = None, as_json: AsJson = False) -> None:
+    """Run the whole way on a real 135M chat model: teach two authors, make it forget them.
+
+    The same as wagle run demo. Writes runs/demo.
+
+    Example:  wagle demo
+    """
+    _table(_execute("demo", overrides, out, "report"), as_json)
+
+
+@app.command(name="finetune")
+def finetune_command(source: Source, overrides: Overrides = None, out: Out = None) -> None:
+    """Teach a model the records that the recipe's finetune section names.
+
+    Reads the recipe; writes base/ in the run folder.
+
+    Example:  wagle finetune recipe.yaml finetune.epochs=8
+    """
+    print(_execute(source, overrides, out, "teach").base)
+
+
+@app.command()
+def attribute(source: Source, overrides: Overrides = None, out: Out = None) -> None:
+    """Take the gradients of a recipe's model and select its weights, up to the mask.
+
+    Reads the recipe and its data; writes mask.safetensors and the gradient store.
+
+    Example:  wagle attribute recipe.yaml attribution.ratio=0.5
+    """
+    print(_execute(source, overrides, out, "mask").folder / "mask.safetensors")
+
+
+@app.command(name="unlearn")
+def unlearn_command(source: Source, overrides: Overrides = None, out: Out = None) -> None:
+    """Unlearn, after whatever comes before it and is not finished yet.
+
+    Reads the recipe and its data; writes model/ in the run folder.
+
+    Example:  wagle unlearn runs/demo
+    """
+    print(_execute(source, overrides, out, "unlearn").folder / "model")
+
+
+@app.command(name="evaluate")
+def evaluate_command(
+    source: Source, overrides: Overrides = None, out: Out = None, as_json: AsJson = False
+) -> None:
+    """Evaluate before, after and reference, after whatever comes before that.
+
+    Reads the recipe and its data; writes evaluation/ and evaluation.json.
+
+    Example:  wagle evaluate runs/demo --json
+    """
+    _table(_execute(source, overrides, out, "after"), as_json)
+
+
+@app.command()
+def report(source: Source, overrides: Overrides = None, out: Out = None) -> None:
+    """Write the report of a run again, after whatever is not finished yet.
+
+    Reads the run folder; writes report.html.
+
+    Example:  wagle report runs/demo
+    """
+    print(_execute(source, overrides, out, "report", redo=True).folder / "report.html")
+
+
+@mask_app.command()
+def show(mask: Annotated[str, typer.Argument(metavar="MASK", help="A mask file.")], as_json: AsJson = False) -> None:
+    """Show what a mask selects: counts, score, density per block and per kind of module.
+
+    Reads a mask file; writes nothing.
+
+    Example:  wagle mask show runs/demo/mask.safetensors
+    """
+    from wagle.mask import Mask
+    from wagle.report.table import mask_json, mask_table
+
+    found = Mask.load(mask)
+    print(json.dumps(mask_json(found), indent=2) if as_json else mask_table(found))
+
+
+@patch_app.command(name="extract")
+def patch_extract(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="The model folder before.")],
+    result: Annotated[str, typer.Argument(metavar="RESULT", help="The model folder after.")],
+    out: Annotated[str, typer.Option("-o", "--out", help="The patch file to write.")],
+) -> None:
+    """Write the new values of all weights that differ between two model folders.
+
+    Reads both folders; writes one file.
+
+    Example:  wagle patch extract base/ model/ -o patch.safetensors
+    """
+    from wagle.patch import extract
+
+    made = extract(base, result, out)
+    print(f"{out}: {made.changed:,} changed weights, base {made.base[:12]}, result {made.result[:12]}")
+
+
+@patch_app.command(name="apply")
+def patch_apply(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="The model folder that the patch was made for.")],
+    patch: Annotated[str, typer.Argument(metavar="PATCH", help="The patch file.")],
+    out: Annotated[str, typer.Option("-o", "--out", help="The model folder to write.")],
+) -> None:
+    """Write the model that a patch makes of its base, bit for bit.
+
+    Reads the base folder and the patch; writes a model folder.
+
+    Example:  wagle patch apply base/ patch.safetensors -o unlearned/
+    """
+    from wagle.patch import apply
+
+    apply(base, patch, out)
+    print(out)
+
+
+@patch_app.command(name="verify")
+def patch_verify(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="The model folder before.")],
+    result: Annotated[str, typer.Argument(metavar="RESULT", help="The model folder after.")],
+    mask: Annotated[Optional[str], typer.Option("--mask", help="Nothing outside this mask may differ.")] = None,
+    patch: Annotated[Optional[str], typer.Option("--patch", help="Base and this patch must give the result.")] = None,
+) -> None:
+    """Prove on files what changed: everything that a mask leaves out is bit-identical.
+
+    Reads the folders, the mask and the patch; writes nothing. Exit code 1 if the proof fails.
+
+    Example:  wagle patch verify base/ model/ --mask mask.safetensors --patch patch.safetensors
+    """
+    from wagle.patch import verify
+
+    checked = verify(base, result, mask=mask, patch=patch)
+    print(checked)
+    if not checked.ok:
+        raise typer.Exit(1)
+
+
+def _set_up() -> None:
+    """Output and environment of the process; importing wagle itself sets nothing."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: its threads spin otherwise
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines())
+    root = logging.getLogger("wagle")
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    root.propagate = False
+
+
+class _Lines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        return prefix + record.getMessage()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit."""
+    _set_up()
+    try:
+        app(args=arguments, standalone_mode=True)
+    except WagleError as error:
+        print(f"wagle: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("wagle: stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)

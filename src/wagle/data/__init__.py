@@ -1,0 +1,1 @@
+"""Records from anywhere, and the token batches made of them."""

@@ -1,0 +1,181 @@
+"""Token batches: length-sorted, padded to their longest record, padding known by length alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from wagle.data.draws import order, uniform
+from wagle.data.tokens import Tokens
+from wagle.errors import WagleError, choose
+
+
+def collate(
+    tokens: Sequence[Tokens], index: Sequence[int], *, side: str = "right", multiple: int = 8
+) -> dict[str, Tensor]:
+    """Pad records to a batch.
+
+    Args:
+        tokens: B tokenised records.
+        index: B places that say which records these are.
+        side: where the padding goes; right for scoring, left for generation.
+        multiple: the width is rounded up to this.
+
+    Returns:
+        ``input_ids``, ``attention_mask``, ``position_ids`` (B, T) int64, ``scored`` (B, T) bool,
+        ``index`` (B,) int64. The padding's id is 0 and means nothing: attention comes from the
+        lengths, never from ids.
+    """
+    longest = max(len(t.ids) for t in tokens)
+    width = -(-longest // multiple) * multiple
+    shape = (len(tokens), width)
+    ids = torch.zeros(shape, dtype=torch.int64)
+    real = torch.zeros(shape, dtype=torch.int64)
+    scored = torch.zeros(shape, dtype=torch.bool)
+    for row, record in enumerate(tokens):
+        length = len(record.ids)
+        where = slice(0, length) if side == "right" else slice(width - length, width)
+        ids[row, where] = torch.tensor(record.ids)
+        real[row, where] = 1
+        scored[row, where] = torch.tensor(record.scored)
+    positions = (real.cumsum(-1) - 1).clamp(min=0)
+    return {
+        "input_ids": ids,
+        "attention_mask": real,
+        "position_ids": positions,
+        "scored": scored,
+        "index": torch.tensor(index, dtype=torch.int64),
+    }
+
+
+def by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Group records of similar length so that no group pads to more than ``batch_tokens``.
+
+    Longest first: if memory is short, the first batch says so. A record longer than the budget
+    stands alone.
+    """
+    groups: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        widest = lengths[groups[-1][0]] if groups else 0
+        if groups and (len(groups[-1]) + 1) * widest <= batch_tokens:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return groups
+
+
+def token_batches(
+    tokens: Sequence[Tokens], batch_tokens: int, *, side: str = "right"
+) -> list[dict[str, Tensor]]:
+    """All records as length-sorted batches; ``index`` says which records each one holds."""
+    groups = by_length([len(t.ids) for t in tokens], batch_tokens)
+    return [collate([tokens[i] for i in group], group, side=side) for group in groups]
+
+
+# ---------------------------------------------------------------------------------------------
+# Pairing: which retain record goes with which forget record, and in which order
+
+
+def _cycle(count: int, draws: int, seed: int, purpose: object, ids: Sequence[str]) -> list[int]:
+    """``draws`` indices out of ``count``: every record once before any repeats."""
+    rounds = -(-draws // count)
+    flat = [i for r in range(rounds) for i in order(seed, (purpose, r), ids)]
+    return flat[:draws]
+
+
+def _pairs_shuffle(epoch: int, draws: int, seed: int, ids: Sequence[str]) -> list[int]:
+    """One long shuffle over all epochs, cut per epoch: no repeat before every record was used."""
+    return _cycle(len(ids), (epoch + 1) * draws, seed, "pair", ids)[epoch * draws :]
+
+
+def _pairs_random(epoch: int, draws: int, seed: int, ids: Sequence[str]) -> list[int]:
+    """Drawn anew each time, with replacement."""
+    return [int(uniform(seed, "pair", epoch, i) * len(ids)) for i in range(draws)]
+
+
+def _pairs_cycle(epoch: int, draws: int, seed: int, ids: Sequence[str]) -> list[int]:
+    """The set in its own order, over and over."""
+    del seed
+    return [(epoch * draws + i) % len(ids) for i in range(draws)]
+
+
+def _pairs_fixed(epoch: int, draws: int, seed: int, ids: Sequence[str]) -> list[int]:
+    """The same partners in every epoch."""
+    del epoch
+    return _cycle(len(ids), draws, seed, "pair", ids)
+
+
+PAIRINGS = {
+    "shuffle": _pairs_shuffle,
+    "random": _pairs_random,
+    "cycle": _pairs_cycle,
+    "fixed": _pairs_fixed,
+}
+
+
+def plan(
+    forget: Sequence[str],
+    retain: Sequence[str],
+    *,
+    epochs: int,
+    seed: int,
+    pairing: str = "shuffle",
+    anchor: str = "forget",
+) -> list[tuple[int, int]]:
+    """The order of training: (forget, retain) indices, -1 where a set is absent.
+
+    Args:
+        forget: ids of the forget records, or empty.
+        retain: ids of the retain records, or empty.
+        epochs: passes over the anchor set.
+        seed: all draws are functions of (seed, epoch, id).
+        pairing: a name in PAIRINGS.
+        anchor: ``forget`` or ``retain``: the set whose length is an epoch.
+    """
+    choose({"forget": 0, "retain": 0}, anchor, "anchor")
+    partner = choose(PAIRINGS, pairing, "pairing")
+    if not forget and not retain:
+        raise WagleError("there is nothing to train on: both sets are empty")
+    swap = not forget or (anchor == "retain" and bool(retain))
+    lead, other = (retain, forget) if swap else (forget, retain)
+    pairs: list[tuple[int, int]] = []
+    for epoch in range(epochs):
+        first = order(seed, ("epoch", epoch), lead)
+        if other:
+            ranked = partner(epoch, len(lead), seed, other)
+            # `fixed` ties a partner to the record, the others to the place in the epoch
+            second = [ranked[i] for i in first] if pairing == "fixed" else ranked
+        else:
+            second = [-1] * len(lead)
+        pairs += zip(second, first, strict=True) if swap else zip(first, second, strict=True)
+    return pairs
+
+
+@dataclass(frozen=True)
+class Pairs(Dataset[dict[str, Any]]):
+    """The planned pairs as a data set: item i is the i-th (forget, retain) pair of training."""
+
+    pairs: list[tuple[int, int]]
+    forget: Sequence[Tokens]
+    retain: Sequence[Tokens]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        forget, retain = self.pairs[item]
+        return {"forget": forget, "retain": retain}
+
+    def collate(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """A batch of each set that has records: ``{"forget": batch, "retain": batch}``."""
+        batch = {}
+        for name, tokens in (("forget", self.forget), ("retain", self.retain)):
+            index = [item[name] for item in items if item[name] >= 0]
+            if index:
+                batch[name] = collate([tokens[i] for i in index], index)
+        return batch

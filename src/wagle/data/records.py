@@ -1,0 +1,350 @@
+"""Records: what is read from files, data sets and lists, checked and given stable names.
+
+To read another kind of file: a function in READERS that yields dicts. To know another field
+name: an alias in _ALIASES.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from wagle.data.demo import DEMO_SETS, demo_records
+from wagle.data.draws import order, uniform
+from wagle.data.refusals import REFUSALS
+from wagle.errors import WagleError, choose, nearest
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Source: TypeAlias = "str | Path | Sequence[Mapping[str, Any]] | Sequence[Record] | Dataset"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One item of data: a question with an answer, a text, or tokens made elsewhere.
+
+    Attributes:
+        kind: ``qa``, ``text`` or ``tokens``.
+        prompt: the question (``qa``), or a beginning that is not scored (``text``).
+        answer: the answer (``qa``) or the text (``text``).
+        paraphrased_prompt: the same question in other words, never trained on.
+        paraphrased_answer: the same answer in other words.
+        perturbed_answers: wrong answers of the same form.
+        alternatives: other answers that an objective may teach instead.
+        refusal: the answer of refusal objectives; drawn per (seed, id) where none is given.
+        few_shot: (question, answer) pairs that come before the question.
+        input_ids: the tokens (``tokens``).
+        labels: the tokens that are scored, -100 elsewhere, unshifted (``tokens``).
+        id: 16 hex digits of SHA-256 over the content, with ``#n`` for exact repeats. Internal:
+            it can be guessed from a short record, so it never leaves a private folder.
+        place: where the record stands, as messages show it: ``forget[17]``.
+    """
+
+    kind: str
+    prompt: str = ""
+    answer: str = ""
+    paraphrased_prompt: str | None = None
+    paraphrased_answer: str | None = None
+    perturbed_answers: tuple[str, ...] = ()
+    alternatives: tuple[str, ...] = ()
+    refusal: str = ""
+    few_shot: tuple[tuple[str, str], ...] = ()
+    input_ids: tuple[int, ...] = ()
+    labels: tuple[int, ...] = ()
+    id: str = ""
+    place: str = ""
+
+    def content(self) -> dict[str, Any]:
+        """The fields that make the record what it is, without its name and its place."""
+        own = {k: v for k, v in vars(self).items() if k not in {"id", "place", "refusal"}}
+        return {k: v for k, v in own.items() if v}
+
+
+_ALIASES = {
+    "prompt": ("question", "prompt", "instruction"),
+    "answer": ("answer", "response", "completion", "gt"),
+    "paraphrased_prompt": ("paraphrased_question", "paraphrased_prompt"),
+    "paraphrased_answer": ("paraphrased_answer",),
+    "perturbed_answers": ("perturbed_answer", "perturbed_answers"),
+    "alternatives": ("alternatives", "alternative"),
+    "refusal": ("refusal",),
+    "few_shot": ("few_shot",),
+    "text": ("text",),
+    "prefix": ("prefix",),
+    "input_ids": ("input_ids",),
+    "labels": ("labels",),
+}
+_FIELD = {alias: field for field, aliases in _ALIASES.items() for alias in aliases}
+_NOT_FIELDS = re.compile(r"^(option\d+|id|metadata|attention_mask|source|title|url|doi|subject)$")
+
+
+def parse_record(row: Mapping[str, Any], place: str) -> Record:
+    """Make a record of a dict in any of the known shapes; what is missing is named.
+
+    Raises:
+        WagleError: an empty text, question or answer; neither ``text`` nor a question with an
+            answer nor ``input_ids`` with ``labels``; labels that score nothing.
+    """
+    got = {_FIELD[k]: v for k, v in row.items() if k in _FIELD and v is not None}
+    if "input_ids" in got:
+        return _token_record(got, place)
+    if "text" in got:
+        text = _words(got, "text", place)
+        return Record("text", prompt=str(got.get("prefix", "")), answer=text, place=place)
+    if "prompt" not in got or "answer" not in got:
+        keys = [k for k in row if not _NOT_FIELDS.match(k)]
+        hints = [f"{k!r} looks like {n!r}" for k in keys if k not in _FIELD and (n := nearest(k, _FIELD))]
+        raise WagleError(
+            f"{place} has the fields {sorted(row)}; a record needs question and answer, or text, "
+            f"or input_ids and labels" + (f" ({'; '.join(hints)})" if hints else "")
+        )
+    return Record(
+        "qa",
+        prompt=_words(got, "prompt", place),
+        answer=_words(got, "answer", place),
+        paraphrased_prompt=_optional(got, "paraphrased_prompt", place),
+        paraphrased_answer=_optional(got, "paraphrased_answer", place),
+        perturbed_answers=_several(got, "perturbed_answers"),
+        alternatives=_several(got, "alternatives"),
+        refusal=str(got.get("refusal", "")),
+        few_shot=tuple((str(q), str(a)) for q, a in got.get("few_shot", ())),
+        place=place,
+    )
+
+
+def _words(got: Mapping[str, Any], field: str, place: str) -> str:
+    value = got[field]
+    if not isinstance(value, str):
+        raise WagleError(f"{place}: {field} is {type(value).__name__}, not text")
+    if not value.strip():
+        raise WagleError(f"{place} has an empty {field}; remove the record or fill it in")
+    return value
+
+
+def _optional(got: Mapping[str, Any], field: str, place: str) -> str | None:
+    return _words(got, field, place) if got.get(field) else None
+
+
+def _several(got: Mapping[str, Any], field: str) -> tuple[str, ...]:
+    value = got.get(field, ())
+    return (value,) if isinstance(value, str) else tuple(str(v) for v in value)
+
+
+def _token_record(got: Mapping[str, Any], place: str) -> Record:
+    ids = tuple(int(i) for i in got["input_ids"])
+    labels = tuple(int(i) for i in got.get("labels", ()))
+    if not ids or len(ids) != len(labels):
+        raise WagleError(
+            f"{place} has {len(ids)} input_ids and {len(labels)} labels; give as many labels, "
+            "unshifted, -100 where nothing is scored"
+        )
+    wrong = [i for i, (a, b) in enumerate(zip(ids, labels, strict=True)) if b not in (-100, a)]
+    if wrong:
+        raise WagleError(f"{place}: label {wrong[0]} is neither -100 nor its own input id")
+    if all(label == -100 for label in labels[1:]):
+        raise WagleError(f"{place} has no scored token: every label (after the first) is -100")
+    return Record("tokens", input_ids=ids, labels=labels, place=place)
+
+
+# ---------------------------------------------------------------------------------------------
+# Reading
+
+
+def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
+    """JSON lines, also under the name .json (as TOFU's are), or one JSON list."""
+    text = path.read_text(encoding="utf-8")
+    if text.lstrip().startswith("["):
+        try:
+            yield from json.loads(text)
+        except json.JSONDecodeError as error:
+            raise WagleError(f"{path} is not valid JSON ({error})") from None
+        return
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                raise WagleError(f"{path}, line {number}, is not valid JSON ({error})") from None
+
+
+def _csv_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    """CSV with a header; a list field may hold a JSON list."""
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            yield {k: json.loads(v) if v and v.startswith("[") else v for k, v in row.items() if v}
+
+
+READERS: dict[str, Callable[[Path], Iterator[Mapping[str, Any]]]] = {
+    ".json": _json_lines,
+    ".jsonl": _json_lines,
+    ".csv": _csv_rows,
+}
+
+
+def _rows_of_file(path: Path) -> list[Mapping[str, Any]]:
+    reader = choose(READERS, path.suffix, "file type")
+    try:
+        rows = list(reader(path))
+    except UnicodeDecodeError as error:
+        raise WagleError(f"{path} is not UTF-8 text ({error})") from None
+    if not all(isinstance(row, Mapping) for row in rows):
+        raise WagleError(f"{path} must hold one JSON object per record")
+    return rows
+
+
+def _rows_of_folder(folder: Path, split: str | None) -> list[Mapping[str, Any]]:
+    """A folder of splits, such as TOFU's: ``forget01`` is read with what its
+    ``forget01_perturbed`` adds (paraphrases and wrong answers), where that exists."""
+    names = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix in READERS}
+    if not names:
+        raise WagleError(f"{folder} holds no {', '.join(READERS)} files")
+    if split is None:
+        raise WagleError(f"{folder} is a folder: name a split (it has {', '.join(names)})")
+    rows = _rows_of_file(choose(names, split, f"split of {folder}"))
+    more = names.get(f"{split}_perturbed")
+    if more is None:
+        return rows
+    added = {(r["question"], r["answer"]): r for r in _rows_of_file(more)}
+    return [{**row, **added.get((row["question"], row["answer"]), {})} for row in rows]
+
+
+def _rows(source: Source, split: str | None) -> list[Mapping[str, Any]]:
+    if isinstance(source, str) and source.startswith("demo:"):
+        name = source.removeprefix("demo:")
+        choose(dict.fromkeys(DEMO_SETS), name, "demo set")
+        return [dict(row) for row in demo_records(name)]
+    if isinstance(source, str | Path):
+        path = Path(source)
+        if path.is_dir():
+            return _rows_of_folder(path, split)
+        if not path.is_file():
+            raise WagleError(f"data file {path} does not exist")
+        return _rows_of_file(path)
+    return [dict(row) for row in source]  # type: ignore[call-overload, unused-ignore]
+
+
+def _slice(count: int, rows: str) -> slice:
+    found = re.fullmatch(r"(\d*):(\d*)", rows)
+    if not found:
+        raise WagleError(f"rows {rows!r} is not a range; write FIRST:LAST, such as 0:360 or 20:")
+    first, last = (int(v) if v else None for v in found.groups())
+    if (first or 0) >= (last if last is not None else count) or (last or 0) > count:
+        raise WagleError(f"rows {rows} select nothing or too much: there are {count} records")
+    return slice(first, last)
+
+
+def read_records(
+    source: Source,
+    *,
+    name: str = "records",
+    split: str | None = None,
+    rows: str | None = None,
+    take: str | int = "all",
+    seed: int = 0,
+) -> list[Record]:
+    """Read, check and name records.
+
+    Args:
+        source: a JSON, JSON-lines or CSV file; a folder of them (a local TOFU folder) with
+            ``split``; ``demo:forget`` and its kind; a ``datasets.Dataset``; a list of dicts or of
+            records.
+        name: what messages call the set.
+        split: the file of a folder, without its ending.
+        rows: a range of rows, ``FIRST:LAST``, before ``take``.
+        take: ``all``, a count, or a percentage such as ``"10%"``: a subset drawn by (seed, id);
+            smaller subsets are contained in larger ones. The order of the file is kept.
+        seed: of the draws of ``take`` and of the refusals.
+
+    Returns:
+        The records, each with its id, its place and its refusal.
+    """
+    if isinstance(source, list) and source and all(isinstance(r, Record) for r in source):
+        records: list[Record] = list(source)
+    else:
+        records = [
+            parse_record(row, f"{name}[{i}]") for i, row in enumerate(_rows(source, split))
+        ]
+    if rows is not None:
+        records = records[_slice(len(records), rows)]
+    records = _take(_named(records, name, seed), take, name, seed)
+    if not records:
+        raise WagleError(f"the {name} set is empty; it needs at least one record")
+    return [replace(r, place=f"{name}[{i}]") for i, r in enumerate(records)]
+
+
+def _named(records: Iterable[Record], name: str, seed: int) -> list[Record]:
+    seen: Counter[str] = Counter()
+    named = []
+    for record in records:
+        text = json.dumps(record.content(), sort_keys=True, ensure_ascii=False)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        seen[digest] += 1
+        unique = digest if seen[digest] == 1 else f"{digest}#{seen[digest]}"
+        refusal = record.refusal or REFUSALS[int(uniform(seed, "refusal", unique) * len(REFUSALS))]
+        named.append(replace(record, id=unique, refusal=refusal))
+    return named
+
+
+def _take(records: list[Record], take: str | int, name: str, seed: int) -> list[Record]:
+    if take == "all":
+        return records
+    text = str(take)
+    found = re.fullmatch(r"(\d+)(%?)", text)
+    if not found:
+        raise WagleError(f"{name}.take is {text!r}; write all, a count, or a percentage such as 10%")
+    count = len(records) * int(found[1]) // 100 if found[2] else int(found[1])
+    if not 0 < count <= len(records):
+        raise WagleError(f"{name}.take asks for {count} of {len(records)} records")
+    chosen = set(order(seed, "take", [r.id for r in records])[:count])
+    return [r for i, r in enumerate(records) if i in chosen]
+
+
+# ---------------------------------------------------------------------------------------------
+# Overlap
+
+
+def _normal(record: Record) -> str:
+    if record.kind == "tokens":
+        return " ".join(map(str, record.input_ids))
+    return " ".join(re.findall(r"\w+", f"{record.prompt} {record.answer}".lower()))
+
+
+def check_disjoint(one: Sequence[Record], other: Sequence[Record], *, allow: bool = False) -> None:
+    """Refuse two sets that share records (up to case, blanks and punctuation).
+
+    Args:
+        one: the first set, forget as a rule.
+        other: the second set.
+        allow: let an overlap pass (``overlap: allow``).
+    """
+    if allow:
+        return
+    homes = {_normal(record): record.place for record in one}
+    shared = [(homes[n], r.place) for r in other if (n := _normal(r)) in homes]
+    if shared:
+        raise WagleError(
+            f"{shared[0][0]} and {shared[0][1]} are the same record ({len(shared)} shared in all); "
+            "remove them from one set, or set overlap: allow"
+        )
+
+
+def near_duplicates(
+    one: Sequence[Record], other: Sequence[Record], share: float = 0.8
+) -> list[tuple[str, str]]:
+    """Places of records that share at least ``share`` of their distinct words (Jaccard)."""
+    found = []
+    bags = [(record.place, frozenset(_normal(record).split())) for record in other]
+    for record in one:
+        words = frozenset(_normal(record).split())
+        for place, bag in bags:
+            if len(words & bag) >= share * len(words | bag):
+                found.append((record.place, place))
+    return found

@@ -1,0 +1,44 @@
+"""The errors that wagle raises: one line that says what is wrong, where, and what to do.
+
+    WagleError          whatever the user can mend: a recipe, a file, a record, a disk
+        TrainingStopped the loss left the finite numbers; the weights before that step still stand
+
+The command line prints these without a traceback and exits with code 2. Anything else is a bug.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class WagleError(Exception):
+    """What a user can mend. The message is one line."""
+
+
+class TrainingStopped(WagleError):
+    """Training met a loss or a gradient that is not finite."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that looks most like ``name``, or None."""
+    found = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def choose(table: Mapping[str, T], name: str, what: str) -> T:
+    """Look ``name`` up in ``table``; an unknown name is an error that shows the nearest.
+
+    Args:
+        table: the known names.
+        name: the name asked for.
+        what: what the names are, for the message ("score", "objective").
+    """
+    if name in table:
+        return table[name]
+    hint = nearest(name, table)
+    guess = f"; did you mean {hint!r}?" if hint else ""
+    raise WagleError(f"unknown {what} {name!r}{guess} (known: {', '.join(sorted(table))})")

