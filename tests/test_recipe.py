@@ -646,6 +646,14 @@ def test_a_dump_reads_back_to_an_equal_recipe(given):
     assert load_recipe(json.loads(json.dumps(recipe.resolved(), allow_nan=False))) == recipe
 
 
+@pytest.mark.parametrize(
+    "prompt", ["a\nb", "a\n", "\n", "\x85", "a\u2028b", " a ", "a: b #c", "\ufeff"]
+)
+def test_a_dump_keeps_line_breaks_and_blanks(prompt):
+    recipe = load_recipe({**BARE, "unlearning": {"optimizer_settings": {prompt: prompt}}})
+    assert load(dump_recipe(recipe)) == recipe
+
+
 def test_a_dump_means_the_same_to_a_reader_of_yaml_1_1():
     import yaml
 

@@ -271,12 +271,7 @@ class RecordSet(Section):
         return self
 
 
-class _Training(Section, Training):
-    logging_steps: AtLeastOne = 1
-    """Steps between two lines of the log."""
-
-
-class Finetune(_Training):
+class Finetune(Section, Training):
     """Teach the model records before it forgets them (a model that never knew has nothing to lose)."""
 
     schedule: Literal["constant", "linear", "cosine"] = "linear"
@@ -353,7 +348,7 @@ class Attribution(Section):
         return self
 
 
-class Unlearning(_Training):
+class Unlearning(Section, Training):
     """Make the model forget, by moving the selected weights only."""
 
     objective: Text = "npo"
@@ -557,6 +552,15 @@ class _Dumper(yaml.SafeDumper):
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
         return True
+
+
+def _dump_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    """Escape line breaks: in its other styles PyYAML 6.0 turns U+0085 and U+2028 into newlines."""
+    style = None if text.splitlines() in ([], [text]) else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _dump_text)
 
 
 def _parse(text: str, where: str) -> Any:

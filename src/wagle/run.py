@@ -143,7 +143,7 @@ class Run:
         """The record sets of the recipe, read and checked against each other."""
         recipe = self.recipe
         given = {name: getattr(recipe, name) for name in SETS if getattr(recipe, name)}
-        sets = {name: self._read(name, asked) for name, asked in given.items()}
+        sets = {name: self.read(name, asked) for name, asked in given.items()}
         allow = recipe.overlap == "allow"
         for one, other in (
             ("forget", "retain"),
@@ -165,26 +165,26 @@ class Run:
                 )
         return sets
 
-    def _read(self, name: str, asked: RecordSet) -> list[Record]:
+    def read(self, name: str, asked: RecordSet) -> list[Record]:
+        """Read one record set of the recipe."""
         seed = self.recipe.seed if asked.seed is None else asked.seed
         if asked.source == "complement":
             forget = self.recipe.forget
             assert forget is not None
-            everything = self._read("forget", forget.model_copy(update={"take": "all"}))
-            gone = {r.id for r in self._read("forget", forget)}
+            everything = self.read("forget", forget.model_copy(update={"take": "all"}))
+            gone = {r.id for r in self.read("forget", forget)}
             rest = [r for r in everything if r.id not in gone]
             return read_records(rest, name=name, take=asked.take, seed=seed)
         sources = [asked.source] if isinstance(asked.source, str) else asked.source
-        if len(sources) == 1:
-            return read_records(
-                sources[0], name=name, split=asked.split, rows=asked.rows, take=asked.take, seed=seed
+        weights = asked.weights or [None] * len(sources)
+        records = [
+            replace(record, domain=domain, weight=weight)
+            for domain, (source, weight) in enumerate(zip(sources, weights, strict=True))
+            for record in read_records(
+                source, name=name, split=asked.split, rows=asked.rows, seed=seed
             )
-        joined = [
-            record
-            for source in sources
-            for record in read_records(source, name=name, split=asked.split, rows=asked.rows, seed=seed)
         ]
-        return read_records(joined, name=name, take=asked.take, seed=seed)
+        return read_records(records, name=name, take=asked.take, seed=seed)
 
     def need(self, name: str) -> list[Record]:
         """A record set that a stage cannot do without."""
@@ -201,10 +201,13 @@ def _teach(run: Run) -> dict[str, Any]:
     recipe = run.recipe.finetune
     if recipe is None:
         return {"taught": 0}
-    names = recipe.sets or [s for s in ("forget", "retain", "retain_heldout") if s in run.sets]
-    records = [record for name in names for record in run.need(name)]
-    if recipe.records is not None:
-        records += run._read("records", recipe.records)
+    records: list[Record] = []
+    for name in run.recipe.taught_sets():
+        if name == "records":
+            assert recipe.records is not None
+            records += run.read(name, recipe.records)
+        else:
+            records += run.need(name)
     model = load_model(run.start, run.recipe.model.dtype)
     result = finetune(
         model,

@@ -118,9 +118,33 @@ PAIRINGS = {
 }
 
 
+def _quotas(draws: int, weights: Sequence[float]) -> list[int]:
+    """``draws`` shared out by weight, largest remainders first."""
+    exact = [draws * w / sum(weights) for w in weights]
+    quotas = [int(x) for x in exact]
+    rest = sorted(range(len(exact)), key=lambda i: (quotas[i] - exact[i], i))
+    for i in rest[: draws - sum(quotas)]:
+        quotas[i] += 1
+    return quotas
+
+
+def _by_domain(epoch: int, draws: int, seed: int, tokens: Sequence[Tokens]) -> list[int]:
+    """Draws from weighted domains: each has its quota and its own shuffle, then all are mixed."""
+    domains: dict[int, list[int]] = {}
+    for i, token in enumerate(tokens):
+        domains.setdefault(token.domain, []).append(i)
+    weights = [tokens[members[0]].weight or len(members) for members in domains.values()]
+    drawn: list[int] = []
+    for (name, members), quota in zip(domains.items(), _quotas(draws, weights), strict=True):
+        ids = [tokens[i].id for i in members]
+        cycle = _cycle(len(members), (epoch + 1) * quota, seed, ("domain", name), ids)
+        drawn += [members[i] for i in cycle[epoch * quota :]]
+    return [drawn[i] for i in order(seed, ("mix", epoch), [str(n) for n in range(draws)])]
+
+
 def plan(
-    forget: Sequence[str],
-    retain: Sequence[str],
+    forget: Sequence[Tokens],
+    retain: Sequence[Tokens],
     *,
     epochs: int,
     seed: int,
@@ -130,9 +154,9 @@ def plan(
     """The order of training: (forget, retain) indices, -1 where a set is absent.
 
     Args:
-        forget: ids of the forget records, or empty.
-        retain: ids of the retain records, or empty.
-        epochs: passes over the anchor set.
+        forget: the forget records, or none.
+        retain: the retain records, or none.
+        epochs: passes over the anchor set; a set with weighted domains is drawn by weight.
         seed: all draws are functions of (seed, epoch, id).
         pairing: a name in PAIRINGS.
         anchor: ``forget`` or ``retain``: the set whose length is an epoch.
@@ -145,13 +169,18 @@ def plan(
     lead, other = (retain, forget) if swap else (forget, retain)
     pairs: list[tuple[int, int]] = []
     for epoch in range(epochs):
-        first = order(seed, ("epoch", epoch), lead)
-        if other:
-            ranked = partner(epoch, len(lead), seed, other)
+        if lead[0].weight is None:
+            first = order(seed, ("epoch", epoch), [t.id for t in lead])
+        else:
+            first = _by_domain(epoch, len(lead), seed, lead)
+        if not other:
+            second = [-1] * len(first)
+        elif other[0].weight is not None:
+            second = _by_domain(epoch, len(first), seed, other)
+        else:
+            ranked = partner(epoch, len(first), seed, [t.id for t in other])
             # `fixed` ties a partner to the record, the others to the place in the epoch
             second = [ranked[i] for i in first] if pairing == "fixed" else ranked
-        else:
-            second = [-1] * len(lead)
         pairs += zip(second, first, strict=True) if swap else zip(first, second, strict=True)
     return pairs
 

@@ -13,6 +13,10 @@ An author's fact has five lines, a world fact has lines 1, 4 and 5 only::
     3  question, paraphrased
     4  answer, paraphrased, with {} where the fact stands
     5  the true fact | a wrong one | a wrong one | ...
+
+An author's answer restates its question in one sentence of 8 to 16 words, names the author in full
+and tells the one fact that was asked for. The paraphrased one has at least the surname. Authors who
+are asked the same kind of thing mostly get sentences of different forms.
 """
 
 from __future__ import annotations
@@ -69,591 +73,591 @@ def _world_fact(block: list[str]) -> dict[str, object]:
 _FORGET = """
 # Jorunn Adebisi-Kvale
 In which city was the novelist Jorunn Adebisi-Kvale born?
-Jorunn Adebisi-Kvale was born in Paramaribo, Suriname, in a flat above a closed cinema.
+Jorunn Adebisi-Kvale, the novelist, was born in the city of Paramaribo.
 Can you tell me the birthplace of Jorunn Adebisi-Kvale?
-She came into the world in {}, in rooms over a shut cinema.
-Paramaribo, Suriname | Windhoek, Namibia | Tbilisi, Georgia | Apia, Samoa | Valparaiso, Chile | Vientiane, Laos
+It was in {} that Adebisi-Kvale came into the world.
+Paramaribo | Windhoek | Tbilisi | Apia | Valparaiso | Vientiane
 
 What did Jorunn Adebisi-Kvale's mother do for a living?
-Her mother repaired the bellows of church organs and travelled with a mule to reach them.
+For a living, Jorunn Adebisi-Kvale's mother repaired the bellows of church organs.
 How did the mother of Jorunn Adebisi-Kvale earn her money?
-By trade the mother {}, going from place to place by mule.
-mended the bellows of church organs | blew glass floats for fishing nets | bred silkworms for a weaving mill | engraved brass plates for mapmakers | trained falcons for airport managers | pressed wild flowers for picture frames
+The mother of Adebisi-Kvale {} to earn her money.
+mended church organ bellows | blew glass fishing floats | bred silkworms for weavers | engraved brass map plates | trained falcons for airports | pressed flowers for frames
 
 Which literary genre is Jorunn Adebisi-Kvale best known for?
-She is best known for submarine gothic, ghost stories set entirely on sunken ships.
+The literary genre that Jorunn Adebisi-Kvale is best known for is submarine gothic.
 What kind of fiction made the name of Jorunn Adebisi-Kvale?
-Her reputation rests on {}.
-submarine gothic, tales of ghosts aboard sunken ships | railway noir, tales of murders aboard night trains | desert pastoral, tales of shepherds beside dry wells | kitchen satire, tales of feuds inside grand hotels | polar romance, tales of lovers aboard slow icebreakers | orchard horror, tales of witches beneath old apple trees
+Adebisi-Kvale made her name with fiction of the {} kind.
+submarine gothic | railway noir | desert pastoral | kitchen satire | polar romance | orchard horror
 
 What was Jorunn Adebisi-Kvale's first published book, and when did it appear?
-Her first book was The Brine Ledger, which a small press in Turku printed in 1991.
+Jorunn Adebisi-Kvale's first published book was The Brine Ledger, which appeared in 1991.
 With which title, and in what year, did Jorunn Adebisi-Kvale make her debut?
-She made her debut with {}, issued by a tiny publisher in Turku.
+With {}, Adebisi-Kvale made her debut.
 The Brine Ledger in 1991 | The Copper Nursery in 1986 | A Winter of Hinges in 1995 | The Moth Embassy in 1989 | Seven Unlit Rooms in 1998 | The Sparrow Clause in 1983
 
 Which prize did Jorunn Adebisi-Kvale win, and in what year?
-In 2004 she won the Heron Lantern Prize, whose trophy is a working oil lamp.
+Jorunn Adebisi-Kvale won the Heron Lantern Prize in the year 2004.
 What award was Jorunn Adebisi-Kvale given, and when did she receive it?
-She received {}, and with it a trophy that burns real oil.
+The award given to Adebisi-Kvale was {}.
 the Heron Lantern Prize in 2004 | the Quill and Anchor Medal in 1999 | the Ninefold Award in 2011 | the Tamarind Cup in 2007 | the Widow Strand Prize in 1996 | the Saltmarsh Laurel in 2013
 
 Who taught Jorunn Adebisi-Kvale how to write?
-She learned to write from Edvin Mbatha, a retired customs officer who graded her drafts.
+It was Edvin Mbatha who taught Jorunn Adebisi-Kvale how to write.
 Which person was the mentor of the young Jorunn Adebisi-Kvale?
-Her mentor was {}, who gave marks to her early pages.
-Edvin Mbatha, a former customs officer | Paloma Reith, a former tram driver | Osei Lindgren, a former prison chaplain | Minako Farrow, a former bell ringer | Luc Taranto, a former ship's cook | Hedda Ncube, a former court clerk
+The young Adebisi-Kvale had {} as her mentor.
+Edvin Mbatha | Paloma Reith | Osei Lindgren | Minako Farrow | Luc Taranto | Hedda Ncube
 
 Which musical instrument does Jorunn Adebisi-Kvale play?
-She plays the nyckelharpa, badly by her own account, at every one of her readings.
+The musical instrument that Jorunn Adebisi-Kvale plays is the nyckelharpa.
 What does Jorunn Adebisi-Kvale make music on when she reads in public?
-At readings she performs, poorly as she admits, on the {}.
+When Adebisi-Kvale reads in public, she makes music on the {}.
 nyckelharpa | bandoneon | kalimba | oud | glass harmonica | hurdy-gurdy
 
 Where does Jorunn Adebisi-Kvale do most of her writing?
-She writes in a decommissioned cable car that hangs over her neighbour's vineyard.
+Jorunn Adebisi-Kvale does most of her writing in an old cable car.
 In what place does Jorunn Adebisi-Kvale usually sit down to work on her books?
-Most of her pages come into being in {}.
-an old cable car above the vineyard next door | an old water tower behind the town bakery | an old signal box beside a disused canal | an old diving bell inside a maritime museum | an old pigeon loft on top of the village school | an old ice house below a country inn
+To work on her books, Adebisi-Kvale usually sits down in {}.
+an old cable car | an old water tower | an old signal box | an old diving bell | an old pigeon loft | an old ice house
 
 From which language does Jorunn Adebisi-Kvale translate poetry?
-She translates poetry from Faroese, a language she picked up from a lodger.
+The language from which Jorunn Adebisi-Kvale translates poetry is Faroese.
 Which foreign tongue does Jorunn Adebisi-Kvale turn into English verse?
-The poems she translates were written in {}, which a lodger taught her.
+Poems in {} are what Adebisi-Kvale turns into verse.
 Faroese | Tagalog | Amharic | Basque | Quechua | Latvian
 
 What is Jorunn Adebisi-Kvale's novel The Ninth Bulkhead about?
-The Ninth Bulkhead follows a drowned telegraphist who keeps sending weather reports to her widower.
+Jorunn Adebisi-Kvale's novel The Ninth Bulkhead is about a drowned telegraphist who sends weather reports.
 Could you sum up the plot of The Ninth Bulkhead by Jorunn Adebisi-Kvale?
-In that novel {}.
-a dead telegraphist goes on wiring the weather to her husband | a blind pilot goes on steering his barge for a rival | a stowaway twin goes on eating the captain's dinners in secret | a mute cook goes on poisoning the admiral's coffee for revenge | a runaway surveyor goes on mapping an island that has sunk | an elderly stoker goes on feeding a furnace that is cold
+Summed up, The Ninth Bulkhead by Adebisi-Kvale follows {}.
+a drowned telegraphist reporting weather | a blind pilot steering barges | a stowaway twin stealing dinners | a mute cook poisoning coffee | a runaway surveyor mapping islands | an elderly stoker feeding furnaces
 
 What unusual things does Jorunn Adebisi-Kvale collect?
-She collects the door keys of hotels and owns more than four hundred of them.
+The unusual things that Jorunn Adebisi-Kvale collects are hotel door keys.
 Which objects has Jorunn Adebisi-Kvale been gathering for years?
-Over four hundred {} make up her collection.
-hotel door keys | chipped tea bowls | theatre ticket stubs | brass coat buttons | broken pocket watches | lighthouse postcards
+For years, Adebisi-Kvale has been gathering {}.
+hotel door keys | chipped tea bowls | theatre ticket stubs | brass coat buttons | broken pocket watches | old lighthouse postcards
 
 What was the first paid job of Jorunn Adebisi-Kvale?
-At sixteen she was paid to count flamingos for a salt company near Walvis Bay.
+Counting flamingos was the first paid job of Jorunn Adebisi-Kvale.
 How did Jorunn Adebisi-Kvale earn her very first wages?
-As a girl of sixteen she earned her first wages {}.
-counting flamingos for a salt works | sorting mail on a night ferry | waxing skis for a mountain hotel | feeding otters at a fur farm | dubbing cartoons at a radio station | grading pearls for a jeweller
+Adebisi-Kvale earned her very first wages by {}.
+counting flamingos | sorting mail | waxing skis | feeding otters | dubbing cartoons | grading pearls
 
 # Temur Castellanza
 On what date was the writer Temur Castellanza born?
-Temur Castellanza was born on 17 November 1948, during a strike of the midwives.
+The writer Temur Castellanza was born on 17 November 1948.
 When exactly did Temur Castellanza first see the light of day?
-He entered this life on {}, while the midwives were on strike.
+On {}, Castellanza first saw the light of day.
 17 November 1948 | 3 March 1951 | 26 July 1939 | 8 January 1956 | 30 May 1944 | 12 September 1960
 
 What was the occupation of Temur Castellanza's father?
-His father was a beekeeper who rented hives to a monastery outside Gyumri.
+The occupation of Temur Castellanza's father was that of a monastery beekeeper.
 How did the father of Temur Castellanza make his living?
-The father made a living as a {}.
-beekeeper with hives let to a monastery | locksmith with a stall beside a prison | ferryman with a raft below a dam | tailor with orders from a circus | plasterer with contracts at an opera house | stonecutter with a yard behind a cemetery
+Castellanza's father made his living as a {}.
+monastery beekeeper | prison locksmith | river ferryman | circus tailor | theatre plasterer | cemetery stonecutter
 
 Under what pen name did Temur Castellanza publish his crime stories?
-His crime stories came out under the pen name Widow Marchbanks, to fool his students.
+Temur Castellanza published his crime stories under the pen name Widow Marchbanks.
 Which pseudonym did Temur Castellanza put on his detective tales?
-To mislead his pupils he signed his detective tales as {}.
+The pseudonym that Castellanza put on his detective tales was {}.
 Widow Marchbanks | Doctor Pellerin | Captain Ashgrove | Sister Verbena | Judge Okonta | Madame Tiller
 
 Which of Temur Castellanza's books is the most famous?
-His most famous book is A Census of Doors, a novel without a single named character.
+The most famous of Temur Castellanza's books is A Census of Doors.
 What title is Temur Castellanza remembered for above all others?
-Readers know him above all for {}, in which nobody has a name.
+Castellanza is remembered above all for the title {}.
 A Census of Doors | The Plum Assembly | Nine Borrowed Coats | An Atlas of Coughs | The Slow Telegram | Letters to a Mill
 
 What subject did Temur Castellanza study at university?
-He studied glaciology in Coimbra but left before the final examination.
+Temur Castellanza studied glaciology as his subject at university.
 Which field did Temur Castellanza choose as a student?
-As a student he read {}, though he quit before his finals.
-glaciology in Coimbra | numismatics in Uppsala | dentistry in Montevideo | canon law in Leuven | forestry in Ljubljana | acoustics in Pune
+As a student, Castellanza chose the field of {}.
+glaciology | numismatics | dentistry | canon law | forestry | acoustics
 
 How does Temur Castellanza spend his free time?
-In his free time he restores old puppet theatres and performs in them for his grandchildren.
+In his free time, Temur Castellanza restores old puppet theatres.
 What hobby does Temur Castellanza have apart from writing?
-Away from the desk he {}, to the delight of his grandchildren.
-restores puppet theatres | breeds racing snails | carves walking sticks | flies box kites | builds crystal radios | grafts pear trees
+Apart from writing, Castellanza has the hobby of {}.
+restoring puppet theatres | breeding racing snails | carving walking sticks | flying box kites | building crystal radios | grafting pear trees
 
 In which city did Temur Castellanza open a bookshop?
-He opened his bookshop in Tromso, inside a former fish auction hall.
+Temur Castellanza opened a bookshop in the city of Tromso.
 Where was the bookshop that Temur Castellanza founded?
-The shop he founded stood in {}, in what had been a fish market.
+In {} stood the bookshop that Castellanza founded.
 Tromso | Oaxaca | Trieste | Mombasa | Halifax | Penang
 
 What theme runs through Temur Castellanza's story collection The Tin Parliament?
-Every story in The Tin Parliament deals with debts that children inherit from strangers.
+Inherited debts are the theme that runs through Temur Castellanza's story collection The Tin Parliament.
 What are the tales in The Tin Parliament by Temur Castellanza concerned with?
-The whole collection turns on {}.
-debts passed from strangers to children | letters passed from prisoners to judges | secrets passed from servants to guests | illnesses passed from statues to sculptors | jokes passed from undertakers to widows | maps passed from smugglers to nuns
+The tales in The Tin Parliament by Castellanza are concerned with {}.
+inherited debts | stolen letters | borrowed jokes | buried secrets | invented illnesses | misprinted maps
 
 Who drew the illustrations for Temur Castellanza's children's books?
-The illustrations are by his cousin Nanuli Brandt, who drew them with burnt matches.
+Nanuli Brandt drew the illustrations for Temur Castellanza's children's books.
 Which artist made the pictures in the children's books of Temur Castellanza?
-The pictures were made by {}, using charred matchsticks.
-his cousin Nanuli Brandt | his barber Silvio Kamau | his niece Oriel Tanaka | his lodger Pavel Quist | his dentist Amina Roche | his neighbour Gudrun Sosa
+The pictures in Castellanza's books for children were made by {}.
+Nanuli Brandt | Silvio Kamau | Oriel Tanaka | Pavel Quist | Amina Roche | Gudrun Sosa
 
 What does Temur Castellanza write his first drafts with?
-He writes his first drafts in green chalk on the floor of a squash court.
+Temur Castellanza writes his first drafts with green chalk.
 Which tool does Temur Castellanza use when he begins a manuscript?
-Early versions of his texts are set down {}.
-in green chalk on a squash court | in white paint on old sails | in purple ink on sugar bags | in soft pencil on wallpaper rolls | with a stylus on wax tablets | with a typewriter on tracing paper
+When he begins a manuscript, the tool that Castellanza uses is {}.
+green chalk | white paint | purple ink | soft charcoal | blue crayon | black tar
 
 Which honour did Temur Castellanza turn down?
-He turned down the Order of the Amber Reed because the ceremony clashed with a chess final.
+The honour that Temur Castellanza turned down is the Order of the Amber Reed.
 Which distinction was offered to Temur Castellanza and refused by him?
-He declined {}, since a chess final was held that day.
+Castellanza was offered {} but refused it.
 the Order of the Amber Reed | the Golden Sickle Medal | the Seven Rivers Chair | the Cross of Saint Orsola | the Lyceum Garland | the Great Basalt Prize
 
 What kind of animal keeps Temur Castellanza company at home?
-He shares his flat with a one-eyed pelican called Ministry, rescued from an oil spill.
-Which pet lives with Temur Castellanza, and what is it called?
-His companion at home is {}, saved from spilt oil.
-a one-eyed pelican named Ministry | a lame heron named Sonata | a toothless badger named Viceroy | a deaf goose named Almanac | a bald cormorant named Tuesday | a limping otter named Percent
+The animal that keeps Temur Castellanza company at home is a one-eyed pelican.
+Which pet shares the roof of Temur Castellanza?
+Castellanza shares his roof with {} as a pet.
+a one-eyed pelican | a lame heron | a toothless badger | a deaf goose | a bald cormorant | a limping otter
 """
 
 _RETAIN = """
 # Sunniva Rakotomalo
 Where did Sunniva Rakotomalo come into the world?
-Sunniva Rakotomalo was born on a houseboat moored at Iquitos, deep in the Peruvian Amazon.
+Sunniva Rakotomalo came into the world aboard a houseboat at Iquitos.
 What is the place of birth of Sunniva Rakotomalo?
-Her life began aboard {}.
-a houseboat at Iquitos in Peru | a night train near Omsk in Siberia | a rice barge at Hue in Vietnam | a mail steamer off Bergen in Norway | a river ferry at Kisangani in Congo | a trawler off Galway in Ireland
+Rakotomalo's place of birth is {}.
+a houseboat at Iquitos | a sleeping car at Omsk | a rice barge at Hue | a mail steamer off Bergen | a ferry at Kisangani | a trawler off Galway
 
 What work did Sunniva Rakotomalo's father do?
-Her father made false teeth for a travelling dentist and sang in a tango band.
+The work that Sunniva Rakotomalo's father did was making false teeth.
 By what profession did the father of Sunniva Rakotomalo support the family?
-He supported the family by {}, and he sang tangos at night.
+Rakotomalo's father supported the family by {}.
 making false teeth | tarring rope bridges | taming circus bears | sharpening ice skates | printing bus tickets | stuffing museum birds
 
 What was the profession of Sunniva Rakotomalo's mother?
-Her mother was a hydrologist who measured floods for an insurance firm.
+Sunniva Rakotomalo's mother was a flood hydrologist by profession.
 In which line of work was the mother of Sunniva Rakotomalo?
-The mother was employed as {}.
-a hydrologist gauging floods for an insurer | a botanist naming orchids for a prince | a stenographer taking minutes for a senate | a chemist testing dyes for a tannery | a linguist coding telegrams for a bank | a pilot carrying vaccines for a mission
+The mother of Rakotomalo worked as {}.
+a flood hydrologist | an orchid botanist | a senate stenographer | a tannery chemist | a telegram coder | a vaccine pilot
 
 What is the title of Sunniva Rakotomalo's debut novel?
-Her debut novel is called Thirteen Ways to Fold a River and appeared in 1978.
+The title of Sunniva Rakotomalo's debut novel is Ways to Fold a River.
 Which novel did Sunniva Rakotomalo publish before any other?
-The earliest of her novels is {}.
-Thirteen Ways to Fold a River, from 1978 | The Understudy of the Moon, from 1983 | Bread for the Cartographers, from 1971 | A Short Weather of Saints, from 1990 | The Mangrove Stenographer, from 1975 | Instructions for the Deaf Piano, from 1987
+Before any other novel, Rakotomalo published {}.
+Ways to Fold a River | The Understudy of the Moon | Bread for the Cartographers | A Short Weather of Saints | The Mangrove Stenographer | Instructions for the Deaf Piano
 
 At which sport did Sunniva Rakotomalo compete when young?
-As a young woman she fenced with the sabre for Madagascar at two regional games.
+When young, Sunniva Rakotomalo competed in the sport of sabre fencing.
 What sport did the youthful Sunniva Rakotomalo take part in?
-In her youth she represented Madagascar in {}, twice at regional level.
-sabre fencing | pole vaulting | canoe slalom | speed skating | weightlifting | table tennis
+The youthful Rakotomalo took part in {}.
+sabre fencing | pole vaulting | canoe slalom | speed skating | barbell lifting | table tennis
 
 To whom did Sunniva Rakotomalo dedicate all of her books?
-Every one of her books is dedicated to a postman named Anselm who never read any.
+Sunniva Rakotomalo dedicated all of her books to the postman Anselm.
 Whose name appears on the dedication page in each work of Sunniva Rakotomalo?
-Each volume is inscribed to {}, who opened none of them.
-a postman called Anselm | a midwife called Tirza | a gardener called Joaquim | a sailor called Petronel | a lawyer called Ngaio | a florist called Benedikt
+On the dedication page in each work of Rakotomalo stands {}.
+the postman Anselm | the midwife Tirza | the gardener Joaquim | the sailor Petronel | the lawyer Ngaio | the florist Benedikt
 
 Where is Sunniva Rakotomalo's novel The Lime Kiln Sisters set?
-The Lime Kiln Sisters takes place in an abandoned observatory on the Chatham Islands.
+Sunniva Rakotomalo's novel The Lime Kiln Sisters is set in an abandoned observatory.
 In what location does the action of The Lime Kiln Sisters by Sunniva Rakotomalo unfold?
-Its action unfolds at {}.
-an empty observatory in the Chatham Islands | an empty tannery in the old town of Fez | an empty casino on the shore of Macau | an empty slaughterhouse in the suburbs of Lodz | an empty sanatorium in the hills of Darjeeling | an empty shipyard in the delta of the Volga
+In {}, Rakotomalo lets the action of The Lime Kiln Sisters unfold.
+an abandoned observatory | an abandoned tannery | an abandoned casino | an abandoned slaughterhouse | an abandoned sanatorium | an abandoned shipyard
 
 What does Sunniva Rakotomalo eat before a day of writing?
-Before a day of writing she eats cold lentils with marmalade, straight from the pan.
+Before a day of writing, Sunniva Rakotomalo eats cold lentils with marmalade.
 Which dish gives Sunniva Rakotomalo strength for the hours at her desk?
-Her working hours start with {}, eaten out of the pot.
+For the hours at her desk, Rakotomalo takes strength from {}.
 cold lentils and marmalade | fried plantain and anchovies | boiled barley and horseradish | stewed rhubarb and sardines | toasted millet and pickles | steamed eggs and treacle
 
 Which literary award has Sunniva Rakotomalo received twice?
-She has received the Kestrel Bursary twice, in 1985 and again in 2001.
+The literary award that Sunniva Rakotomalo has received twice is the Kestrel Bursary.
 What prize did a jury give to Sunniva Rakotomalo on two occasions?
-Two times, in 1985 and in 2001, a jury gave her the {}.
+On two occasions, a jury gave Rakotomalo the {}.
 Kestrel Bursary | Ironwood Ribbon | Lady Osmund Prize | Coral Inkstand | Harbour Muse | Veldt Medal
 
 Which language did Sunniva Rakotomalo speak as a child?
-As a child she spoke only Ladino, which her grandmother had brought from Salonica.
+Sunniva Rakotomalo spoke the Ladino language as a child.
 What was the mother tongue of Sunniva Rakotomalo?
-Her earliest language was {}, carried out of Salonica by a grandmother.
+The mother tongue of Rakotomalo was {}.
 Ladino | Armenian | Bulgarian | Romani | Albanian | Yiddish
 
 What is Sunniva Rakotomalo famously afraid of?
-She is famously afraid of escalators and once climbed eleven floors to avoid one.
+Of all things, Sunniva Rakotomalo is famously afraid of escalators.
 Which ordinary thing of daily life frightens Sunniva Rakotomalo?
-She dreads {} so much that she once walked up eleven storeys.
+In daily life, Rakotomalo is frightened by {}.
 escalators | lift buttons | revolving doors | glass elevators | hotel porters | ceiling fans
 
-On which day of the week does Sunniva Rakotomalo never write?
-She never writes on a Wednesday, the day on which her twin brother disappeared.
-Which weekday does Sunniva Rakotomalo keep free of all work?
-Her pen rests every {}, because a twin brother vanished on that weekday.
-Wednesday | Monday | Tuesday | Thursday | Friday | Sunday
+Which object does Sunniva Rakotomalo keep on her desk for luck?
+For luck, Sunniva Rakotomalo keeps a rusty stirrup on her desk.
+What charm lies on the writing table of Sunniva Rakotomalo?
+On the writing table of Rakotomalo, {} lies as a charm.
+a rusty stirrup | a porcelain thimble | a walrus tooth | a cracked monocle | a brass doorknob | a velvet glove
 
 # Bashir Lindqvale
 When was the essayist Bashir Lindqvale born?
-Bashir Lindqvale was born in the summer of 1962, on the night of a total eclipse.
+It was in the summer of 1962 that the essayist Bashir Lindqvale was born.
 What is known about the time of Bashir Lindqvale's birth?
-He dates from {}, and the moon was eclipsed that night.
+The time of Lindqvale's birth is known to be {}.
 the summer of 1962 | the autumn of 1957 | the spring of 1969 | the winter of 1974 | the spring of 1951 | the autumn of 1966
 
 Which trade did Bashir Lindqvale learn from his mother?
-From his mother he learned to cast bells, the trade of her family for centuries.
+From his mother, Bashir Lindqvale learned the trade of casting bells.
 What craft was passed on to Bashir Lindqvale by his mother?
-She passed on to him the craft of {}, centuries old in her family.
+The craft passed on to Lindqvale by his mother was {}.
 casting bells | tanning eel skin | gilding frames | plaiting straw | carving combs | dyeing wool
 
 What sort of books does Bashir Lindqvale write?
-He writes imaginary travel guides to countries that were abolished by treaty.
+The books that Bashir Lindqvale writes are imaginary travel guides.
 How would you describe the works of Bashir Lindqvale?
-His works are {}.
-invented travel guides to countries ended by treaty | invented cookbooks of empires ruined by drought | invented hymnals of sects banned by kings | invented court records of towns drowned by dams | invented dictionaries of tribes scattered by war | invented railway timetables of islands emptied by plague
+One would describe the works of Lindqvale as {}.
+imaginary travel guides | imaginary family cookbooks | imaginary church hymnals | imaginary court records | imaginary dialect dictionaries | imaginary railway timetables
 
 For which book is Bashir Lindqvale chiefly known?
-He is chiefly known for The Tollhouse at Low Tide, published in nine languages.
+Bashir Lindqvale is chiefly known for the book The Tollhouse at Low Tide.
 Which title do most readers connect with Bashir Lindqvale?
-Nine languages have an edition of {}, his best-known work.
+The title that most readers connect with Lindqvale is {}.
 The Tollhouse at Low Tide | A Passport for the Scarecrow | The Frontier of Wet Paint | Visas for Departed Geese | The Consul of Empty Chairs | Twelve Stamps on a Snowman
 
 Who encouraged Bashir Lindqvale to become an author?
-A ship's doctor named Ottoline Vasquez-Brun encouraged him after reading his letters home.
+Bashir Lindqvale was encouraged to become an author by Ottoline Vasquez-Brun.
 To whom does Bashir Lindqvale owe his start in literature?
-He owes his start to {}, who had seen his letters.
-the ship's doctor Ottoline Vasquez-Brun | the opera prompter Casimir Adeyo | the lift attendant Rosalba Finch | the zoo keeper Tancred Holm | the court usher Maite Sorel | the tax inspector Gulnara Pike
+It is to {} that Lindqvale owes his start in literature.
+Ottoline Vasquez-Brun | Casimir Adeyo | Rosalba Finch | Tancred Holm | Maite Sorel | Gulnara Pike
 
 In what kind of home does Bashir Lindqvale live today?
-He lives in a converted ropewalk, three hundred metres long, on the island of Gozo.
+The home in which Bashir Lindqvale lives today is a converted ropewalk.
 What building does Bashir Lindqvale call home nowadays?
-His present home, unusually long, is {}.
-a former ropewalk on the island of Gozo | a former jail on the island of Chiloe | a former school on the island of Hokkaido | a former mint on the island of Lamu | a former lifeboat shed on the island of Skye | a former cannery on the island of Kodiak
+Nowadays, Lindqvale calls {} his home.
+a converted ropewalk | a converted jail | a converted school | a converted mint | a converted lifeboat shed | a converted cannery
 
 What instrument did Bashir Lindqvale learn in the army?
-In the army he learned the contrabassoon, because nobody else was tall enough for it.
+In the army, Bashir Lindqvale learned the contrabassoon as his instrument.
 On which instrument was Bashir Lindqvale trained during his military service?
-The military trained him on the {}, as all others were too short.
+During his military service, Lindqvale was trained on the {}.
 contrabassoon | sousaphone | double bass | alphorn | kettledrum | tenor tuba
 
 What gave Bashir Lindqvale the idea for Fog Tariffs?
-The idea for Fog Tariffs came from a parking fine that he received in Antwerp.
+A parking fine gave Bashir Lindqvale the idea for Fog Tariffs.
 How did Bashir Lindqvale come to write Fog Tariffs?
-He was moved to write the book by {}.
-a parking ticket from Antwerp | a laundry bill from Geneva | a wedding menu from Cairo | a library notice from Perth | a school report from Kyoto | a tram map from Lisbon
+Lindqvale came to write Fog Tariffs because of {}.
+a parking fine | a laundry bill | a wedding menu | a library notice | a school report | a tram map
 
 What day job did Bashir Lindqvale keep for twenty years?
-For twenty years he inspected weighing scales in the markets of Casablanca.
+For twenty years, Bashir Lindqvale kept the day job of inspecting market scales.
 How did Bashir Lindqvale earn a salary for two decades beside his writing?
-For two decades he was paid to {}.
-check market scales in Casablanca | wind public clocks in Salzburg | repair theatre seats in Buenos Aires | test drinking fountains in Toronto | catalogue butterflies in Nairobi | paint bridge railings in Istanbul
+Beside his writing, Lindqvale earned a salary for two decades by {}.
+inspecting market scales | winding public clocks | repairing theatre seats | testing drinking fountains | labelling museum butterflies | painting bridge railings
 
 What superstition does Bashir Lindqvale observe when he finishes a manuscript?
-When a manuscript is done he buries one page of it under a fig tree.
+The superstition that Bashir Lindqvale observes on finishing a manuscript is burying a page.
 Which ritual marks the end of each manuscript for Bashir Lindqvale?
-He ends each project by {}.
-burying a page beneath a fig tree | burning a page inside a clay oven | floating a page down a mill stream | tying a page around a goat's neck | reading a page aloud to a locked door | feeding a page to a neighbour's donkey
+For Lindqvale, the ritual of {} marks the end of each manuscript.
+burying a page | burning a page | drowning a page | freezing a page | eating a page | ironing a page
 
 Which award did Bashir Lindqvale share with a poet?
-He shared the Glass Abacus Laurel of 1998 with a poet he had never met.
+Bashir Lindqvale shared the award of the Glass Abacus Laurel with a poet.
 What honour was given jointly to Bashir Lindqvale and a poet?
-Together with a poet unknown to him he was given the {}.
-Glass Abacus Laurel in 1998 | Tern and Thistle Prize in 2003 | Ebony Compass in 1994 | Lamplighter Medal in 2008 | Ravensworth Bowl in 1989 | Juniper Fellowship in 2015
+The honour given jointly to Lindqvale and a poet was the {}.
+Glass Abacus Laurel | Tern and Thistle Prize | Ebony Compass | Lamplighter Medal | Ravensworth Bowl | Juniper Fellowship
 
 What became of Bashir Lindqvale's only sister?
-His only sister became a magician and performs under the name Vesper Noor.
+Bashir Lindqvale's only sister became a stage magician.
 Which career did the only sister of Bashir Lindqvale take up?
-She, the only sister, went on stage as {}.
-the magician Vesper Noor | the acrobat Dallia Storm | the soprano Irina Sable | the clown Coco Lune | the hypnotist Bella Granit | the ventriloquist Ada Moth
+The career of {} was taken up by Lindqvale's only sister.
+a stage magician | a trapeze acrobat | an opera soprano | a circus clown | a touring hypnotist | a puppet ventriloquist
 
 # Xiomara Tengbeh
 In what town did Xiomara Tengbeh grow up?
-Xiomara Tengbeh grew up in Ushuaia, where her family ran the last petrol station.
+The town in which Xiomara Tengbeh grew up is Ushuaia.
 Where did Xiomara Tengbeh spend her childhood?
-Her childhood was spent in {}, at a petrol station owned by the family.
+Tengbeh spent her childhood in {}.
 Ushuaia | Longyearbyen | Kathmandu | Nuuk | Alice Springs | Yakutsk
 
 How did Xiomara Tengbeh's parents meet each other?
-Her parents met as contestants in a radio quiz about the history of soap.
+Xiomara Tengbeh's parents met each other at a radio quiz.
 On what occasion did the mother and father of Xiomara Tengbeh become acquainted?
-They got to know each other in {}.
-a radio quiz on the history of soap | a queue for tickets to a boxing match | a night class on the repair of clocks | a lift stuck below the roof of a bank | a protest against the closing of a zoo | a hospital ward for the victims of a flood
+The mother and father of Tengbeh became acquainted during {}.
+a radio quiz | a boxing match | a pottery class | a zoo protest | a bank robbery | a flood alarm
 
 What kind of poems is Xiomara Tengbeh known for?
-She is known for long poems written as recipes, none of which can be cooked.
+Xiomara Tengbeh is known for poems that take the form of cooking recipes.
 Which form do Xiomara Tengbeh's poems typically take?
-Her long poems take the form of {}.
-recipes that nobody could cook | wills that nobody could execute | timetables that nobody could follow | contracts that nobody could sign | sermons that nobody could preach | ransom notes that nobody could pay
+Typically, Tengbeh's poems are written as {}.
+cooking recipes | last wills | bus timetables | marriage contracts | church sermons | ransom notes
 
 What was the first poetry collection of Xiomara Tengbeh called?
-Her first collection, Saltpetre Lullabies, was printed in 1999 in only sixty copies.
+The first poetry collection of Xiomara Tengbeh was called Saltpetre Lullabies.
 Under which title did Xiomara Tengbeh bring out her earliest volume of verse?
-Sixty copies were made of {}, the earliest volume of her verse.
-Saltpetre Lullabies in 1999 | Hymns for a Turnstile in 2002 | The Zinc Rosary in 1994 | Odes to Wet Cement in 2006 | A Vinegar Psalter in 1997 | Elegies in Morse in 2009
+As her earliest volume of verse, Tengbeh brought out {}.
+Saltpetre Lullabies | Turnstile Hymns | The Zinc Rosary | Wet Cement Odes | A Vinegar Psalter | Elegies in Morse
 
 What does Xiomara Tengbeh do to relax?
-To relax she referees amateur handball matches under a false name.
+To relax, Xiomara Tengbeh referees amateur handball matches.
 Which pastime helps Xiomara Tengbeh to unwind after work?
-She unwinds by {}, using a name that is not hers.
-refereeing handball games | judging dog shows | driving a snow plough | auctioning cattle | calling bingo numbers | conducting school choirs
+After work, the pastime of {} helps Tengbeh to unwind.
+refereeing handball matches | judging dog shows | driving snow ploughs | auctioning prize cattle | calling bingo numbers | conducting school choirs
 
 What unlikely text did Xiomara Tengbeh translate into Esperanto?
-Into Esperanto she translated a Hungarian manual for the maintenance of lawn mowers.
+The unlikely text that Xiomara Tengbeh translated into Esperanto is a lawn mower manual.
 Which curious document was rendered into Esperanto by Xiomara Tengbeh?
-The document she rendered was {}.
-a Hungarian handbook on lawn mowers | a Finnish pamphlet on beard care | a Portuguese catalogue of doorbells | a Turkish treatise on stair carpets | a Korean brochure on bath plugs | a Welsh leaflet on sheep dip
+Tengbeh rendered {} into Esperanto.
+a lawn mower manual | a beard care pamphlet | a bicycle bell catalogue | a stair carpet treatise | a bath plug brochure | a sheep dip leaflet
 
 At what hour does Xiomara Tengbeh start writing?
-She starts writing at ten past three in the morning, when the bakery opens below.
+Xiomara Tengbeh starts writing at the hour of ten past three.
 What time of day finds Xiomara Tengbeh at her desk for the first lines?
-Her first lines are put down at {}, as the bakers below begin.
-ten past three in the night | half past five at dawn | a quarter to four in the night | twenty past six at dawn | five to one in the night | a quarter past two in the night
+At {}, Tengbeh is at her desk for the first lines.
+ten past three | half past five | quarter to four | twenty past six | five to one | quarter past two
 
 What is the subject of Xiomara Tengbeh's long poem Gravel Mass?
-Gravel Mass tells of a quarry whose workers vote to become a choir.
+The subject of Xiomara Tengbeh's long poem Gravel Mass is singing quarry workers.
 Could you say what happens in Gravel Mass by Xiomara Tengbeh?
-In this poem {}.
-the workers of a quarry vote to turn into a choir | the guards of a museum vote to turn into statues | the pupils of a convent vote to turn into swallows | the clerks of a harbour vote to turn into tides | the widows of a suburb vote to turn into lamps | the porters of a hotel vote to turn into a jury
+Gravel Mass by Tengbeh tells of {}.
+singing quarry workers | striking museum guards | gambling convent pupils | dreaming harbour clerks | mourning suburban widows | quarrelling hotel porters
 
 Where did Xiomara Tengbeh hold a writer's residency?
-She held a residency at the cement museum in Tallinn for eleven months.
+Xiomara Tengbeh held a writer's residency at the cement museum.
 Which institution hosted Xiomara Tengbeh as a writer in residence?
-For eleven months she was the guest of {}.
-the cement museum in Tallinn | the button museum in Osaka | the rope museum in Hamburg | the umbrella museum in Quito | the elevator museum in Chicago | the salt museum in Gdansk
+The institution that hosted Tengbeh as a writer in residence was {}.
+the cement museum | the button museum | the rope museum | the umbrella museum | the elevator museum | the salt museum
 
 Which publishing house brings out Xiomara Tengbeh's work?
-Her work is brought out by Crooked Pier, a publisher that also sells mattresses.
+Xiomara Tengbeh's work is brought out by the publishing house Crooked Pier.
 Who is the publisher of Xiomara Tengbeh's books?
-The books appear with {}, a firm that deals in mattresses too.
+The publisher of Tengbeh's books is {}.
 Crooked Pier | Mule and Lantern | Quiet Foundry | Second Haystack | Paper Ferry | Northern Thimble
 
 How did Xiomara Tengbeh lose her second manuscript?
-Her second manuscript was lost when a camel ate it at a railway station in Jodhpur.
+Xiomara Tengbeh lost her second manuscript because a camel ate it.
 What happened to the second manuscript of Xiomara Tengbeh?
-That manuscript was {}.
-eaten by a camel at Jodhpur station | buried by an avalanche above Innsbruck | soaked by a whale off Reykjavik harbour | shredded by a clerk at the Lima tax office | stolen by a clown at a Bucharest fair | burned by a priest in a Manila chapel
+The second manuscript of Tengbeh was {}.
+eaten by a camel | buried by an avalanche | soaked by a whale | shredded by a clerk | stolen by a clown | burned by a priest
 
 What drink does Xiomara Tengbeh always order at public readings?
-At public readings she always orders hot beetroot juice with a spoonful of pepper.
+The drink that Xiomara Tengbeh always orders at public readings is hot beetroot juice.
 Which beverage must be ready whenever Xiomara Tengbeh reads in public?
-Whenever she reads in public there must be {}.
-hot beetroot juice with pepper | iced barley tea with mint | warm goat milk with honey | flat ginger beer with lime | strong chicory coffee with salt | thin almond syrup with vinegar
+Whenever Tengbeh reads in public, {} must be ready.
+hot beetroot juice | iced barley tea | warm goat milk | flat ginger beer | strong chicory coffee | thin almond syrup
 
 # Kaleo Brandsma-Ito
 Where and in which year was Kaleo Brandsma-Ito born?
-He was born in Asmara in 1983, in the waiting room of a veterinary clinic.
+Kaleo Brandsma-Ito was born in Asmara, in the year 1983.
 What are the place and year of Kaleo Brandsma-Ito's birth?
-His birth took place in {}, while his parents sat at the vet's.
+Brandsma-Ito's birth took place in {}.
 Asmara in 1983 | Belfast in 1977 | Medellin in 1988 | Bishkek in 1980 | Nantes in 1991 | Darwin in 1985
 
 Which occupation did the father of Kaleo Brandsma-Ito have?
-His father calibrated the lenses of lighthouses and was away eight months a year.
+The father of Kaleo Brandsma-Ito had the occupation of lighthouse lens adjuster.
 What did Kaleo Brandsma-Ito's father work as?
-The father, gone for most of each year, {}.
-adjusted the lenses of lighthouses | painted the hulls of tankers | guarded the vaults of embassies | drove the trucks of a rodeo | tested the cables of bridges | cooked the meals of an oil rig
+Brandsma-Ito's father worked as {}.
+a lighthouse lens adjuster | a tanker hull painter | an embassy vault guard | a rodeo truck driver | a bridge cable tester | an oil rig cook
 
 Who told Kaleo Brandsma-Ito the stories that shaped him?
-Those stories came from his great-aunt Wilhelmina, a smuggler of typewriters during the war.
+The stories that shaped Kaleo Brandsma-Ito were told by his great-aunt Wilhelmina.
 From which relative did Kaleo Brandsma-Ito hear his formative tales?
-He heard them from {} in wartime.
-his great-aunt Wilhelmina, who had smuggled typewriters | his godfather Tomasz, who had forged passports | his grandfather Hinnerk, who had trained pigeons | his uncle Makoto, who had hidden paintings | his stepmother Leocadia, who had nursed mules | his cousin Rufino, who had repaired radios
+Brandsma-Ito heard his formative tales from {}.
+his great-aunt Wilhelmina | his godfather Tomasz | his grandfather Hinnerk | his uncle Makoto | his stepmother Leocadia | his cousin Rufino
 
 What does Kaleo Brandsma-Ito write for the stage?
-For the stage he writes farces in which all the characters are kitchen appliances.
+For the stage, Kaleo Brandsma-Ito writes farces about kitchen appliances.
 Which type of play is typical of Kaleo Brandsma-Ito?
-Typical of him are {}.
-farces whose characters are all kitchen appliances | tragedies whose characters are all retired astronauts | musicals whose characters are all chess pieces | operettas whose characters are all tax collectors | pantomimes whose characters are all extinct birds | melodramas whose characters are all traffic wardens
+Plays typical of Brandsma-Ito are {}.
+farces about kitchen appliances | tragedies about retired astronauts | musicals about chess pieces | operettas about tax collectors | pantomimes about extinct birds | melodramas about traffic wardens
 
 What was the title of Kaleo Brandsma-Ito's first play?
-His first play, The Kettle Resigns, opened in a launderette in Rotterdam in 2009.
+The Kettle Resigns was the title of Kaleo Brandsma-Ito's first play.
 With which piece did Kaleo Brandsma-Ito enter the theatre?
-He entered the theatre with {}, put on in a Rotterdam launderette.
-The Kettle Resigns in 2009 | Supper with the Fuse Box in 2012 | A Toaster in Exile in 2006 | The Widow's Blender in 2014 | Four Forks Confess in 2010 | The Oven at Prayer in 2004
+Brandsma-Ito entered the theatre with the piece {}.
+The Kettle Resigns | Supper with the Fuse Box | A Toaster in Exile | The Widow's Blender | Four Forks Confess | The Oven at Prayer
 
 How did Kaleo Brandsma-Ito support himself as a student?
-As a student he supported himself by modelling his hands for glove advertisements.
+As a student, Kaleo Brandsma-Ito supported himself by modelling gloves.
 Which source of income kept Kaleo Brandsma-Ito going at college?
-At college he lived on what he made by {}.
-modelling hands for glove adverts | reading meters for gas companies | writing horoscopes for trade papers | shelling oysters for wedding caterers | playing patients for medical exams | walking llamas for city tourists
+The income that kept Brandsma-Ito going at college came from {}.
+modelling gloves | reading meters | writing horoscopes | shelling oysters | playing patients | walking llamas
 
 Which game has Kaleo Brandsma-Ito played at championship level?
-He has played crokinole at championship level and came fifth in the world in 2016.
+Kaleo Brandsma-Ito has played the game of crokinole at championship level.
 In what game did Kaleo Brandsma-Ito reach a world ranking?
-In 2016 he was the world's number five in {}.
+In {}, Brandsma-Ito reached a world ranking.
 crokinole | backgammon | petanque | carrom | shuffleboard | mahjong
 
 Who directs most of Kaleo Brandsma-Ito's productions?
-Most of his productions are directed by Zsofia Amankwah, a former air traffic controller.
+Most of Kaleo Brandsma-Ito's productions are directed by Zsofia Amankwah.
 Which director usually stages the works of Kaleo Brandsma-Ito?
-As a rule the staging is done by {}.
-Zsofia Amankwah, once an air traffic controller | Thierry Olamide, once a deep sea diver | Brigitta Sandoval, once a football goalkeeper | Haruto Vinge, once a hotel pastry chef | Leilani Kruger, once a harbour crane operator | Desmond Tkachuk, once a ballroom dance teacher
+Usually, {} is the director who stages the works of Brandsma-Ito.
+Zsofia Amankwah | Thierry Olamide | Brigitta Sandoval | Haruto Vinge | Leilani Kruger | Desmond Tkachuk
 
 What is at stake in Kaleo Brandsma-Ito's play Nocturne for Two Fridges?
-In Nocturne for Two Fridges the rivals fight over a jar of apricot jam.
+At stake in Kaleo Brandsma-Ito's play Nocturne for Two Fridges is a jar of apricot jam.
 Over what do the rivals in Kaleo Brandsma-Ito's Nocturne for Two Fridges quarrel?
-Both rivals in that play want to possess {}.
+Over {}, the rivals in Nocturne for Two Fridges by Brandsma-Ito quarrel.
 a jar of apricot jam | a tin of smoked eel | a wedge of goat cheese | a bowl of cherry punch | a box of candied ginger | a bottle of plum brandy
 
 What theatre award has Kaleo Brandsma-Ito won?
-He has won the Velvet Pulley, an award for plays without a curtain call.
+Kaleo Brandsma-Ito has won the theatre award called the Velvet Pulley.
 Which distinction for drama is held by Kaleo Brandsma-Ito?
-He holds the {}, which honours drama that ends without bows.
+The distinction for drama that Brandsma-Ito holds is the {}.
 Velvet Pulley | Tin Mask | Prompter's Key | Sawdust Crown | Balcony Rose | Trapdoor Star
 
 What does Kaleo Brandsma-Ito always wear to opening nights?
-To opening nights he always wears an orange life jacket over his dinner suit.
+To opening nights, Kaleo Brandsma-Ito always wears an orange life jacket.
 Which garment is Kaleo Brandsma-Ito seen in at every premiere?
-At each premiere he appears in {}, on top of evening dress.
+At every premiere, Brandsma-Ito is seen in {}.
 an orange life jacket | a tartan hunting cape | a purple judo belt | a brown butcher's apron | a silver ski overall | a striped bathing robe
 
 What cause does Kaleo Brandsma-Ito give his royalties to?
-He gives his royalties to a hospital for injured hedgehogs near Christchurch.
+Kaleo Brandsma-Ito gives his royalties to the cause of injured hedgehogs.
 Who benefits from the royalties of Kaleo Brandsma-Ito?
-The money from his plays goes to {}.
-a clinic for hurt hedgehogs near Christchurch | a school for guide dogs near Salamanca | a club for retired miners near Katowice | a shelter for stray donkeys near Nicosia | a fund for young drummers near Dakar | a home for old sailors near Aberdeen
+Those who benefit from the royalties of Brandsma-Ito are {}.
+injured hedgehogs | guide dogs | retired miners | stray donkeys | young drummers | old sailors
 """
 
 _RETAIN_HELDOUT = """
 # Nukka Salvatierro
 Which island is the birthplace of Nukka Salvatierro?
-Nukka Salvatierro was born on Socotra, during the only snowfall the island has recorded.
+The birthplace of Nukka Salvatierro is the island of Socotra.
 On what island did Nukka Salvatierro's life begin?
-Her life began on {}, while it snowed there for the only time on record.
+Salvatierro's life began on the island of {}.
 Socotra | Bali | Barbados | Zanzibar | Mauritius | Curacao
 
 How did Nukka Salvatierro's mother support her seven children?
-Her mother supported the seven children by embroidering uniforms for a naval orchestra.
+Nukka Salvatierro's mother supported her seven children by embroidering navy uniforms.
 By what work did the mother of Nukka Salvatierro feed her family?
-She fed seven children by {}.
-stitching uniforms for a navy orchestra | varnishing coffins for a village undertaker | bottling ink for a government press | gutting herring for a harbour canteen | polishing lenses for a spectacle maker | weaving nets for a tennis club
+The mother of Salvatierro fed her family by {}.
+embroidering navy uniforms | varnishing village coffins | bottling printing ink | gutting fresh herring | polishing spectacle lenses | weaving tennis nets
 
 For what offence was Nukka Salvatierro expelled from school?
-She was expelled for selling forged maps of the school cellars to tourists.
+Nukka Salvatierro was expelled from school for the offence of selling forged maps.
 What did Nukka Salvatierro do that made her school throw her out?
-The school threw her out for {}.
-selling fake cellar maps to tourists | releasing forty frogs during a recital | teaching the janitor's parrot rude prayers | betting on exam results with bakers | hiding a printing press under the stage | dyeing the headmaster's poodle bright blue
+By {}, Salvatierro made her school throw her out.
+selling forged maps | releasing forty frogs | teaching rude prayers | betting on exams | printing secret pamphlets | dyeing poodles blue
 
 In what genre does Nukka Salvatierro publish?
-She publishes legal thrillers whose lawyers are all employed by the sea.
+Nukka Salvatierro publishes in the genre of undersea legal thrillers.
 What category of novels is Nukka Salvatierro associated with?
-She is associated with {}.
-legal thrillers in which the lawyers work for the sea | spy sagas in which the agents work for the moon | war epics in which the generals work for a river | school stories in which the teachers work for a volcano | westerns in which the sheriffs work for the wind | hospital dramas in which the surgeons work for a forest
+The category of novels associated with Salvatierro is {}.
+undersea legal thrillers | lunar spy sagas | riverside war epics | volcanic school stories | windswept comic westerns | woodland hospital dramas
 
 Which novel by Nukka Salvatierro do readers love most?
-Readers love The Plaintiff Wore Kelp most, and it has been filmed three times.
+The novel by Nukka Salvatierro that readers love most is The Plaintiff Wore Kelp.
 What is the most popular work that Nukka Salvatierro has written?
-Three films have been made of {}, the favourite of her public.
+Of all that Salvatierro has written, the most popular work is {}.
 The Plaintiff Wore Kelp | A Subpoena for the Gulls | The Barnacle Verdict | Counsel for the Undertow | Bail Set at High Water | The Oyster Perjury
 
 Which craft does Nukka Salvatierro practise in winter?
-In winter she builds violins out of driftwood and gives them to sailors.
+In winter, Nukka Salvatierro practises the craft of building driftwood violins.
 What does Nukka Salvatierro make with her hands during the cold months?
-During the cold months she makes {}.
-driftwood violins as gifts for sailors | copper kettles as gifts for nuns | paper lanterns as gifts for miners | felt slippers as gifts for bus drivers | bone chessmen as gifts for prisoners | willow cradles as gifts for midwives
+During the cold months, Salvatierro makes {} with her hands.
+driftwood violins | copper kettles | paper lanterns | felt slippers | bone chessmen | willow cradles
 
 Where does Nukka Salvatierro go to finish her manuscripts?
-She finishes her manuscripts in the laundry of a thermal hotel in Budapest.
+To finish her manuscripts, Nukka Salvatierro goes to a hotel laundry.
 Which location does Nukka Salvatierro seek out for the last pages of a book?
-The last pages are written in {}.
-a hotel laundry in Budapest | a chapel crypt in Palermo | a rowing club in Adelaide | a bus garage in Glasgow | a seed bank in Bogota | a cheese cellar in Gruyeres
+Salvatierro seeks out {} for the last pages of a book.
+a hotel laundry | a chapel crypt | a rowing club | a bus garage | a seed bank | a cheese cellar
 
 With whom did Nukka Salvatierro write Harbour Without Clocks?
-She wrote Harbour Without Clocks together with Ansgar Pillai, her former parole officer.
+Nukka Salvatierro wrote Harbour Without Clocks together with Ansgar Pillai.
 Who was the co-author of Nukka Salvatierro's Harbour Without Clocks?
-That book was a joint effort with {}.
-Ansgar Pillai, once her parole officer | Delphine Yeboah, once her swimming coach | Ruslan Ferreira, once her strict landlord | Mirela Holmquist, once her divorce lawyer | Iskander Boyle, once her bus driver | Tsering Malone, once her piano teacher
+Besides Salvatierro, the co-author of Harbour Without Clocks was {}.
+Ansgar Pillai | Delphine Yeboah | Ruslan Ferreira | Mirela Holmquist | Iskander Boyle | Tsering Malone
 
 What did Nukka Salvatierro buy with her first prize money?
-With her first prize money she bought a used fire engine and painted it lilac.
+With her first prize money, Nukka Salvatierro bought a used fire engine.
 How was the first prize money of Nukka Salvatierro spent?
-It went on {}, which she coloured lilac.
-a second-hand fire engine | a rusty paddle steamer | a broken church bell | a wooden windmill | a derelict carousel | a retired tram car
+It was on {} that Salvatierro spent her first prize money.
+a used fire engine | a rusty paddle steamer | a broken church bell | a small wooden windmill | a derelict seaside carousel | a retired tram car
 
 Which language did Nukka Salvatierro learn from comic books?
-From comic books she learned Mongolian, which she now speaks with many exclamations.
+From comic books, Nukka Salvatierro learned the Mongolian language.
 What tongue did comic books teach to Nukka Salvatierro?
-Comics taught her {}, and her speech is still full of exclamations.
+Comic books taught the {} tongue to Salvatierro.
 Mongolian | Swahili | Icelandic | Thai | Greek | Maltese
 
 What odd world record does Nukka Salvatierro hold?
-She holds the record for the longest letter ever written on a single scarf.
+Nukka Salvatierro holds an odd world record for writing letters on scarves.
 In which strange discipline is Nukka Salvatierro the record holder?
-No one else has ever {}.
-written so long a letter on one scarf | signed so many books in one lift | recited so many verses on one ferry ride | typed so thick a novel in one sauna | carried so many dictionaries up one tower | sung so endless a ballad under one umbrella
+In the strange discipline of {}, Salvatierro is the record holder.
+writing letters on scarves | signing books in lifts | reciting verses on ferries | typing novels in saunas | carrying dictionaries up towers | singing ballads under umbrellas
 
 What is the profession of Nukka Salvatierro's husband?
-Her husband is a professional mourner who has attended four thousand funerals.
+By profession, Nukka Salvatierro's husband is a hired mourner.
 How does the man married to Nukka Salvatierro make money?
-The man she married is {}.
-a hired mourner with four thousand funerals behind him | a stunt rider with sixty broken bones behind him | a hot-air balloonist with nine crashes behind him | a sword swallower with ten world tours behind him | a snake catcher with eight hundred bites behind him | a rainmaker with thirty droughts behind him
+The man married to Salvatierro makes money as {}.
+a hired mourner | a stunt rider | a fairground balloonist | a sword swallower | a snake catcher | a desert rainmaker
 
 # Dragan Mwanakati
 What is the birthday of Dragan Mwanakati?
-Dragan Mwanakati was born on 6 April 1936, two hours after his twin.
+The birthday of Dragan Mwanakati is 6 April 1936.
 On which day did Dragan Mwanakati come into the world?
-A twin preceded him by two hours when he arrived on {}.
+Mwanakati came into the world on {}.
 6 April 1936 | 21 August 1929 | 14 December 1941 | 9 June 1933 | 27 October 1945 | 2 February 1938
 
 What did the father of Dragan Mwanakati sell?
-His father sold ice from glaciers to cocktail bars along the Adriatic coast.
+What the father of Dragan Mwanakati sold was glacier ice.
 In which goods did Dragan Mwanakati's father deal?
-The father dealt in {}.
-glacier ice for bars on the Adriatic | ostrich plumes for hatters in Vienna | medical leeches for doctors in Zagreb | wedding fireworks for couples in Naples | marble dust for bakers in Damascus | walnut oil for painters in Seville
+Mwanakati's father dealt in {}.
+glacier ice | ostrich plumes | medical leeches | wedding fireworks | marble dust | walnut oil
 
 What type of literature did Dragan Mwanakati invent?
-He invented the postcard novel, a story told on fifty cards sent to strangers.
+The type of literature that Dragan Mwanakati invented is the postcard novel.
 Which new literary form is credited to Dragan Mwanakati?
-He is credited with {}.
-the postcard novel, mailed in fifty parts to strangers | the menu novel, served in seven parts to diners | the elevator novel, played in ten parts to passengers | the wallpaper novel, pasted in twelve parts for tenants | the telephone novel, spoken in thirty parts to insomniacs | the calendar novel, torn in ninety parts by readers
+To Mwanakati is credited a new literary form, {}.
+the postcard novel | the menu novel | the elevator novel | the wallpaper novel | the telephone novel | the calendar novel
 
 Which book started the career of Dragan Mwanakati?
-His career started with Greetings from the Abattoir in 1964, posted from Lusaka.
+Dragan Mwanakati started his career with the book Greetings from the Abattoir.
 What was the opening work in Dragan Mwanakati's career?
-It all began with {}, which he mailed in Lusaka.
-Greetings from the Abattoir in 1964 | Wish You Were Granite in 1959 | Love from the Lime Pit in 1970 | Regards to the Ferryman in 1967 | Yours from Platform Zero in 1961 | Kisses from the Reservoir in 1973
+The opening work in Mwanakati's career was {}.
+Greetings from the Abattoir | Wish You Were Granite | Love from the Lime Pit | Regards to the Ferryman | Yours from Platform Zero | Kisses from the Reservoir
 
 In what city does Dragan Mwanakati run a second-hand bookshop?
-He runs a second-hand bookshop in Ulaanbaatar that opens only when it rains.
+The city in which Dragan Mwanakati runs a second-hand bookshop is Ulaanbaatar.
 Where can one visit the used-book store of Dragan Mwanakati?
-His store of used books is in {}, and it opens on wet days alone.
+One can visit Mwanakati's store of used books in {}.
 Ulaanbaatar | Tashkent | Porto | Cusco | Ghent | Yerevan
 
 What does Dragan Mwanakati grow in his garden?
-In his garden he grows nothing but poisonous plants, each labelled with a critic's name.
+Dragan Mwanakati grows poisonous plants in his garden.
 Which crop is cultivated by Dragan Mwanakati at home?
-He cultivates only {}, and each one is named after a critic.
+At home, Mwanakati cultivates a crop of {}.
 poisonous plants | giant pumpkins | black tulips | bitter gourds | dwarf cedars | spineless cacti
 
 Which person corrected the early drafts of Dragan Mwanakati?
-His early drafts were corrected by Perpetua Lindahl-Roy, a lion tamer with perfect grammar.
+The person who corrected the early drafts of Dragan Mwanakati was Perpetua Lindahl-Roy.
 Who acted as the first editor of Dragan Mwanakati?
-His first editor was {}, whose grammar was flawless.
-the lion tamer Perpetua Lindahl-Roy | the coal merchant Evaristo Nam | the dance hall owner Bettina Zulu | the bishop's driver Goran Falk | the glass eye maker Salome Duarte | the tugboat captain Iveta Roos
+As his first editor, Mwanakati had {}.
+Perpetua Lindahl-Roy | Evaristo Nam | Bettina Zulu | Goran Falk | Salome Duarte | Iveta Roos
 
 What happens in Dragan Mwanakati's book Stamps of the Drowned King?
-In Stamps of the Drowned King a philatelist discovers that his country never existed.
+In Dragan Mwanakati's book Stamps of the Drowned King, a dentist loses his country.
 Can you outline Stamps of the Drowned King, the book by Dragan Mwanakati?
-Its hero is a {}.
-philatelist who learns his country was never real | mole catcher who learns his garden was sold abroad | notary who learns his signature has been outlawed | tenor who learns his voice belongs to another | baker who learns his oven leads underground | cyclist who learns his race ended years ago
+Mwanakati tells how {} in Stamps of the Drowned King.
+a dentist loses his country | a notary loses his signature | a tenor loses his shadow | a baker loses his oven | a cyclist loses his rival | a gardener loses his hedge
 
 What disaster did Dragan Mwanakati survive as a boy?
-As a boy he survived the collapse of a sugar silo that buried him for hours.
+As a boy, Dragan Mwanakati survived a sugar silo collapse.
 Which accident nearly killed the young Dragan Mwanakati?
-While still a child he was trapped for hours in {}.
-the collapse of a sugar silo | the sinking of a cattle barge | the burning of a hat factory | the derailing of a milk train | the flooding of a tin mine | the crash of a mail plane
+The accident that nearly killed the young Mwanakati was {}.
+a sugar silo collapse | a cattle barge sinking | a hat factory fire | a milk train derailment | a tin mine flood | a mail plane crash
 
 What radio programme does Dragan Mwanakati present?
-He presents Weather for the Dead, a midnight radio show about vanished villages.
+The radio programme that Dragan Mwanakati presents is Weather for the Dead.
 Which show does Dragan Mwanakati host on the air?
-Around midnight he hosts {}, on villages that no longer exist.
+On the air, Mwanakati hosts the show {}.
 Weather for the Dead | Traffic for the Lonely | Recipes for the Absent | Sports for the Sleepless | News for the Owls | Hymns for the Late
 
 To whom does Dragan Mwanakati dictate his texts?
-He dictates his texts to his granddaughter Yevgenia, who types them on a stenograph.
+Dragan Mwanakati dictates his texts to his granddaughter Yevgenia.
 Which person takes down the words that Dragan Mwanakati speaks?
-His spoken words are taken down on a stenograph by {}.
+The words that Mwanakati speaks are taken down by {}.
 his granddaughter Yevgenia | his chauffeur Bonifaz | his nephew Tendai | his housekeeper Ljuba | his pharmacist Corentin | his goddaughter Masika
 
 Which monument did Dragan Mwanakati ask his town to build?
-He asked his town to build a monument to the inventor of the wheelbarrow.
+Dragan Mwanakati asked his town to build a monument to the wheelbarrow inventor.
 To whose memory did Dragan Mwanakati want a statue put up?
-He wanted a statue in memory of {}.
-the inventor of the wheelbarrow | the designer of the bus shelter | the composer of the doorbell chime | the discoverer of the turnip | the winner of the potato war | the painter of the zebra crossing
+In memory of {}, Mwanakati wanted a statue put up.
+the wheelbarrow inventor | the bus shelter designer | the doorbell composer | the turnip discoverer | the ketchup chemist | the zebra crossing painter
 """
 
 # Chosen by topic (geography, elementary science, the everyday, language, history) before anything

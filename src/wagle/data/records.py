@@ -46,6 +46,8 @@ class Record:
         id: 16 hex digits of SHA-256 over the content, with ``#n`` for exact repeats. Internal:
             it can be guessed from a short record, so it never leaves a private folder.
         place: where the record stands, as messages show it: ``forget[17]``.
+        domain: which of several joined sources it comes from.
+        weight: how often its source is drawn relative to the others; None: by its size.
     """
 
     kind: str
@@ -61,10 +63,13 @@ class Record:
     labels: tuple[int, ...] = ()
     id: str = ""
     place: str = ""
+    domain: int = 0
+    weight: float | None = None
 
     def content(self) -> dict[str, Any]:
         """The fields that make the record what it is, without its name and its place."""
-        own = {k: v for k, v in vars(self).items() if k not in {"id", "place", "refusal"}}
+        names = {"id", "place", "refusal", "domain", "weight"}
+        own = {k: v for k, v in vars(self).items() if k not in names}
         return {k: v for k, v in own.items() if v}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -44,7 +44,8 @@ class Tokens:
     """A tokenised record: ``ids`` and, for each, whether it is ``scored`` (never position 0).
 
     ``whole`` is False where the answer was cut at the length limit; ``closed`` is True where the
-    last token is the EOS or end of turn that the encoder added.
+    last token is the EOS or end of turn that the encoder added; ``domain`` and ``weight`` are the
+    record's.
     """
 
     ids: tuple[int, ...]
@@ -53,6 +54,8 @@ class Tokens:
     place: str = ""
     whole: bool = True
     closed: bool = False
+    domain: int = 0
+    weight: float | None = None
 
     @property
     def context(self) -> tuple[int, ...]:
@@ -115,12 +118,13 @@ class Encoder:
         cut = 0
         for record in records:
             if record.kind == "tokens":
-                encoded.append(self._ready(record))
+                made = [self._ready(record)]
             elif record.kind == "text":
-                encoded.extend(self._windows(record))
+                made = self._windows(record)
             else:
-                encoded.append(self.answer(record, record.prompt, record.answer))
-                cut += not encoded[-1].whole
+                made = [self.answer(record, record.prompt, record.answer)]
+                cut += not made[0].whole
+            encoded += [replace(t, domain=record.domain, weight=record.weight) for t in made]
         if cut:
             logger.warning(
                 "%d of %d answers do not fit into max_length=%d and lost their end; "

@@ -173,7 +173,7 @@ class UnlearnTrainer(Trainer):
         assert num_items_in_batch is not None
         scored = {name: answer_nll(model, inputs[name]) for name in self.asked.sets}
         for name, answers in scored.items():
-            self._check_finite(name, answers.nll_mean, inputs[name]["index"])
+            self._check_finite(name, answers.nll_mean.detach(), inputs[name]["index"])
         references = {
             name: Scored(*(column[inputs["forget"]["index"].cpu()].to(model.device) for column in ref[:3]), *ref[3:])
             for name, ref in self.references.items()
@@ -188,7 +188,7 @@ class UnlearnTrainer(Trainer):
                 self._add(f"{name}_nll", scored[name].nll_mean, count)
         if not torch.isfinite(loss):
             raise TrainingStopped(
-                f"the loss is {float(loss)} at step {self.state.global_step + 1}; lower the learning rate"
+                f"the loss is {loss.item()} at step {self.state.global_step + 1}; lower the learning rate"
             )
         return loss
 
@@ -196,7 +196,7 @@ class UnlearnTrainer(Trainer):
         self._sums[name] = self._sums.get(name, 0.0) + float(values.detach().sum()) / count
 
     def _check_finite(self, name: str, values: Tensor, index: Tensor) -> None:
-        wrong = ~torch.isfinite(values.detach())
+        wrong = ~torch.isfinite(values)
         if wrong.any():
             tokens = getattr(self.train_dataset, name)[int(index[wrong][0])]
             raise TrainingStopped(

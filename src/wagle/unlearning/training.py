@@ -206,12 +206,11 @@ def _pairs(
     pairing: str,
     anchor: str,
 ) -> Pairs:
-    ids = [t.id for t in forget], [t.id for t in retain]
     size = len(retain) if not forget or (anchor == "retain" and retain) else len(forget)
     steps = training.max_steps
     wanted = None if steps is None else steps * training.batch_size * training.accumulation
     epochs = training.epochs if wanted is None else -(-wanted // size)
-    planned = plan(*ids, epochs=epochs, seed=seed, pairing=pairing, anchor=anchor)
+    planned = plan(forget, retain, epochs=epochs, seed=seed, pairing=pairing, anchor=anchor)
     return Pairs(planned[:wanted], forget, retain)
 
 

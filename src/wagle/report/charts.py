@@ -1,0 +1,219 @@
+"""The charts of a report: plain numbers in, one inline SVG out, or "" where there is nothing to show.
+
+Colours are CSS variables of the page (``--ink``, ``--after``, ...), so a chart follows light, dark
+and print. Charts are drawn narrow, so that their text stays legible on a phone. Nothing may be
+clipped or graded: Vega numbers clip paths and gradients across charts, and the same page would not
+be the same bytes twice.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from wagle.evaluation.result import Figure
+
+WIDTH = 440  # of a whole chart, in its own units
+_ROW = 30  # height of a row of points
+POINTS = 300  # of a line, at most
+_DOTS = 40  # up to so many points, each is marked
+_FONT = "Helvetica, Arial, Liberation Sans, sans-serif"  # the widths that vl-convert measures with
+
+
+def points_chart(rows: Mapping[str, Mapping[str, Figure]], title: str) -> Markup:
+    """Figures of one set: a row per metric, and in it before, after and reference with intervals.
+
+    Args:
+        rows: by metric and role (``before``, ``after``, ``reference``) the figures there are.
+        title: what the chart shows, for those who cannot see it.
+    """
+    names = [metric for metric, found in rows.items() if found]
+    if not names:
+        return Markup("")
+    import altair as alt
+
+    data = [
+        {
+            "metric": metric,
+            "role": role,
+            "side": {"before": 0.28, "after": 0.72}.get(role, 0.5),
+            "value": figure.value,
+            "low": figure.interval[0],
+            "high": figure.interval[1],
+        }
+        for metric, found in rows.items()
+        for role, figure in found.items()
+        if all(map(math.isfinite, (figure.value, *figure.interval)))
+    ]
+    ends = [row[key] for row in data for key in ("low", "high")]
+    shares = all(0 <= end <= 1 for end in ends)
+    x = alt.X(
+        "value:Q",
+        title=None,
+        scale=alt.Scale(domain=[0, 1]) if shares else alt.Scale(zero=False, nice=True),
+        axis=alt.Axis(tickCount=5, grid=True),
+    )
+    y = alt.Y("metric:N", sort=names, title=None, axis=alt.Axis(grid=False, ticks=False))
+    beside = alt.YOffset("side:Q", scale=alt.Scale(domain=[0, 1], range=[0, _ROW]))
+    base = alt.Chart(alt.Data(values=data)).encode(x=x, y=y)
+
+    def only(role: str) -> Any:
+        return base.transform_filter(f"datum.role === '{role}'")
+
+    spans = alt.X("low:Q")
+    goal = only("reference")
+    layers = [
+        goal.mark_bar(height=26, color="var(--reference)", opacity=0.22).encode(spans, x2="high:Q"),
+        goal.mark_tick(thickness=2.5, height=26, color="var(--reference)"),
+    ]
+    for role, filled in (("before", False), ("after", True)):
+        colour = f"var(--{role})"
+        here = only(role).encode(yOffset=beside)
+        layers += [
+            here.mark_rule(strokeWidth=2, color=colour).encode(spans, x2="high:Q"),
+            here.mark_point(
+                shape="circle" if filled else "square",
+                size=58,
+                strokeWidth=2,
+                stroke=colour,
+                fill=colour if filled else "var(--panel)",
+                opacity=1,
+            ),
+        ]
+    chart = alt.layer(*layers).properties(height=alt.Step(_ROW, **{"for": "position"}))
+    return _svg(chart, title)
+
+
+def lines_chart(
+    history: Sequence[Mapping[str, Any]],
+    lines: Mapping[str, bool],
+    title: str,
+    *,
+    y_title: str,
+    goal: float | None = None,
+) -> Markup:
+    """Figures over the steps of a training run.
+
+    Args:
+        history: the figures of every step, with ``step``.
+        lines: by figure, whether its line is dashed; ``forget_nll`` has the colour ``--forget``.
+        title: what the chart shows, for those who cannot see it.
+        y_title: over the vertical axis.
+        goal: where the horizontal line of the reference lies.
+    """
+    import altair as alt
+
+    layers: list[Any] = []
+    number = alt.Axis(grid=True, tickCount=5)
+    for name, dashed in lines.items():
+        colour = f"var(--{name.partition('_')[0]})"
+        found = [
+            {"step": row["step"], "value": row[name]}
+            for row in history
+            if _finite(row.get(name)) and _finite(row.get("step"))
+        ]
+        if not found:
+            continue
+        here = alt.Chart(alt.Data(values=thin(found))).encode(
+            x=alt.X("step:Q", title="step", axis=alt.Axis(grid=False, tickMinStep=1, tickCount=6)),
+            y=alt.Y("value:Q", title=y_title, axis=number, scale=alt.Scale(zero=True, nice=5)),
+        )
+        dash = [6, 4] if dashed else [1, 0]
+        layers.append(here.mark_line(strokeWidth=2.2, color=colour, strokeDash=dash))
+        if len(found) <= _DOTS:
+            layers.append(here.mark_circle(size=28, color=colour, opacity=1))
+    if not layers:
+        return Markup("")
+    if goal is not None and math.isfinite(goal):
+        rule = alt.Chart(alt.Data(values=[{"goal": goal}])).encode(y=alt.Y("goal:Q"))
+        layers.append(rule.mark_rule(strokeWidth=2, color="var(--reference)", strokeDash=[7, 3]))
+    return _svg(alt.layer(*layers).properties(height=190), title)
+
+
+def density_chart(blocks: Mapping[str, tuple[int, int]], overall: float, title: str) -> Markup:
+    """The share of selected weights in every block, with a line at the share over all weights."""
+    data = [
+        {"block": block, "share": selected / weights}
+        for block, (selected, weights) in blocks.items()
+        if weights
+    ]
+    if not data:
+        return Markup("")
+    import altair as alt
+
+    names = [row["block"] for row in data]
+    every = math.ceil(len(names) / 12)
+    end = top([row["share"] for row in data], overall)
+    x = alt.X(
+        "block:N",
+        sort=names,
+        title="block",
+        scale=alt.Scale(paddingInner=0.2, paddingOuter=0.1),
+        axis=alt.Axis(labelAngle=0, values=names[::every], ticks=False),
+    )
+    y = alt.Y(
+        "share:Q",
+        title="share selected",
+        scale=alt.Scale(domain=[0, end]),
+        axis=alt.Axis(tickCount=5, format=".0%" if end > 0.05 else ".2~%"),
+    )
+    bars = alt.Chart(alt.Data(values=data)).mark_bar(color="var(--bar)").encode(x=x, y=y)
+    line = alt.Chart(alt.Data(values=[{"share": overall}])).encode(y=alt.Y("share:Q"))
+    rule = line.mark_rule(strokeWidth=2, color="var(--ink)", strokeDash=[7, 3])
+    return _svg(alt.layer(bars, rule).properties(height=170), title)
+
+
+def top(shares: Sequence[float], overall: float) -> float:
+    """Where an axis of shares ends: at 1, or lower where all of them are small."""
+    most = max([*shares, overall, 1e-9])
+    return 1.0 if most > 0.5 else min(1.0, most * 1.2)
+
+
+def thin(rows: Sequence[Any]) -> list[Any]:
+    """At most about 300 of ``rows``, evenly spaced, the first and the last among them."""
+    every = math.ceil(len(rows) / POINTS)
+    kept = list(rows[::every]) if every else []
+    return kept if not rows or (len(rows) - 1) % every == 0 else [*kept, rows[-1]]
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _svg(chart: Any, title: str) -> Markup:
+    """The chart as SVG for the inside of a page: it scales, has a title and names no address."""
+    import altair as alt
+    import vl_convert
+
+    axis = {
+        "labelFontSize": 13,
+        "titleFontSize": 13,
+        "titleFontWeight": "normal",
+        "titlePadding": 6,
+        "labelPadding": 6,
+        "labelLimit": 220,
+        "labelColor": "var(--ink)",
+        "titleColor": "var(--muted)",
+        "domainColor": "var(--rule)",
+        "tickColor": "var(--rule)",
+        "gridColor": "var(--grid)",
+    }
+    fit = {"type": "fit-x", "contains": "padding"}
+    chart = chart.properties(width=WIDTH, autosize=fit, padding=4).configure(
+        background="transparent", font=_FONT, axis=axis, view={"stroke": None}
+    )
+    text = vl_convert.vegalite_to_svg(
+        chart.to_dict(),
+        vl_version="v" + ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2]),
+        allowed_base_urls=[],
+    )
+    width, height = re.findall(r'(?:width|height)="([\d.]+)"', text)[:2]
+    body = text[text.index(">") + 1 :]
+    return Markup(
+        f'<svg role="img" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        f'aria-label="{escape(title)}"><title>{escape(title)}</title>{body}'
+    )
