@@ -80,13 +80,21 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 _SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 400}
-_LLAMA = {**_SMALL, "intermediate_size": 48, "num_key_value_heads": 2, "max_position_embeddings": 128}
+_LLAMA = {
+    **_SMALL,
+    "intermediate_size": 48,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+}
 FAMILIES = {
     "llama-tied": ("llama", {**_LLAMA, "tie_word_embeddings": True}),
     "llama-untied": ("llama", {**_LLAMA, "tie_word_embeddings": False}),
     "mistral": ("mistral", {**_LLAMA, "sliding_window": None}),
     "qwen2": ("qwen2", _LLAMA),
-    "gpt2": ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 400, "n_positions": 128}),
+    "gpt2": (
+        "gpt2",
+        {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 400, "n_positions": 128},
+    ),
     "opt": (
         "opt",
         {**_SMALL, "ffn_dim": 48, "word_embed_proj_dim": 32, "max_position_embeddings": 128},

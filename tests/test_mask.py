@@ -22,7 +22,9 @@ def test_a_mask_selects_exactly_the_floor_of_ratio_times_n(store, model, score, 
     mask = Mask.from_scores(store, score=score, ratio=ratio)
     total = sum(p.numel() for p in model.parameters())
     assert mask.candidates == total
-    assert sum(int(m.sum()) for m in mask.values()) == mask.count == round(ratio * 100) * total // 100
+    assert (
+        sum(int(m.sum()) for m in mask.values()) == mask.count == round(ratio * 100) * total // 100
+    )
     assert list(mask) == [n for n, _ in model.named_parameters()]
 
 
@@ -31,7 +33,12 @@ def test_a_mask_equals_a_stable_sort_of_all_scores(store):
     mask = Mask.from_scores(store, gamma=gamma, ratio=0.3)
     scores = torch.cat(
         [
-            ((store.get("weight", n) - store.get("grad_retain", n) / gamma) * store.get("grad_forget", n)).abs().reshape(-1)
+            (
+                (store.get("weight", n) - store.get("grad_retain", n) / gamma)
+                * store.get("grad_forget", n)
+            )
+            .abs()
+            .reshape(-1)
             for n in store.shapes
         ]
     )
@@ -42,7 +49,9 @@ def test_a_mask_equals_a_stable_sort_of_all_scores(store):
 
 def test_gamma_auto_is_the_value_at_which_half_of_the_weights_are_theta_dominated(store):
     gamma = Mask.from_scores(store, gamma="auto").metadata["settings"]["gamma"]
-    assert gamma == Mask.from_scores(store, gamma={"theta_share": 0.5}).metadata["settings"]["gamma"]
+    assert (
+        gamma == Mask.from_scores(store, gamma={"theta_share": 0.5}).metadata["settings"]["gamma"]
+    )
     share = _theta_share(store, gamma)
     assert abs(share - 0.5) < 1e-3
     wide = Mask.from_scores(store, gamma={"theta_share": 0.9}).metadata["settings"]["gamma"]
@@ -70,10 +79,15 @@ def test_a_ladder_is_nested_and_each_step_equals_its_own_mask(store):
 
 def test_using_a_ladder_as_one_mask_is_an_error(store):
     ladder = Mask.from_scores(store, ratio=[0.1, 0.5])
-    for use in (lambda: ladder["lm_head.weight"], lambda: ladder.ratio, lambda: ladder.count, ladder.density):
+    for use in (
+        lambda: ladder["lm_head.weight"],
+        lambda: ladder.ratio,
+        lambda: ladder.count,
+        ladder.density,
+    ):
         with pytest.raises(WagleError, match=r"choose one with mask.at\(ratio\)"):
             use()
-    with pytest.raises(WagleError, match="has no ratio 0.2"):
+    with pytest.raises(WagleError, match=r"has no ratio 0\.2"):
         ladder.at(0.2)
 
 
@@ -157,7 +171,9 @@ def test_packed_levels_come_back(values, bits):
 def test_a_users_own_score_is_accepted_wherever_a_name_is(store):
     mask = Mask.from_scores(store, score=lambda grad_forget: grad_forget.abs(), ratio=0.2)
     inside = min(store.get("grad_forget", n).abs()[mask[n]].min() for n in mask if mask[n].any())
-    outside = max(store.get("grad_forget", n).abs()[~mask[n]].max() for n in mask if not mask[n].all())
+    outside = max(
+        store.get("grad_forget", n).abs()[~mask[n]].max() for n in mask if not mask[n].all()
+    )
     assert inside >= outside
 
 

@@ -34,16 +34,23 @@ patch_app = typer.Typer(
 app.add_typer(mask_app, name="mask")
 app.add_typer(patch_app, name="patch")
 
-Source = Annotated[str, typer.Argument(metavar="RECIPE", help="A ready recipe (demo), a YAML file, or a run folder.")]
+Source = Annotated[
+    str,
+    typer.Argument(metavar="RECIPE", help="A ready recipe (demo), a YAML file, or a run folder."),
+]
 Overrides = Annotated[
     Optional[list[str]],
-    typer.Argument(metavar="[KEY=VALUE]...", help="Settings over the recipe's: attribution.ratio=0.5"),
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="Settings over the recipe's: attribution.ratio=0.5"
+    ),
 ]
 Out = Annotated[Optional[str], typer.Option("--out", help="The run folder; default runs/NAME.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
-def _execute(source: str, overrides: list[str] | None, out: str | None, until: str, redo: bool = False) -> Run:
+def _execute(
+    source: str, overrides: list[str] | None, out: str | None, until: str, redo: bool = False
+) -> Run:
     from wagle.run import execute, find_run
 
     recipe, folder = find_run(source, list(overrides or []), out)
@@ -57,7 +64,9 @@ def _table(run: Run, as_json: bool) -> None:
 
 
 @app.command()
-def run(source: Source, overrides: Overrides = None, out: Out = None, as_json: AsJson = False) -> None:
+def run(
+    source: Source, overrides: Overrides = None, out: Out = None, as_json: AsJson = False
+) -> None:
     """Run all stages of a recipe; start again after an interruption and it goes on.
 
     Reads the recipe and its data; writes the run folder runs/NAME. A finished run prints its table
@@ -137,7 +146,10 @@ def report(source: Source, overrides: Overrides = None, out: Out = None) -> None
 
 
 @mask_app.command()
-def show(mask: Annotated[str, typer.Argument(metavar="MASK", help="A mask file.")], as_json: AsJson = False) -> None:
+def show(
+    mask: Annotated[str, typer.Argument(metavar="MASK", help="A mask file.")],
+    as_json: AsJson = False,
+) -> None:
     """Show what a mask selects: counts, score, density per block and per kind of module.
 
     Reads a mask file; writes nothing.
@@ -166,12 +178,16 @@ def patch_extract(
     from wagle.patch import extract
 
     made = extract(base, result, out)
-    print(f"{out}: {made.changed:,} changed weights, base {made.base[:12]}, result {made.result[:12]}")
+    print(
+        f"{out}: {made.changed:,} changed weights, base {made.base[:12]}, result {made.result[:12]}"
+    )
 
 
 @patch_app.command(name="apply")
 def patch_apply(
-    base: Annotated[str, typer.Argument(metavar="BASE", help="The model folder that the patch was made for.")],
+    base: Annotated[
+        str, typer.Argument(metavar="BASE", help="The model folder that the patch was made for.")
+    ],
     patch: Annotated[str, typer.Argument(metavar="PATCH", help="The patch file.")],
     out: Annotated[str, typer.Option("-o", "--out", help="The model folder to write.")],
 ) -> None:
@@ -191,8 +207,12 @@ def patch_apply(
 def patch_verify(
     base: Annotated[str, typer.Argument(metavar="BASE", help="The model folder before.")],
     result: Annotated[str, typer.Argument(metavar="RESULT", help="The model folder after.")],
-    mask: Annotated[Optional[str], typer.Option("--mask", help="Nothing outside this mask may differ.")] = None,
-    patch: Annotated[Optional[str], typer.Option("--patch", help="Base and this patch must give the result.")] = None,
+    mask: Annotated[
+        Optional[str], typer.Option("--mask", help="Nothing outside this mask may differ.")
+    ] = None,
+    patch: Annotated[
+        Optional[str], typer.Option("--patch", help="Base and this patch must give the result.")
+    ] = None,
 ) -> None:
     """Prove on files what changed: everything that a mask leaves out is bit-identical.
 
@@ -213,7 +233,7 @@ def _set_up() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: its threads spin otherwise
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' bars; wagle shows its own
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines())

@@ -183,7 +183,9 @@ class TensorFile:
         except ValueError:
             metadata = None
         if not isinstance(metadata, dict):
-            raise WagleError(f"{what} {path} is corrupt: its metadata cannot be read; make it again")
+            raise WagleError(
+                f"{what} {path} is corrupt: its metadata cannot be read; make it again"
+            )
         self.metadata: dict[str, Any] = metadata
 
     def get(self, name: str) -> Tensor:
@@ -210,7 +212,7 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
-        digest.update(memoryview(tensor.contiguous().view(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

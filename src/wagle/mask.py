@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from wagle.attribution.store import GradientStore
 
 FORMAT = "wagle-mask/1"
+Gamma: TypeAlias = "float | str | Mapping[Any, float]"
 _MOST = 15  # ratios in a ladder: four bits per weight
 
 
@@ -72,7 +74,7 @@ class Mask(Mapping[str, Tensor]):
         store: GradientStore,
         *,
         score: Any = "wagle",
-        gamma: float | str | Mapping[str, float] = "auto",
+        gamma: Gamma = "auto",
         ratio: float | str | Sequence[float | str] = 0.8,
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
@@ -116,7 +118,7 @@ class Mask(Mapping[str, Tensor]):
         """Pack levels: per weight, how many of the ladder's ratios select it (uint8)."""
         if not 1 <= len(ratios) <= _MOST:
             raise WagleError(f"a ladder has 1 to {_MOST} ratios, not {len(ratios)}")
-        if any(b <= a for a, b in zip(ratios, ratios[1:], strict=False)):
+        if any(b <= a for a, b in itertools.pairwise(ratios)):
             raise WagleError(f"the ratios {list(ratios)} must ascend without repeats")
         bits = 1 if len(ratios) == 1 else 4
         packed = {name: _pack(level, bits) for name, level in levels.items()}
@@ -243,5 +245,3 @@ class Mask(Mapping[str, Tensor]):
     def describe(self) -> dict[str, Any]:
         """What the mask is, as JSON: score, settings, ratios, counts, thresholds, model."""
         return {**self.metadata, "ratios": list(self.ratios), "counts": list(self.counts)}
-
-

@@ -40,14 +40,14 @@ class Scored(NamedTuple):
     Attributes:
         nll_sum: (B,) float32, a record's summed answer NLL in nats.
         nll_mean: (B,) float32, its mean over the scored tokens.
-        count: (B,) int64, its number of scored tokens.
+        length: (B,) int64, its number of scored tokens.
         token_nll: (n,) float32, the NLL of every scored token, records one after the other.
         hit: (n,) bool, whether the arg-max token is the right one (lowest id on ties).
     """
 
     nll_sum: Tensor
     nll_mean: Tensor
-    count: Tensor
+    length: Tensor
     token_nll: Tensor
     hit: Tensor
 
@@ -101,7 +101,9 @@ def weight_files(folder: str | Path) -> list[Path]:
         files = [home / "model.safetensors"]
     for file in files:
         if not file.is_file():
-            raise WagleError(f"{folder} lacks its weights {file.name}; save the model as safetensors")
+            raise WagleError(
+                f"{folder} lacks its weights {file.name}; save the model as safetensors"
+            )
     return files
 
 
@@ -234,7 +236,8 @@ def without_dropout(model: nn.Module) -> Iterator[None]:
 @contextlib.contextmanager
 def head_at(model: nn.Module, keep: Tensor) -> Iterator[None]:
     """Let only the positions ``keep`` (B, T) bool reach the model's head: logits are (1, n, V)."""
-    head = getattr(model, "module", model).get_output_embeddings()
+    owner: Any = getattr(model, "module", model)
+    head = owner.get_output_embeddings()
     if head is None:
         raise WagleError(f"{type(model).__name__} has no output embedding; is it a causal model?")
 
@@ -277,10 +280,10 @@ def answer_nll(model: nn.Module, batch: Mapping[str, Any]) -> Scored:
     with torch.autocast(logits.device.type, enabled=False):
         token_nll = F.cross_entropy(logits, target, reduction="none")
         hit = logits.detach().argmax(-1) == target
-        count = scored.sum(-1)
-        owner = torch.arange(len(count), device=count.device).repeat_interleave(count)
-        total = torch.zeros(len(count), device=count.device).index_add(0, owner, token_nll)
-    return Scored(total, total / count, count, token_nll, hit)
+        length = scored.sum(-1)
+        owner = torch.arange(len(length), device=length.device).repeat_interleave(length)
+        total = torch.zeros(len(length), device=length.device).index_add(0, owner, token_nll)
+    return Scored(total, total / length, length, token_nll, hit)
 
 
 def records_nll(
@@ -303,14 +306,12 @@ def records_nll(
         for batch in batches:
             got = answer_nll(model, to_device(batch, device))
             pieces = zip(
-                got.token_nll.cpu().split(got.count.tolist()),
-                got.hit.cpu().split(got.count.tolist()),
+                got.token_nll.cpu().split(got.length.tolist()),
+                got.hit.cpu().split(got.length.tolist()),
                 strict=True,
             )
-            rows = (got.nll_sum.cpu(), got.nll_mean.cpu(), got.count.cpu())
-            for row, (index, piece) in enumerate(
-                zip(batch["index"].tolist(), pieces, strict=True)
-            ):
+            rows = (got.nll_sum.cpu(), got.nll_mean.cpu(), got.length.cpu())
+            for row, (index, piece) in enumerate(zip(batch["index"].tolist(), pieces, strict=True)):
                 parts[index] = (*(column[row] for column in rows), *piece)
     columns = list(zip(*(parts[i] for i in range(count)), strict=True))
     return Scored(*(torch.stack(c) for c in columns[:3]), *(torch.cat(c) for c in columns[3:]))

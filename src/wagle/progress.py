@@ -70,9 +70,7 @@ class Bar:
             self._progress.stop()
 
 
-def track(
-    items: Sequence[T], what: str, *, size: Callable[[T], int] = lambda _: 1
-) -> Iterator[T]:
+def track(items: Sequence[T], what: str, *, size: Callable[[T], int] = lambda _: 1) -> Iterator[T]:
     """Iterate over ``items`` behind a progress bar; ``size`` says what one item counts for."""
     with Bar(what, sum(size(item) for item in items)) as bar:
         for item in items:

@@ -15,7 +15,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -27,12 +27,14 @@ import transformers
 
 from wagle import __version__
 from wagle.attribution.collect import gradients
+from wagle.attribution.engines import ENGINES
+from wagle.attribution.scores import check_score
 from wagle.attribution.store import GradientStore
 from wagle.data.records import Record, check_disjoint, near_duplicates, read_records
 from wagle.data.tokens import Encoder
-from wagle.errors import WagleError
+from wagle.errors import WagleError, choose
 from wagle.evaluation.result import SETS, Evaluation, evaluate
-from wagle.evaluation.verdict import OVER, clearly_past, judge
+from wagle.evaluation.verdict import OVER, judge
 from wagle.files import (
     keyed_digest,
     locked,
@@ -47,6 +49,8 @@ from wagle.model import load_model, load_tokenizer, model_folder, resolve_model,
 from wagle.patch import extract, verify
 from wagle.recipe import Recipe, RecordSet, dump_recipe, load_recipe
 from wagle.report.page import Page, write_report
+from wagle.unlearning.objectives import check_objective
+from wagle.unlearning.trainer import check_optimizer
 from wagle.unlearning.training import TrainResult, finetune, unlearn
 
 logger = logging.getLogger(__name__)
@@ -93,7 +97,9 @@ class Run:
         """Drop the lines of a stage that starts over."""
         path = self.folder / "log.jsonl"
         if path.exists():
-            lines = [x for x in path.read_text(encoding="utf-8").splitlines(True) if x.endswith("\n")]
+            lines = [
+                x for x in path.read_text(encoding="utf-8").splitlines(True) if x.endswith("\n")
+            ]
             write_text(path, "".join(x for x in lines if json.loads(x)["stage"] != stage))
 
     def logged(self, stage: str) -> list[dict[str, Any]]:
@@ -101,6 +107,11 @@ class Run:
         path = self.folder / "log.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         return [found for line in lines if (found := json.loads(line))["stage"] == stage]
+
+    def warnings(self) -> list[str]:
+        """What the stages warned about, each once."""
+        lines = [line for name in ("check", *STAGES) for line in self.logged(name)]
+        return list(dict.fromkeys(line["warning"] for line in lines if "warning" in line))
 
     def evaluation(self, role: str) -> Evaluation | None:
         """One of the evaluations, if it was made."""
@@ -176,7 +187,7 @@ class Run:
             rest = [r for r in everything if r.id not in gone]
             return read_records(rest, name=name, take=asked.take, seed=seed)
         sources = [asked.source] if isinstance(asked.source, str) else asked.source
-        weights = asked.weights or [None] * len(sources)
+        weights: Sequence[float | None] = asked.weights or [None] * len(sources)
         records = [
             replace(record, domain=domain, weight=weight)
             for domain, (source, weight) in enumerate(zip(sources, weights, strict=True))
@@ -243,7 +254,7 @@ def _measure(run: Run, role: str, folder: Path) -> dict[str, Any]:
     )
     answers = f"private/answers-{role}.json"
     key = salt(run.private)
-    found.details["model"]["path"] = str(folder)
+    found.details["model"]["path"] = folder.name
     details = {
         **found.details,
         "data": {
@@ -288,7 +299,7 @@ def _measure_after(run: Run) -> dict[str, Any]:
     assert after is not None
     assert before is not None
     verdict = judge(after, before, reference)
-    if verdict.word == OVER:
+    if verdict.word == OVER and not any(OVER in line for line in run.warnings()):
         logger.warning("over-unlearned: %s", " ".join(verdict.reasons))
     return {**details, "verdict": verdict.word, "reasons": list(verdict.reasons)}
 
@@ -377,6 +388,7 @@ def _patch(run: Run) -> dict[str, Any]:
     return {
         "changed": checked.changed,
         "total": checked.total,
+        "tensors": len(checked.tensors),
         "outside_mask": checked.outside_mask,
         "bytes": file.stat().st_size,
         "share_of_model": file.stat().st_size / size,
@@ -402,9 +414,9 @@ def report_page(run: Run) -> Page:
         recipe_text=dump_recipe(run.recipe),
         state=run.state["stages"],
         evaluations={role: e for role in ROLES if (e := run.evaluation(role))},
-        history=run.logged("unlearn"),
-        teaching=run.logged("teach"),
-        warnings=[line["warning"] for line in run.logged("warning")],
+        history=[line for line in run.logged("unlearn") if "step" in line],
+        teaching=[line for line in run.logged("teach") if "step" in line],
+        warnings=run.warnings(),
         density={by: mask.density(by) for by in ("block", "kind")},
         answers=said,
         environment=read_json(run.folder / "environment.json"),
@@ -429,16 +441,15 @@ STAGES: dict[str, Callable[[Run], dict[str, Any]]] = {
 
 
 class _Warnings(logging.Handler):
-    """Keeps wagle's warnings with the run, so that the report shows them too."""
+    """Keeps what a stage warns about with the run, so that the report shows it too."""
 
     def __init__(self, run: Run) -> None:
         super().__init__(logging.WARNING)
         self.run = run
+        self.stage = "check"
 
     def emit(self, record: logging.LogRecord) -> None:
-        line = record.getMessage()
-        if line not in [found["warning"] for found in self.run.logged("warning")]:
-            self.run.log("warning", {"warning": line})
+        self.run.log(self.stage, {"warning": record.getMessage()})
 
 
 def execute(
@@ -454,15 +465,17 @@ def execute(
         redo: run that last stage again even if it is finished (later ones then start over).
     """
     run = open_run(recipe, Path(folder) if folder else Path("runs") / recipe.name)
-    with locked(run.folder), _recorded(run):
+    with locked(run.folder), _recorded(run) as warnings:
         names = list(STAGES)
         wanted = names[: names.index(until) + 1]
         if redo and until in run.state["stages"]:
             for name in names[names.index(until) :]:
                 run.state["stages"].pop(name, None)
+        run.forget_log(warnings.stage)
         _check(run, wanted)
         for number, name in enumerate(wanted, 1):
             if name not in run.state["stages"]:
+                warnings.stage = name
                 _run_stage(run, name, number, len(wanted))
     return run
 
@@ -471,13 +484,27 @@ def _check(run: Run, wanted: list[str]) -> None:
     """Find out what is missing before the first long stage, not after it."""
     if all(name in run.state["stages"] for name in wanted):
         return
-    if wanted != ["teach"]:
+    recipe = run.recipe
+    if recipe.finetune is not None:
+        check_optimizer(recipe.finetune)
+    if "before" in wanted:
         run.need("forget")
+        _ = run.reference
     if "gradients" in wanted:
-        run.need("retain")
+        if recipe.attribution.mask is None:
+            check_score(recipe.attribution.score)
+            choose({"auto": None, **ENGINES}, recipe.attribution.engine, "engine")
+            run.need("retain")
+        else:
+            Mask.load(recipe.attribution.mask)
+    if "unlearn" in wanted:
+        settings = recipe.unlearning
+        asked = check_objective(settings.objective, settings.objective_settings)
+        check_optimizer(settings)
+        if "retain" in asked.sets:
+            run.need("retain")
     for records in run.sets.values():
         run.encoder.encode(records)
-    _ = run.reference
 
 
 def _run_stage(run: Run, name: str, number: int, of: int) -> None:
@@ -492,12 +519,12 @@ def _run_stage(run: Run, name: str, number: int, of: int) -> None:
 
 
 @contextmanager
-def _recorded(run: Run) -> Iterator[None]:
+def _recorded(run: Run) -> Iterator[_Warnings]:
     handler = _Warnings(run)
     root = logging.getLogger("wagle")
     root.addHandler(handler)
     try:
-        yield
+        yield handler
     finally:
         root.removeHandler(handler)
 

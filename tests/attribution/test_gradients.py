@@ -27,7 +27,10 @@ def _by_hand(model, tokens):
         labels = [i if s else -100 for i, s in zip(t.ids, t.scored, strict=True)]
         loss = model(input_ids=torch.tensor([t.ids]), labels=torch.tensor([labels])).loss
         (loss / len(tokens)).backward()
-    found = {n: torch.zeros_like(p) if p.grad is None else p.grad.clone() for n, p in model.named_parameters()}
+    found = {
+        n: torch.zeros_like(p) if p.grad is None else p.grad.clone()
+        for n, p in model.named_parameters()
+    }
     model.zero_grad()
     return found
 
@@ -61,7 +64,9 @@ def test_gradients_do_not_depend_on_batch_size_or_padding_side(
 def test_dropout_is_off_and_the_mode_is_restored(tokenizer, forget):
     model = make_model("gpt2").train()  # dropout 0.1
     tokens = Encoder(tokenizer).encode(wagle.read_records(forget, name="forget"))
-    first, second = (dict(whole(model, {"forget": tokens}, 512, "float32"))["forget"] for _ in range(2))
+    first, second = (
+        dict(whole(model, {"forget": tokens}, 512, "float32"))["forget"] for _ in range(2)
+    )
     assert all(torch.equal(first[n], second[n]) for n in first)
     assert model.training
     assert model.transformer.drop.p == 0.1
@@ -94,7 +99,9 @@ def test_retain_records_are_drawn_without_replacement_at_most_four_per_forget_re
     store = wagle.gradients(model, tokenizer, forget[:1], retain)
     drawn = store.metadata["records"]["retain"]
     assert len(set(drawn)) == len(drawn) == 4
-    assert wagle.gradients(model, tokenizer, forget[:1], retain).metadata["records"]["retain"] == drawn
+    assert (
+        wagle.gradients(model, tokenizer, forget[:1], retain).metadata["records"]["retain"] == drawn
+    )
     other = wagle.gradients(model, tokenizer, forget[:1], retain, seed=1)
     assert other.metadata["records"]["retain"] != drawn
 
@@ -106,7 +113,9 @@ def test_pre_tokenised_records_need_no_tokenizer(model):
     assert store.get("grad_forget", "model.norm.weight").norm() > 0
 
 
-def test_a_changed_model_folder_is_refused_when_scoring(model_folder, tokenizer, forget, retain, tmp_path):
+def test_a_changed_model_folder_is_refused_when_scoring(
+    model_folder, tokenizer, forget, retain, tmp_path
+):
     wagle.gradients(model_folder, tokenizer, forget, retain, path=tmp_path / "store")
     make_model("llama-tied", seed=1).save_pretrained(model_folder)
     store = wagle.GradientStore.open(tmp_path / "store")

@@ -11,7 +11,9 @@ from wagle.errors import WagleError
 
 # Few distinct values, so that ties are everywhere; signed zeros and denormals among them.
 VALUES = st.sampled_from([0.0, -0.0, 1e-45, -1e-45, 1.0, 1.0000001, -2.5, 3e38, -3e38, 0.1])
-SCORES = st.lists(VALUES | st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=60)
+SCORES = st.lists(
+    VALUES | st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=60
+)
 
 
 def _chunks(values, size):
@@ -26,7 +28,9 @@ def _select(values, counts, size):
 
 def _sorted_levels(values, counts):
     """The slow way: a full stable sort, larger first, earlier first on ties."""
-    ranks = sorted(range(len(values)), key=lambda i: -torch.tensor(values[i], dtype=torch.float32).item())
+    ranks = sorted(
+        range(len(values)), key=lambda i: -torch.tensor(values[i], dtype=torch.float32).item()
+    )
     expected = torch.zeros(len(values), dtype=torch.uint8)
     for count in counts:
         expected[ranks[:count]] += 1

@@ -3,13 +3,22 @@ import torch
 
 from wagle.errors import WagleError
 from wagle.model import Scored
-from wagle.unlearning.objectives import OBJECTIVES, grad_ascent, grad_diff, needs, npo, retain_finetune
+from wagle.unlearning.objectives import (
+    OBJECTIVES,
+    grad_ascent,
+    grad_diff,
+    needs,
+    npo,
+    retain_finetune,
+)
 
 
 def scored(*sums, count=10.0):
     total = torch.tensor(sums, requires_grad=True)
     counts = torch.full((len(sums),), count)
-    return Scored(total, total / counts, counts.long(), torch.zeros(0), torch.zeros(0, dtype=torch.bool))
+    return Scored(
+        total, total / counts, counts.long(), torch.zeros(0), torch.zeros(0, dtype=torch.bool)
+    )
 
 
 @pytest.mark.parametrize(
@@ -49,7 +58,9 @@ def test_gradient_ascent_is_minus_the_mean_per_record():
 
 
 def test_weights_scale_the_terms():
-    one = npo(scored(30.0), scored(20.0), forget_ref=scored(30.0), forget_weight=2.0, retain_weight=3.0)
+    one = npo(
+        scored(30.0), scored(20.0), forget_ref=scored(30.0), forget_weight=2.0, retain_weight=3.0
+    )
     assert one.forget.item() == pytest.approx(2 * 13.862944, rel=1e-6)
     assert one.retain.item() == pytest.approx(6.0)
     assert retain_finetune(scored(20.0)).retain.tolist() == [2.0]

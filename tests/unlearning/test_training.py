@@ -34,7 +34,9 @@ OPTIMIZERS = [
 
 @pytest.mark.parametrize(("optimizer", "settings"), OPTIMIZERS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_unselected_weights_are_bit_identical(tokenizer, forget, retain, optimizer, settings, dtype):
+def test_unselected_weights_are_bit_identical(
+    tokenizer, forget, retain, optimizer, settings, dtype
+):
     model = make_model("llama-tied").to(dtype)
     mask = _mask(model, tokenizer, forget, retain)
     before = _weights(model)
@@ -127,7 +129,9 @@ def test_clipping_is_by_the_norm_of_the_selected_gradients(tokenizer, forget, re
         ),
     )
     assert result.history[0]["grad_norm"] == pytest.approx(norm, rel=1e-4)
-    moved = math.sqrt(sum(float(((model.get_parameter(n).detach() - before[n]) ** 2).sum()) for n in before))
+    moved = math.sqrt(
+        sum(float(((model.get_parameter(n).detach() - before[n]) ** 2).sum()) for n in before)
+    )
     assert moved == pytest.approx(norm / 4, rel=1e-3)
 
 
@@ -152,19 +156,34 @@ def test_two_runs_with_one_seed_are_equal_and_another_seed_differs(tokenizer, fo
     assert not torch.equal(run(0), run(1))
 
 
-def test_npo_starts_at_its_known_value_and_its_reference_is_the_original_model(model, tokenizer, forget, retain):
+def test_npo_starts_at_its_known_value_and_its_reference_is_the_original_model(
+    model, tokenizer, forget, retain
+):
     result = wagle.unlearn(
-        model, tokenizer, forget, retain, training=Training(max_steps=2, batch_size=6, learning_rate=1e-3)
+        model,
+        tokenizer,
+        forget,
+        retain,
+        training=Training(max_steps=2, batch_size=6, learning_rate=1e-3),
     )
     assert result.history[0]["forget_loss"] == pytest.approx(20 * math.log(2), rel=1e-4)
     assert result.history[1]["forget_loss"] < result.history[0]["forget_loss"]
     assert result.history[0]["retain_loss"] == pytest.approx(result.history[0]["retain_nll"])
-    assert result.objective == {"name": "npo", "beta": 0.1, "forget_weight": 1.0, "retain_weight": 1.0}
+    assert result.objective == {
+        "name": "npo",
+        "beta": 0.1,
+        "forget_weight": 1.0,
+        "retain_weight": 1.0,
+    }
 
 
-def test_unlearning_lowers_the_forget_probability_and_stops_at_the_reference(tokenizer, forget, retain):
+def test_unlearning_lowers_the_forget_probability_and_stops_at_the_reference(
+    tokenizer, forget, retain
+):
     model = make_model("llama-tied")
-    wagle.finetune(model, tokenizer, forget + retain, training=Training(epochs=40, learning_rate=1e-2))
+    wagle.finetune(
+        model, tokenizer, forget + retain, training=Training(epochs=40, learning_rate=1e-2)
+    )
     tokens = Encoder(tokenizer).encode(wagle.read_records(forget, name="forget"))
     start = forget_probability(model, tokens)
     result = wagle.unlearn(
@@ -179,12 +198,16 @@ def test_unlearning_lowers_the_forget_probability_and_stops_at_the_reference(tok
     assert result.stopped == "reference"
     assert result.history[-1]["forget_probability"] <= start / 4
     assert all(h["forget_probability"] > start / 4 for h in result.history[:-1])
-    assert forget_probability(model, tokens) == pytest.approx(result.history[-1]["forget_probability"])
+    assert forget_probability(model, tokens) == pytest.approx(
+        result.history[-1]["forget_probability"]
+    )
 
 
 def test_going_clearly_past_the_reference_is_a_warning(tokenizer, forget, retain, caplog):
     model = make_model("llama-tied")
-    wagle.finetune(model, tokenizer, forget + retain, training=Training(epochs=40, learning_rate=1e-2))
+    wagle.finetune(
+        model, tokenizer, forget + retain, training=Training(epochs=40, learning_rate=1e-2)
+    )
     wagle.unlearn(
         model,
         tokenizer,
@@ -201,7 +224,9 @@ def test_teaching_into_a_mask_leaves_the_rest_alone(tokenizer, forget, retain):
     model = make_model("llama-tied")
     mask = _mask(model, tokenizer, forget, retain, include=["*.mlp.*"], ratio=0.5)
     before = _weights(model)
-    wagle.finetune(model, tokenizer, forget, mask=mask, training=Training(max_steps=5, learning_rate=1e-2))
+    wagle.finetune(
+        model, tokenizer, forget, mask=mask, training=Training(max_steps=5, learning_rate=1e-2)
+    )
     for name, old in before.items():
         assert torch.equal(model.get_parameter(name)[~mask[name]], old[~mask[name]])
     assert all(p.requires_grad for p in model.parameters())
@@ -210,7 +235,9 @@ def test_teaching_into_a_mask_leaves_the_rest_alone(tokenizer, forget, retain):
 def test_the_model_comes_back_as_it_was_but_for_its_weights(tokenizer, forget, retain):
     model = make_model("gpt2")
     config = model.config.to_dict()
-    wagle.unlearn(model, tokenizer, forget, retain, training=Training(max_steps=2, learning_rate=1e-3))
+    wagle.unlearn(
+        model, tokenizer, forget, retain, training=Training(max_steps=2, learning_rate=1e-3)
+    )
     assert model.config.to_dict() == config
     assert not model.training
     assert all(p.grad is None for p in model.parameters())
@@ -220,7 +247,9 @@ def test_the_model_comes_back_as_it_was_but_for_its_weights(tokenizer, forget, r
 def test_pre_tokenised_records_need_no_tokenizer(model):
     rows = [{"input_ids": [5, 6, 7, 8], "labels": [-100, -100, 7, 8]}]
     others = [{"input_ids": [9, 10, 11], "labels": [-100, 10, 11]}]
-    result = wagle.unlearn(model, None, rows, others, training=Training(max_steps=2, learning_rate=1e-3))
+    result = wagle.unlearn(
+        model, None, rows, others, training=Training(max_steps=2, learning_rate=1e-3)
+    )
     assert result.changed > 0
 
 
@@ -238,7 +267,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(tokenizer, forget, reta
     with torch.no_grad():
         model.lm_head.weight[7, 0] = float("inf")
     before = _weights(model)
-    with pytest.raises(TrainingStopped, match=r"the loss of (forget|retain)\[\d\] is \w+ at step 1"):
+    with pytest.raises(
+        TrainingStopped, match=r"the loss of (forget|retain)\[\d\] is \w+ at step 1"
+    ):
         wagle.unlearn(model, tokenizer, forget, retain, objective="grad_diff")
     assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
     assert not any(p._post_accumulate_grad_hooks for p in model.parameters())
@@ -250,13 +281,18 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(tokenizer, forget, reta
         ({"objective": "nop"}, "unknown objective 'nop'; did you mean 'npo'"),
         ({"retain": None}, "objective npo needs a retain set"),
         ({"training": Training(optimizer="LBFGS")}, "unknown element-wise optimizer 'LBFGS'"),
-        ({"training": Training(optimizer="AdamW", optimizer_settings={"beta": 1})}, "cannot make AdamW"),
+        (
+            {"training": Training(optimizer="AdamW", optimizer_settings={"beta": 1})},
+            "cannot make AdamW",
+        ),
         ({"pairing": "shufle"}, "unknown pairing 'shufle'; did you mean 'shuffle'"),
     ],
 )
 def test_wrong_settings_are_one_line_errors(model, tokenizer, forget, retain, change, message):
     with pytest.raises(WagleError, match=message):
-        wagle.unlearn(**{"model": model, "tokenizer": tokenizer, "forget": forget, "retain": retain, **change})
+        wagle.unlearn(
+            **{"model": model, "tokenizer": tokenizer, "forget": forget, "retain": retain, **change}
+        )
 
 
 def test_an_own_objective_is_accepted_wherever_a_name_is(model, tokenizer, forget, retain):
@@ -266,7 +302,12 @@ def test_an_own_objective_is_accepted_wherever_a_name_is(model, tokenizer, forge
         return Terms(-scale * forget.nll_mean, retain.nll_mean)
 
     result = wagle.unlearn(
-        model, tokenizer, forget, retain, objective=gentle, training=Training(max_steps=1, learning_rate=1e-3)
+        model,
+        tokenizer,
+        forget,
+        retain,
+        objective=gentle,
+        training=Training(max_steps=1, learning_rate=1e-3),
     )
     assert result.objective == {"name": "gentle", "scale": 0.5}
 

@@ -49,7 +49,9 @@ def _mean_gradients(
             if key in buffers:
                 buffers[key] += p.grad  # in float32, whatever the dtype of the gradient
             else:
-                buffers[key] = p.grad.float().clone() if p.grad.dtype == torch.float32 else p.grad.float()
+                buffers[key] = (
+                    p.grad.float().clone() if p.grad.dtype == torch.float32 else p.grad.float()
+                )
             p.grad = None
 
         handles.append(parameter.register_post_accumulate_grad_hook(move))
@@ -64,8 +66,10 @@ def _mean_gradients(
                     nll = answer_nll(model, to_device(batch, device)).nll_mean  # (B,)
                 if not torch.isfinite(nll).all():
                     bad = int(batch["index"][~torch.isfinite(nll.cpu())][0])
-                    raise WagleError(f"the loss of {tokens[bad].place} is not finite; check the model")
-                (nll.sum() / len(tokens)).backward()  # type: ignore[no-untyped-call]
+                    raise WagleError(
+                        f"the loss of {tokens[bad].place} is not finite; check the model"
+                    )
+                (nll.sum() / len(tokens)).backward()
     finally:
         model.train(training)
         for handle in handles:

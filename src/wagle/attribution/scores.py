@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from torch import Tensor
 
-from wagle.errors import WagleError
+from wagle.errors import WagleError, choose
 
 Score: TypeAlias = Callable[..., Tensor]
 QUANTITIES = ("weight", "grad_forget", "grad_retain", "uniform")
@@ -48,6 +48,13 @@ def random(uniform: Tensor) -> Tensor:
 
 
 SCORES: dict[str, Score] = {"magnitude": magnitude, "random": random, "wagle": wagle}
+
+
+def check_score(score: str | Score) -> Score:
+    """The score that a name or a function stands for, checked."""
+    function = choose(SCORES, score, "score") if isinstance(score, str) else score
+    needs(function)
+    return function
 
 
 def needs(score: Score) -> tuple[list[str], list[str]]:

@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from fnmatch import fnmatchcase
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from wagle.attribution.scores import SCORES, Score, needs
+from wagle.attribution.scores import Score, check_score, needs
 from wagle.attribution.selection import (
     exact_count,
     kth_largest,
@@ -20,10 +20,9 @@ from wagle.attribution.selection import (
     thresholds,
 )
 from wagle.attribution.store import GradientStore
-from wagle.errors import WagleError, choose
-from wagle.mask import Mask
+from wagle.errors import WagleError
+from wagle.mask import Gamma, Mask
 
-Gamma: TypeAlias = "float | str | Mapping[str, float]"
 _CHUNK = 1 << 21  # weights; a multiple of 8, the draws of one counter step
 
 
@@ -54,7 +53,9 @@ class Chunks:
     def __call__(self) -> Iterator[tuple[str, Tensor]]:
         for name in self.names:
             size = int(np.prod(self.store.shapes[name], dtype=np.int64))
-            whole = {q: self.store.get(q, name).reshape(-1) for q in self.quantities if q != "uniform"}
+            whole = {
+                q: self.store.get(q, name).reshape(-1) for q in self.quantities if q != "uniform"
+            }
             for start in range(0, size, _CHUNK):
                 stop = min(start + _CHUNK, size)
                 part = {q: t[start:stop].float() for q, t in whole.items()}
@@ -62,7 +63,9 @@ class Chunks:
                     part["uniform"] = uniform_chunk(self.seed, name, start, stop - start)
                 scores = self.function(**part, **self.settings)
                 if scores.shape != (stop - start,):
-                    raise WagleError(f"a score must have the shape of its weight; {name} got {tuple(scores.shape)}")
+                    raise WagleError(
+                        f"a score must have the shape of its weight; {name} got {tuple(scores.shape)}"
+                    )
                 yield name, scores
 
 
@@ -72,7 +75,9 @@ def candidates(
     """The parameters that a selection ranges over: those that pass the glob patterns."""
     for pattern in [*include, *exclude]:
         if not any(fnmatchcase(name, pattern) for name in shapes):
-            raise WagleError(f"the pattern {pattern!r} matches no parameter (such as {next(iter(shapes))})")
+            raise WagleError(
+                f"the pattern {pattern!r} matches no parameter (such as {next(iter(shapes))})"
+            )
     names = [
         name
         for name in shapes
@@ -130,7 +135,7 @@ def mask_from_scores(
     seed: int,
 ) -> Mask:
     """Score every candidate weight and select the best share of them: ``Mask.from_scores``."""
-    function = choose(SCORES, score, "score") if isinstance(score, str) else score
+    function = check_score(score)
     quantities, settings = needs(function)
     names = candidates(store.shapes, include, exclude)
     values: dict[str, Any] = {}
@@ -151,7 +156,9 @@ def mask_from_scores(
         found.setdefault(name, []).append(level)
     return Mask.from_levels(
         {
-            name: torch.cat(found[name]).view(shape) if name in found else torch.zeros(shape, dtype=torch.uint8)
+            name: torch.cat(found[name]).view(shape)
+            if name in found
+            else torch.zeros(shape, dtype=torch.uint8)
             for name, shape in store.shapes.items()
         },
         ratios=[float(r) for r in ratios],

@@ -88,6 +88,7 @@ _ALIASES = {
     "labels": ("labels",),
 }
 _FIELD = {alias: field for field, aliases in _ALIASES.items() for alias in aliases}
+_LISTS = {"perturbed_answers", "alternatives", "few_shot", "input_ids", "labels"}
 _NOT_FIELDS = re.compile(r"^(option\d+|id|metadata|attention_mask|source|title|url|doi|subject)$")
 
 
@@ -98,6 +99,10 @@ def parse_record(row: Mapping[str, Any], place: str) -> Record:
         WagleError: an empty text, question or answer; neither ``text`` nor a question with an
             answer nor ``input_ids`` with ``labels``; labels that score nothing.
     """
+    if not isinstance(row, Mapping):
+        raise WagleError(
+            f"{place} is {type(row).__name__}, not a dict; of a DatasetDict, give one split"
+        )
     got = {_FIELD[k]: v for k, v in row.items() if k in _FIELD and v is not None}
     if "input_ids" in got:
         return _token_record(got, place)
@@ -106,7 +111,9 @@ def parse_record(row: Mapping[str, Any], place: str) -> Record:
         return Record("text", prompt=str(got.get("prefix", "")), answer=text, place=place)
     if "prompt" not in got or "answer" not in got:
         keys = [k for k in row if not _NOT_FIELDS.match(k)]
-        hints = [f"{k!r} looks like {n!r}" for k in keys if k not in _FIELD and (n := nearest(k, _FIELD))]
+        hints = [
+            f"{k!r} looks like {n!r}" for k in keys if k not in _FIELD and (n := nearest(k, _FIELD))
+        ]
         raise WagleError(
             f"{place} has the fields {sorted(row)}; a record needs question and answer, or text, "
             f"or input_ids and labels" + (f" ({'; '.join(hints)})" if hints else "")
@@ -117,10 +124,10 @@ def parse_record(row: Mapping[str, Any], place: str) -> Record:
         answer=_words(got, "answer", place),
         paraphrased_prompt=_optional(got, "paraphrased_prompt", place),
         paraphrased_answer=_optional(got, "paraphrased_answer", place),
-        perturbed_answers=_several(got, "perturbed_answers"),
-        alternatives=_several(got, "alternatives"),
+        perturbed_answers=_several(got, "perturbed_answers", place),
+        alternatives=_several(got, "alternatives", place),
         refusal=str(got.get("refusal", "")),
-        few_shot=tuple((str(q), str(a)) for q, a in got.get("few_shot", ())),
+        few_shot=_shots(got.get("few_shot", ()), place),
         place=place,
     )
 
@@ -138,14 +145,28 @@ def _optional(got: Mapping[str, Any], field: str, place: str) -> str | None:
     return _words(got, field, place) if got.get(field) else None
 
 
-def _several(got: Mapping[str, Any], field: str) -> tuple[str, ...]:
+def _several(got: Mapping[str, Any], field: str, place: str) -> tuple[str, ...]:
     value = got.get(field, ())
-    return (value,) if isinstance(value, str) else tuple(str(v) for v in value)
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, list | tuple):
+        raise WagleError(f"{place}: {field} is {type(value).__name__}, not a list of texts")
+    return tuple(str(v) for v in value)
+
+
+def _shots(value: Any, place: str) -> tuple[tuple[str, str], ...]:
+    pairs = value if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
+        raise WagleError(f"{place}: few_shot must be a list of [question, answer] pairs")
+    return tuple((str(q), str(a)) for q, a in pairs)
 
 
 def _token_record(got: Mapping[str, Any], place: str) -> Record:
-    ids = tuple(int(i) for i in got["input_ids"])
-    labels = tuple(int(i) for i in got.get("labels", ()))
+    try:
+        ids = tuple(int(i) for i in got["input_ids"])
+        labels = tuple(int(i) for i in got.get("labels", ()))
+    except (TypeError, ValueError):
+        raise WagleError(f"{place}: input_ids and labels must be lists of whole numbers") from None
     if not ids or len(ids) != len(labels):
         raise WagleError(
             f"{place} has {len(ids)} input_ids and {len(labels)} labels; give as many labels, "
@@ -165,14 +186,14 @@ def _token_record(got: Mapping[str, Any], place: str) -> Record:
 
 def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
     """JSON lines, also under the name .json (as TOFU's are), or one JSON list."""
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8-sig")
     if text.lstrip().startswith("["):
         try:
             yield from json.loads(text)
         except json.JSONDecodeError as error:
             raise WagleError(f"{path} is not valid JSON ({error})") from None
         return
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # a text may hold U+2028 and its kind
         if line.strip():
             try:
                 yield json.loads(line)
@@ -182,9 +203,23 @@ def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
 
 def _csv_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     """CSV with a header; a list field may hold a JSON list."""
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            yield {k: json.loads(v) if v and v.startswith("[") else v for k, v in row.items() if v}
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        for row in reader:
+            if None in row:
+                raise WagleError(
+                    f"{path}, line {reader.line_num}, has more cells than the header has names"
+                )
+            try:
+                yield {
+                    k: json.loads(v) if v.startswith("[") and _FIELD.get(k) in _LISTS else v
+                    for k, v in row.items()
+                    if v
+                }
+            except json.JSONDecodeError as error:
+                raise WagleError(
+                    f"{path}, line {reader.line_num}, has a list that is not valid JSON ({error})"
+                ) from None
 
 
 READERS: dict[str, Callable[[Path], Iterator[Mapping[str, Any]]]] = {
@@ -195,7 +230,7 @@ READERS: dict[str, Callable[[Path], Iterator[Mapping[str, Any]]]] = {
 
 
 def _rows_of_file(path: Path) -> list[Mapping[str, Any]]:
-    reader = choose(READERS, path.suffix, "file type")
+    reader = choose(READERS, path.suffix, f"file type of {path}")
     try:
         rows = list(reader(path))
     except UnicodeDecodeError as error:
@@ -206,8 +241,11 @@ def _rows_of_file(path: Path) -> list[Mapping[str, Any]]:
 
 
 def _rows_of_folder(folder: Path, split: str | None) -> list[Mapping[str, Any]]:
-    """A folder of splits, such as TOFU's: ``forget01`` is read with what its
-    ``forget01_perturbed`` adds (paraphrases and wrong answers), where that exists."""
+    """A folder of splits, such as TOFU's.
+
+    ``forget01`` is read with what its ``forget01_perturbed`` adds (paraphrases and wrong answers),
+    where that exists.
+    """
     names = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix in READERS}
     if not names:
         raise WagleError(f"{folder} holds no {', '.join(READERS)} files")
@@ -221,19 +259,19 @@ def _rows_of_folder(folder: Path, split: str | None) -> list[Mapping[str, Any]]:
     return [{**row, **added.get((row["question"], row["answer"]), {})} for row in rows]
 
 
-def _rows(source: Source, split: str | None) -> list[Mapping[str, Any]]:
+def _rows(source: Source, split: str | None) -> list[Mapping[str, Any] | Record]:
     if isinstance(source, str) and source.startswith("demo:"):
         name = source.removeprefix("demo:")
         choose(dict.fromkeys(DEMO_SETS), name, "demo set")
-        return [dict(row) for row in demo_records(name)]
+        return list(demo_records(name))
     if isinstance(source, str | Path):
         path = Path(source)
         if path.is_dir():
-            return _rows_of_folder(path, split)
+            return list(_rows_of_folder(path, split))
         if not path.is_file():
             raise WagleError(f"data file {path} does not exist")
-        return _rows_of_file(path)
-    return [dict(row) for row in source]  # type: ignore[call-overload, unused-ignore]
+        return list(_rows_of_file(path))
+    return list(source)
 
 
 def _slice(count: int, rows: str) -> slice:
@@ -271,21 +309,19 @@ def read_records(
     Returns:
         The records, each with its id, its place and its refusal.
     """
-    if isinstance(source, list) and source and all(isinstance(r, Record) for r in source):
-        records: list[Record] = list(source)
-    else:
-        records = [
-            parse_record(row, f"{name}[{i}]") for i, row in enumerate(_rows(source, split))
-        ]
+    records = [
+        row if isinstance(row, Record) else parse_record(row, f"{name}[{i}]")
+        for i, row in enumerate(_rows(source, split))
+    ]
     if rows is not None:
         records = records[_slice(len(records), rows)]
-    records = _take(_named(records, name, seed), take, name, seed)
+    records = _take(_named(records, seed), take, name, seed)
     if not records:
         raise WagleError(f"the {name} set is empty; it needs at least one record")
     return [replace(r, place=f"{name}[{i}]") for i, r in enumerate(records)]
 
 
-def _named(records: Iterable[Record], name: str, seed: int) -> list[Record]:
+def _named(records: Iterable[Record], seed: int) -> list[Record]:
     seen: Counter[str] = Counter()
     named = []
     for record in records:
@@ -304,7 +340,9 @@ def _take(records: list[Record], take: str | int, name: str, seed: int) -> list[
     text = str(take)
     found = re.fullmatch(r"(\d+)(%?)", text)
     if not found:
-        raise WagleError(f"{name}.take is {text!r}; write all, a count, or a percentage such as 10%")
+        raise WagleError(
+            f"{name}.take is {text!r}; write all, a count, or a percentage such as 10%"
+        )
     count = len(records) * int(found[1]) // 100 if found[2] else int(found[1])
     if not 0 < count <= len(records):
         raise WagleError(f"{name}.take asks for {count} of {len(records)} records")

@@ -247,7 +247,10 @@ class Encoder:
         )
         border = len(record.prompt)
         ids = list(coded["input_ids"])
-        scored = [left >= border or right > border for left, right in coded["offset_mapping"]]
+        scored = [
+            left >= border or (right > border and not text[left:border].strip())
+            for left, right in coded["offset_mapping"]
+        ]
         if tokenizer.eos_token_id is not None:
             ids.append(tokenizer.eos_token_id)
             scored.append(True)
@@ -278,10 +281,11 @@ class Encoder:
         """The ids that end a generated answer: EOS, end of turn, the generation config's own."""
         assert self.tokenizer is not None
         probe = Record("qa", place="probe")
-        closing = self.answer(probe, "a", "b").ids[-1]
+        made = self.answer(probe, "a", "b")
+        closing = made.ids[-1:] if made.closed else ()
         more = [generation_eos] if isinstance(generation_eos, int) else list(generation_eos or ())
         eos = self.tokenizer.eos_token_id
-        return sorted({closing, *more, *(() if eos is None else (eos,))})
+        return sorted({*closing, *more, *(() if eos is None else (eos,))})
 
 
 def as_encoder(tokenizer: PreTrainedTokenizerBase | Encoder | None) -> Encoder:

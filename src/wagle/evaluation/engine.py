@@ -6,9 +6,10 @@ every continuation. Figures do not depend on batch size, padding or order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -143,11 +144,13 @@ def _likelihood_batch(
     batch["position_ids"] = batch["position_ids"] + before.sum(-1, keepdim=True)
     batch["attention_mask"] = torch.cat([before, batch["attention_mask"]], dim=-1)
     scored = answer_nll(model, {**to_device(batch, device), "past_key_values": cache})
-    counts = scored.count.tolist()
+    counts = scored.length.tolist()
     nlls, hits = scored.token_nll.double().cpu().split(counts), scored.hit.cpu().split(counts)
     for (_, request), nll, hit in zip(rows, nlls, hits, strict=True):
-        if torch.isnan(nll).any():
-            raise WagleError("the model gives NaN log-probabilities; evaluate it in float32")
+        if not nll.isfinite().all():
+            raise WagleError(
+                "the model gives log-probabilities that are not finite; evaluate it in float32"
+            )
         answers[request] = LikelihoodAnswer(nll, hit)
 
 
@@ -159,6 +162,21 @@ def _inputs(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 # Greedy continuations
 
 
+@contextlib.contextmanager
+def _plain_generation(model: PreTrainedModel) -> Iterator[None]:
+    """Hide the model's own generation settings.
+
+    ``generate`` fills in what ours leave open: with the repetition penalty of a folder such as
+    Qwen's, greedy answers would be something else.
+    """
+    own = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
 def _greedy(
     model: PreTrainedModel,
     requests: Sequence[Greedy],
@@ -167,6 +185,7 @@ def _greedy(
     answers: Answers,
 ) -> None:
     device = check_device(model)
+    generate: Any = model.generate
     lengths = [len(r.context) + r.max_new_tokens for r in requests]
     for group in track(by_length(lengths, batch_tokens), "answers", size=len):
         chosen = [requests[i] for i in group]
@@ -175,14 +194,15 @@ def _greedy(
         settings = GenerationConfig(
             max_new_tokens=max(r.max_new_tokens for r in chosen),
             do_sample=False,
-            eos_token_id=list(stop_ids),
-            pad_token_id=stop_ids[0],
+            eos_token_id=list(stop_ids) or None,
+            pad_token_id=stop_ids[0] if stop_ids else 0,
         )
-        made = model.generate(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            generation_config=settings,
-        )[:, batch["input_ids"].shape[1] :]
+        with _plain_generation(model):
+            made = generate(
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+                generation_config=settings,
+            )[:, batch["input_ids"].shape[1] :]
         for request, row in zip(chosen, made.tolist(), strict=True):
             row = row[: request.max_new_tokens]
             ends = [i for i, token in enumerate(row) if token in stop_ids]

@@ -7,6 +7,7 @@ nobody trained on. ``version`` is raised with every new definition.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,8 +28,12 @@ NAME, VERSION = "qa", 1
 
 @dataclass(frozen=True)
 class Item:
-    """One record's requests, by role, and the tokens they come from."""
+    """One record's requests, by role, and the tokens they come from.
 
+    ``name`` is the record's place; the second window of a long text is ``forget[3]@1``.
+    """
+
+    name: str
     record: Record
     tokens: Tokens
     requests: Mapping[str, Request]
@@ -39,14 +44,18 @@ def items(
 ) -> list[Item]:
     """The requests of every record (every window, for long texts)."""
     made = []
-    for record in records:
-        for tokens in encoder.encode([record]):
-            requests: dict[str, Request] = {"answer": _likelihood(tokens)}
-            if record.kind == "qa":
-                requests.update(_questions(record, encoder))
-                if generate:
-                    requests["greedy"] = Greedy(tokens.context, max_new_tokens)
-            made.append(Item(record, tokens, requests))
+    homes = {record.place: record for record in records}
+    windows: Counter[str] = Counter()
+    for tokens in encoder.encode(records):
+        record, window = homes[tokens.place], windows[tokens.place]
+        windows[tokens.place] += 1
+        requests: dict[str, Request] = {"answer": _likelihood(tokens)}
+        if record.kind == "qa":
+            requests.update(_questions(record, encoder))
+            if generate:
+                requests["greedy"] = Greedy(tokens.context, max_new_tokens)
+        name = f"{record.place}@{window}" if window else record.place
+        made.append(Item(name, record, tokens, requests))
     return made
 
 
@@ -107,4 +116,4 @@ def greedy_text(item: Item, answers: Answers, encoder: Encoder) -> str | None:
     found = answers[item.requests["greedy"]]
     assert isinstance(found, GreedyAnswer)
     assert encoder.tokenizer is not None
-    return str(encoder.tokenizer.decode(found.ids, skip_special_tokens=True)).strip()
+    return str(encoder.tokenizer.decode(list(found.ids), skip_special_tokens=True)).strip()

@@ -153,7 +153,12 @@ def evaluate(
     Returns:
         Figures per set and metric; ``print`` shows them as a table.
     """
-    sources = {"forget": forget, "retain": retain, "retain_heldout": retain_heldout, "general": general}
+    sources = {
+        "forget": forget,
+        "retain": retain,
+        "retain_heldout": retain_heldout,
+        "general": general,
+    }
     given = {name: source for name, source in sources.items() if source is not None}
     if not given:
         raise WagleError("nothing to evaluate: give at least one set of records")
@@ -184,10 +189,10 @@ def evaluate(
     for name, made in asked.items():
         rows: dict[str, dict[str, float]] = {}
         texts[name] = []
-        for number, item in enumerate(made):
+        for item in made:
             said = qa.greedy_text(item, answers, encoder)
             for metric, value in qa.figures(item, answers, said).items():
-                rows.setdefault(metric, {})[f"{name}[{number}]"] = value
+                rows.setdefault(metric, {})[item.name] = value
             if said is not None:
                 found = answers[item.requests["greedy"]]
                 assert isinstance(found, GreedyAnswer)

@@ -31,7 +31,9 @@ def judge(after: Evaluation, before: Evaluation, reference: Evaluation | None) -
     positive control), nothing can be concluded.
     """
     if reference is None:
-        return Verdict(INCONCLUSIVE, ("There is no reference: a model that never learned the forget set.",))
+        return Verdict(
+            INCONCLUSIVE, ("There is no reference: a model that never learned the forget set.",)
+        )
     now, then, goal = (e.figures["forget"] for e in (after, before, reference))
     probes = [p for p in PROBES if p in now and p in goal and p in then]
     if not any(_above(then[p], goal[p]) for p in probes):
@@ -42,7 +44,11 @@ def judge(after: Evaluation, before: Evaluation, reference: Evaluation | None) -
     leaks = tuple(_sentence(p, now[p], goal[p], "above") for p in probes if _above(now[p], goal[p]))
     if leaks:
         return Verdict(LEAKS, leaks)
-    past = tuple(_sentence(p, now[p], goal[p], "clearly past") for p in probes if p in _TARGETS and clearly_past(now[p].value, goal[p]))
+    past = tuple(
+        _sentence(p, now[p], goal[p], "clearly past")
+        for p in probes
+        if p in _TARGETS and clearly_past(now[p].value, goal[p])
+    )
     if past:
         return Verdict(OVER, past)
     return Verdict(NO_LEAK, tuple(_sentence(p, now[p], goal[p], "within reach of") for p in probes))

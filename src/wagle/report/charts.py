@@ -36,7 +36,7 @@ def points_chart(rows: Mapping[str, Mapping[str, Figure]], title: str) -> Markup
         return Markup("")
     import altair as alt
 
-    data = [
+    data: list[dict[str, Any]] = [
         {
             "metric": metric,
             "role": role,
@@ -59,7 +59,7 @@ def points_chart(rows: Mapping[str, Mapping[str, Figure]], title: str) -> Markup
     )
     y = alt.Y("metric:N", sort=names, title=None, axis=alt.Axis(grid=False, ticks=False))
     beside = alt.YOffset("side:Q", scale=alt.Scale(domain=[0, 1], range=[0, _ROW]))
-    base = alt.Chart(alt.Data(values=data)).encode(x=x, y=y)
+    base = _chart(data).encode(x=x, y=y)
 
     def only(role: str) -> Any:
         return base.transform_filter(f"datum.role === '{role}'")
@@ -118,7 +118,7 @@ def lines_chart(
         ]
         if not found:
             continue
-        here = alt.Chart(alt.Data(values=thin(found))).encode(
+        here = _chart(thin(found)).encode(
             x=alt.X("step:Q", title="step", axis=alt.Axis(grid=False, tickMinStep=1, tickCount=6)),
             y=alt.Y("value:Q", title=y_title, axis=number, scale=alt.Scale(zero=True, nice=5)),
         )
@@ -129,14 +129,14 @@ def lines_chart(
     if not layers:
         return Markup("")
     if goal is not None and math.isfinite(goal):
-        rule = alt.Chart(alt.Data(values=[{"goal": goal}])).encode(y=alt.Y("goal:Q"))
+        rule = _chart([{"goal": goal}]).encode(y=alt.Y("goal:Q"))
         layers.append(rule.mark_rule(strokeWidth=2, color="var(--reference)", strokeDash=[7, 3]))
     return _svg(alt.layer(*layers).properties(height=190), title)
 
 
 def density_chart(blocks: Mapping[str, tuple[int, int]], overall: float, title: str) -> Markup:
     """The share of selected weights in every block, with a line at the share over all weights."""
-    data = [
+    data: list[dict[str, Any]] = [
         {"block": block, "share": selected / weights}
         for block, (selected, weights) in blocks.items()
         if weights
@@ -161,8 +161,8 @@ def density_chart(blocks: Mapping[str, tuple[int, int]], overall: float, title: 
         scale=alt.Scale(domain=[0, end]),
         axis=alt.Axis(tickCount=5, format=".0%" if end > 0.05 else ".2~%"),
     )
-    bars = alt.Chart(alt.Data(values=data)).mark_bar(color="var(--bar)").encode(x=x, y=y)
-    line = alt.Chart(alt.Data(values=[{"share": overall}])).encode(y=alt.Y("share:Q"))
+    bars = _chart(data).mark_bar(color="var(--bar)").encode(x=x, y=y)
+    line = _chart([{"share": overall}]).encode(y=alt.Y("share:Q"))
     rule = line.mark_rule(strokeWidth=2, color="var(--ink)", strokeDash=[7, 3])
     return _svg(alt.layer(bars, rule).properties(height=170), title)
 
@@ -178,6 +178,12 @@ def thin(rows: Sequence[Any]) -> list[Any]:
     every = math.ceil(len(rows) / POINTS)
     kept = list(rows[::every]) if every else []
     return kept if not rows or (len(rows) - 1) % every == 0 else [*kept, rows[-1]]
+
+
+def _chart(rows: list[dict[str, Any]]) -> Any:
+    import altair as alt
+
+    return alt.Chart({"values": rows})
 
 
 def _finite(value: Any) -> bool:

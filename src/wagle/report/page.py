@@ -124,7 +124,9 @@ def _number(value: float) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %" if share < 0.01 else f"{100 * share:.1f} %"
+    if share == 1:
+        return "100 %"
+    return f"{100 * share:.2g} %" if share < 0.01 else f"{100 * share:.1f} %"
 
 
 def _duration(seconds: float) -> str:
@@ -205,7 +207,7 @@ def _rows(page: Page, name: str) -> dict[str, Any]:
         {
             "metric": metric,
             "unit": METRICS[metric].unit,
-            "fewer": _fewer(found, count),
+            "n": _other_count(found, count),
             "counts": metric in PROBES,
             "figures": found,
             "against": _against(found.get("after"), found.get("reference")),
@@ -223,10 +225,13 @@ def _rows(page: Page, name: str) -> dict[str, Any]:
     return {"rows": rows, "chart": chart, "count": count}
 
 
-def _fewer(found: Mapping[str, Figure], records: int | None) -> str:
-    """How many records a metric covers, where that is not all of the set."""
-    counts = sorted({figure.count for figure in found.values()} - {records})
-    return " or ".join(f"{count:,}" for count in counts) if records is not None else ""
+def _other_count(found: Mapping[str, Figure], records: int | None) -> str:
+    """Of how many a figure is the mean, where that is not the set's number of records.
+
+    Some records lack what a metric needs, and a long text counts once a window.
+    """
+    counts = sorted({figure.count for figure in found.values()})
+    return "" if counts in ([], [records]) else " or ".join(f"{count:,}" for count in counts)
 
 
 def _against(after: Figure | None, reference: Figure | None) -> str:
@@ -288,12 +293,16 @@ def _asked(page: Page) -> dict[str, str]:
         "name": training.objective,
         **training.objective_settings,
     }
-    length = f"{training.epochs} epochs" if training.max_steps is None else f"{training.max_steps} steps"
+    length = (
+        f"{training.epochs} epochs" if training.max_steps is None else f"{training.max_steps} steps"
+    )
     records = training.batch_size * training.accumulation
     return {
         "Model": f"{_last(recipe.model.path)}, {recipe.model.dtype}",
         "Reference": _reference(recipe),
-        "Objective": _settings(objective["name"], {k: v for k, v in objective.items() if k != "name"}),
+        "Objective": _settings(
+            objective["name"], {k: v for k, v in objective.items() if k != "name"}
+        ),
         "Training": f"{length}, {records} records a step, {training.optimizer}, learning rate "
         f"{training.learning_rate:g} ({training.schedule}), {training.precision}",
         "Score": _score(page),
@@ -336,7 +345,9 @@ def _chosen_ratio(page: Page) -> float | None:
 def _shown_ratio(page: Page) -> str:
     ratio, ladder = _chosen_ratio(page), page.state.get("mask", {}).get("ratios", [])
     text = "that of the mask" if ratio is None else f"{ratio:g} of the candidate weights"
-    return text + (f", of the ladder {', '.join(f'{r:g}' for r in ladder)}" if len(ladder) > 1 else "")
+    return text + (
+        f", of the ladder {', '.join(f'{r:g}' for r in ladder)}" if len(ladder) > 1 else ""
+    )
 
 
 def _stop(page: Page) -> str:
@@ -361,8 +372,10 @@ def _weights(page: Page) -> dict[str, Any]:
     candidates = mask.get("candidates")
     selected = unlearned.get("selected")
     ratio = _chosen_ratio(page)
-    exact = ratio is not None and candidates is not None and (
-        selected == math.floor(Decimal(str(ratio)) * candidates)
+    exact = (
+        ratio is not None
+        and candidates is not None
+        and (selected == math.floor(Decimal(str(ratio)) * candidates))
     )
     inside = {name: pair for name, pair in blocks.items() if name.isdecimal() and pair[1]}
     total = [sum(pair[i] for pair in kinds.values()) for i in (0, 1)]
@@ -387,7 +400,9 @@ def _weights(page: Page) -> dict[str, Any]:
         "top": top([chosen / of for chosen, of in kinds.values() if of], overall),
         "least": min(shares.items(), key=lambda item: item[1], default=None),
         "most": max(shares.items(), key=lambda item: item[1], default=None),
-        "kinds": [(n, *pair, pair[0] / pair[1], n in blocks) for n, pair in kinds.items() if pair[1]],
+        "kinds": [
+            (n, *pair, pair[0] / pair[1], n in blocks) for n, pair in kinds.items() if pair[1]
+        ],
         "chart": density_chart(inside, overall, "share of selected weights per block"),
     }
 
@@ -427,7 +442,8 @@ def _pairs(answers: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     for role, said in answers.items():
         for one in said:
             pair = found.setdefault(
-                one["place"], {key: one[key] for key in ("place", "question", "expected")} | {"said": {}}
+                one["place"],
+                {key: one[key] for key in ("place", "question", "expected")} | {"said": {}},
             )
             pair["said"][role] = one
     return list(found.values())

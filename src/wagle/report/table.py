@@ -10,7 +10,6 @@ from wagle.files import read_json
 from wagle.mask import Mask
 
 
-
 def summary_json(folder: Path) -> dict[str, Any]:
     """Figures, verdict and costs of a run as JSON."""
     state = read_json(folder / "state.json")["stages"]
@@ -24,7 +23,10 @@ def summary_table(folder: Path) -> str:
     lines = [f"{'':<16}{'':<22}{'before':>9}{'after':>9}{'reference':>11}"]
     for name in evaluation["before"]:
         for metric in METRICS:
-            row = [(evaluation[role] or {}).get(name, {}).get(metric) for role in ("before", "after", "reference")]
+            row = [
+                (evaluation[role] or {}).get(name, {}).get(metric)
+                for role in ("before", "after", "reference")
+            ]
             if any(value is not None for value in row):
                 cells = ["-" if value is None else f"{value:.3f}" for value in row]
                 lines.append(f"{name:<16}{metric:<22}{cells[0]:>9}{cells[1]:>9}{cells[2]:>11}")
@@ -35,7 +37,9 @@ def summary_table(folder: Path) -> str:
         f"{unlearn['changed']:,} changed, the rest bit-identical"
     )
     if "bytes" in patch:
-        lines.append(f"patch        {patch['bytes'] / 1e6:.1f} MB, {patch['share_of_model']:.1%} of the model")
+        lines.append(
+            f"patch        {patch['bytes'] / 1e6:.1f} MB, {patch['share_of_model']:.1%} of the model"
+        )
     seconds = {name: stage["seconds"] for name, stage in state.items()}
     peak = max(stage["peak_bytes"] for stage in state.values()) / 1e9
     parts = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
@@ -52,7 +56,8 @@ def mask_json(mask: Mask) -> dict[str, Any]:
     return {
         **mask.describe(),
         "density": {
-            str(single.ratio): {by: single.density(by) for by in ("block", "kind")} for single in singles
+            str(single.ratio): {by: single.density(by) for by in ("block", "kind")}
+            for single in singles
         },
     }
 

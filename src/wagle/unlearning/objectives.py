@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch.nn.functional as F
 from torch import Tensor
 
-from wagle.errors import WagleError, nearest
+from wagle.errors import WagleError, choose, nearest
 from wagle.model import Scored
 
 
@@ -108,6 +108,16 @@ OBJECTIVES: dict[str, Objective] = {
 REFERENCES = ("forget_ref",)
 
 
+def resolve(objective: str | Objective) -> Objective:
+    """The function that a name stands for; a function stands for itself."""
+    return choose(OBJECTIVES, objective, "objective") if isinstance(objective, str) else objective
+
+
+def check_objective(objective: str | Objective, settings: Mapping[str, Any]) -> Needs:
+    """What an objective asks for, with its settings checked."""
+    return needs(resolve(objective), settings)
+
+
 @dataclass(frozen=True)
 class Needs:
     """What an objective asks for: sets of records, references, and its settings."""
@@ -132,7 +142,9 @@ def needs(objective: Objective, settings: Mapping[str, Any] | None = None) -> Ne
         elif parameter.default is not inspect.Parameter.empty:
             defaults[name] = parameter.default
         else:
-            raise WagleError(f"an objective cannot ask for {name!r} (known: forget, retain, {', '.join(REFERENCES)})")
+            raise WagleError(
+                f"an objective cannot ask for {name!r} (known: forget, retain, {', '.join(REFERENCES)})"
+            )
     for name in settings or {}:
         if name not in defaults:
             guess = nearest(name, defaults)

@@ -41,7 +41,11 @@ class _Slice:
     def take_gradient(self, parameter: Tensor) -> None:
         """The hook: add the selected entries to the master's gradient, free the dense one."""
         assert parameter.grad is not None
-        dense = parameter.grad.view(-1) if parameter.grad.is_contiguous() else parameter.grad.reshape(-1)
+        dense = (
+            parameter.grad.view(-1)
+            if parameter.grad.is_contiguous()
+            else parameter.grad.reshape(-1)
+        )
         parameter.grad = None
         part = (dense if self.index is None else dense.index_select(0, self.index)).float()
         if self.master.grad is None:

@@ -81,7 +81,9 @@ class UnlearnTrainer(Trainer):
         stop_at: float | None = None,
         on_step: OnStep | None = None,
     ) -> None:
-        self.mask, self.objective, self.asked = mask, objective, asked
+        self.mask = mask
+        self.objective: Objective = objective
+        self.asked = asked
         self.references, self.training = references, training
         self.selected: SelectedWeights | None = None
         self.history: list[dict[str, Any]] = []
@@ -158,7 +160,9 @@ class UnlearnTrainer(Trainer):
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Tensor:
         """Records of the whole optimiser step: (forget, retain)."""
-        counts = [sum(len(b[s]["index"]) for b in batch_samples if s in b) for s in ("forget", "retain")]
+        counts = [
+            sum(len(b[s]["index"]) for b in batch_samples if s in b) for s in ("forget", "retain")
+        ]
         return torch.tensor(counts, device=device)
 
     def compute_loss(  # type: ignore[override]
@@ -175,12 +179,13 @@ class UnlearnTrainer(Trainer):
         for name, answers in scored.items():
             self._check_finite(name, answers.nll_mean.detach(), inputs[name]["index"])
         references = {
-            name: Scored(*(column[inputs["forget"]["index"].cpu()].to(model.device) for column in ref[:3]), *ref[3:])
-            for name, ref in self.references.items()
+            name: _rows(whole, inputs["forget"]["index"]) for name, whole in self.references.items()
         }
         terms = self.objective(**scored, **references, **self.asked.settings)
         loss = torch.zeros((), device=num_items_in_batch.device)
-        for name, term, count in zip(("forget", "retain"), terms, num_items_in_batch.tolist(), strict=True):
+        for name, term, count in zip(
+            ("forget", "retain"), terms, num_items_in_batch.tolist(), strict=True
+        ):
             if term is not None:
                 loss = loss + term.sum() / count
                 self._add(f"{name}_loss", term, count)
@@ -210,6 +215,12 @@ class UnlearnTrainer(Trainer):
         return figures
 
 
+def _rows(whole: Scored, index: Tensor) -> Scored:
+    """The figures of some records, on the device of ``index``; per-token ones stay behind."""
+    rows = [column[index.cpu()].to(index.device) for column in whole[:3]]
+    return Scored(rows[0], rows[1], rows[2], whole.token_nll, whole.hit)
+
+
 def make_optimizer(groups: list[dict[str, Any]], training: Training) -> Optimizer:
     """Build the optimiser of a run; ``decay`` in a group says whether weight decay applies."""
     kind = choose(_OPTIMIZERS, training.optimizer, "element-wise optimizer")
@@ -228,6 +239,12 @@ def make_optimizer(groups: list[dict[str, Any]], training: Training) -> Optimize
         return kind(made, **settings)
     except (TypeError, ValueError) as error:
         raise WagleError(f"cannot make {training.optimizer} with {settings}: {error}") from None
+
+
+def check_optimizer(training: Training) -> None:
+    """Refuse an optimiser or settings that cannot be made, before anything is computed."""
+    probe = nn.Parameter(torch.zeros(1))
+    make_optimizer([{"params": [probe], "decay": True}], training)
 
 
 class _Steps(TrainerCallback):

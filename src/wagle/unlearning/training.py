@@ -14,10 +14,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from wagle.data.batches import Pairs, plan, token_batches
 from wagle.data.records import Source, check_disjoint, read_records
 from wagle.data.tokens import Encoder, Tokens, as_encoder
-from wagle.errors import WagleError, choose
+from wagle.errors import WagleError
 from wagle.mask import Mask
 from wagle.model import Scored, records_nll
-from wagle.unlearning.objectives import OBJECTIVES, Objective, needs
+from wagle.unlearning.objectives import Objective, needs, resolve, retain_finetune
 from wagle.unlearning.options import Training
 from wagle.unlearning.trainer import OnStep, UnlearnTrainer
 
@@ -93,7 +93,7 @@ def unlearn(
         WagleError: bad records or settings, a mask of another model, a loss that is not finite,
             or a run that changed nothing.
     """
-    function = choose(OBJECTIVES, objective, "objective") if isinstance(objective, str) else objective
+    function = resolve(objective)
     asked = needs(function, objective_settings)
     encoder = as_encoder(tokenizer)
     gone = read_records(forget, name="forget", seed=seed)
@@ -108,7 +108,10 @@ def unlearn(
     training = training or Training()
     references = {
         name: records_nll(
-            model, token_batches(forget_tokens, _EVAL_TOKENS), len(forget_tokens), training.precision
+            model,
+            token_batches(forget_tokens, _EVAL_TOKENS),
+            len(forget_tokens),
+            training.precision,
         )
         for name in asked.references
     }
@@ -170,7 +173,6 @@ def finetune(
         on_step: called with the figures of every step.
         training: epochs, learning rate, batch size and so on.
     """
-    function = OBJECTIVES["retain_finetune"]
     tokens = as_encoder(tokenizer).encode(read_records(records, name="records", seed=seed))
     if mask is not None:
         mask.check_model(model, allow_other_model=allow_other_model)
@@ -179,8 +181,8 @@ def finetune(
         model,
         _pairs([], tokens, training, seed, "shuffle", "retain"),
         mask=mask,
-        objective=function,
-        asked=needs(function),
+        objective=retain_finetune,
+        asked=needs(retain_finetune),
         references={},
         training=training,
         seed=seed,
@@ -218,7 +220,8 @@ def _warn_unknown(model: nn.Module, tokens: Sequence[Tokens], known: Mapping[str
     """Say aloud that the model never knew the forget set: its answers are no better than chance."""
     if not known:
         return
-    vocabulary = model.get_output_embeddings().weight.shape[0]  # type: ignore[operator,union-attr]
+    owner: Any = model
+    vocabulary = owner.get_output_embeddings().weight.shape[0]
     chance = float(torch.log(torch.tensor(float(vocabulary))))
     mean = float(next(iter(known.values())).nll_mean.mean())
     if mean > chance:
@@ -237,7 +240,8 @@ def _result(
     assert trainer.selected is not None
     changed = trainer.selected.changed()
     if changed == 0:
-        dtype = str(next(trainer.model.parameters()).dtype).removeprefix("torch.")
+        assert isinstance(trainer.model, PreTrainedModel)
+        dtype = str(trainer.model.dtype).removeprefix("torch.")
         raise WagleError(
             f"the run changed none of its {trainer.selected.count} selected weights in {dtype}; "
             "raise the learning rate or load the model in float32"
