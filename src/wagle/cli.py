@@ -221,9 +221,10 @@ def patch_verify(
     Example:  wagle patch verify base/ model/ --mask mask.safetensors --patch patch.safetensors
     """
     from wagle.patch import verify
+    from wagle.report.table import verification_table
 
     checked = verify(base, result, mask=mask, patch=patch)
-    print(checked)
+    print(verification_table(checked))
     if not checked.ok:
         raise typer.Exit(1)
 

@@ -6,6 +6,7 @@ Relative paths inside a recipe are taken from the current folder, not from that 
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -513,6 +514,41 @@ class Recipe(Section):
     def resolved(self) -> dict[str, Any]:
         """All settings, defaults too, as a dict for JSON or YAML: it replays the run."""
         return self.model_dump(mode="json")
+
+
+def settings_page() -> str:
+    """Every setting with its default and its meaning, as Markdown: the page docs/recipe.md."""
+    lines = [
+        "# Settings of a recipe",
+        "",
+        "Made from the fields of `wagle.recipe` by `make docs/recipe.md`. A setting on the command line:",
+        "`wagle run RECIPE attribution.ratio=0.1`. Paths are relative to the current folder.",
+    ]
+    lines += _settings_table("recipe", Recipe)
+    for name, field in Recipe.model_fields.items():
+        section = _section(field.annotation)
+        if section is not None and section is not RecordSet:
+            lines += _settings_table(name, section)
+    lines += _settings_table("forget, retain, retain_heldout, general", RecordSet)
+    return "\n".join(lines) + "\n"
+
+
+def _settings_table(title: str, section: type[Section]) -> list[str]:
+    lines = ["", f"## {title}", ""]
+    if section is not Recipe and section.__doc__:
+        lines += [" ".join(section.__doc__.split()), ""]
+    lines += ["| setting | default | meaning |", "| --- | --- | --- |"]
+    for name, field in section.model_fields.items():
+        inner = _section(field.annotation)
+        if field.is_required():
+            default = "required"
+        elif inner is not None and field.default is not None:
+            default = "its section"
+        else:
+            default = f"`{json.dumps(_plain(field.default))}`"
+        meaning = " ".join((field.description or "").split()).replace("|", "\\|")
+        lines.append(f"| `{name}` | {default} | {meaning} |")
+    return lines
 
 
 # ---------------------------------------------------------------------------------------------

@@ -59,6 +59,8 @@ class GreedyAnswer:
     finished: bool
 
 
+_DECODE = 4  # a greedy answer keeps one row of logits, not one per token: larger batches fit
+
 Request: TypeAlias = Likelihood | Greedy
 Answers: TypeAlias = dict[Request, LikelihoodAnswer | GreedyAnswer]
 
@@ -187,7 +189,7 @@ def _greedy(
     device = check_device(model)
     generate: Any = model.generate
     lengths = [len(r.context) + r.max_new_tokens for r in requests]
-    for group in track(by_length(lengths, batch_tokens), "answers", size=len):
+    for group in track(by_length(lengths, _DECODE * batch_tokens), "answers", size=len):
         chosen = [requests[i] for i in group]
         heads = [Tokens(r.context, (False,) * len(r.context)) for r in chosen]
         batch = to_device(collate(heads, group, side="left", multiple=1), device)

@@ -8,6 +8,7 @@ from typing import Any
 from wagle.evaluation.metrics import METRICS
 from wagle.files import read_json
 from wagle.mask import Mask
+from wagle.patch import Verification
 
 
 def summary_json(folder: Path) -> dict[str, Any]:
@@ -77,4 +78,31 @@ def mask_table(mask: Mask) -> str:
         for key in tables[0]:
             shares = [table[key][0] / max(1, table[key][1]) for table in tables]
             lines.append(f"{key:<40}" + "".join(f"{share:>9.3f}" for share in shares))
+    return "\n".join(lines)
+
+
+def verification_table(checked: Verification) -> str:
+    """What ``wagle patch verify`` prints: the counts, and the proof or what breaks it."""
+    lines = [
+        f"changed      {checked.changed:,} of {checked.total:,} weights, in {len(checked.tensors)} tensors"
+    ]
+    if checked.outside is not None:
+        kept = checked.total - (checked.mask_count or 0)
+        stray = checked.outside_mask or 0
+        said = "all bit-identical" if not stray else f"{stray:,} CHANGED"
+        lines.append(f"mask         selects {checked.mask_count:,}; the other {kept:,} are {said}")
+        lines += [
+            f"             {name}: {count:,} outside the mask"
+            for name, count in checked.outside.items()
+        ]
+        if checked.mask_of_base is False:
+            lines.append("             note: the mask was made for another model")
+    if checked.patch_problems is not None:
+        lines.append(
+            f"patch        {'gives the result bit for bit' if checked.patch_matches else 'DOES NOT FIT'}"
+        )
+        lines += [f"             {problem}" for problem in checked.patch_problems]
+    if not checked.changed:
+        lines.append("note         the two models are equal")
+    lines.append(f"proof        {'holds' if checked.ok else 'FAILS'}")
     return "\n".join(lines)

@@ -1,0 +1,258 @@
+"""The engine: its answers are those of a plain model asked one question at a time."""
+
+import random
+
+import pytest
+import torch
+
+from tests.conftest import FAMILIES, make_model
+from wagle.errors import WagleError
+from wagle.evaluation.engine import Greedy, GreedyAnswer, Likelihood, answer_requests
+
+BUDGETS = [1, 7 * 40, 100_000]
+
+
+def slow_likelihood(model, request):
+    """One request, no padding, no cache: log-softmax over the whole sequence."""
+    with torch.no_grad():
+        logits = model(torch.tensor([[*request.context, *request.continuation]])).logits[0]
+    start = len(request.context) - 1
+    rows = logits[start : start + len(request.continuation)].float().log_softmax(-1)
+    targets = torch.tensor(request.continuation)
+    return -rows.gather(-1, targets[:, None])[:, 0], rows.argmax(-1) == targets
+
+
+def slow_greedy(model, request, stops):
+    """The arg-max token, again and again, of the whole sequence each time."""
+    ids, said = list(request.context), []
+    for _ in range(request.max_new_tokens):
+        with torch.no_grad():
+            token = int(model(torch.tensor([ids])).logits[0, -1].argmax())
+        if token in stops:
+            return GreedyAnswer(tuple(said), True)
+        said.append(token)
+        ids.append(token)
+    return GreedyAnswer(tuple(said), False)
+
+
+def lively(family):
+    """A model that does not say one word over and over: its matrices are four times as large."""
+    model = make_model(family)
+    with torch.no_grad():
+        for parameter in {id(p): p for p in model.parameters() if p.dim() > 1}.values():
+            parameter.mul_(4)
+    return model
+
+
+def ids(rng, count):
+    return tuple(rng.randrange(4, 400) for _ in range(count))
+
+
+def likelihoods(seed=0):
+    """Contexts of many lengths, shared ones, one-token ones, and requests that come twice."""
+    rng = random.Random(seed)
+    made = []
+    for length in (1, 2, 5, 17, 40):
+        context = ids(rng, length)
+        made += [Likelihood(context, ids(rng, n)) for n in (1, 3, 12)]
+    made += [Likelihood(ids(rng, 3), made[0].continuation), made[4], made[0]]
+    made.append(Likelihood(made[-3].context[:2], ids(rng, 20)))  # a context that begins another
+    rng.shuffle(made)
+    return made
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_likelihoods_are_those_of_one_request_at_a_time(family, budget):
+    model = make_model(family)
+    requests = likelihoods()
+    answers = answer_requests(model, requests, stop_ids=[2], batch_tokens=budget)
+    assert set(answers) == set(requests)
+    for request, answer in answers.items():
+        nll, hit = slow_likelihood(model, request)
+        assert answer.token_nll.dtype == torch.float64
+        torch.testing.assert_close(answer.token_nll, nll.double(), rtol=0, atol=1e-5)
+        assert answer.hit.tolist() == hit.tolist()
+        assert answer.mean == pytest.approx(float(nll.double().mean()), abs=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama-tied", "gpt2", "opt"])
+def test_the_order_of_the_requests_does_not_matter(family):
+    model = make_model(family)
+    one = answer_requests(model, likelihoods(), stop_ids=[2], batch_tokens=280)
+    other = answer_requests(model, likelihoods()[::-1], stop_ids=[2], batch_tokens=280)
+    for request, answer in one.items():
+        torch.testing.assert_close(other[request].token_nll, answer.token_nll, rtol=0, atol=1e-5)
+
+
+def test_a_longer_request_beside_it_does_not_change_an_answer(any_model):
+    short, long = Likelihood((5, 6), (7, 8)), Likelihood(tuple(range(4, 64)), tuple(range(64, 110)))
+    alone = answer_requests(any_model, [short], stop_ids=[2])[short]
+    beside = answer_requests(any_model, [short, long], stop_ids=[2])[short]
+    torch.testing.assert_close(beside.token_nll, alone.token_nll, rtol=0, atol=1e-5)
+
+
+def test_a_hit_is_the_arg_max_token():
+    model = lively("llama-untied")
+    said = slow_greedy(model, Greedy((5, 6, 7), 6), ()).ids
+    wrong = (said[0] + 1) % 400
+    requests = [Likelihood((5, 6, 7), said), Likelihood((5, 6, 7), (wrong, *said[1:]))]
+    answers = answer_requests(model, requests, stop_ids=[2])
+    assert answers[requests[0]].hit.tolist() == [True] * 6
+    assert not answers[requests[1]].hit[0]
+
+
+def test_every_distinct_request_is_asked_once(model):
+    seen = []
+    handle = model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, args: seen.append(args[0].numel())
+    )
+    requests = [Likelihood((5, 6, 7), (8, 9))] * 5
+    answers = answer_requests(model, requests, stop_ids=[2])
+    handle.remove()
+    assert len(answers) == 1
+    assert sum(seen) == 5
+
+
+def test_a_shared_prompt_runs_once(model):
+    seen = []
+    handle = model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, args: seen.append(args[0].numel())
+    )
+    prompt = tuple(range(10, 50))
+    requests = [Likelihood(prompt, (i, 7)) for i in range(5)]
+    answer_requests(model, requests, stop_ids=[2])
+    handle.remove()
+    # 39 tokens of the prompt, then five rows of its last token and two more
+    assert seen == [39, 15]
+
+
+def test_sliding_windows_see_what_they_see_without_a_cache():
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    settings = {**FAMILIES["mistral"][1], "sliding_window": 8}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("mistral", **settings)).eval()
+    for request, answer in answer_requests(model, likelihoods(), stop_ids=[2]).items():
+        nll, _ = slow_likelihood(model, request)
+        torch.testing.assert_close(answer.token_nll, nll.double(), rtol=0, atol=1e-5)
+
+
+# ---------------------------------------------------------------------------------------------
+# Greedy answers
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_greedy_answers_are_those_of_one_request_at_a_time(family, budget):
+    model = lively(family)
+    rng = random.Random(1)
+    requests = [Greedy(ids(rng, n), new) for n, new in ((1, 9), (2, 4), (9, 12), (30, 8), (9, 1))]
+    free = [slow_greedy(model, r, ()).ids for r in requests]
+    stops = [2, free[2][5]]  # one that cuts at least one answer short
+    answers = answer_requests(model, [*requests, requests[0]], stop_ids=stops, batch_tokens=budget)
+    assert answers == {r: slow_greedy(model, r, stops) for r in requests}
+    assert any(a.finished for a in answers.values())
+    assert not all(a.finished for a in answers.values())
+
+
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_an_answer_ends_before_the_first_stop(model, place):
+    model = lively("llama-untied")
+    request = Greedy((5, 6, 7), 8)
+    free = slow_greedy(model, request, ()).ids
+    stop = free[place]
+    answer = answer_requests(model, [request], stop_ids=[399, stop])[request]
+    assert answer == GreedyAnswer(free[: free.index(stop)], True)
+
+
+def test_a_limit_that_is_met_is_not_an_end(model):
+    model = lively("llama-untied")
+    request = Greedy((5, 6, 7), 5)
+    free = slow_greedy(model, request, ()).ids
+    stop = next(t for t in range(4, 400) if t not in free)
+    assert answer_requests(model, [request], stop_ids=[stop])[request] == GreedyAnswer(free, False)
+    assert answer_requests(model, [request], stop_ids=[])[request] == GreedyAnswer(free, False)
+
+
+def test_the_models_own_generation_settings_do_not_reach_a_greedy_answer():
+    model = lively("llama-untied")
+    request = Greedy((5, 6, 7, 8), 10)
+    wanted = slow_greedy(model, request, [2])
+    own = model.generation_config
+    own.update(repetition_penalty=5.0, no_repeat_ngram_size=2, min_length=9, suppress_tokens=[8])
+    own.update(do_sample=True, temperature=0.7, max_length=6, num_beams=2)
+    assert answer_requests(model, [request], stop_ids=[2])[request] == wanted
+    assert model.generation_config is own
+
+
+# ---------------------------------------------------------------------------------------------
+# What holds for both
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mode_comes_back_and_dropout_is_off(training):
+    model = make_model("gpt2")  # dropout 0.1
+    requests = [Likelihood((5, 6, 7), (8, 9)), Greedy((5, 6), 4)]
+    wanted = answer_requests(model, requests, stop_ids=[2])
+    model.train(training)
+    answers = answer_requests(model, requests, stop_ids=[2])
+    assert model.training is training
+    assert all(m.training is training for m in model.modules())
+    assert model.transformer.drop.p == 0.1
+    torch.testing.assert_close(answers[requests[0]].token_nll, wanted[requests[0]].token_nll)
+    assert answers[requests[1]] == wanted[requests[1]]
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_the_mode_comes_back_after_an_error(model):
+    model.train()
+    with pytest.raises(WagleError, match="needs a context and a continuation"):
+        answer_requests(model, [Likelihood((), (5,))], stop_ids=[2])
+    assert model.training
+
+
+@pytest.mark.parametrize("family", ["llama-tied", "gpt2"])
+def test_contexts_of_one_token_need_no_cache(family):
+    model = make_model(family)
+    requests = [Likelihood((5,), (6, 7)), Likelihood((5,), (8,)), Likelihood((9,), (6, 7, 8))]
+    for request, answer in answer_requests(model, requests, stop_ids=[2]).items():
+        nll, _ = slow_likelihood(model, request)
+        torch.testing.assert_close(answer.token_nll, nll.double(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("request_", [Likelihood((), (5,)), Likelihood((5,), ())])
+def test_an_empty_side_is_an_error(model, request_):
+    with pytest.raises(WagleError, match="a likelihood request needs a context and a continuation"):
+        answer_requests(model, [request_], stop_ids=[2])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_log_probabilities_that_are_not_finite_are_an_error(value):
+    model = make_model("llama-untied")
+    with torch.no_grad():
+        model.lm_head.weight[7] = value
+    with pytest.raises(WagleError, match="log-probabilities that are not finite"):
+        answer_requests(model, [Likelihood((5, 6), (7, 8))], stop_ids=[2])
+
+
+def test_no_requests_are_no_answers(model):
+    assert answer_requests(model, [], stop_ids=[2]) == {}
+
+
+def test_a_wrong_precision_is_an_error(model):
+    with pytest.raises(WagleError, match="unknown precision 'float16'; did you mean 'bfloat16'"):
+        answer_requests(model, likelihoods(), stop_ids=[2], dtype="float16")
+
+
+def test_bfloat16_products_still_give_float32_losses():
+    model = make_model("llama-tied")
+    requests = likelihoods()
+    exact = answer_requests(model, requests, stop_ids=[2])
+    rough = answer_requests(model, requests, stop_ids=[2], dtype="bfloat16")
+    for request in exact:  # a bfloat16 has 8 bits: losses near 6 nats differ by hundredths
+        torch.testing.assert_close(
+            rough[request].token_nll, exact[request].token_nll, rtol=0, atol=0.05
+        )
+    values = torch.cat([rough[r].token_nll for r in exact])
+    assert (values != values.bfloat16().double()).float().mean() > 0.9

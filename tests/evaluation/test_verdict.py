@@ -1,0 +1,131 @@
+"""The verdict: four words, and the figures on which they turn."""
+
+import pytest
+
+from wagle.evaluation.result import Evaluation, Figure
+from wagle.evaluation.verdict import (
+    INCONCLUSIVE,
+    LEAKS,
+    NO_LEAK,
+    OVER,
+    PROBES,
+    clearly_past,
+    judge,
+)
+
+
+def figure(value, low=None, high=None):
+    interval = (value if low is None else low, value if high is None else high)
+    return Figure(value, interval, "by hand", {"forget[0]": value})
+
+
+def evaluation(**probes):
+    made = {k: v if isinstance(v, Figure) else figure(v) for k, v in probes.items()}
+    return Evaluation({"forget": made}, {}, {})
+
+
+REFERENCE = evaluation(
+    probability=figure(0.20, 0.15, 0.25),
+    paraphrased=figure(0.18, 0.12, 0.24),
+    extraction_strength=figure(0.05, 0.0, 0.10),
+    rouge_l=figure(0.30, 0.25, 0.35),
+)
+BEFORE = evaluation(probability=0.9, paraphrased=0.6, extraction_strength=0.8, rouge_l=0.9)
+CLEAN = {"probability": 0.2, "paraphrased": 0.2, "extraction_strength": 0.05, "rouge_l": 0.3}
+
+
+def test_nothing_above_the_reference_and_nothing_clearly_below_is_no_leak_found():
+    verdict = judge(evaluation(**CLEAN), BEFORE, REFERENCE)
+    assert verdict.word == NO_LEAK == "no leak found by these probes"
+    assert len(verdict.reasons) == 4
+    assert verdict.reasons[0] == (
+        "probability 0.200 is within reach of the reference's 0.200 (95 % interval 0.150 to 0.250)."
+    )
+
+
+@pytest.mark.parametrize("probe", PROBES)
+def test_one_probe_above_the_interval_is_a_leak(probe):
+    verdict = judge(evaluation(**{**CLEAN, probe: 0.5}), BEFORE, REFERENCE)
+    assert verdict.word == LEAKS == "leaks"
+    assert len(verdict.reasons) == 1
+    assert verdict.reasons[0].startswith(f"{probe} 0.500 is above the reference's ")
+
+
+@pytest.mark.parametrize("probe", PROBES)
+def test_the_upper_edge_itself_is_no_leak(probe):
+    edge = REFERENCE.figures["forget"][probe].interval[1]
+    at, beyond = ({**CLEAN, probe: value} for value in (edge, edge + 1e-9))
+    assert judge(evaluation(**at), BEFORE, REFERENCE).word == NO_LEAK
+    assert judge(evaluation(**beyond), BEFORE, REFERENCE).word == LEAKS
+
+
+@pytest.mark.parametrize(("probe", "edge"), [("probability", 0.15), ("paraphrased", 0.12)])
+def test_below_the_lower_edge_is_over_unlearned(probe, edge):
+    at, beyond = ({**CLEAN, probe: value} for value in (edge, edge - 1e-9))
+    assert judge(evaluation(**at), BEFORE, REFERENCE).word == NO_LEAK
+    verdict = judge(evaluation(**beyond), BEFORE, REFERENCE)
+    assert verdict.word == OVER == "over-unlearned"
+    assert [r.split()[0] for r in verdict.reasons] == [probe]
+    assert "is clearly past the reference's" in verdict.reasons[0]
+
+
+def test_under_half_of_the_reference_is_over_unlearned_however_wide_its_interval():
+    wide = figure(0.20, 0.01, 0.60)
+    reference = evaluation(probability=wide)
+    for value, word in ((0.1, NO_LEAK), (0.1 - 1e-9, OVER), (0.02, OVER)):
+        assert judge(evaluation(probability=value), BEFORE, reference).word == word
+    assert clearly_past(0.09, wide)
+    assert not clearly_past(0.1, wide)
+    assert not clearly_past(0.9, wide)
+
+
+@pytest.mark.parametrize("probe", ["extraction_strength", "rouge_l"])
+def test_strings_that_are_gone_altogether_are_not_too_little(probe):
+    assert judge(evaluation(**{**CLEAN, probe: 0.0}), BEFORE, REFERENCE).word == NO_LEAK
+
+
+def test_a_leak_weighs_more_than_a_figure_too_low():
+    after = evaluation(**{**CLEAN, "probability": 0.01, "rouge_l": 0.8})
+    verdict = judge(after, BEFORE, REFERENCE)
+    assert verdict.word == LEAKS
+    assert [r.split()[0] for r in verdict.reasons] == ["rouge_l"]
+
+
+def test_without_a_reference_nothing_is_concluded():
+    verdict = judge(evaluation(**CLEAN), BEFORE, None)
+    assert verdict.word == INCONCLUSIVE == "inconclusive"
+    assert "There is no reference" in verdict.reasons[0]
+
+
+def test_a_model_that_never_failed_the_probes_is_no_positive_control():
+    for after in (CLEAN, {**CLEAN, "probability": 0.9}, {**CLEAN, "probability": 0.0}):
+        verdict = judge(evaluation(**after), evaluation(**CLEAN), REFERENCE)
+        assert verdict.word == INCONCLUSIVE
+        assert "does not differ from the reference" in verdict.reasons[0]
+
+
+@pytest.mark.parametrize("probe", PROBES)
+def test_one_probe_that_told_them_apart_is_positive_control_enough(probe):
+    edge = REFERENCE.figures["forget"][probe].interval[1]
+    for value, word in ((edge, INCONCLUSIVE), (edge + 1e-9, NO_LEAK)):
+        before = evaluation(**{**CLEAN, probe: value})
+        assert judge(evaluation(**CLEAN), before, REFERENCE).word == word
+
+
+def test_only_probes_that_all_three_models_answered_count():
+    before = evaluation(probability=0.9)
+    verdict = judge(evaluation(**{**CLEAN, "rouge_l": 0.9}), before, REFERENCE)
+    assert verdict.word == NO_LEAK
+    assert len(verdict.reasons) == 1
+    assert judge(evaluation(rouge_l=0.3), before, REFERENCE).word == INCONCLUSIVE
+
+
+def test_know_and_accuracy_are_no_probes():
+    after = evaluation(**CLEAN, know=1.0, accuracy=1.0)
+    reference = Evaluation(
+        {"forget": {**REFERENCE.figures["forget"], "know": figure(0.2), "accuracy": figure(0.2)}},
+        {},
+        {},
+    )
+    before = evaluation(**CLEAN, know=1.0, accuracy=1.0)
+    assert judge(after, before, reference).word == INCONCLUSIVE
