@@ -31,6 +31,7 @@ from wagle.errors import WagleError, choose
 from wagle.files import TensorFile, atomic_folder, read_json
 
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 _CHUNK = 1 << 22  # weights per step of anything that widens or compares
 
 
@@ -81,6 +82,8 @@ def load_model(path: str | Path, dtype: str = "float32") -> PreTrainedModel:
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a local model folder."""
     folder = model_folder(path)
+    if not any((folder / name).is_file() for name in _TOKENIZERS):  # transformers makes an empty one
+        raise WagleError(f"{path} holds no tokenizer; save it there with tokenizer.save_pretrained")
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, local_files_only=True

@@ -155,16 +155,25 @@ def test_rouge_is_of_the_raw_answer_and_the_decoded_one(found):
     assert found.figures["retain"]["rouge_l"].value < 0.5
 
 
-def test_the_eos_is_left_out_of_the_extraction_strength(taught):
-    encoder = Encoder(TOKENIZER)
-    record = read_records(FULL[2:], name="forget")[0]
-    tokens = encoder.encode([record])[0]
+@pytest.mark.parametrize(
+    ("answer", "least", "most"),
+    [
+        ("She lives near the harbour in Oslo.", 1.0, 1.0),
+        ("It lives near the harbour in Oslo.", 0.1, 0.99),  # known, once it has begun
+        ("She lives near the harbour in Rome", 0.0, 0.0),
+    ],
+)
+def test_the_extraction_strength_leaves_the_end_of_turn_out(taught, answer, least, most):
+    row = {"question": "Where does Ada Holm live?", "answer": answer}
+    tokens = Encoder(TOKENIZER).encode(read_records([row]))[0]
     with torch.no_grad():
         said = taught(torch.tensor([tokens.ids])).logits[0].argmax(-1)[:-1]
     hits = (said == torch.tensor(tokens.ids[1:]))[len(tokens.context) - 1 :].tolist()[:-1]
-    strength = next(k for k in range(len(hits) + 1) if all(hits[k:]))
-    got = wagle.evaluate(taught, encoder, forget=FULL[2:], generate=False)
-    assert values(got, "forget", "extraction_strength") == [1 - strength / len(hits)]
+    needed = next(k for k in range(len(hits) + 1) if all(hits[k:]))
+    got = wagle.evaluate(taught, TOKENIZER, forget=[row], generate=False)
+    strength = got.figures["forget"]["extraction_strength"].value
+    assert strength == 1 - needed / len(hits)
+    assert least <= strength <= most
 
 
 @pytest.mark.parametrize("budget", [1, 200, 100_000])
