@@ -20,8 +20,8 @@ lint: .venv/installed-dev
 bench: .venv/installed
 	$(BIN)/python bench/run.py
 
-docs/recipe.md: src/wagle/recipe.py src/wagle/unlearning/options.py .venv/installed
-	$(BIN)/python -c "from wagle.recipe import settings_page; print(settings_page(), end='')" > $@
+docs/recipe.md: src/wagle/recipe.py src/wagle/recipe_file.py src/wagle/unlearning/options.py .venv/installed
+	$(BIN)/python -c "from wagle.recipe_file import settings_page; print(settings_page(), end='')" > $@
 
 wheel: .venv/installed-dev
 	$(BIN)/pip wheel -q --no-deps -w dist .

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import wagle
 from wagle.data.demo import demo_records
-from wagle.recipe import load_recipe, ready_recipes, settings_page
+from wagle.recipe_file import load_recipe, ready_recipes, settings_page
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 import wagle.recipe
+import wagle.recipe_file
 from wagle.errors import WagleError
-from wagle.recipe import Recipe, dump_recipe, load_recipe, ready_recipes
+from wagle.recipe import Recipe, section_of
+from wagle.recipe_file import dump_recipe, load_recipe, ready_recipes
 from wagle.unlearning.options import Training
 
 BARE = {"name": "trial", "model": "demo"}
@@ -49,7 +51,7 @@ def _in_an_empty_folder(tmp_path, monkeypatch):
 def sections(model: type[BaseModel] = Recipe) -> list[type[BaseModel]]:
     found = [model]
     for field in model.model_fields.values():
-        inner = wagle.recipe._section(field.annotation)
+        inner = section_of(field.annotation)
         found += sections(inner) if inner else []
     return found
 
@@ -566,18 +568,18 @@ def test_a_folder_is_not_a_recipe():
 
 
 def test_an_unknown_recipe_names_the_nearest_ready_one(monkeypatch):
-    monkeypatch.setattr(wagle.recipe, "_ready", lambda: {"demo": "", "tofu": ""})
+    monkeypatch.setattr(wagle.recipe_file, "_ready", lambda: {"demo": "", "tofu": ""})
     said = "exists, and no ready recipe has that name"
     assert message("dmeo") == f"no file dmeo {said}; nearest: demo (known: demo, tofu)"
     assert message("demo.yml") == f"no file demo.yml {said}; nearest: demo (known: demo, tofu)"
     assert message("runs/x.yaml") == f"no file runs/x.yaml {said} (known: demo, tofu)"
-    monkeypatch.setattr(wagle.recipe, "_ready", dict)
+    monkeypatch.setattr(wagle.recipe_file, "_ready", dict)
     assert message("dmeo") == f"no file dmeo {said}"
 
 
 def test_a_ready_recipe_is_read_by_its_name_even_beside_a_folder_of_that_name(monkeypatch):
     ready = {"demo": "name: demo\nmodel: demo\nseed: 7\n", "bad": "name: demo\nmodle: demo\n"}
-    monkeypatch.setattr(wagle.recipe, "_ready", lambda: ready)
+    monkeypatch.setattr(wagle.recipe_file, "_ready", lambda: ready)
     Path("demo").mkdir()
     assert ready_recipes() == ["bad", "demo"]
     assert load_recipe("demo").seed == 7
@@ -703,7 +705,7 @@ def test_every_section_refuses_unknown_settings_and_changes():
 
 def test_importing_the_recipe_loads_no_heavy_library():
     code = (
-        "import sys, wagle.recipe; wagle.recipe.load_recipe({'name': 'a', 'model': 'demo'});"
+        "import sys, wagle.recipe_file; wagle.recipe_file.load_recipe({'name': 'a', 'model': 'demo'});"
         "print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
     )
     path = str(Path(wagle.recipe.__file__).parents[1])

@@ -13,8 +13,9 @@ from tests.conftest import OTHERS, RECORDS, make_model
 from wagle.errors import WagleError
 from wagle.model import fingerprint
 from wagle.patch import apply, verify
-from wagle.recipe import load_recipe
-from wagle.run import STAGES, execute, find_run
+from wagle.recipe_file import load_recipe
+from wagle.run import STAGES, execute
+from wagle.run_folder import find_run
 
 FIELDS = {"paraphrased_question": "{question} Tell me.", "paraphrased_answer": "I say: {answer}"}
 
@@ -239,7 +240,7 @@ import torch
 from pathlib import Path
 torch.set_num_threads(1)  # threads do not survive a fork
 import wagle.run as runs
-from wagle.recipe import load_recipe
+from wagle.recipe_file import load_recipe
 from wagle.run import STAGES, execute
 
 recipe, out, seconds = load_recipe(sys.argv[1]), Path(sys.argv[2]), eval(sys.argv[3])

@@ -17,7 +17,7 @@ import typer
 from wagle.errors import WagleError
 
 if TYPE_CHECKING:
-    from wagle.run import Run
+    from wagle.run_folder import Run
 
 app = typer.Typer(
     name="wagle",
@@ -51,7 +51,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 def _execute(
     source: str, overrides: list[str] | None, out: str | None, until: str, redo: bool = False
 ) -> Run:
-    from wagle.run import execute, find_run
+    from wagle.run import execute
+    from wagle.run_folder import find_run
 
     recipe, folder = find_run(source, list(overrides or []), out)
     return execute(recipe, folder, until=until, redo=redo)

@@ -82,7 +82,9 @@ def load_model(path: str | Path, dtype: str = "float32") -> PreTrainedModel:
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a local model folder."""
     folder = model_folder(path)
-    if not any((folder / name).is_file() for name in _TOKENIZERS):  # transformers makes an empty one
+    if not any(
+        (folder / name).is_file() for name in _TOKENIZERS
+    ):  # transformers makes an empty one
         raise WagleError(f"{path} holds no tokenizer; save it there with tokenizer.save_pretrained")
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(

@@ -13,7 +13,7 @@ import pytest
 from wagle.evaluation.metrics import METRICS
 from wagle.evaluation.result import Evaluation, Figure
 from wagle.evaluation.verdict import INCONCLUSIVE, LEAKS, NO_LEAK, OVER
-from wagle.recipe import dump_recipe, load_recipe
+from wagle.recipe_file import dump_recipe, load_recipe
 from wagle.report.charts import POINTS, lines_chart, thin
 from wagle.report.page import Page, render, write_report
 

@@ -1,0 +1,236 @@
+"""The run folder: what a recipe produced, what is finished, and what the recipe names."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from wagle import __version__
+from wagle.data.records import Record, check_disjoint, near_duplicates, read_records
+from wagle.data.tokens import Encoder
+from wagle.errors import WagleError
+from wagle.evaluation.result import SETS, Evaluation
+from wagle.files import private_folder, read_json, salt, write_json, write_text
+from wagle.model import load_tokenizer, model_folder, resolve_model
+from wagle.recipe import Recipe, RecordSet
+from wagle.recipe_file import dump_recipe, load_recipe
+
+logger = logging.getLogger(__name__)
+
+ROLES = ("before", "after", "reference")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and the recipe that it follows."""
+
+    folder: Path
+    recipe: Recipe
+
+    @property
+    def state_file(self) -> Path:
+        """Which stages are finished, and what they found."""
+        return self.folder / "state.json"
+
+    @property
+    def private(self) -> Path:
+        """Whatever holds records or old values: gradient store, answers, salt; mode 0700."""
+        return self.folder / "private"
+
+    @cached_property
+    def state(self) -> dict[str, Any]:
+        """The content of ``state.json``, kept up to date by ``finish``."""
+        if self.state_file.exists():
+            found: dict[str, Any] = read_json(self.state_file)
+            return found
+        return {"stages": {}}
+
+    def finish(self, stage: str, details: Mapping[str, Any]) -> None:
+        """Enter a finished stage."""
+        self.state["stages"][stage] = dict(details)
+        write_json(self.state_file, self.state)
+
+    def log(self, stage: str, figures: Mapping[str, Any]) -> None:
+        """Append a line to ``log.jsonl``."""
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"stage": stage, **figures}, ensure_ascii=False) + "\n")
+
+    def logged(self, stage: str | None = None) -> list[dict[str, Any]]:
+        """The lines of ``log.jsonl``, of one stage or all; a line that was cut off is left out."""
+        path = self.folder / "log.jsonl"
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        lines = [json.loads(line) for line in text.splitlines(True) if line.endswith("\n")]
+        return [line for line in lines if stage in (None, line["stage"])]
+
+    def forget_log(self, stage: str) -> None:
+        """Drop the lines of a stage that starts over."""
+        kept = [line for line in self.logged() if line["stage"] != stage]
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept)
+        write_text(self.folder / "log.jsonl", text)
+
+    def warnings(self) -> list[str]:
+        """What the stages warned about, each once."""
+        return list(dict.fromkeys(x["warning"] for x in self.logged() if "warning" in x))
+
+    def evaluation(self, role: str) -> Evaluation | None:
+        """One of the evaluations, if it was made."""
+        path = self.folder / "evaluation" / f"{role}.json"
+        return Evaluation.from_json(read_json(path)) if path.exists() else None
+
+    # ----- what the recipe names, loaded once and only if a stage needs it -----
+
+    @cached_property
+    def start(self) -> Path:
+        """The model folder that the recipe starts from."""
+        return resolve_model(self.recipe.model.path)
+
+    @property
+    def base(self) -> Path:
+        """The model that is to forget: ``base/`` where it was taught here."""
+        return self.folder / "base" if self.recipe.finetune else self.start
+
+    @cached_property
+    def reference(self) -> Path | None:
+        """The model that never learned the forget set."""
+        named = self.recipe.reference
+        if named is None:
+            return None
+        return self.start if named == "untaught" else model_folder(named)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """Tokenizer, template and length limit of the recipe."""
+        model = self.recipe.model
+        return Encoder(
+            load_tokenizer(self.start),
+            template=model.template,
+            system_prompt=model.system_prompt,
+            max_length=model.max_length,
+        )
+
+    @cached_property
+    def sets(self) -> dict[str, list[Record]]:
+        """The record sets of the recipe, read and checked against each other."""
+        recipe = self.recipe
+        given = {name: getattr(recipe, name) for name in SETS if getattr(recipe, name)}
+        sets = {name: self.read(name, asked) for name, asked in given.items()}
+        allow = recipe.overlap == "allow"
+        for one, other in (
+            ("forget", "retain"),
+            ("forget", "retain_heldout"),
+            ("forget", "general"),
+            ("retain", "retain_heldout"),
+            ("retain", "general"),
+        ):
+            if one in sets and other in sets:
+                check_disjoint(sets[one], sets[other], allow=allow)
+        if "forget" in sets and "retain" in sets:
+            near = near_duplicates(sets["forget"], sets["retain"])
+            if near:
+                logger.warning(
+                    "%d pairs of forget and retain records are nearly the same (%s and %s first); "
+                    "unlearning will pull them both ways",
+                    len(near),
+                    *near[0],
+                )
+        return sets
+
+    def read(self, name: str, asked: RecordSet) -> list[Record]:
+        """Read one record set of the recipe."""
+        seed = self.recipe.seed if asked.seed is None else asked.seed
+        if asked.source == "complement":
+            forget = self.recipe.forget
+            assert forget is not None
+            everything = self.read("forget", forget.model_copy(update={"take": "all"}))
+            gone = {r.id for r in self.read("forget", forget)}
+            rest = [r for r in everything if r.id not in gone]
+            return read_records(rest, name=name, take=asked.take, seed=seed)
+        sources = [asked.source] if isinstance(asked.source, str) else asked.source
+        weights: Sequence[float | None] = asked.weights or [None] * len(sources)
+        records = [
+            replace(record, domain=domain, weight=weight)
+            for domain, (source, weight) in enumerate(zip(sources, weights, strict=True))
+            for record in read_records(
+                source, name=name, split=asked.split, rows=asked.rows, seed=seed
+            )
+        ]
+        return read_records(records, name=name, take=asked.take, seed=seed)
+
+    def need(self, name: str) -> list[Record]:
+        """A record set that a stage cannot do without."""
+        if name not in self.sets:
+            raise WagleError(f"the recipe has no {name} set; add a section {name}: {{source: ...}}")
+        return self.sets[name]
+
+
+def open_run(recipe: Recipe, folder: Path) -> Run:
+    """Make a run folder, or open it again; another recipe in a used folder is an error."""
+    text = dump_recipe(recipe)
+    path = folder / "recipe.yaml"
+    if path.exists():
+        if path.read_text(encoding="utf-8") != text:
+            raise WagleError(
+                f"{folder} holds a run of another recipe ({_difference(path, text)}); choose another "
+                "folder with --out, or delete it"
+            )
+        return Run(folder, recipe)
+    if folder.is_dir() and any(p.name != ".lock" for p in folder.iterdir()):
+        raise WagleError(f"{folder} exists and is not a run; choose another folder with --out")
+    run = Run(folder, recipe)
+    private_folder(run.private)
+    salt(run.private)
+    write_json(folder / "environment.json", environment())
+    write_text(path, text)
+    return run
+
+
+def _difference(path: Path, text: str) -> str:
+    """The first line that differs between the stored recipe and ``text``."""
+    old = path.read_text(encoding="utf-8").splitlines()
+    new = text.splitlines()
+    for before, now in zip(old, new, strict=False):
+        if before != now:
+            return f"{before.strip()!r} there, {now.strip()!r} here"
+    return f"{len(old)} lines there, {len(new)} here"
+
+
+def find_run(source: str, overrides: list[str], out: str | None) -> tuple[Recipe, Path]:
+    """The recipe and the run folder of what a command was given: a recipe or a run folder."""
+    folder = Path(source)
+    if (folder / "recipe.yaml").is_file():
+        if overrides or out:
+            raise WagleError(f"{source} is a run; settings and --out go with a recipe")
+        return load_recipe(folder / "recipe.yaml"), folder
+    recipe = load_recipe(source, overrides)
+    return recipe, Path(out) if out else Path("runs") / recipe.name
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, as the run folder keeps them."""
+    import safetensors
+
+    return {
+        "wagle": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "safetensors": safetensors.__version__,
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "disk_free_bytes": shutil.disk_usage(Path.cwd()).free,
+        "argv": sys.argv[1:],
+    }
