@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from wagle.patch import Patch as Patch
     from wagle.recipe import Recipe as Recipe
     from wagle.run import execute as execute
+    from wagle.unlearning.options import Training as Training
     from wagle.unlearning.training import finetune as finetune
     from wagle.unlearning.training import unlearn as unlearn
 
@@ -32,6 +33,7 @@ _HOME = {
     "Patch": "patch",
     "Recipe": "recipe",
     "Record": "data.records",
+    "Training": "unlearning.options",
     "WagleError": "errors",
     "evaluate": "evaluation.result",
     "execute": "run",
@@ -48,6 +50,7 @@ __all__ = [
     "Patch",
     "Recipe",
     "Record",
+    "Training",
     "WagleError",
     "evaluate",
     "execute",

@@ -236,6 +236,17 @@ def test_log_probabilities_that_are_not_finite_are_an_error(value):
         answer_requests(model, [Likelihood((5, 6), (7, 8))], stop_ids=[2])
 
 
+def test_a_token_that_the_model_rules_out_is_an_error_and_no_infinite_loss(model):
+    def rule_out(_, __, logits):
+        return logits.index_fill(-1, torch.tensor([7]), float("-inf"))
+
+    model.get_output_embeddings().register_forward_hook(rule_out)
+    answers = answer_requests(model, [Likelihood((5, 6), (8, 9))], stop_ids=[2])
+    assert answers[Likelihood((5, 6), (8, 9))].token_nll.isfinite().all()
+    with pytest.raises(WagleError, match="log-probabilities that are not finite"):
+        answer_requests(model, [Likelihood((5, 6), (7, 8))], stop_ids=[2])
+
+
 def test_no_requests_are_no_answers(model):
     assert answer_requests(model, [], stop_ids=[2]) == {}
 

@@ -89,6 +89,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self.system_prompt = system_prompt
         self.max_length = max_length
+        self._told: set[str] = set()  # records whose cut was warned about
         if tokenizer is not None and not tokenizer.is_fast:
             raise WagleError(f"{type(tokenizer).__name__} has no offsets; use a fast tokenizer")
         chat = tokenizer is not None and bool(tokenizer.chat_template)
@@ -115,7 +116,7 @@ class Encoder:
     def encode(self, records: Sequence[Record]) -> list[Tokens]:
         """Tokenise records; a text longer than the limit becomes several windows."""
         encoded: list[Tokens] = []
-        cut = 0
+        cut = set()
         for record in records:
             if record.kind == "tokens":
                 made = [self._ready(record)]
@@ -123,16 +124,18 @@ class Encoder:
                 made = self._windows(record)
             else:
                 made = [self.answer(record, record.prompt, record.answer)]
-                cut += not made[0].whole
+                if not made[0].whole:
+                    cut.add(record.id)
             encoded += [replace(t, domain=record.domain, weight=record.weight) for t in made]
-        if cut:
+        if cut - self._told:
             logger.warning(
                 "%d of %d answers do not fit into max_length=%d and lost their end; "
                 "raise model.max_length",
-                cut,
+                len(cut),
                 len(records),
                 self.max_length,
             )
+            self._told |= cut
         return encoded
 
     def _ready(self, record: Record) -> Tokens:
