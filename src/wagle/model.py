@@ -203,6 +203,16 @@ def place(name: str) -> tuple[str, str]:
     return (found["index"], found["kind"]) if found else ("", name)
 
 
+def check_length(model: PreTrainedModel, longest: int, what: str) -> None:
+    """Refuse records that are longer than the positions that a model has learned."""
+    most = getattr(model.config, "max_position_embeddings", None)
+    if most is not None and longest > most:
+        raise WagleError(
+            f"{what} needs {longest} tokens, the model has {most} positions; lower "
+            "model.max_length or evaluation.max_new_tokens"
+        )
+
+
 def check_device(model: nn.Module) -> torch.device:
     """The device of the model's first parameter."""
     return next(model.parameters()).device

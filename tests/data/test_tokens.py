@@ -270,11 +270,15 @@ def test_the_answer_is_cut_the_prompt_is_kept_and_the_eos_is_dropped():
 
 
 def test_cut_answers_are_one_warning_with_their_count(caplog):
-    records = [qa(), qa(answer="Yes."), qa(answer="Ada Holm wrote it, and much more.")]
-    limit = len(one(BARE, qa()).ids) - 1
-    Encoder(BARE, max_length=limit).encode(records)
+    answers = ["Ada Holm wrote it.", "Yes.", "Ada Holm wrote it, and much more."]
+    records = read_records([{"question": "Who wrote it?", "answer": a} for a in answers])
+    encoder = Encoder(BARE, max_length=len(one(BARE, qa()).ids) - 1)
+    encoder.encode(records)
     assert len(caplog.records) == 1
     assert "2 of 3 answers do not fit into max_length=" in caplog.text
+    encoder.encode(records)  # the stages of a run read the same records again
+    encoder.encode(records[:1])
+    assert len(caplog.records) == 1
 
 
 def test_what_fits_exactly_is_not_cut(caplog):

@@ -12,7 +12,7 @@ from wagle.data.draws import order
 from wagle.data.records import Source, check_disjoint, read_records
 from wagle.data.tokens import Encoder, as_encoder
 from wagle.errors import WagleError, choose
-from wagle.model import DTYPES, load_model
+from wagle.model import DTYPES, check_length, load_model
 
 
 def gradients(
@@ -71,6 +71,8 @@ def gradients(
     run = choose(ENGINES, name, "engine")
     folder = None if isinstance(model, PreTrainedModel) else Path(model)
     live = model if isinstance(model, PreTrainedModel) else load_model(model)
+    longest = max(len(t.ids) for tokens in sets.values() for t in tokens)
+    check_length(live, longest, "the longest record")
     return build_store(
         live,
         folder,

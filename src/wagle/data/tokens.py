@@ -257,7 +257,9 @@ class Encoder:
         if tokenizer.eos_token_id is not None:
             ids.append(tokenizer.eos_token_id)
             scored.append(True)
-        first = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+        # A BOS only where the tokenizer adds one: SmolLM2's would open a chat turn.
+        added = tokenizer("", add_special_tokens=True)["input_ids"]
+        first = [i for i in added[:1] if i == tokenizer.bos_token_id]
         room = self.max_length - len(first)
         cuts = list(range(0, len(ids), room))
         if not first and len(ids) - cuts[-1] == 1 and len(cuts) > 1:

@@ -6,19 +6,26 @@ every continuation. Figures do not depend on batch size, padding or order.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, GenerationConfig, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from wagle.data.batches import by_length, collate
 from wagle.data.tokens import Tokens
 from wagle.errors import WagleError
-from wagle.model import answer_nll, check_device, precision, to_device, without_dropout
+from wagle.model import (
+    answer_nll,
+    check_device,
+    check_length,
+    head_at,
+    precision,
+    to_device,
+    without_dropout,
+)
 from wagle.progress import track
 
 
@@ -85,6 +92,9 @@ def answer_requests(
     distinct = list(dict.fromkeys(requests))
     likely = [r for r in distinct if isinstance(r, Likelihood)]
     greedy = [r for r in distinct if isinstance(r, Greedy)]
+    longest = [len(r.context) + len(r.continuation) for r in likely]
+    longest += [len(r.context) + r.max_new_tokens for r in greedy]
+    check_length(model, max(longest, default=0), "the longest question with its answer")
     training = model.training
     model.eval()
     answers: Answers = {}
@@ -164,21 +174,6 @@ def _inputs(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 # Greedy continuations
 
 
-@contextlib.contextmanager
-def _plain_generation(model: PreTrainedModel) -> Iterator[None]:
-    """Hide the model's own generation settings.
-
-    ``generate`` fills in what ours leave open: with the repetition penalty of a folder such as
-    Qwen's, greedy answers would be something else.
-    """
-    own = model.generation_config
-    model.generation_config = GenerationConfig()
-    try:
-        yield
-    finally:
-        model.generation_config = own
-
-
 def _greedy(
     model: PreTrainedModel,
     requests: Sequence[Greedy],
@@ -186,26 +181,57 @@ def _greedy(
     batch_tokens: int,
     answers: Answers,
 ) -> None:
-    device = check_device(model)
-    generate: Any = model.generate
     lengths = [len(r.context) + r.max_new_tokens for r in requests]
     for group in track(by_length(lengths, _DECODE * batch_tokens), "answers", size=len):
-        chosen = [requests[i] for i in group]
-        heads = [Tokens(r.context, (False,) * len(r.context)) for r in chosen]
-        batch = to_device(collate(heads, group, side="left", multiple=1), device)
-        settings = GenerationConfig(
-            max_new_tokens=max(r.max_new_tokens for r in chosen),
-            do_sample=False,
-            eos_token_id=list(stop_ids) or None,
-            pad_token_id=stop_ids[0] if stop_ids else 0,
-        )
-        with _plain_generation(model):
-            made = generate(
-                input_ids=batch["input_ids"],
-                attention_mask=batch["attention_mask"],
-                generation_config=settings,
-            )[:, batch["input_ids"].shape[1] :]
-        for request, row in zip(chosen, made.tolist(), strict=True):
-            row = row[: request.max_new_tokens]
-            ends = [i for i, token in enumerate(row) if token in stop_ids]
-            answers[request] = GreedyAnswer(tuple(row[: ends[0]] if ends else row), bool(ends))
+        _greedy_batch(model, [requests[i] for i in group], frozenset(stop_ids), answers)
+
+
+def _greedy_batch(
+    model: PreTrainedModel, requests: Sequence[Greedy], stop_ids: frozenset[int], answers: Answers
+) -> None:
+    """Decode token by token, the likeliest each time; a row leaves the batch where it ends.
+
+    Written out because ``generate`` fills in what its caller leaves open from the model's own
+    settings (a repetition penalty, say), and computes finished rows on to the end of the batch.
+    """
+    device = check_device(model)
+    cache = DynamicCache(config=model.config)
+    heads = [Tokens(r.context, (False,) * len(r.context)) for r in requests]
+    batch = to_device(collate(heads, range(len(heads)), side="left", multiple=1), device)
+    mask = batch["attention_mask"]  # (rows, T)
+    position = mask.sum(-1, keepdim=True)  # (rows, 1)
+    last = torch.zeros_like(mask, dtype=torch.bool)
+    last[:, -1] = True
+    with head_at(model, last):
+        output = model(**_inputs(batch), past_key_values=cache, use_cache=True)
+    logits = output.logits[0]  # (rows, V)
+    said: list[list[int]] = [[] for _ in requests]
+    rows = list(range(len(requests)))
+    while True:
+        token = logits.float().argmax(-1)  # (rows,)
+        going = []
+        for place, (row, chosen) in enumerate(zip(rows, token.tolist(), strict=True)):
+            if chosen in stop_ids:
+                answers[requests[row]] = GreedyAnswer(tuple(said[row]), finished=True)
+                continue
+            said[row].append(chosen)
+            if len(said[row]) == requests[row].max_new_tokens:
+                answers[requests[row]] = GreedyAnswer(tuple(said[row]), finished=False)
+            else:
+                going.append(place)
+        if not going:
+            return
+        if len(going) < len(rows):
+            kept = torch.tensor(going, device=device)
+            cache.batch_select_indices(kept)
+            rows = [rows[place] for place in going]
+            token, mask, position = token[kept], mask[kept], position[kept]
+        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=-1)
+        logits = model(
+            input_ids=token.unsqueeze(-1),
+            attention_mask=mask,
+            position_ids=position,
+            past_key_values=cache,
+            use_cache=True,
+        ).logits[:, -1]
+        position = position + 1

@@ -57,7 +57,8 @@ class UnlearnTrainer(Trainer):
         references: (all forget records) under the original model, by name.
         training: the settings.
         seed: of whatever the Trainer draws itself (nothing, without dropout).
-        check: gives the figure that ends training, called every ``check_every`` steps.
+        check: gives the figure that ends training, called every ``check_every`` steps, and at
+            every step once it is within twice ``stop_at``.
         stop_at: training ends when that figure is at most this.
         on_step: called with every step's figures.
     """
@@ -265,6 +266,10 @@ class _Steps(TrainerCallback):
         self._norm = 0.0
         self._checked = float("inf")
 
+    def _near(self) -> bool:
+        """Whether the figure was seen within twice the goal: from there every step is checked."""
+        return self.stop_at is not None and self._checked <= 2 * self.stop_at
+
     @property
     def _selected(self) -> SelectedWeights:
         assert self.trainer.selected is not None
@@ -302,7 +307,7 @@ class _Steps(TrainerCallback):
         figures: dict[str, Any] = {"step": step, **self.trainer.take_figures()}
         figures["grad_norm"] = self._norm
         last = step == state.max_steps
-        if self.check is not None and (step % self.check_every == 0 or last):
+        if self.check is not None and (step % self.check_every == 0 or last or self._near()):
             assert isinstance(self.trainer.model, nn.Module)
             self._checked = self.check(self.trainer.model)
             figures["forget_probability"] = self._checked

@@ -16,7 +16,7 @@ from wagle.data.records import Source, check_disjoint, read_records
 from wagle.data.tokens import Encoder, Tokens, as_encoder
 from wagle.errors import WagleError
 from wagle.mask import Mask
-from wagle.model import Scored, records_nll
+from wagle.model import Scored, check_length, records_nll
 from wagle.unlearning.objectives import Objective, needs, resolve, retain_finetune
 from wagle.unlearning.options import Training
 from wagle.unlearning.trainer import OnStep, UnlearnTrainer
@@ -79,7 +79,8 @@ def unlearn(
             ``cycle`` or ``fixed``.
         anchor: the set that defines an epoch.
         stop_at: the forget probability of the reference: training ends when it is reached.
-        check_every: steps between two looks at the forget probability.
+        check_every: steps between two looks at the forget probability; within twice ``stop_at``,
+            every step is looked at.
         overlap: ``error``, or ``allow`` records that stand in both sets.
         allow_other_model: accept a mask made for a related checkpoint.
         seed: all draws are functions of (seed, epoch, record id).
@@ -105,6 +106,8 @@ def unlearn(
         mask.check_model(model, allow_other_model=allow_other_model)
     forget_tokens = encoder.encode(gone)
     retain_tokens = encoder.encode(kept) if "retain" in asked.sets else []
+    longest = max(len(t.ids) for t in [*forget_tokens, *retain_tokens])
+    check_length(model, longest, "the longest record")
     training = training or Training()
     references = {
         name: records_nll(
@@ -176,6 +179,7 @@ def finetune(
     tokens = as_encoder(tokenizer).encode(read_records(records, name="records", seed=seed))
     if mask is not None:
         mask.check_model(model, allow_other_model=allow_other_model)
+    check_length(model, max(len(t.ids) for t in tokens), "the longest record")
     training = training or Training()
     trainer = UnlearnTrainer(
         model,
