@@ -52,6 +52,15 @@ class Scored(NamedTuple):
     token_nll: Tensor
     hit: Tensor
 
+    def mean_per_record(self, values: Tensor) -> Tensor:
+        """Means of per-token ``values`` (n,) over the tokens of each record: (B,)."""
+        return _sum_per_record(values, self.length) / self.length
+
+
+def _sum_per_record(values: Tensor, length: Tensor) -> Tensor:
+    owner = torch.arange(len(length), device=length.device).repeat_interleave(length)
+    return torch.zeros(len(length), device=values.device).index_add(0, owner, values)
+
 
 def model_folder(path: str | Path) -> Path:
     """The folder of a local model, checked: missing folders never turn into a download."""
@@ -296,8 +305,7 @@ def answer_nll(model: nn.Module, batch: Mapping[str, Any]) -> Scored:
         token_nll = F.cross_entropy(logits, target, reduction="none")
         hit = logits.detach().argmax(-1) == target
         length = scored.sum(-1)
-        owner = torch.arange(len(length), device=length.device).repeat_interleave(length)
-        total = torch.zeros(len(length), device=length.device).index_add(0, owner, token_nll)
+        total = _sum_per_record(token_nll, length)
     return Scored(total, total / length, length, token_nll, hit)
 
 

@@ -347,7 +347,7 @@ class Unlearning(Section, Training):
     """Make the model forget, by moving the selected weights only."""
 
     objective: Text = "npo"
-    """The unlearning loss, by name: npo, grad_diff, grad_ascent."""
+    """The unlearning loss, by name: npo, grad_diff, grad_ascent, wga or retain_finetune."""
 
     objective_settings: dict[str, Number] = {}
     """Settings of the objective over its defaults, such as {beta: 0.1}."""
@@ -359,7 +359,8 @@ class Unlearning(Section, Training):
     """The set that an epoch passes over once."""
 
     check_every: AtLeastOne = 2
-    """Steps between two checks of the forget probability against that of the reference."""
+    """Steps between two checks of the forget probability against that of the reference; within
+    twice the reference's, every step is checked."""
 
     stop_at_reference: bool = True
     """Stop when the forget probability reaches that of the reference, where there is one."""
@@ -386,6 +387,9 @@ class EvaluationSettings(Section):
 
     generate: bool = True
     """Let the model write answers (slow), for the metrics that compare texts."""
+
+    records: AtLeastOne | None = None
+    """Records of each set to evaluate at most, drawn by (seed, record); null takes all."""
 
 
 class ReportSettings(Section):

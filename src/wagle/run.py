@@ -21,7 +21,7 @@ from wagle.attribution.collect import gradients
 from wagle.attribution.engines import ENGINES
 from wagle.attribution.scores import check_score
 from wagle.attribution.store import GradientStore
-from wagle.data.records import Record
+from wagle.data.records import Record, read_records
 from wagle.errors import choose
 from wagle.evaluation.result import SETS, evaluate
 from wagle.evaluation.verdict import OVER, judge
@@ -82,7 +82,16 @@ def _trained(result: TrainResult) -> dict[str, Any]:
 def _measure(run: Run, role: str, folder: Path) -> dict[str, Any]:
     settings = run.recipe.evaluation
     run.need("forget")
-    sets: dict[str, Any] = {name: run.sets[name] for name in SETS if name in run.sets}
+    most = settings.records
+    sets: dict[str, Any] = {
+        name: read_records(
+            records,
+            name=name,
+            take="all" if most is None or most >= len(records) else most,
+            seed=run.recipe.seed,
+        )
+        for name, records in run.sets.items()
+    }
     found = evaluate(
         load_model(folder),
         run.encoder,
@@ -100,7 +109,7 @@ def _measure(run: Run, role: str, folder: Path) -> dict[str, Any]:
         **found.details,
         "data": {
             name: {"n": len(records), "digest": keyed_digest(key, [r.id for r in records])}
-            for name, records in run.sets.items()
+            for name, records in sets.items()
         },
         "reference": _reference_name(run),
         "answers": answers,

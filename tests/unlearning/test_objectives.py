@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -10,15 +12,16 @@ from wagle.unlearning.objectives import (
     needs,
     npo,
     retain_finetune,
+    wga,
 )
 
 
-def scored(*sums, count=10.0):
+def scored(*sums, count=10):
+    """Records of ``count`` tokens with these summed NLLs, spread evenly; gradients reach the sums."""
     total = torch.tensor(sums, requires_grad=True)
     counts = torch.full((len(sums),), count)
-    return Scored(
-        total, total / counts, counts.long(), torch.zeros(0), torch.zeros(0, dtype=torch.bool)
-    )
+    tokens = (total / count).repeat_interleave(count)
+    return Scored(total, total / counts, counts, tokens, torch.zeros(0, dtype=torch.bool))
 
 
 @pytest.mark.parametrize(
@@ -80,3 +83,21 @@ def test_every_objective_gives_a_float32_loss_per_record(name):
 def test_an_unknown_setting_names_the_nearest():
     with pytest.raises(WagleError, match="no setting 'bata'; nearest: beta"):
         needs(npo, {"bata": 0.1})
+
+
+def test_wga_weighs_every_token_by_its_probability():
+    nll = torch.tensor([0.1, 2.0, 0.5], requires_grad=True)  # a record of two tokens, one of one
+    length = torch.tensor([2, 1])
+    forget = Scored(torch.zeros(2), torch.zeros(2), length, nll, torch.zeros(0, dtype=torch.bool))
+    got = wga(forget, scored(20.0, 20.0), beta=1.0)
+    expected = [-(0.1 * math.exp(-0.1) + 2 * math.exp(-2)) / 2, -0.5 * math.exp(-0.5)]
+    assert got.forget.tolist() == pytest.approx(expected, rel=1e-6)
+    got.forget.sum().backward()
+    slopes = [-math.exp(-0.1) / 2, -math.exp(-2) / 2, -math.exp(-0.5)]  # -p^beta / n
+    assert nll.grad.tolist() == pytest.approx(slopes, rel=1e-6)
+
+
+def test_wga_without_beta_is_gradient_ascent():
+    forget = scored(30.0, 10.0)
+    got = wga(forget, scored(20.0), beta=0.0)
+    assert got.forget.tolist() == pytest.approx(grad_ascent(scored(30.0, 10.0)).forget.tolist())

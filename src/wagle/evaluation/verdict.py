@@ -11,7 +11,6 @@ LEAKS = "leaks"
 OVER = "over-unlearned"
 INCONCLUSIVE = "inconclusive"
 PROBES = ("probability", "paraphrased", "extraction_strength", "rouge_l")
-_TARGETS = ("probability", "paraphrased")  # figures whose reference is far enough from zero
 
 
 @dataclass(frozen=True)
@@ -44,14 +43,16 @@ def judge(after: Evaluation, before: Evaluation, reference: Evaluation | None) -
     leaks = tuple(_sentence(p, now[p], goal[p], "above") for p in probes if _above(now[p], goal[p]))
     if leaks:
         return Verdict(LEAKS, leaks)
-    past = tuple(
-        _sentence(p, now[p], goal[p], "clearly past")
-        for p in probes
-        if p in _TARGETS and clearly_past(now[p].value, goal[p])
+    if "probability" in probes and clearly_past(now["probability"].value, goal["probability"]):
+        sentence = _sentence("probability", now["probability"], goal["probability"], "clearly past")
+        return Verdict(OVER, (sentence,))
+    return Verdict(
+        NO_LEAK, tuple(_sentence(p, now[p], goal[p], _where(now[p], goal[p])) for p in probes)
     )
-    if past:
-        return Verdict(OVER, past)
-    return Verdict(NO_LEAK, tuple(_sentence(p, now[p], goal[p], "within reach of") for p in probes))
+
+
+def _where(figure: Figure, reference: Figure) -> str:
+    return "below" if figure.value < reference.interval[0] else "within reach of"
 
 
 def clearly_past(value: float, reference: Figure) -> bool:

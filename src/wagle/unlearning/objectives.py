@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -99,11 +100,40 @@ def npo(
     return Terms(forget_weight * pull, retain_weight * retain.nll_mean)
 
 
+def wga(
+    forget: Scored,
+    retain: Scored,
+    *,
+    beta: float = 1.0,
+    forget_weight: float = 1.0,
+    retain_weight: float = 1.0,
+) -> Terms:
+    """Weighted gradient ascent plus a retain term.
+
+    Per forget record minus the mean over its tokens of ``p^beta * nll``, the weight without
+    gradient: tokens that are unlikely already are left alone, so the ascent spreads over the
+    answer instead of running away on a few tokens.
+
+    Args:
+        forget: B_f records; ``token_nll`` is (n,) float32, ``length`` (B_f,).
+        retain: B_r records to keep.
+        beta: >= 0; 0 is gradient ascent.
+        forget_weight: >= 0.
+        retain_weight: >= 0.
+
+    Source: Wang et al. 2025 (G-effect), arXiv 2502.19301, WGA.
+    """
+    weight = torch.exp(-beta * forget.token_nll).detach()  # (n,): p^beta
+    rise = forget.mean_per_record(weight * forget.token_nll)  # (B_f,)
+    return Terms(-forget_weight * rise, retain_weight * retain.nll_mean)
+
+
 OBJECTIVES: dict[str, Objective] = {
     "grad_ascent": grad_ascent,
     "grad_diff": grad_diff,
     "npo": npo,
     "retain_finetune": retain_finetune,
+    "wga": wga,
 }
 REFERENCES = ("forget_ref",)
 

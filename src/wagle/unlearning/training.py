@@ -73,7 +73,7 @@ def unlearn(
         forget: the records that must go: a path, a data set, or a list.
         retain: the records to keep, for objectives that ask for them.
         mask: a single ratio made for this model; None moves all weights.
-        objective: ``npo``, ``grad_diff``, ``grad_ascent``, or a function of the same shape.
+        objective: ``npo``, ``grad_diff``, ``grad_ascent``, ``wga``, or a function of their shape.
         objective_settings: over the defaults of the objective, such as ``{"beta": 0.1}``.
         pairing: how a retain record is drawn for each forget record: ``shuffle``, ``random``,
             ``cycle`` or ``fixed``.
