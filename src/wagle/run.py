@@ -23,7 +23,7 @@ from wagle.attribution.scores import check_score
 from wagle.attribution.store import GradientStore
 from wagle.data.records import Record, read_records
 from wagle.errors import choose
-from wagle.evaluation.result import SETS, evaluate
+from wagle.evaluation.result import evaluate
 from wagle.evaluation.verdict import OVER, judge
 from wagle.files import (
     keyed_digest,

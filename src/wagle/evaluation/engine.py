@@ -21,7 +21,6 @@ from wagle.model import (
     answer_nll,
     check_device,
     check_length,
-    head_at,
     precision,
     to_device,
     without_dropout,
@@ -136,26 +135,20 @@ def _likelihood_batch(
     The last token of a prompt starts each continuation's row: it predicts the first answer token.
     """
     device = check_device(model)
-    cache = DynamicCache(config=model.config)
-    heads = [Tokens(context[:-1], (False,) * (len(context) - 1)) for context, _ in groups]
-    prompts = collate(heads, range(len(heads)), side="left", multiple=1)
-    if prompts["input_ids"].shape[1]:
-        model.base_model(
-            **_inputs(to_device(prompts, device)), past_key_values=cache, use_cache=True
-        )
+    cache, mask = _prefill(model, [context[:-1] for context, _ in groups])
     rows = [(g, r) for g, (_, requests) in enumerate(groups) for r in requests]
     tails = [
         Tokens((r.context[-1], *r.continuation), (False, *(True,) * len(r.continuation)))
         for _, r in rows
     ]
-    batch = collate(tails, range(len(tails)), multiple=1)
-    owner = torch.tensor([g for g, _ in rows])
-    if prompts["input_ids"].shape[1]:
-        cache.batch_select_indices(owner.to(device))
-    before = prompts["attention_mask"][owner]  # (rows, P)
-    batch["position_ids"] = batch["position_ids"] + before.sum(-1, keepdim=True)
-    batch["attention_mask"] = torch.cat([before, batch["attention_mask"]], dim=-1)
-    scored = answer_nll(model, {**to_device(batch, device), "past_key_values": cache})
+    batch = to_device(collate(tails, range(len(tails)), multiple=1), device)
+    owner = torch.tensor([g for g, _ in rows], device=device)
+    if mask.shape[1]:
+        cache.batch_select_indices(owner)
+    mask = mask[owner]  # (rows, P)
+    batch["position_ids"] = batch["position_ids"] + mask.sum(-1, keepdim=True)
+    batch["attention_mask"] = torch.cat([mask, batch["attention_mask"]], dim=-1)
+    scored = answer_nll(model, {**batch, "past_key_values": cache})
     counts = scored.length.tolist()
     nlls, hits = scored.token_nll.double().cpu().split(counts), scored.hit.cpu().split(counts)
     for (_, request), nll, hit in zip(rows, nlls, hits, strict=True):
@@ -166,8 +159,41 @@ def _likelihood_batch(
         answers[request] = LikelihoodAnswer(nll, hit)
 
 
-def _inputs(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k: batch[k] for k in ("input_ids", "attention_mask", "position_ids")}
+def _prefill(
+    model: PreTrainedModel, prompts: Sequence[tuple[int, ...]]
+) -> tuple[DynamicCache, Tensor]:
+    """Run prompts on a key/value cache: what all of them begin with once, the rest left-padded.
+
+    Returns:
+        The cache of B rows and its attention mask (B, P), 0 at the padding.
+    """
+    device = check_device(model)
+    cache = DynamicCache(config=model.config)
+    shortest, longest = min(prompts), max(prompts)  # in dictionary order: they differ the first
+    pairs = zip(shortest, longest, strict=False)
+    shared = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(shortest), len(longest)))
+    mask = torch.ones(len(prompts), shared, dtype=torch.int64, device=device)
+    if shared:
+        model.base_model(
+            input_ids=torch.tensor([shortest[:shared]], device=device),
+            attention_mask=mask[:1],
+            position_ids=torch.arange(shared, device=device).unsqueeze(0),
+            past_key_values=cache,
+            use_cache=True,
+        )
+        cache.batch_repeat_interleave(len(prompts))
+    rest = [Tokens(p[shared:], (False,) * (len(p) - shared)) for p in prompts]
+    if any(r.ids for r in rest):
+        batch = to_device(collate(rest, range(len(rest)), side="left", multiple=1), device)
+        mask = torch.cat([mask, batch["attention_mask"]], dim=-1)
+        model.base_model(
+            input_ids=batch["input_ids"],
+            attention_mask=mask,
+            position_ids=batch["position_ids"] + shared,
+            past_key_values=cache,
+            use_cache=True,
+        )
+    return cache, mask
 
 
 # ---------------------------------------------------------------------------------------------
@@ -195,19 +221,20 @@ def _greedy_batch(
     settings (a repetition penalty, say), and computes finished rows on to the end of the batch.
     """
     device = check_device(model)
-    cache = DynamicCache(config=model.config)
-    heads = [Tokens(r.context, (False,) * len(r.context)) for r in requests]
-    batch = to_device(collate(heads, range(len(heads)), side="left", multiple=1), device)
-    mask = batch["attention_mask"]  # (rows, T)
-    position = mask.sum(-1, keepdim=True)  # (rows, 1)
-    last = torch.zeros_like(mask, dtype=torch.bool)
-    last[:, -1] = True
-    with head_at(model, last):
-        output = model(**_inputs(batch), past_key_values=cache, use_cache=True)
-    logits = output.logits[0]  # (rows, V)
+    cache, mask = _prefill(model, [r.context[:-1] for r in requests])
+    token = torch.tensor([r.context[-1] for r in requests], device=device)
     said: list[list[int]] = [[] for _ in requests]
     rows = list(range(len(requests)))
-    while True:
+    while rows:
+        position = mask.sum(-1, keepdim=True)  # (rows, 1)
+        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=-1)
+        logits = model(
+            input_ids=token.unsqueeze(-1),
+            attention_mask=mask,
+            position_ids=position,
+            past_key_values=cache,
+            use_cache=True,
+        ).logits[:, -1]
         token = logits.float().argmax(-1)  # (rows,)
         going = []
         for place, (row, chosen) in enumerate(zip(rows, token.tolist(), strict=True)):
@@ -219,19 +246,7 @@ def _greedy_batch(
                 answers[requests[row]] = GreedyAnswer(tuple(said[row]), finished=False)
             else:
                 going.append(place)
-        if not going:
-            return
         if len(going) < len(rows):
-            kept = torch.tensor(going, device=device)
+            kept = torch.tensor(going, dtype=torch.int64, device=device)
             cache.batch_select_indices(kept)
-            rows = [rows[place] for place in going]
-            token, mask, position = token[kept], mask[kept], position[kept]
-        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=-1)
-        logits = model(
-            input_ids=token.unsqueeze(-1),
-            attention_mask=mask,
-            position_ids=position,
-            past_key_values=cache,
-            use_cache=True,
-        ).logits[:, -1]
-        position = position + 1
+            rows, token, mask = [rows[place] for place in going], token[kept], mask[kept]
