@@ -84,7 +84,7 @@ _LLAMA = {
     **_SMALL,
     "intermediate_size": 48,
     "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
+    "max_position_embeddings": 512,
 }
 FAMILIES = {
     "llama-tied": ("llama", {**_LLAMA, "tie_word_embeddings": True}),
