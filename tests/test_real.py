@@ -32,7 +32,7 @@ def test_the_demo_model_goes_the_whole_way_and_still_knows_paris(tmp_path):
     store = wagle.gradients(folder, tokenizer, forget, retain, precision="bfloat16")
     mask = wagle.Mask.from_scores(store, ratio=0.05)
     assert mask.count == 6_725_750 == int(0.05 * 134_515_008)
-    training = Training(max_steps=2, learning_rate=1e-5, batch_size=4, precision="bfloat16")
+    training = Training(max_steps=2, learning_rate=1e-6, batch_size=4, precision="bfloat16")
     result = wagle.unlearn(model, tokenizer, forget, retain, mask=mask, training=training)
     assert result.history[1]["forget_nll"] > result.history[0]["forget_nll"]
     assert _capital(model, tokenizer) == "The capital of France is Paris."

@@ -72,12 +72,23 @@ def model_folder(path: str | Path) -> Path:
     return folder
 
 
-def load_model(path: str | Path, dtype: str = "float32") -> PreTrainedModel:
-    """Load a causal language model from a local folder, in evaluation mode."""
+def load_model(
+    path: str | Path, dtype: str = "float32", attention: str = "auto"
+) -> PreTrainedModel:
+    """Load a causal language model from a local folder, in evaluation mode.
+
+    Args:
+        path: the folder.
+        dtype: of the weights.
+        attention: ``eager``, ``sdpa``, or ``auto``: what transformers prefers for the model.
+    """
     folder = model_folder(path)
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=choose(DTYPES, dtype, "dtype"), local_files_only=True
+            folder,
+            dtype=choose(DTYPES, dtype, "dtype"),
+            attn_implementation=None if attention == "auto" else attention,
+            local_files_only=True,
         )
     except WagleError:
         raise

@@ -224,6 +224,10 @@ class Model(Section):
     dtype: Precision = "float32"
     """In which the weights are loaded; bfloat16 loses small updates."""
 
+    attention: Literal["auto", "eager", "sdpa"] = "auto"
+    """Which attention code computes: eager is faster for short records on a CPU; the results differ
+    in rounding only."""
+
 
 class RecordSet(Section):
     """Records to read. A bare text is their source: ``forget: demo:forget``."""

@@ -17,6 +17,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from wagle.attribution.collect import gradients
 from wagle.attribution.engines import ENGINES
 from wagle.attribution.scores import check_score
@@ -60,7 +62,7 @@ def _teach(run: Run) -> dict[str, Any]:
             records += run.read(name, recipe.records)
         else:
             records += run.need(name)
-    model = load_model(run.start, run.recipe.model.dtype)
+    model = _load(run, run.start)
     result = finetune(
         model,
         run.encoder,
@@ -71,6 +73,10 @@ def _teach(run: Run) -> dict[str, Any]:
     )
     save_model(model, run.start, run.base)
     return {"taught": len(records), **_trained(result)}
+
+
+def _load(run: Run, folder: Path) -> PreTrainedModel:
+    return load_model(folder, run.recipe.model.dtype, run.recipe.model.attention)
 
 
 def _trained(result: TrainResult) -> dict[str, Any]:
@@ -93,7 +99,7 @@ def _measure(run: Run, role: str, folder: Path) -> dict[str, Any]:
         for name, records in run.sets.items()
     }
     found = evaluate(
-        load_model(folder),
+        load_model(folder, attention=run.recipe.model.attention),
         run.encoder,
         **sets,
         max_new_tokens=settings.max_new_tokens,
@@ -203,7 +209,7 @@ def _unlearn(run: Run) -> dict[str, Any]:
     settings = run.recipe.unlearning
     reference = run.evaluation("reference")
     goal = reference.figures["forget"]["probability"] if reference else None
-    model = load_model(run.base, run.recipe.model.dtype)
+    model = _load(run, run.base)
     result = unlearn(
         model,
         run.encoder,
@@ -321,6 +327,8 @@ def execute(
         if redo and until in run.state["stages"]:
             for name in names[names.index(until) :]:
                 run.state["stages"].pop(name, None)
+        if all(name in run.state["stages"] for name in wanted):
+            return run
         run.forget_log(warnings.stage)
         _check(run, wanted)
         for number, name in enumerate(wanted, 1):
@@ -332,8 +340,6 @@ def execute(
 
 def _check(run: Run, wanted: list[str]) -> None:
     """Find out what is missing before the first long stage, not after it."""
-    if all(name in run.state["stages"] for name in wanted):
-        return
     recipe = run.recipe
     if recipe.finetune is not None:
         check_optimizer(recipe.finetune)
