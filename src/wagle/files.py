@@ -129,6 +129,12 @@ def write_json(path: str | Path, value: Any, *, private: bool = False) -> None:
     write_text(path, text + "\n", private=private)
 
 
+def append_line(path: Path, value: Any) -> None:
+    """Append ``value`` as one line of JSON; a reader leaves out a line that was cut off."""
+    with _disk_errors(path), path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file; a missing or broken one is a one-line error."""
     try:

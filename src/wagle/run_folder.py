@@ -22,7 +22,7 @@ from wagle.data.records import Record, check_disjoint, near_duplicates, read_rec
 from wagle.data.tokens import Encoder
 from wagle.errors import WagleError
 from wagle.evaluation.result import SETS, Evaluation
-from wagle.files import private_folder, read_json, salt, write_json, write_text
+from wagle.files import append_line, private_folder, read_json, salt, write_json, write_text
 from wagle.model import load_tokenizer, model_folder, resolve_model
 from wagle.recipe import Recipe, RecordSet
 from wagle.recipe_file import dump_recipe, load_recipe
@@ -64,8 +64,7 @@ class Run:
 
     def log(self, stage: str, figures: Mapping[str, Any]) -> None:
         """Append a line to ``log.jsonl``."""
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"stage": stage, **figures}, ensure_ascii=False) + "\n")
+        append_line(self.folder / "log.jsonl", {"stage": stage, **figures})
 
     def logged(self, stage: str | None = None) -> list[dict[str, Any]]:
         """The lines of ``log.jsonl``, of one stage or all; a line that was cut off is left out."""
