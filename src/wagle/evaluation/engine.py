@@ -6,6 +6,7 @@ every continuation. Figures do not depend on batch size, padding or order.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -118,37 +119,53 @@ def _likelihoods(
         if not request.context or not request.continuation:
             raise WagleError("a likelihood request needs a context and a continuation")
         asked.setdefault(request.context, []).append(request)
-    groups = list(asked.items())
-    cost = [len(c) + sum(len(r.continuation) for r in rs) for c, rs in groups]
-    batches = by_length(cost, batch_tokens)
+    groups = sorted(asked.items(), key=lambda group: (-len(group[0]), group[0]))
+    batches = by_length([len(context) for context, _ in groups], batch_tokens)
     for batch in track(batches, "likelihoods", size=lambda b: sum(len(groups[i][1]) for i in b)):
-        _likelihood_batch(model, [groups[i] for i in batch], answers)
+        _likelihood_batch(model, [groups[i] for i in batch], batch_tokens, answers)
 
 
 def _likelihood_batch(
     model: PreTrainedModel,
     groups: Sequence[tuple[tuple[int, ...], list[Likelihood]]],
+    batch_tokens: int,
     answers: Answers,
 ) -> None:
     """Run the prompts, all but their last token, once; then every continuation on their cache.
 
     The last token of a prompt starts each continuation's row: it predicts the first answer token.
+    Continuations are batched by their own length, whichever prompt they belong to.
     """
-    device = check_device(model)
     cache, mask = _prefill(model, [context[:-1] for context, _ in groups])
     rows = [(g, r) for g, (_, requests) in enumerate(groups) for r in requests]
+    lengths = [len(r.continuation) + 1 for _, r in rows]
+    for chunk in by_length(lengths, batch_tokens):
+        _continuations(model, cache, mask, [rows[i] for i in chunk], answers)
+
+
+def _continuations(
+    model: PreTrainedModel,
+    cache: DynamicCache,
+    mask: Tensor,
+    rows: Sequence[tuple[int, Likelihood]],
+    answers: Answers,
+) -> None:
+    """Score continuations; ``rows`` says to which row of the prompts' cache each one belongs."""
+    device = check_device(model)
     tails = [
         Tokens((r.context[-1], *r.continuation), (False, *(True,) * len(r.continuation)))
         for _, r in rows
     ]
     batch = to_device(collate(tails, range(len(tails)), multiple=1), device)
     owner = torch.tensor([g for g, _ in rows], device=device)
+    own = copy.copy(cache)  # the prompts' cache itself serves the next continuations too
+    own.layers = [copy.copy(layer) for layer in cache.layers]
     if mask.shape[1]:
-        cache.batch_select_indices(owner)
+        own.batch_select_indices(owner)
     mask = mask[owner]  # (rows, P)
     batch["position_ids"] = batch["position_ids"] + mask.sum(-1, keepdim=True)
     batch["attention_mask"] = torch.cat([mask, batch["attention_mask"]], dim=-1)
-    scored = answer_nll(model, {**batch, "past_key_values": cache})
+    scored = answer_nll(model, {**batch, "past_key_values": own})
     counts = scored.length.tolist()
     nlls, hits = scored.token_nll.double().cpu().split(counts), scored.hit.cpu().split(counts)
     for (_, request), nll, hit in zip(rows, nlls, hits, strict=True):
