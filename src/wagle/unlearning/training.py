@@ -108,22 +108,22 @@ def unlearn(
     retain_tokens = encoder.encode(kept) if "retain" in asked.sets else []
     longest = max(len(t.ids) for t in [*forget_tokens, *retain_tokens])
     check_length(model, longest, "the longest record")
-    training = training or Training()
+    settings = training or Training()
     references = {
         name: records_nll(
             model,
             token_batches(forget_tokens, _EVAL_TOKENS),
             len(forget_tokens),
-            training.precision,
+            settings.precision,
         )
         for name in asked.references
     }
 
     def probability(live: nn.Module) -> float:
-        return forget_probability(live, forget_tokens)
+        return forget_probability(live, forget_tokens, settings.precision)
 
     _warn_unknown(model, forget_tokens, references)
-    pairs = _pairs(forget_tokens, retain_tokens, training, seed, pairing, anchor)
+    pairs = _pairs(forget_tokens, retain_tokens, settings, seed, pairing, anchor)
     trainer = UnlearnTrainer(
         model,
         pairs,
@@ -131,7 +131,7 @@ def unlearn(
         objective=function,
         asked=asked,
         references=references,
-        training=training,
+        training=settings,
         seed=seed,
         what="unlearning",
         check=probability if stop_at is not None else None,
@@ -197,10 +197,12 @@ def finetune(
     return _result(trainer, None, {"name": "retain_finetune"})
 
 
-def forget_probability(model: nn.Module, tokens: Sequence[Tokens]) -> float:
-    """Mean over records of exp(-mean NLL) of the answer, in float32."""
+def forget_probability(
+    model: nn.Module, tokens: Sequence[Tokens], precision: str = "float32"
+) -> float:
+    """Mean over records of exp(-mean NLL) of the answer; training looks in its own precision."""
     batches = token_batches(tokens, _EVAL_TOKENS)
-    nll = records_nll(model, batches, len(tokens), "float32").nll_mean
+    nll = records_nll(model, batches, len(tokens), precision).nll_mean
     return float(torch.exp(-nll.double()).mean())
 
 
