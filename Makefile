@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY = passive
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test lint bench wheel clean
+.PHONY: demo test lint bench bench-large planted wheel clean
 
 demo: .venv/installed
 	$(BIN)/wagle run demo
@@ -17,8 +17,16 @@ lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# ARGS="--tofu FOLDER --json FILE --scratch FOLDER"
 bench: .venv/installed
-	$(BIN)/python bench/run.py
+	$(BIN)/python -m bench.run $(ARGS)
+
+# Makes models of 1.1 and 6.7 billion weights in --scratch: up to 45 GB of disk.
+bench-large: .venv/installed
+	$(BIN)/python -m bench.attribution --rows depth,stream_1b,selection_1b,stream_7b $(ARGS)
+
+planted: .venv/installed
+	$(BIN)/python -m bench.planted --out docs/planted.md $(ARGS)
 
 docs/recipe.md: src/wagle/recipe.py src/wagle/recipe_file.py src/wagle/unlearning/options.py .venv/installed
 	$(BIN)/python -c "from wagle.recipe_file import settings_page; print(settings_page(), end='')" > $@

@@ -102,9 +102,28 @@ FAMILIES = {
     "phi": ("phi", {**_LLAMA, "num_key_value_heads": 4}),
 }
 
+_HEADS = {**_LLAMA, "head_dim": 8}
+_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+MORE_FAMILIES = {  # what attribution must also take as it comes
+    **FAMILIES,
+    "gemma": ("gemma", _HEADS),
+    "gemma2": ("gemma2", {**_HEADS, "query_pre_attn_scalar": 8}),
+    "gemma3": ("gemma3_text", {**_HEADS, "query_pre_attn_scalar": 8, "sliding_window": 16}),
+    "gpt-neox": ("gpt_neox", {**_SMALL, "intermediate_size": 48, "max_position_embeddings": 128}),
+    "gptj": (
+        "gptj",
+        {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4, "vocab_size": 400}
+        | {"n_positions": 128},
+    ),
+    "mixtral": ("mixtral", {**_LLAMA, "num_local_experts": 4, "num_experts_per_tok": 2}),
+    "phi3": ("phi3", _LLAMA),
+    "qwen2-moe": ("qwen2_moe", {**_LLAMA, **_EXPERTS, "shared_expert_intermediate_size": 24}),
+    "qwen3": ("qwen3", _HEADS),
+}
+
 
 def make_model(family: str, seed: int = 0):
-    kind, settings = FAMILIES[family]
+    kind, settings = MORE_FAMILIES[family]
     ids = {"bos_token_id": 3, "eos_token_id": 2, "pad_token_id": 0}
     torch.manual_seed(seed)
     return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **settings, **ids)).eval()
@@ -117,6 +136,11 @@ def model():
 
 @pytest.fixture(params=sorted(FAMILIES))
 def any_model(request):
+    return make_model(request.param)
+
+
+@pytest.fixture(params=sorted(MORE_FAMILIES))
+def every_model(request):
     return make_model(request.param)
 
 

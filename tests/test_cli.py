@@ -6,11 +6,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import wagle
 from tests.conftest import OTHERS, RECORDS
 from wagle import cli
+from wagle.errors import WagleError
+from wagle.mask import Mask
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
@@ -131,6 +134,59 @@ def test_the_commands_work_on_a_whole_run(tmp_path, model_folder):
     assert "belongs to base" in wrong.stderr
     broken = _call("patch", "verify", model_folder, run / "model", *patch)
     assert broken.returncode == 1
+
+
+@pytest.fixture
+def inside(capsys):
+    """A command in this process: what it prints. Starting a process costs seconds."""
+
+    def call(*arguments):
+        cli.app(args=[*map(str, arguments)], standalone_mode=False)
+        return capsys.readouterr().out
+
+    return call
+
+
+def test_masks_are_imported_compared_and_exported(inside, tmp_path, model_folder, model):
+    generator = torch.Generator().manual_seed(0)
+    for name in ("a", "b"):
+        published = {
+            n: torch.rand(p.shape, generator=generator) < 0.25 for n, p in model.named_parameters()
+        }
+        torch.save(published, tmp_path / f"{name}.pt")
+        file, out = tmp_path / f"{name}.pt", tmp_path / name
+        made = inside("mask", "import", file, "--model", model_folder, "-o", out)
+        assert f"imported (file {name}.pt)" in made
+        assert "density per kind" in made
+    compared = inside("mask", "compare", tmp_path / "a", tmp_path / "b", "--json")
+    overall = json.loads(compared)["overall"]
+    assert overall["jaccard"] == pytest.approx(1 / 7, abs=0.02)  # 0.25 / (2 - 0.25)
+    table = inside("mask", "compare", tmp_path / "a", tmp_path / "b")
+    assert "density and agreement" in table
+    exported = inside("mask", "export", tmp_path / "b", "-o", tmp_path / "again.pt")
+    assert exported.strip() == str(tmp_path / "again.pt")
+    again = torch.load(tmp_path / "again.pt", weights_only=True)  # noqa: TID251 - as others read it
+    assert all(torch.equal(again[name], tensor) for name, tensor in published.items())
+
+
+def test_one_ratio_of_a_ladder_is_shown_compared_and_exported(inside, tmp_path):
+    levels = {"h.0.w": torch.tensor([2, 1, 0, 0], dtype=torch.uint8)}
+    metadata = {"score": "random", "settings": {}, "candidates": 4, "thresholds": None}
+    metadata |= {"model": "a1" * 32, "score_histogram": {"0": [[-1, 4]]}}
+    ladder = Mask.from_levels(levels, ratios=[0.25, 0.5], counts=[1, 2], metadata=metadata)
+    path = tmp_path / "mask"
+    ladder.save(path)
+    shown = inside("mask", "show", path, "--at", "0.5", "--scores")
+    assert "2 weights" in shown
+    assert "1 weights" not in shown
+    assert "scores per block" in shown
+    with pytest.raises(WagleError, match=r"choose one with mask.at\(ratio\)"):
+        inside("mask", "export", path, "-o", tmp_path / "x.pt")
+    inside("mask", "export", path, "--at", "0.25", "-o", tmp_path / "x.pt")
+    assert (tmp_path / "x.pt").is_file()
+    ladder.at(0.5).save(tmp_path / "half")
+    compared = inside("mask", "compare", path, tmp_path / "half", "--at", "0.25", "--json")
+    assert json.loads(compared)["overall"]["jaccard"] == 0.5
 
 
 def test_the_three_lists_of_public_names_agree():

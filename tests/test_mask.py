@@ -7,8 +7,11 @@ from hypothesis import strategies as st
 
 import wagle
 from tests.conftest import make_model
+from wagle.attribution.quantities import COLLECTED
+from wagle.attribution.scores import SCORES
 from wagle.errors import WagleError
 from wagle.mask import Mask, _pack, _unpack
+from wagle.model import place
 
 
 @pytest.fixture
@@ -180,3 +183,18 @@ def test_a_users_own_score_is_accepted_wherever_a_name_is(store):
 def test_unknown_scores_name_the_nearest(store):
     with pytest.raises(WagleError, match="unknown score 'wagel'; did you mean 'wagle'"):
         Mask.from_scores(store, score="wagel")
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama-untied"])
+def test_every_score_makes_a_mask_from_one_gradient_store(family, tokenizer, forget, retain):
+    store = wagle.gradients(
+        make_model(family), tokenizer, forget, retain, quantities=list(COLLECTED)
+    )
+    for name in SCORES:
+        ladder = Mask.from_scores(store, score=name, ratio=[0.1, 0.5])
+        for ratio, count in zip(ladder.ratios, ladder.counts, strict=True):
+            mask = ladder.at(ratio)
+            assert sum(int(m.sum()) for m in mask.values()) == mask.count == count
+        assert all(n > 0 for bins in ladder.metadata["score_histogram"].values() for _, n in bins)
+    wanda = Mask.from_scores(store, score="wanda", ratio=0.5)
+    assert all(place(name)[0] and len(wanda.shapes[name]) == 2 for name in wanda.candidate_names)

@@ -21,6 +21,10 @@ from wagle.recipe_file import dump_recipe, load_recipe, ready_recipes
 from wagle.unlearning.options import Training
 
 BARE = {"name": "trial", "model": "demo"}
+GAMMA = (
+    "it must be 'auto', 'curvature', a number above 0, {theta_share: 0.5} or "
+    "{mu: 1.0e-6, accumulation: 4}"
+)
 TEACHES = {**BARE, "forget": "demo:forget", "finetune": {}}
 
 
@@ -63,7 +67,7 @@ def sections(model: type[BaseModel] = Recipe) -> list[type[BaseModel]]:
 def test_two_lines_are_a_recipe_and_the_rest_are_defaults():
     recipe = load("name: trial\nmodel: demo\n")
     assert (recipe.name, recipe.seed, recipe.model.path) == ("trial", 0, "demo")
-    assert (recipe.attribution.score, recipe.attribution.ratio) == ("wagle", 0.8)
+    assert (recipe.attribution.score, recipe.attribution.ratio) == ("wagle", None)
     assert (recipe.unlearning.objective, recipe.unlearning.learning_rate) == ("npo", 1e-5)
     assert (recipe.forget, recipe.finetune, recipe.reference) == (None, None, None)
     assert recipe.report.show_text is False
@@ -90,7 +94,7 @@ def test_a_bare_text_stands_for_a_section():
 
 
 def test_a_section_left_empty_is_its_defaults():
-    assert load("name: trial\nmodel: demo\nattribution:\n").attribution.ratio == 0.8
+    assert load("name: trial\nmodel: demo\nattribution:\n").attribution.scope == "auto"
 
 
 @pytest.mark.parametrize("text", ["1e-5", "1E-5", "1.0e-5", "'1e-5'", "0.00001", ".00001"])
@@ -124,9 +128,59 @@ def test_take_is_all_or_a_count_or_a_percentage(take, kept):
     assert recipe.forget.take == kept
 
 
-@pytest.mark.parametrize("gamma", ["auto", 0.5, {"theta_share": 0.25}])
-def test_gamma_is_auto_or_a_number_or_a_share(gamma):
+@pytest.mark.parametrize(
+    "gamma",
+    [
+        "auto",
+        "curvature",
+        0.5,
+        {"theta_share": 0.25},
+        {"mu": 1e-6},
+        {"mu": 1e-6, "accumulation": 4, "records": 400},
+    ],
+)
+def test_gamma_is_a_word_or_a_number_or_a_mapping(gamma):
     assert load_recipe({**BARE, "attribution": {"gamma": gamma}}).attribution.gamma == gamma
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        "fisher",
+        {"random_like": "runs/a/mask.safetensors"},
+        {"complement": "mask.safetensors"},
+        {"by_name": ["ffn", "*.q_proj.*"]},
+    ],
+)
+def test_a_score_is_a_name_or_a_mapping_with_one_key(score):
+    recipe = load_recipe({**BARE, "attribution": {"score": score}})
+    assert recipe.attribution.score == score
+    assert recipe.attribution.ratio is None
+    assert load(dump_recipe(recipe)) == recipe
+
+
+def test_a_score_can_be_set_key_by_key():
+    override = ["attribution.score.random_like=mask.safetensors", "attribution.use=0.3"]
+    settings = load_recipe({**BARE, "attribution": {"score": "wagle"}}, override).attribution
+    assert (settings.score, settings.use) == ({"random_like": "mask.safetensors"}, 0.3)
+
+
+def test_further_settings_of_attribution_are_read():
+    given = {
+        "damping": "1e-9",
+        "score_settings": {"eps": "1e-9"},
+        "scope": "row",
+        "quantities": ["square_retain"],
+        "engine": "stream",
+        "device": "cpu",
+    }
+    settings = load_recipe({**BARE, "attribution": given}).attribution
+    assert (settings.damping, settings.score_settings) == (1e-9, {"eps": 1e-9})
+    assert (settings.scope, settings.quantities, settings.device) == (
+        "row",
+        ["square_retain"],
+        "cpu",
+    )
 
 
 def test_a_ladder_names_the_ratio_to_train():
@@ -189,6 +243,11 @@ def test_with_a_base_relative_paths_are_taken_from_it_and_words_stay():
     assert (got["retain"]["source"], got["general"]["source"]) == ("complement", "demo:general")
     assert got["finetune"]["records"]["source"] == "/runs/more.json"
     assert got["attribution"]["mask"] == "/runs/mask.safetensors"
+    given["attribution"] = {"score": {"random_like": "mask.safetensors"}}
+    moved = load_recipe(given, base=Path("/runs")).attribution
+    assert moved.score == {"random_like": "/runs/mask.safetensors"}
+    given["attribution"] = {"score": {"by_name": ["ffn"]}}
+    assert load_recipe(given, base=Path("/runs")).attribution.score == {"by_name": ["ffn"]}
     moved = load_recipe(BARE, ["model=models/a"], base=Path("/runs"))
     assert (moved.model.path, moved.reference) == ("/runs/models/a", None)
 
@@ -344,15 +403,55 @@ def test_an_unknown_setting_names_the_nearest(override, said):
         ),
         (
             "attribution.gamma=atuo",
-            "attribution.gamma is 'atuo'; it must be 'auto', a number above 0, or {theta_share: 0.5}",
+            f"attribution.gamma is 'atuo'; {GAMMA}",
         ),
         (
             "attribution.gamma=true",
-            "attribution.gamma is true; it must be 'auto', a number above 0, or {theta_share: 0.5}",
+            f"attribution.gamma is true; {GAMMA}",
         ),
         (
             "attribution.gamma.theta_share=2",
             "attribution.gamma.theta_share is 2; it must lie between 0 and 1",
+        ),
+        ("attribution.gamma={share: 1}", f"attribution.gamma is {{'share': 1}}; {GAMMA}"),
+        (
+            "attribution.gamma={accumulation: 4}",
+            f"attribution.gamma is {{'accumulation': 4}}; {GAMMA}",
+        ),
+        ("attribution.gamma={mu: -1}", "attribution.gamma.mu is -1; it must be above 0"),
+        ("attribution.gamma={mu: big}", "attribution.gamma.mu is 'big'; it must be a number"),
+        (
+            "attribution.gamma={mu: 1, records: 0.5}",
+            "attribution.gamma.records is 0.5; it must be a whole number",
+        ),
+        (
+            "attribution.damping=0",
+            "attribution.damping is 0; it must be 'auto' or a number above 0",
+        ),
+        (
+            "attribution.damping=low",
+            "attribution.damping is 'low'; it must be 'auto' or a number above 0",
+        ),
+        ("attribution.scope=rows", "attribution.scope is 'rows'; nearest: 'row'"),
+        ("attribution.device=gpu", "attribution.device is 'gpu'; nearest: 'cpu'"),
+        (
+            "attribution.quantities=[square_retian]",
+            "attribution.quantities[0] is 'square_retian'; nearest: 'square_retain'",
+        ),
+        ("attribution.score=3", "attribution.score is 3; it must be text, so put it in quotes"),
+        ("attribution.score=''", "attribution.score is ''; it must not be empty"),
+        (
+            "attribution.score={like: a}",
+            "attribution.score is {'like': 'a'}; it must have one key, of random_like, complement, "
+            "by_name",
+        ),
+        (
+            "attribution.score={complement: [a]}",
+            "attribution.score.complement is ['a']; it must be the path of a mask",
+        ),
+        (
+            "attribution.score={by_name: ffn}",
+            "attribution.score.by_name is 'ffn'; it must be a list, such as [ffn, '*.q_proj.*']",
         ),
         (
             "attribution.include=mlp",
@@ -422,6 +521,22 @@ def test_a_wrong_value_is_shown_with_what_is_allowed(override, said):
         (
             ["attribution.use=0.2"],
             "attribution.use is given, but attribution.ratio is no ladder; remove it",
+        ),
+        (
+            ["attribution={score: {by_name: [ffn]}, use: 0.2}"],
+            "attribution.use is given, but attribution.ratio is no ladder; remove it",
+        ),
+        (
+            ["attribution={score: {random_like: m}, ratio: 0.8}"],
+            "attribution.ratio is given, but attribution.score random_like has its own; remove it",
+        ),
+        (
+            ["attribution={score: {complement: m}, exclude: [norms]}"],
+            "attribution.exclude is given, but attribution.score complement has its own; remove it",
+        ),
+        (
+            ["attribution={score: {by_name: [ffn]}, scope: row}"],
+            "attribution.scope is given, but attribution.score by_name has its own; remove it",
         ),
         (
             ["forget={source: [a, b], weights: [1, 2, 3]}"],

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from wagle.evaluation.result import Evaluation as Evaluation
     from wagle.evaluation.result import evaluate as evaluate
     from wagle.mask import Mask as Mask
+    from wagle.mask_exchange import export_mask as export_mask
+    from wagle.mask_exchange import import_mask as import_mask
     from wagle.patch import Patch as Patch
     from wagle.recipe import Recipe as Recipe
     from wagle.run import execute as execute
@@ -37,8 +39,10 @@ _HOME = {
     "WagleError": "errors",
     "evaluate": "evaluation.result",
     "execute": "run",
+    "export_mask": "mask_exchange",
     "finetune": "unlearning.training",
     "gradients": "attribution.collect",
+    "import_mask": "mask_exchange",
     "read_records": "data.records",
     "unlearn": "unlearning.training",
 }
@@ -54,8 +58,10 @@ __all__ = [
     "WagleError",
     "evaluate",
     "execute",
+    "export_mask",
     "finetune",
     "gradients",
+    "import_mask",
     "read_records",
     "unlearn",
 ]

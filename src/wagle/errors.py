@@ -2,6 +2,7 @@
 
     WagleError          whatever the user can mend: a recipe, a file, a record, a disk
         TrainingStopped the loss left the finite numbers; the weights before that step still stand
+        DiskFull        there was no room for a file; whoever knows how much is needed says so
 
 The command line prints these without a traceback and exits with code 2. Anything else is a bug.
 """
@@ -17,6 +18,10 @@ T = TypeVar("T")
 
 class WagleError(Exception):
     """What a user can mend. The message is one line."""
+
+
+class DiskFull(WagleError):
+    """A file did not fit on the disk; nothing of it is left."""
 
 
 class TrainingStopped(WagleError):

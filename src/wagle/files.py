@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import hmac
 import json
+import math
 import os
 import secrets
 import shutil
@@ -15,11 +16,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wagle.errors import WagleError
+from wagle.errors import DiskFull, WagleError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
+_CHUNK = 1 << 22  # elements that are converted and written at a time
 _KEY = "wagle"  # the one metadata key: safetensors writes several in random order
 
 
@@ -49,7 +52,7 @@ def _disk_errors(path: Path) -> Iterator[None]:
         full = number in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
         if full or "os error 28" in str(error) or "No space left" in str(error):
             free = shutil.disk_usage(_existing(path)).free / 1e9
-            raise WagleError(
+            raise DiskFull(
                 f"the disk is full ({free:.2f} GB left) while writing {path}; nothing was "
                 "kept: free some space and start again"
             ) from error
@@ -103,18 +106,67 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         part.mkdir(parents=True)
         try:
             yield part
-            for file in sorted(part.rglob("*")):
-                if file.is_file():
-                    os.chmod(file, 0o666 & ~_umask())
-                    _sync(file)
-            _sync(part)
-            if path.exists():
-                shutil.rmtree(path)
-            os.replace(part, path)
-            _sync(path.parent)
+            _finish_folder(part, path)
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)
             raise
+
+
+def _finish_folder(part: Path, path: Path) -> None:
+    for file in sorted(part.rglob("*")):
+        if file.is_file():
+            os.chmod(file, 0o666 & ~_umask())
+            _sync(file)
+    _sync(part)
+    if path.exists():
+        shutil.rmtree(path)
+    os.replace(part, path)
+    _sync(path.parent)
+
+
+@contextlib.contextmanager
+def resumable_folder(path: str | Path, plan: Mapping[str, Any]) -> Iterator[Path]:
+    """Like ``atomic_folder``, but what a killed process left is there again under the same plan.
+
+    An error removes it; an interruption (Ctrl-C, a kill) leaves it for the next call.
+
+    Args:
+        path: the folder to make.
+        plan: all that the contents depend on; left-overs of another plan are removed.
+    """
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    said = part / "plan.json"
+    with _disk_errors(path):
+        plain = json.loads(json.dumps(plan))
+        if not said.is_file() or read_json(said) != plain:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            write_json(said, plain)
+        try:
+            yield part
+            said.unlink()
+            _finish_folder(part, path)
+        except Exception:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+
+
+def check_space(path: str | Path, need: int, what: str, hint: str) -> None:
+    """Refuse to start what would fill the disk.
+
+    Args:
+        path: where it will be written.
+        need: bytes it takes.
+        what: what it is, for the message.
+        hint: what else the user can do about it than freeing space.
+    """
+    free = shutil.disk_usage(_existing(Path(path))).free
+    if need > free:
+        raise WagleError(
+            f"{what} needs {need / 1e9:.2f} GB, but {_existing(Path(path))} has {free / 1e9:.2f} GB "
+            f"left; free some space or {hint}"
+        )
 
 
 def write_text(path: str | Path, text: str, *, private: bool = False) -> None:
@@ -151,20 +203,59 @@ def save_tensors(
     metadata: Mapping[str, Any],
     *,
     private: bool = False,
+    dtype: torch.dtype | None = None,
 ) -> None:
-    """Write a safetensors file atomically; equal contents give equal bytes.
+    """Write a safetensors file atomically, tensor by tensor; equal contents give equal bytes.
+
+    The space is claimed before the first byte, so a full disk is noticed at once.
 
     Args:
         path: the file.
-        tensors: contiguous CPU tensors by name.
+        tensors: tensors by name, on any device.
         metadata: any JSON value; kept as sorted JSON under one key.
         private: mode 0600.
+        dtype: what floating-point tensors are converted to on the way; None leaves them.
     """
-    from safetensors.torch import save_file
+    shapes, kinds = {}, {}
+    for name, tensor in tensors.items():  # once: they may come from a file
+        shapes[name] = tuple(tensor.shape)
+        kinds[name] = dtype if dtype and tensor.dtype.is_floating_point else tensor.dtype
+    names = sorted(tensors, key=lambda name: (-kinds[name].itemsize, name))  # keeps all aligned
+    header: dict[str, Any] = {
+        "__metadata__": {
+            _KEY: json.dumps(metadata, sort_keys=True, allow_nan=False, separators=(",", ":"))
+        }
+    }
+    end = 0
+    for name in names:
+        start, end = end, end + math.prod(shapes[name]) * kinds[name].itemsize
+        header[name] = {
+            "dtype": _type_name(kinds[name]),
+            "shape": list(shapes[name]),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with atomic_file(path, private=private) as part, part.open("wb") as file:
+        if end:
+            os.posix_fallocate(file.fileno(), 0, 8 + len(text) + end)
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            for chunk in tensors[name].detach().reshape(-1).split(_CHUNK):
+                file.write(_bytes(chunk.to("cpu", kinds[name])))
 
-    text = json.dumps(metadata, sort_keys=True, allow_nan=False, separators=(",", ":"))
-    with atomic_file(path, private=private) as part:
-        save_file(dict(tensors), part, metadata={_KEY: text})
+
+def _type_name(dtype: torch.dtype) -> str:
+    from safetensors.torch import _TYPES
+
+    return next(name for name, known in _TYPES.items() if known is dtype)
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    """The bytes of a flat CPU tensor."""
+    import torch
+
+    return tensor.contiguous().view(torch.uint8).numpy().data
 
 
 class TensorFile:
@@ -184,6 +275,8 @@ class TensorFile:
                 f"{what} {path} is truncated or corrupt ({error}); make it again"
             ) from None
         self.names: list[str] = list(self._file.keys())
+        self._layout: dict[str, tuple[Any, tuple[int, ...], int]] = {}
+        self._handle = -1
         try:
             metadata = json.loads((self._file.metadata() or {}).get(_KEY, "{}"))
         except ValueError:
@@ -199,9 +292,60 @@ class TensorFile:
         tensor: Tensor = self._file.get_tensor(name)
         return tensor
 
+    def read(self, name: str, start: int, stop: int) -> Tensor:
+        """The elements ``start`` to ``stop`` of the flattened tensor ``name``, in its own dtype.
+
+        Read into fresh memory: unlike a memory map, nothing of the file stays resident.
+        """
+        import torch
+
+        dtype, shape, offset = self._header()[name]
+        assert 0 <= start <= stop <= math.prod(shape)
+        part = torch.empty(stop - start, dtype=dtype)
+        view = part.view(torch.uint8).numpy().data
+        at = offset + start * part.element_size()
+        while view:
+            got = os.preadv(self._handle, [view], at)
+            if got == 0:
+                raise WagleError(f"{self.path} was cut off while it was read; make it again")
+            view, at = view[got:], at + got
+        return part
+
+    def read_all(self, name: str) -> Tensor:
+        """The whole tensor ``name``, in fresh memory."""
+        shape = self.shape(name)
+        return self.read(name, 0, math.prod(shape)).view(shape)
+
+    def dtype(self, name: str) -> torch.dtype:
+        """The dtype of the tensor ``name``, without reading it."""
+        found: torch.dtype = self._header()[name][0]
+        return found
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of the tensor ``name``, without reading it."""
+        return self._header()[name][1]
+
+    def _header(self) -> dict[str, tuple[Any, tuple[int, ...], int]]:
+        """Dtype, shape and offset of each tensor; safetensors checked them at opening."""
+        from safetensors.torch import _TYPES
+
+        if self._handle < 0:
+            self._handle = os.open(self.path, os.O_RDONLY)
+            size = int.from_bytes(os.pread(self._handle, 8, 0), "little")
+            header = json.loads(os.pread(self._handle, size, 8))
+            header.pop("__metadata__", None)
+            self._layout = {
+                name: (_TYPES[e["dtype"]], tuple(e["shape"]), 8 + size + e["data_offsets"][0])
+                for name, e in header.items()
+            }
+        return self._layout
+
     def close(self) -> None:
-        """Release the memory map."""
+        """Release the memory map and the file."""
         self._file.__exit__(None, None, None)
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
 
     def __enter__(self) -> TensorFile:
         return self

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -11,16 +12,30 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wagle.errors import WagleError
+from wagle.errors import WagleError, choose
 from wagle.files import load_checked, save_checked
 from wagle.model import fingerprint, place
+from wagle.spill import Spill
 
 if TYPE_CHECKING:
     from wagle.attribution.store import GradientStore
+    from wagle.mask_algebra import Comparison
 
 FORMAT = "wagle-mask/1"
 Gamma: TypeAlias = "float | str | Mapping[Any, float]"
+_CHUNK = 1 << 22  # bytes that are widened at once
+_IN_MEMORY = 1 << 30  # bytes of packed levels, before they go to a file
 _MOST = 15  # ratios in a ladder: four bits per weight
+_PER_RATIO = ("thresholds", "theta_share")  # metadata with an entry for every ratio, or null
+_PLACES: dict[str, Callable[[str], str]] = {
+    "block": lambda name: place(name)[0] or name,
+    "kind": lambda name: place(name)[1],
+    "parameter": lambda name: name,
+}
+
+
+def _bits(ratios: Sequence[float]) -> int:
+    return 1 if len(ratios) == 1 else 4
 
 
 def _pack(level: Tensor, bits: int) -> Tensor:
@@ -28,18 +43,113 @@ def _pack(level: Tensor, bits: int) -> Tensor:
     values = level.reshape(-1).numpy()
     if bits == 1:
         return torch.from_numpy(np.packbits(values, bitorder="little"))
-    even = values[::2].copy()
-    even[: len(values) // 2] |= values[1::2] << 4
-    return torch.from_numpy(even)
+    even = len(values) // 2 * 2
+    pairs = values[:even].view("<u2")
+    packed = np.empty((len(values) + 1) // 2, dtype=np.uint8)
+    packed[: len(pairs)] = (pairs >> 4) | pairs  # its low byte; the cast drops the other
+    packed[len(pairs) :] = values[even:]
+    return torch.from_numpy(packed)
 
 
 def _unpack(packed: Tensor, bits: int, count: int) -> Tensor:
     if bits == 1:
         return torch.from_numpy(np.unpackbits(packed.numpy(), count=count, bitorder="little"))
-    values = np.empty(2 * len(packed), dtype=np.uint8)
-    values[::2] = packed.numpy() & 0x0F
-    values[1::2] = packed.numpy() >> 4
-    return torch.from_numpy(values[:count])
+    pairs = packed.numpy().astype("<u2")
+    values = ((pairs << 4) | pairs) & 0x0F0F
+    return torch.from_numpy(values.view(np.uint8)[:count])
+
+
+def _level_counts(packed: Tensor, bits: int) -> Tensor:
+    """How many weights have the levels 1, 2, ...: (1,) or (15,) int64, without unpacking."""
+    found = torch.zeros(256, dtype=torch.int64)
+    for part in packed.split(_CHUNK):
+        found += torch.bincount(part.int(), minlength=256)
+    if bits == 1:
+        byte = torch.arange(256)
+        ones = torch.stack([byte >> bit & 1 for bit in range(8)]).sum(0)
+        return (found * ones).sum().view(1)
+    pairs = found.view(16, 16)
+    return (pairs.sum(0) + pairs.sum(1))[1:]  # what fills up the last byte has level 0
+
+
+class MaskWriter:
+    """Builds a mask from levels that come in chunks: only the packed bits are kept.
+
+    What is never added is not selected. Example::
+
+        writer = MaskWriter(shapes, ratios)
+        for name, levels in chunks:
+            writer.add(name, levels)
+        mask = writer.finish(counts, metadata)
+    """
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], ratios: Sequence[float]) -> None:
+        """Reserve the packed bits.
+
+        Args:
+            shapes: of every parameter of the model, in parameter order.
+            ratios: of the ladder, ascending: 1 to 15 of them.
+        """
+        if not 1 <= len(ratios) <= _MOST:
+            raise WagleError(f"a ladder has 1 to {_MOST} ratios, not {len(ratios)}")
+        if any(b <= a for a, b in itertools.pairwise(ratios)):
+            raise WagleError(f"the ratios {list(ratios)} must ascend without repeats")
+        self.shapes = dict(shapes)
+        self.ratios = tuple(ratios)
+        self._bits = _bits(ratios)
+        self._packed = Spill(_IN_MEMORY)
+        self._begun: dict[str, Tensor] = {}
+        self._filled = dict.fromkeys(self.shapes, 0)
+
+    def _room(self, name: str) -> Tensor:
+        size = math.prod(self.shapes[name])
+        return torch.zeros(-(-size * self._bits // 8), dtype=torch.uint8)
+
+    def add(self, name: str, levels: Tensor) -> None:
+        """Append the levels of the next weights of one parameter.
+
+        Args:
+            name: the parameter.
+            levels: any number of them, of any shape, uint8 or bool, row by row: per weight, how
+                many ratios of the ladder select it.
+        """
+        values = levels.reshape(-1).to("cpu", torch.uint8)
+        done, size = self._filled[name], math.prod(self.shapes[name])
+        if done + len(values) > size:
+            raise WagleError(f"{name} has {size} weights, but {done + len(values)} levels came")
+        if len(values) and int(values.max()) > len(self.ratios):
+            raise WagleError(
+                f"{name} has level {int(values.max())} in a ladder of {len(self.ratios)} ratios"
+            )
+        self._filled[name] = done + len(values)
+        per_byte = 8 // self._bits
+        head = min(-done % per_byte, len(values))  # these belong in a byte already begun
+        if name not in self._begun:
+            self._begun[name] = self._room(name)
+        packed, at = self._begun[name], done // per_byte
+        if head:
+            packed[at] |= _pack(values[:head], self._bits)[0] << (done % per_byte * self._bits)
+            at += 1
+        rest = _pack(values[head:], self._bits)
+        packed[at : at + len(rest)] = rest
+        if self._filled[name] == size:
+            self._packed[name] = self._begun.pop(name)
+
+    def finish(self, counts: Sequence[int], metadata: dict[str, Any]) -> Mask:
+        """The mask; a parameter that was begun and not completed is an error.
+
+        Args:
+            counts: how many weights each ratio selects.
+            metadata: what the mask is, as JSON: score, settings, candidates, thresholds, model.
+        """
+        for name, done in self._filled.items():
+            if done not in (0, math.prod(self.shapes[name])):
+                raise WagleError(
+                    f"{name} has {math.prod(self.shapes[name])} weights, but only {done} levels came"
+                )
+            if name not in self._packed:
+                self._packed[name] = self._room(name)
+        return Mask(self._packed, self.shapes, self.ratios, counts, metadata)
 
 
 class Mask(Mapping[str, Tensor]):
@@ -56,13 +166,13 @@ class Mask(Mapping[str, Tensor]):
 
     def __init__(
         self,
-        packed: Mapping[str, Tensor],
+        packed: Mapping[Any, Tensor],
         shapes: Mapping[str, tuple[int, ...]],
         ratios: Sequence[float],
         counts: Sequence[int],
         metadata: dict[str, Any],
     ) -> None:
-        self._packed = dict(packed)
+        self._packed = packed
         self.shapes = dict(shapes)
         self.ratios = tuple(ratios)
         self.counts = tuple(counts)
@@ -75,7 +185,10 @@ class Mask(Mapping[str, Tensor]):
         *,
         score: Any = "wagle",
         gamma: Gamma = "auto",
-        ratio: float | str | Sequence[float | str] = 0.8,
+        damping: float | str = "auto",
+        settings: Mapping[str, float] | None = None,
+        ratio: float | str | Sequence[float | str] | None = None,
+        scope: str = "auto",
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
         seed: int = 0,
@@ -84,10 +197,15 @@ class Mask(Mapping[str, Tensor]):
 
         Args:
             store: gradients, from ``wagle.gradients``.
-            score: ``wagle``, ``magnitude``, ``random``, or a function of the same shape.
+            score: the name of a score, a function of the same shape, or a mapping with one key.
             gamma: of the WAGLE score: a number on mean gradients, ``auto``, or
                 ``{"theta_share": s}``, the value at which a share s of weights is theta-dominated.
-            ratio: the share to select, or several of them, one selection for all.
+            damping: of scores that divide by a curvature: a number, or ``auto``, its median.
+            settings: further settings of the score, over its defaults.
+            ratio: the share to select, or several of them, one selection for all; None is 0.8, or
+                that of the mask that the score names.
+            scope: within what the share is selected: ``global``, ``tensor``, ``row``, ``block``, or
+                ``auto``, the scope that the score is meant for.
             include: glob patterns of parameter names; empty takes all.
             exclude: glob patterns of parameter names to leave out.
             seed: of random scores.
@@ -100,7 +218,10 @@ class Mask(Mapping[str, Tensor]):
             store,
             score=score,
             gamma=gamma,
+            damping=damping,
+            settings=settings or {},
             ratio=ratio,
+            scope=scope,
             include=include,
             exclude=exclude,
             seed=seed,
@@ -116,24 +237,16 @@ class Mask(Mapping[str, Tensor]):
         metadata: dict[str, Any],
     ) -> Mask:
         """Pack levels: per weight, how many of the ladder's ratios select it (uint8)."""
-        if not 1 <= len(ratios) <= _MOST:
-            raise WagleError(f"a ladder has 1 to {_MOST} ratios, not {len(ratios)}")
-        if any(b <= a for a, b in itertools.pairwise(ratios)):
-            raise WagleError(f"the ratios {list(ratios)} must ascend without repeats")
-        bits = 1 if len(ratios) == 1 else 4
-        packed = {name: _pack(level, bits) for name, level in levels.items()}
         shapes = {name: tuple(level.shape) for name, level in levels.items()}
-        return cls(packed, shapes, ratios, counts, metadata)
-
-    @property
-    def _bits(self) -> int:
-        return 1 if len(self.ratios) == 1 else 4
+        writer = MaskWriter(shapes, ratios)
+        for name, level in levels.items():
+            writer.add(name, level)
+        return writer.finish(counts, metadata)
 
     def level(self, name: str) -> Tensor:
         """Levels of one parameter: (its shape), uint8, 0 where no ratio selects the weight."""
         shape = self.shapes[name]
-        count = int(np.prod(shape, dtype=np.int64))
-        return _unpack(self._packed[name], self._bits, count).view(shape)
+        return _unpack(self._packed[name], _bits(self.ratios), math.prod(shape)).view(shape)
 
     def _single(self) -> None:
         if len(self.ratios) != 1:
@@ -158,17 +271,33 @@ class Mask(Mapping[str, Tensor]):
         """N: the weights that the selection ranged over."""
         return int(self.metadata["candidates"])
 
+    @property
+    def candidate_names(self) -> list[str]:
+        """The parameters that the selection ranged over, in parameter order."""
+        names = self.metadata.get("names")  # null: all of them
+        inside = set(self.shapes if names is None else names)
+        found = [name for name in self.shapes if name in inside]
+        if sum(math.prod(self.shapes[name]) for name in found) != self.candidates:
+            raise WagleError(
+                "the mask does not say which parameters it selects among; make it again with "
+                "wagle attribute"
+            )
+        return found
+
     def at(self, ratio: float) -> Mask:
         """The mask of one ratio of the ladder."""
         if ratio not in self.ratios:
             raise WagleError(f"the mask has no ratio {ratio} (it has {list(self.ratios)})")
         which = self.ratios.index(ratio)
         need = len(self.ratios) - which
-        levels = {name: (self.level(name) >= need).to(torch.uint8) for name in self.shapes}
-        metadata = {**self.metadata, "thresholds": [self.metadata["thresholds"][which]]}
-        return Mask.from_levels(
-            levels, ratios=[ratio], counts=[self.counts[which]], metadata=metadata
-        )
+        metadata = dict(self.metadata)
+        for key in _PER_RATIO:
+            if metadata.get(key) is not None:
+                metadata[key] = [metadata[key][which]]
+        writer = MaskWriter(self.shapes, [ratio])
+        for name in self.shapes:
+            writer.add(name, self.level(name) >= need)
+        return writer.finish([self.counts[which]], metadata)
 
     def __getitem__(self, name: str) -> Tensor:
         self._single()
@@ -192,16 +321,51 @@ class Mask(Mapping[str, Tensor]):
         Outside the blocks, a parameter's name stands for both.
         """
         self._single()
-        found: dict[str, tuple[int, int]] = {}
-        for name in self:
-            block, kind = place(name)
-            if by not in {"block", "kind", "parameter"}:
-                raise WagleError(f"density by {by!r} is unknown (known: block, kind, parameter)")
-            key = {"block": block or name, "kind": kind, "parameter": name}[by]
-            selected, weights = found.get(key, (0, 0))
-            here = self[name]
-            found[key] = (selected + int(torch.count_nonzero(here)), weights + here.numel())
+        return {key: (chosen[0], of) for key, (chosen, of) in self.densities(by).items()}
+
+    def densities(self, by: str = "block") -> dict[str, tuple[list[int], int]]:
+        """The same for every ratio of a ladder, in one pass: (selected per ratio, weights)."""
+        key_of = choose(_PLACES, by, "grouping")
+        found: dict[str, tuple[list[int], int]] = {}
+        for name in self.shapes:
+            levels = _level_counts(self._packed[name], _bits(self.ratios))
+            # the first ratio selects what has the highest level, the next one that and more
+            here = levels[: len(self.ratios)].flip(0).cumsum(0).tolist()
+            chosen, weights = found.get(key_of(name), ([0] * len(here), 0))
+            found[key_of(name)] = (
+                [a + b for a, b in zip(chosen, here, strict=True)],
+                weights + math.prod(self.shapes[name]),
+            )
         return found
+
+    def complement(self) -> Mask:
+        """Select the candidate weights that this mask leaves out; of a ladder, the ladder of them."""
+        from wagle.mask_algebra import complement
+
+        return complement(self)
+
+    def compare(self, other: Mask) -> Comparison:
+        """How far this mask and another of the same model agree, beside what chance would give."""
+        from wagle.mask_algebra import compare
+
+        return compare(self, other)
+
+    def _combined(self, other: object, operation: str) -> Mask:
+        from wagle.mask_algebra import combine
+
+        return combine(operation, self, other) if isinstance(other, Mask) else NotImplemented
+
+    def __or__(self, other: object) -> Mask:
+        """Select what either mask selects."""
+        return self._combined(other, "union")
+
+    def __and__(self, other: object) -> Mask:
+        """Select what both masks select."""
+        return self._combined(other, "intersection")
+
+    def __sub__(self, other: object) -> Mask:
+        """Select what this mask selects and the other does not."""
+        return self._combined(other, "difference")
 
     def check_model(self, model: nn.Module, *, allow_other_model: bool = False) -> None:
         """Refuse a model that the mask was not made for.
@@ -240,7 +404,7 @@ class Mask(Mapping[str, Tensor]):
         packed, metadata = load_checked(path, "mask", FORMAT)
         shapes = {name: tuple(shape) for name, shape in metadata.pop("parameters")}
         ratios, counts = metadata.pop("ratios"), metadata.pop("counts")
-        return cls({n: packed[n].clone() for n in shapes}, shapes, ratios, counts, metadata)
+        return cls(packed, shapes, ratios, counts, metadata)
 
     def describe(self) -> dict[str, Any]:
         """What the mask is, as JSON: score, settings, ratios, counts, thresholds, model."""

@@ -9,17 +9,19 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import math
 import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GgufConfig,
@@ -97,6 +99,56 @@ def load_model(
         raise WagleError(f"cannot load the model in {path}: {reason[0]}") from error
     loaded: PreTrainedModel = model.eval()
     return loaded
+
+
+def empty_model(
+    path: str | Path, attention: str = "auto", dtype: str = "float32"
+) -> PreTrainedModel:
+    """The model of a folder with every parameter on the meta device: its structure, no weights.
+
+    Buffers (rotary frequencies) are real. The arguments are those of ``load_model``.
+    """
+    from accelerate import init_empty_weights
+
+    folder = model_folder(path)
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        with init_empty_weights(include_buffers=False):
+            model = AutoModelForCausalLM.from_config(
+                config,
+                dtype=choose(DTYPES, dtype, "dtype"),
+                attn_implementation=None if attention == "auto" else attention,
+            )
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise WagleError(f"cannot build the model in {path}: {reason[0]}") from error
+    model.tie_weights()
+    empty: PreTrainedModel = model.eval()
+    return empty
+
+
+def find_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+    """The list of decoder blocks of a model, and its name ("model.layers").
+
+    It is the one list of modules as long as the configuration has layers.
+    """
+    depth = getattr(model.config.get_text_config(decoder=True), "num_hidden_layers", None)
+    found = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == depth
+    ]
+    outer = [
+        (name, module)
+        for name, module in found
+        if not any(name.startswith(f"{other}.") for other, _ in found)
+    ]
+    if len(outer) != 1:
+        raise WagleError(
+            f"cannot find the blocks of {type(model).__name__} (one list of {depth} modules); "
+            "use engine: whole"
+        )
+    return outer[0]
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
@@ -187,7 +239,7 @@ def folder_tensors(folder: str | Path) -> Iterator[tuple[str, Tensor]]:
             yield name, files[homes[name]].get(name)
 
 
-def _own_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def own_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """The saved tensors of a live module, tied ones once, sorted by name."""
     parameters = {id(p): name for name, p in model.named_parameters()}  # tied: the first name
     state = model.state_dict(keep_vars=True)
@@ -203,12 +255,36 @@ def fingerprint(source: nn.Module | str | Path) -> str:
     weights in float32 have one fingerprint. Returns 64 hex digits.
     """
     digest = hashlib.sha256()
-    tensors = _own_tensors(source) if isinstance(source, nn.Module) else folder_tensors(source)
-    for name, tensor in tensors:
-        digest.update(f"{name}\0{list(tensor.shape)}\0".encode())
-        for chunk in tensor.reshape(-1).split(_CHUNK):
-            digest.update(memoryview(chunk.cpu().float().contiguous().numpy()))
+    tensors = _live_parts(source) if isinstance(source, nn.Module) else _folder_parts(source)
+    for name, shape, chunks in tensors:
+        digest.update(f"{name}\0{list(shape)}\0".encode())
+        for chunk in chunks:
+            digest.update(chunk.cpu().float().contiguous().numpy().data)
     return digest.hexdigest()
+
+
+_Parts: TypeAlias = Iterator[tuple[str, tuple[int, ...], Iterable[Tensor]]]
+
+
+def _live_parts(model: nn.Module) -> _Parts:
+    """The saved tensors of a live module in parts, tied ones once, sorted by name."""
+    for name, tensor in own_tensors(model):
+        yield name, tuple(tensor.shape), tensor.reshape(-1).split(_CHUNK)
+
+
+def _folder_parts(folder: str | Path) -> _Parts:
+    """The same of a folder, under the names of the model's own parameters."""
+    from wagle.weights import Weights
+
+    weights = Weights(folder)
+    try:
+        for name in weights.names():
+            shape = weights.shape(name)
+            size = math.prod(shape)
+            starts = range(0, size, _CHUNK)
+            yield name, shape, (weights.read(name, i, min(i + _CHUNK, size)) for i in starts)
+    finally:
+        weights.close()
 
 
 _BLOCK = re.compile(r"^(?P<stem>.*?)\.(?P<index>\d+)\.(?P<kind>.+)$")

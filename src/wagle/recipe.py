@@ -76,8 +76,10 @@ def _number(value: Any) -> float:
     return number
 
 
-def _ratio(value: Any) -> float | list[float]:
+def _ratio(value: Any) -> float | list[float] | None:
     """One ratio, or a ladder of them in ascending order."""
+    if value is None:
+        return None
     ladder = [_number(one) for one in (value if isinstance(value, list) else [value])]
     for ratio in ladder:
         if not ratio > 0:
@@ -92,23 +94,78 @@ def _ratio(value: Any) -> float | list[float]:
 
 
 def _gamma(value: Any) -> float | str | dict[str, float]:
-    said = f"is {shown(value)}; it must be 'auto', a number above 0, or {{theta_share: 0.5}}"
+    said = (
+        f"is {shown(value)}; it must be 'auto', 'curvature', a number above 0, {{theta_share: 0.5}} or "
+        "{mu: 1.0e-6, accumulation: 4}"
+    )
+    if value in ("auto", "curvature"):
+        return str(value)
+    if isinstance(value, Mapping):
+        return _gamma_mapping(value, said)
+    try:
+        gamma = _number(value)
+    except PydanticKnownError:
+        raise refused(said) from None
+    if not gamma > 0:
+        raise refused(said)
+    return gamma
+
+
+def _gamma_mapping(value: Mapping[Any, Any], said: str) -> dict[str, float]:
+    if set(value) != {"theta_share"} and not {"mu"} <= set(value) <= {
+        "mu",
+        "accumulation",
+        "records",
+    }:
+        raise refused(said)
+    found = {}
+    for key, inner in value.items():
+        try:
+            number = _number(inner)
+        except PydanticKnownError:
+            raise refused(f"is {shown(inner)}; it must be a number", key) from None
+        if key == "theta_share" and not 0 < number < 1:
+            raise refused(f"is {shown(inner)}; it must lie between 0 and 1", key)
+        if not number > 0:
+            raise refused(f"is {shown(inner)}; it must be above 0", key)
+        if key in ("accumulation", "records") and number != int(number):
+            raise refused(f"is {shown(inner)}; it must be a whole number", key)
+        found[key] = number
+    return found
+
+
+def _damping(value: Any) -> float | str:
+    said = f"is {shown(value)}; it must be 'auto' or a number above 0"
     if value == "auto":
         return "auto"
     try:
-        if not isinstance(value, Mapping):
-            gamma = _number(value)
-            if gamma > 0:
-                return gamma
-        elif set(value) == {"theta_share"}:
-            share = _number(value["theta_share"])
-            if 0 < share < 1:
-                return {"theta_share": share}
-            said = f"is {shown(value['theta_share'])}; it must lie between 0 and 1"
-            raise refused(said, "theta_share")
+        damping = _number(value)
     except PydanticKnownError:
-        pass
-    raise refused(said)
+        raise refused(said) from None
+    if not damping > 0:
+        raise refused(said)
+    return damping
+
+
+def _score(value: Any) -> str | dict[str, Any]:
+    """A name, or a mapping with one key: another mask or patterns."""
+    kinds = ("random_like", "complement", "by_name")
+    if not isinstance(value, Mapping):
+        if not isinstance(value, str):
+            raise PydanticKnownError("string_type")
+        if not value:
+            raise PydanticKnownError("string_too_short", {"min_length": 1})
+        return value
+    if len(value) != 1 or next(iter(value)) not in kinds:
+        raise refused(f"is {shown(value)}; it must have one key, of {', '.join(kinds)}")
+    ((kind, inner),) = value.items()
+    if kind != "by_name" and not (isinstance(inner, str) and inner):
+        raise refused(f"is {shown(inner)}; it must be the path of a mask", kind)
+    if kind == "by_name" and not (
+        isinstance(inner, list) and inner and all(isinstance(p, str) and p for p in inner)
+    ):
+        raise refused(f"is {shown(inner)}; it must be a list, such as [ffn, '*.q_proj.*']", kind)
+    return dict(value)
 
 
 def _take(value: Any) -> int | str:
@@ -158,6 +215,14 @@ Number: TypeAlias = Annotated[float, BeforeValidator(_number)]
 Text: TypeAlias = Annotated[str, Field(min_length=1)]
 AtLeastOne: TypeAlias = Annotated[int, Field(ge=1)]
 Precision: TypeAlias = Literal["float32", "bfloat16"]
+Quantity: TypeAlias = Literal[
+    "grad_forget",
+    "grad_retain",
+    "grad_refusal",
+    "square_retain",
+    "fisher_retain",
+    "input_square",
+]
 SetName: TypeAlias = Literal["forget", "retain", "retain_heldout", "records"]
 
 
@@ -287,31 +352,64 @@ class Finetune(Section, Training):
 class Attribution(Section):
     """Which weights may change: gradients, a score, a mask."""
 
-    score: Text = "wagle"
-    """How weights are scored: wagle, or a control such as magnitude or random."""
+    score: Annotated[str | dict[str, str | list[str]], BeforeValidator(_score)] = "wagle"
+    """How weights are scored: wagle, wagle_refusal, wagle_gauss_newton, fisher, hessian_free,
+    snip_forget, grad_forget, grad_ratio, magnitude, random or wanda. Or, without a score,
+    {random_like: MASK} (at random, in every tensor as many as another mask selects), {complement: MASK}
+    (the candidates that it leaves out) or {by_name: [PATTERN, ...]} (all weights of the parameters
+    that match, as in include); these have their own ratio."""
 
     gamma: Annotated[
-        float | Literal["auto"] | dict[Literal["theta_share"], float], BeforeValidator(_gamma)
+        float
+        | Literal["auto", "curvature"]
+        | dict[Literal["theta_share", "mu", "accumulation", "records"], float],
+        BeforeValidator(_gamma),
     ] = "auto"
-    """Trade-off of the wagle score: a number above 0 (larger counts the retain gradient less),
+    """Trade-off of the wagle scores: a number above 0 (larger counts the retain gradient less),
     {theta_share: S} for the gamma at which a share S of the weights has a weight term larger than
-    its retain term, or auto, which is {theta_share: 0.5}."""
+    its retain term, auto, which is {theta_share: 0.5}, curvature, the mean squared gradient of a
+    retain record, or {mu: M, accumulation: 4}, the mu of the published code, M * accumulation /
+    records, with the records of the forget set unless given."""
 
-    ratio: Annotated[float | list[float], BeforeValidator(_ratio)] = 0.8
+    damping: Annotated[float | Literal["auto"], BeforeValidator(_damping)] = "auto"
+    """What wagle_gauss_newton and fisher add to the curvature of every weight: a number above 0, or
+    auto, the median of the curvature."""
+
+    score_settings: dict[str, Number] = {}
+    """Further settings of the score over its defaults, such as {eps: 1.0e-12} of grad_ratio."""
+
+    ratio: Annotated[float | list[float] | None, BeforeValidator(_ratio)] = None
     """Share of the candidate weights that the mask selects, 0 < ratio <= 1, exact on the decimal;
-    1.0 trains them all. An ascending list is a ladder of nested ratios in one mask."""
+    1.0 trains them all. An ascending list is a ladder of nested ratios in one mask. Null is 0.8, or
+    what follows from a score that has its own ratio."""
 
     use: Annotated[float, Field(gt=0, le=1)] | None = None
     """Which ratio of a ladder to train; required with a ladder."""
 
+    scope: Literal["auto", "global", "tensor", "row", "block"] = "auto"
+    """Within what the ratio is selected: global (all candidates compete), tensor, row (of a layer's
+    weights, one per output), block, or auto, which is row for wanda and global for the rest."""
+
     include: list[Text] = []
-    """Glob patterns of parameter names; the mask selects among their weights only. Empty is all."""
+    """Patterns of parameters; the mask selects among their weights only. Empty is all. A pattern is
+    a glob on the name of a parameter, such as '*.mlp.*', or a short name: ffn (the feed-forward layers
+    of the blocks), attention (their attention layers), embeddings (a tied head is among them), norms,
+    head (an untied one), or blocks:4-11 (both included; blocks:7 is one)."""
 
     exclude: list[Text] = []
-    """Glob patterns of parameter names that the mask leaves out, after include."""
+    """Patterns of parameters that the mask leaves out, after include."""
+
+    quantities: list[Quantity] = []
+    """What to measure beyond what the score needs, for scores that are tried later: grad_forget,
+    grad_retain, grad_refusal, square_retain, fisher_retain or input_square."""
 
     engine: Text = "auto"
-    """How gradients are made: whole (the model in memory), or auto, which takes what fits."""
+    """How gradients are made: whole (the model in memory), stream (one block in memory), or auto,
+    which takes whole where it fits."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where gradients are computed: cpu, cuda, or auto, which is cuda where there is one; the engine
+    stream needs room for one block there."""
 
     retain_records: AtLeastOne | None = None
     """How many retain records the gradient uses, without replacement; null is 4 per forget record,
@@ -333,9 +431,13 @@ class Attribution(Section):
     """Accept a mask that was made for a related checkpoint."""
 
     @model_validator(mode="after")
-    def _use_fits(self) -> Attribution:
+    def _ratio_fits(self) -> Attribution:
         if self.mask is not None:  # whose ladder is not known here
             return self
+        if isinstance(self.score, dict):
+            self._mapping_stands_alone(next(iter(self.score)))
+            if "by_name" not in self.score:
+                return self
         ladder = self.ratio if isinstance(self.ratio, list) else []
         if self.use is None and len(ladder) > 1:
             said = f"is missing; attribution.ratio is a ladder, so name the one to train: {ladder}"
@@ -345,6 +447,15 @@ class Attribution(Section):
         if self.use is not None and self.use not in ladder:
             raise refused(f"is {self.use}; it must be a ratio of the ladder: {ladder}", "use")
         return self
+
+    def _mapping_stands_alone(self, kind: str) -> None:
+        names = ["ratio", "scope", "score_settings"]
+        if kind != "by_name":  # the other two range over the candidates of their mask
+            names += ["include", "exclude"]
+        for name in names:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                said = f"is given, but attribution.score {kind} has its own; remove it"
+                raise refused(said, name)
 
 
 class Unlearning(Section, Training):

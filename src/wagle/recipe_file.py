@@ -268,6 +268,9 @@ def _rebased(recipe: Recipe, base: Path) -> Recipe:
     move(data["model"], "path", "demo")
     move(data, "reference", "untaught")
     move(data["attribution"], "mask")
+    if isinstance(data["attribution"]["score"], dict):
+        for kind in {"random_like", "complement"} & set(data["attribution"]["score"]):
+            move(data["attribution"]["score"], kind)
     for name in ("forget", "retain", "retain_heldout", "general"):
         move(data[name], "source", "complement")
     move((data["finetune"] or {}).get("records"), "source")

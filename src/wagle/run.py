@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from wagle.attribution.collect import gradients
 from wagle.attribution.engines import ENGINES
 from wagle.attribution.scores import check_score
+from wagle.attribution.scoring import needed_quantities
 from wagle.attribution.store import GradientStore
 from wagle.data.records import Record, read_records
 from wagle.errors import choose
@@ -37,7 +38,7 @@ from wagle.files import (
 from wagle.mask import Mask
 from wagle.model import load_model, save_model
 from wagle.patch import extract, verify
-from wagle.recipe import Recipe
+from wagle.recipe import Attribution, Recipe
 from wagle.recipe_file import dump_recipe
 from wagle.report.page import Page, write_report
 from wagle.run_folder import ROLES, Run, open_run
@@ -177,8 +178,21 @@ def _gradients(run: Run) -> dict[str, Any]:
         seed=run.recipe.seed,
         precision=settings.precision,
         overlap=run.recipe.overlap,
+        quantities=_quantities(settings),
+        dtype=run.recipe.model.dtype,
+        device=settings.device,
+        attention=run.recipe.model.attention,
     )
-    return {"records": {name: len(ids) for name, ids in store.metadata["records"].items()}}
+    return {
+        "engine": store.metadata["engine"],
+        "quantities": list(store.quantities),
+        "records": {name: len(ids) for name, ids in store.metadata["records"].items()},
+    }
+
+
+def _quantities(settings: Attribution) -> list[str]:
+    """What the gradient pass collects: what the score needs and what the recipe adds."""
+    return [*needed_quantities(settings.score, settings.gamma), *settings.quantities]
 
 
 def _mask(run: Run) -> dict[str, Any]:
@@ -190,7 +204,10 @@ def _mask(run: Run) -> dict[str, Any]:
             GradientStore.open(run.private / "gradients"),
             score=settings.score,
             gamma=settings.gamma,
+            damping=settings.damping,
+            settings=settings.score_settings,
             ratio=settings.ratio,
+            scope=settings.scope,
             include=settings.include,
             exclude=settings.exclude,
             seed=run.recipe.seed,
@@ -273,7 +290,7 @@ def report_page(run: Run) -> Page:
         history=[line for line in run.logged("unlearn") if "step" in line],
         teaching=[line for line in run.logged("teach") if "step" in line],
         warnings=run.warnings(),
-        density={by: mask.density(by) for by in ("block", "kind")},
+        density={by: mask.density(by) for by in ("block", "kind", "parameter")},
         answers=said,
         environment=read_json(run.folder / "environment.json"),
     )
@@ -348,7 +365,7 @@ def _check(run: Run, wanted: list[str]) -> None:
         _ = run.reference
     if "gradients" in wanted:
         if recipe.attribution.mask is None:
-            check_score(recipe.attribution.score)
+            check_score(recipe.attribution.score, recipe.attribution.score_settings)
             choose({"auto": None, **ENGINES}, recipe.attribution.engine, "engine")
             run.need("retain")
         else:

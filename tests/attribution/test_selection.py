@@ -5,8 +5,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wagle.attribution.scoring import uniform_chunk
-from wagle.attribution.selection import exact_count, kth_largest, levels, thresholds
+from wagle.attribution import selection
+from wagle.attribution.candidates import in_order, uniform_chunk
+from wagle.attribution.selection import (
+    Levels,
+    count_bins,
+    count_fours,
+    count_levels,
+    exact_count,
+    kth_largest,
+    octaves,
+    read_ladder,
+    row_levels,
+    thresholds,
+)
 from wagle.errors import WagleError
 
 # Few distinct values, so that ties are everywhere; signed zeros and denormals among them.
@@ -18,12 +30,13 @@ SCORES = st.lists(
 
 def _chunks(values, size):
     whole = torch.tensor(values, dtype=torch.float32)
-    return lambda: ((f"p{i}", part) for i, part in enumerate(whole.split(size)))
+    return lambda work: ((f"p{i}", work(part)) for i, part in enumerate(whole.split(size)))
 
 
 def _select(values, counts, size):
     chunks = _chunks(values, size)
-    return torch.cat([level for _, level in levels(chunks, thresholds(chunks, counts))])
+    levels = Levels(thresholds(chunks, counts))
+    return torch.cat([levels.settle(draft) for _, draft in chunks(levels.draft)])
 
 
 def _sorted_levels(values, counts):
@@ -50,6 +63,22 @@ def test_selection_equals_a_stable_sort_on_many_ties():
     values = torch.randint(0, 50, (20_000,)).float().div(7).tolist()
     counts = [1, 37, 5_000, 12_345, 20_000]
     assert torch.equal(_select(values, counts, 777), _sorted_levels(values, counts))
+
+
+def test_the_histogram_of_boundary_bins_may_be_counted_in_several_parts(monkeypatch):
+    monkeypatch.setattr(selection, "_WAITING", 100)
+    values = (torch.arange(2000) % 700).float().div(7).tolist()
+    counts = [3, 500, 1_001]
+    assert torch.equal(_select(values, counts, 64), _sorted_levels(values, counts))
+
+
+@given(SCORES, st.data())
+def test_rows_are_each_a_stable_sort(values, data):
+    width = data.draw(st.integers(1, len(values)))
+    rows = torch.tensor(values, dtype=torch.float32)[: len(values) // width * width].view(-1, width)
+    counts = sorted(data.draw(st.lists(st.integers(0, width), min_size=1, max_size=4)))
+    expected = [_sorted_levels(row.tolist(), counts) for row in rows]
+    assert torch.equal(row_levels(rows, counts), torch.stack(expected))
 
 
 @given(SCORES, st.data())
@@ -82,6 +111,22 @@ def test_a_ratio_outside_its_range_is_refused(ratio):
         exact_count(ratio, 100)
 
 
+@pytest.mark.parametrize(
+    ("ratio", "said"),
+    [
+        ([], "a ladder has 1 to 15 ratios, not 0"),
+        ([i / 16 for i in range(1, 17)], "a ladder has 1 to 15 ratios, not 16"),
+        ([0.5, 0.1], "must ascend without repeats"),
+        ([0.1, "0.10"], "must ascend without repeats"),
+        (["1/3"], "ratio '1/3' is not a number"),
+        ([True], "ratio True is not a number"),
+    ],
+)
+def test_a_ladder_that_is_none_is_refused(ratio, said):
+    with pytest.raises(WagleError, match=said):
+        read_ladder(ratio)
+
+
 def test_a_ratio_that_selects_nothing_is_refused():
     with pytest.raises(WagleError, match="selects none"):
         exact_count(0.001, 100)
@@ -90,9 +135,38 @@ def test_a_ratio_that_selects_nothing_is_refused():
 def test_random_draws_depend_on_seed_name_and_index_alone():
     whole = uniform_chunk(3, "a.weight", 0, 64)
     assert torch.equal(uniform_chunk(3, "a.weight", 16, 40), whole[16:56])
+    assert torch.equal(uniform_chunk(3, "a.weight", 13, 7), whole[13:20])
     assert not torch.equal(uniform_chunk(4, "a.weight", 0, 64), whole)
     assert not torch.equal(uniform_chunk(3, "b.weight", 0, 64), whole)
     many = uniform_chunk(0, "x", 0, 200_000)
     assert many.min() >= 0
     assert many.max() < 1
     assert abs(many.mean().item() - 0.5) < 0.003  # 4.6 standard errors
+
+
+@given(SCORES)
+def test_octaves_count_every_score_once(values):
+    scores = torch.tensor(values, dtype=torch.float32)
+    found = octaves(scores, count_bins(scores))
+    expected = torch.zeros(256, dtype=torch.int64)
+    for value in scores.double().tolist():
+        normal = value >= 2.0**-126
+        exponent = torch.frexp(torch.tensor(value, dtype=torch.float64)).exponent.item() - 1
+        expected[255 if value <= 0 else exponent + 127 if normal else 0] += 1
+    assert torch.equal(found, expected)
+
+
+@given(st.lists(st.integers(0, 15), min_size=1, max_size=50))
+def test_levels_are_counted_four_at_a_time(values):
+    level = torch.tensor(values, dtype=torch.uint8)
+    found = count_levels(count_fours(level))
+    assert found[1:].tolist() == [values.count(which) for which in range(1, 16)]
+
+
+def test_work_in_two_threads_comes_back_in_order_and_its_errors_too():
+    assert list(in_order(lambda n: n * n, range(50))) == [n * n for n in range(50)]
+    assert list(in_order(str, [])) == []
+    found = in_order(lambda n: 1 // (3 - n), range(50))
+    assert [next(found) for _ in range(3)] == [0, 0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(found)

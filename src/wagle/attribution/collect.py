@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from wagle.attribution.engines import ENGINES
-from wagle.attribution.store import GradientStore, build_store
+from wagle import __version__
+from wagle.attribution.engines import ENGINES, choose_engine
+from wagle.attribution.passes import Pass, plan_passes, transposed
+from wagle.attribution.quantities import COLLECTED
+from wagle.attribution.sink import Sink
+from wagle.attribution.store import FORMAT, GradientStore, weight_stamps
+from wagle.attribution.stream import Job
 from wagle.data.draws import order
-from wagle.data.records import Source, check_disjoint, read_records
-from wagle.data.tokens import Encoder, as_encoder
-from wagle.errors import WagleError, choose
-from wagle.model import DTYPES, check_length, load_model
+from wagle.data.records import Record, Source, check_disjoint, read_records
+from wagle.data.tokens import Encoder, Tokens, as_encoder
+from wagle.errors import DiskFull, WagleError, choose
+from wagle.files import check_space, resumable_folder, save_tensors, write_json
+from wagle.model import DTYPES, check_length, empty_model, fingerprint, model_folder
+from wagle.weights import Weights
+
+DEFAULT = ("grad_forget", "grad_retain")
 
 
 def gradients(
@@ -29,6 +43,10 @@ def gradients(
     seed: int = 0,
     precision: str = "float32",
     overlap: str = "error",
+    quantities: Sequence[str] = DEFAULT,
+    dtype: str = "auto",
+    device: str = "auto",
+    attention: str = "auto",
 ) -> GradientStore:
     """Take the gradient of the mean loss on the forget set and on the retain set.
 
@@ -41,8 +59,10 @@ def gradients(
             for pre-tokenised records.
         forget: a path, a data set, or a list of dicts or records.
         retain: the same.
-        path: write the store into this folder; None keeps it in memory.
-        engine: ``whole`` (the model in memory), or ``auto``.
+        path: write the store into this folder; None keeps it in memory. After a kill the same
+            call goes on where it was.
+        engine: ``whole`` (the model in memory), ``stream`` (one block in memory; a folder), or
+            ``auto``: ``whole`` where it fits.
         retain_records: how many retain records to use, drawn by (seed, id) without replacement;
             None takes 4 per forget record, at most all.
         batch_tokens: padded tokens per backward pass. Changes speed, never the result.
@@ -50,12 +70,72 @@ def gradients(
         seed: of the draw of retain records.
         precision: of the matrix products: ``float32``, or ``bfloat16`` (autocast, about 1 % off).
         overlap: ``error``, or ``allow`` records that stand in both sets.
+        quantities: what to collect per weight, of ``grad_forget``, ``grad_retain``,
+            ``grad_refusal`` (the forget questions answered by refusals), ``square_retain`` (mean
+            over records of the squared gradient), ``fisher_retain`` (the same over micro-batches
+            of four) and ``input_square`` (what enters linear layers, for Wanda).
+        dtype: in which a folder's weights are held, ``float32`` or ``bfloat16``; ``auto`` as they
+            are stored.
+        device: where a folder's model computes, ``cpu`` or ``cuda``; ``auto`` takes what is there.
+        attention: ``eager``, ``sdpa`` or ``auto``, for a folder.
 
     Returns:
         The store; masks of any score, gamma and ratio come from it without the model.
+
+    Raises:
+        WagleError: sets that overlap, records the model cannot hold, a loss or gradient that is
+            not finite, too little disk.
     """
+    kind = choose(DTYPES, store_dtype, "store_dtype")
+    wanted = [q for q in COLLECTED if q in set(quantities)]
+    for quantity in quantities:
+        choose(COLLECTED, quantity, "quantity")
     encoder = as_encoder(tokenizer)
-    choose(DTYPES, store_dtype, "store_dtype")
+    sets = _token_sets(encoder, forget, retain, retain_records, seed, overlap, wanted)
+    source = model if isinstance(model, PreTrainedModel) else model_folder(model)
+    structure = source if isinstance(source, PreTrainedModel) else empty_model(source)
+    longest = max((len(t.ids) for tokens in sets.values() for t in tokens), default=0)
+    check_length(structure, longest, "the longest record")
+    job = _job(source, batch_tokens, precision, dtype, device, attention)
+    name = choose_engine(engine, source, job, in_memory=path is None)
+    metadata = {
+        "format": FORMAT,
+        "versions": {"wagle": __version__, "torch": torch.__version__},
+        "model": {
+            "fingerprint": fingerprint(source),
+            "folder": str(source.absolute()) if isinstance(source, Path) else None,
+            "files": weight_stamps(source) if isinstance(source, Path) else None,
+        },
+        "reduction": "mean over records of the mean over scored tokens",
+        "quantities": wanted,
+        "dtype": store_dtype,
+        "parameters": [
+            [n, list(p.shape)] for n, p in structure.named_parameters() if p.requires_grad
+        ],
+        "transposed": transposed(structure),
+        "engine": name,
+        "model_dtype": job.dtype,
+        "precision": precision,
+        "seed": seed,
+        "template": encoder.describe(),
+        "records": {key: [t.id for t in tokens] for key, tokens in sets.items()},
+    }
+    passes = plan_passes(wanted, sets)
+    if path is None:
+        return _in_memory(source, passes, job, metadata, kind)
+    return _on_disk(source, passes, job, metadata, kind, Path(path))
+
+
+def _token_sets(
+    encoder: Encoder,
+    forget: Source,
+    retain: Source,
+    retain_records: int | None,
+    seed: int,
+    overlap: str,
+    quantities: Sequence[str],
+) -> dict[str, list[Tokens]]:
+    """The tokens of every set that the quantities need."""
     kept = read_records(retain, name="retain", seed=seed)
     gone = read_records(forget, name="forget", seed=seed)
     check_disjoint(gone, kept, allow=overlap == "allow")
@@ -63,27 +143,107 @@ def gradients(
     if count < 1:
         raise WagleError(f"retain_records is {retain_records}; it must be at least 1")
     chosen = sorted(order(seed, "retain gradient", [r.id for r in kept])[:count])
-    sets = {
-        "forget": encoder.encode(gone),
-        "retain": encoder.encode([kept[i] for i in chosen]),
-    }
-    name = "whole" if engine == "auto" else engine
-    run = choose(ENGINES, name, "engine")
-    folder = None if isinstance(model, PreTrainedModel) else Path(model)
-    live = model if isinstance(model, PreTrainedModel) else load_model(model)
-    longest = max(len(t.ids) for tokens in sets.values() for t in tokens)
-    check_length(live, longest, "the longest record")
-    return build_store(
-        live,
-        folder,
-        run(live, sets, batch_tokens, precision),
-        path=path,
-        store_dtype=store_dtype,
-        details={
-            "engine": name,
-            "precision": precision,
-            "seed": seed,
-            "template": encoder.describe(),
-            "records": {key: [t.id for t in tokens] for key, tokens in sets.items()},
-        },
-    )
+    sets = {"forget": encoder.encode(gone), "retain": encoder.encode([kept[i] for i in chosen])}
+    if any(COLLECTED[q].set == "refusal" for q in quantities):
+        sets["refusal"] = encoder.encode([_refused(record) for record in gone])
+    return sets
+
+
+def _refused(record: Record) -> Record:
+    if record.kind != "qa":
+        raise WagleError(
+            f"{record.place} has no question that a refusal could answer; leave grad_refusal out"
+        )
+    return replace(record, answer=record.refusal)
+
+
+def _job(
+    source: PreTrainedModel | Path,
+    batch_tokens: int,
+    precision: str,
+    dtype: str,
+    device: str,
+    attention: str,
+) -> Job:
+    choose(DTYPES, precision, "precision")
+    if isinstance(source, PreTrainedModel):
+        held = "bfloat16" if source.dtype == torch.bfloat16 else "float32"
+        return Job(batch_tokens, precision, held, str(source.device), attention)
+    if dtype == "auto":
+        weights = Weights(source)
+        dtype = "bfloat16" if weights.dtype == torch.bfloat16 else "float32"
+        weights.close()
+    choose(DTYPES, dtype, "dtype")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Job(batch_tokens, precision, dtype, device, attention)
+
+
+def _in_memory(
+    source: PreTrainedModel | Path,
+    passes: Sequence[Pass],
+    job: Job,
+    metadata: dict[str, Any],
+    kind: torch.dtype,
+) -> GradientStore:
+    sink = Sink(None, kind)
+    ENGINES[metadata["engine"]](source, passes, job, sink)
+    if isinstance(source, PreTrainedModel):
+        sink.tensors["weight"] = _copy(source)
+    return GradientStore(metadata, sink.tensors, {})
+
+
+def _copy(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    return {n: p.detach().cpu().clone() for n, p in model.named_parameters() if p.requires_grad}
+
+
+def _on_disk(
+    source: PreTrainedModel | Path,
+    passes: Sequence[Pass],
+    job: Job,
+    metadata: dict[str, Any],
+    kind: torch.dtype,
+    path: Path,
+) -> GradientStore:
+    need = store_bytes(metadata, job)
+    try:
+        _write_store(source, passes, job, metadata, kind, path, need)
+    except DiskFull as error:
+        raise DiskFull(f"{error} (the gradient store needs {need / 1e9:.2f} GB)") from error
+    return GradientStore.open(path)
+
+
+def _write_store(
+    source: PreTrainedModel | Path,
+    passes: Sequence[Pass],
+    job: Job,
+    metadata: dict[str, Any],
+    kind: torch.dtype,
+    path: Path,
+    need: int,
+) -> None:
+    with resumable_folder(path, metadata) as part:
+        written = sum(file.stat().st_size for file in part.iterdir())
+        check_space(
+            path, need - written, "the gradient store", "halve it with store_dtype: bfloat16"
+        )
+        with Sink(part, kind, {"format": FORMAT}) as sink:
+            ENGINES[metadata["engine"]](source, passes, job, sink)
+        if isinstance(source, PreTrainedModel):
+            save_tensors(part / "weight-00000.safetensors", _copy(source), {"format": FORMAT})
+        write_json(part / "store.json", metadata)
+
+
+def store_bytes(metadata: Mapping[str, Any], job: Job) -> int:
+    """How much disk a store takes while it is made: gradients, weights of a live model, and sums.
+
+    Args:
+        metadata: of the store.
+        job: how it is computed.
+    """
+    count = sum(math.prod(shape) for _, shape in metadata["parameters"])
+    dense = [q for q in metadata["quantities"] if COLLECTED[q].kind != "inputs"]
+    need: int = len(dense) * count * DTYPES[metadata["dtype"]].itemsize
+    if metadata["model"]["folder"] is None:
+        need += count * DTYPES[job.dtype].itemsize
+    return need

@@ -1,75 +1,125 @@
-"""The gradient store: d(mean loss)/d(weight) on the forget set and on the retain set."""
+"""The gradient store: what was measured of every weight on the forget set and on the retain set."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from wagle import __version__
 from wagle.errors import WagleError
-from wagle.files import TensorFile, atomic_folder, read_json, save_tensors, write_json
-from wagle.model import DTYPES, fingerprint, weight_files
+from wagle.files import TensorFile, read_json
+from wagle.model import fingerprint, weight_files
+from wagle.weights import Weights
 
-FORMAT = "wagle-gradients/1"
-SETS = ("forget", "retain")
+FORMAT = "wagle-gradients/2"
+
+
+def weight_stamps(folder: str | Path) -> list[list[Any]]:
+    """Name, size and time of change of a model's weight files: what changes when they change."""
+    stats = [(file.name, file.stat()) for file in weight_files(folder)]
+    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
 
 
 class GradientStore:
     """Gradients by parameter, in memory or in a folder, and the weights they belong to.
 
+    A *quantity* is a number per weight: ``weight`` itself, ``grad_forget``, ``grad_retain`` and
+    whatever else was collected (``quantities``); their names are the parameters of a score.
+
     Attributes:
         metadata: format, versions, model fingerprint, engine, reduction, dtype, record ids.
         shapes: the shape of every parameter that requires a gradient, in parameter order.
+        quantities: what was collected, without ``weight``, which is always there.
+        transposed: parameters whose rows (outputs) are the last dimension, as in GPT-2's Conv1D.
     """
 
     def __init__(
         self,
         metadata: dict[str, Any],
         tensors: Mapping[str, Mapping[str, Tensor]],
-        files: Mapping[str, list[Path]],
+        files: Mapping[str, Sequence[Path]],
     ) -> None:
         self.metadata = metadata
         self.shapes = {name: tuple(shape) for name, shape in metadata["parameters"]}
-        self._tensors = {kind: dict(found) for kind, found in tensors.items()}
-        self._open: dict[str, dict[str, TensorFile]] = {}
-        for kind, paths in files.items():
+        self.quantities: tuple[str, ...] = tuple(metadata["quantities"])
+        self.transposed = frozenset(metadata["transposed"])
+        self._tensors = {quantity: dict(found) for quantity, found in tensors.items()}
+        self._homes: dict[str, dict[str, TensorFile]] = {}
+        for quantity, paths in files.items():
             homes: dict[str, TensorFile] = {}
             for path in paths:
                 opened = TensorFile(path, "gradient store file")
                 homes.update(dict.fromkeys(opened.names, opened))
-            self._open[kind] = homes
+            self._homes[quantity] = homes
         folder = metadata["model"]["folder"]
-        if folder is not None:
-            self._open["weight"] = {
-                name: opened
-                for path in weight_files(folder)
-                for opened in [TensorFile(path, "weight file")]
-                for name in opened.names
-            }
+        self._weights = Weights(folder) if folder is not None else None
 
     @property
     def model_fingerprint(self) -> str:
         """The fingerprint of the model that the gradients were taken of."""
         return str(self.metadata["model"]["fingerprint"])
 
+    def size(self, name: str) -> int:
+        """How many weights the parameter ``name`` has."""
+        return math.prod(self.shapes[name])
+
+    def has(self, quantity: str, name: str) -> bool:
+        """Whether ``quantity`` was collected for the parameter ``name``."""
+        if quantity == "weight" and self._weights is not None:
+            return name in self.shapes
+        return name in self._tensors.get(quantity, {}) or name in self._homes.get(quantity, {})
+
     def get(self, quantity: str, name: str) -> Tensor:
-        """One tensor: ``weight``, ``grad_forget`` or ``grad_retain`` of the parameter ``name``."""
-        kind = quantity.removeprefix("grad_")
-        if name in self._tensors.get(kind, {}):
-            return self._tensors[kind][name]
-        homes = self._open.get(kind, {})
-        if name not in homes:
+        """One whole tensor, as it is stored.
+
+        Its shape is the parameter's; that of ``input_square`` broadcasts to it.
+        """
+        if name in self._tensors.get(quantity, {}):
+            return self._tensors[quantity][name]
+        if quantity == "weight" and self._weights is not None:
+            return self._weights.get(name)
+        return self._home(quantity, name).get(name)
+
+    def read(self, quantity: str, name: str, start: int, stop: int) -> Tensor:
+        """A quantity of the weights ``start`` to ``stop`` of the flattened parameter, float32.
+
+        Only that part is read, so memory does not grow with the model.
+        """
+        if quantity == "input_square":
+            return self._inputs(name, start, stop)
+        if name in self._tensors.get(quantity, {}):
+            return self._tensors[quantity][name].reshape(-1)[start:stop].float()
+        if quantity == "weight" and self._weights is not None:
+            return self._weights.read(name, start, stop).float()
+        return self._home(quantity, name).read(name, start, stop).float()
+
+    def _inputs(self, name: str, start: int, stop: int) -> Tensor:
+        shape = self.shapes[name]
+        wide = math.prod(shape[1:])  # whole rows, then the part asked for
+        first, last = start // wide, -(-stop // wide)
+        found = self.get("input_square", name).float()
+        rows = found if found.shape[0] == 1 else found[first:last]
+        flat = rows.expand(last - first, *shape[1:]).reshape(-1)
+        return flat[start - first * wide : stop - first * wide]
+
+    def _home(self, quantity: str, name: str) -> TensorFile:
+        home = self._homes.get(quantity, {}).get(name)
+        if home is None:
             raise WagleError(f"the gradient store has no {quantity} of {name}; make it again")
-        return homes[name].get(name)
+        return home
 
     def check_weights(self) -> None:
-        """Refuse to score weights that changed since the gradients were taken."""
+        """Refuse to score weights that changed since the gradients were taken.
+
+        Files of the same size and time are the same; others are read.
+        """
         folder = self.metadata["model"]["folder"]
-        if folder is not None and fingerprint(folder) != self.model_fingerprint:
+        if folder is None or weight_stamps(folder) == self.metadata["model"]["files"]:
+            return
+        if fingerprint(folder) != self.model_fingerprint:
             raise WagleError(
                 f"{folder} is not the model of this gradient store any more; attribute it again"
             )
@@ -83,63 +133,11 @@ class GradientStore:
         metadata = read_json(folder / "store.json")
         if metadata.get("format") != FORMAT:
             raise WagleError(f"{path} has format {metadata.get('format')}, not {FORMAT}")
-        kinds = (*SETS, *(() if metadata["model"]["folder"] else ("weight",)))
+        kinds = [*metadata["quantities"], *(() if metadata["model"]["folder"] else ("weight",))]
         files = {kind: sorted(folder.glob(f"{kind}-*.safetensors")) for kind in kinds}
         store = cls(metadata, {}, files)
         for kind in kinds:
-            missing = set(store.shapes) - set(store._open[kind])
-            if missing:
-                raise WagleError(f"{path} lacks {kind} of {sorted(missing)[0]}; make it again")
+            missing = [n for n in store.shapes if not store.has(kind, n)]
+            if missing and kind != "input_square":
+                raise WagleError(f"{path} lacks {kind} of {missing[0]}; make it again")
         return store
-
-
-def build_store(
-    model: nn.Module,
-    folder: str | Path | None,
-    parts: Iterable[tuple[str, dict[str, Tensor]]],
-    *,
-    path: str | Path | None,
-    store_dtype: str,
-    details: dict[str, Any],
-) -> GradientStore:
-    """Collect the parts that an engine yields into a store.
-
-    Args:
-        model: the live model; its weights are copied where it has no folder.
-        folder: the folder that holds exactly these weights, or None.
-        parts: (set, gradients by name), as they are finished; each becomes one shard.
-        path: the folder to write, or None to stay in memory.
-        store_dtype: ``float32`` or ``bfloat16``.
-        details: more metadata: engine, records, seed.
-    """
-    kind = DTYPES[store_dtype]
-    weights = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    metadata = {
-        "format": FORMAT,
-        "versions": {"wagle": __version__, "torch": torch.__version__},
-        "model": {
-            "fingerprint": fingerprint(model),
-            "folder": str(Path(folder).absolute()) if folder is not None else None,
-        },
-        "reduction": "mean over records of the mean over scored tokens",
-        "dtype": store_dtype,
-        "parameters": [[name, list(p.shape)] for name, p in weights.items()],
-        **details,
-    }
-    copies = {} if folder else {n: p.detach().cpu().clone() for n, p in weights.items()}
-    if path is None:
-        kept: dict[str, dict[str, Tensor]] = {s: {} for s in SETS}
-        for name, gradients in parts:
-            kept[name].update({n: g.to(kind) for n, g in gradients.items()})
-        return GradientStore(metadata, {**kept, "weight": copies}, {})
-    with atomic_folder(path) as part:
-        numbers = dict.fromkeys(SETS, 0)
-        for name, gradients in parts:
-            file = part / f"{name}-{numbers[name]:05d}.safetensors"
-            stored = {n: g.to(kind).contiguous() for n, g in gradients.items()}
-            save_tensors(file, stored, {"format": FORMAT})
-            numbers[name] += 1
-        if copies:
-            save_tensors(part / "weight-00000.safetensors", copies, {"format": FORMAT})
-        write_json(part / "store.json", metadata)
-    return GradientStore.open(path)

@@ -20,6 +20,7 @@ from wagle.evaluation.result import Figure
 WIDTH = 440  # of a whole chart, in its own units
 _ROW = 30  # height of a row of points
 POINTS = 300  # of a line, at most
+HEAT = (0.05, 1.0)  # opacity of the palest and the strongest cell of a heat map
 _DOTS = 40  # up to so many points, each is marked
 _FONT = "Helvetica, Arial, Liberation Sans, sans-serif"  # the widths that vl-convert measures with
 
@@ -145,16 +146,8 @@ def density_chart(blocks: Mapping[str, tuple[int, int]], overall: float, title: 
         return Markup("")
     import altair as alt
 
-    names = [row["block"] for row in data]
-    every = math.ceil(len(names) / 12)
+    x = _blocks_axis([row["block"] for row in data], 0.2)
     end = top([row["share"] for row in data], overall)
-    x = alt.X(
-        "block:N",
-        sort=names,
-        title="block",
-        scale=alt.Scale(paddingInner=0.2, paddingOuter=0.1),
-        axis=alt.Axis(labelAngle=0, values=names[::every], ticks=False),
-    )
     y = alt.Y(
         "share:Q",
         title="share selected",
@@ -165,6 +158,85 @@ def density_chart(blocks: Mapping[str, tuple[int, int]], overall: float, title: 
     line = _chart([{"share": overall}]).encode(y=alt.Y("share:Q"))
     rule = line.mark_rule(strokeWidth=2, color="var(--ink)", strokeDash=[7, 3])
     return _svg(alt.layer(bars, rule).properties(height=170), title)
+
+
+def heat_chart(
+    cells: Mapping[tuple[str, str], tuple[int, int]], ends: tuple[float, float], title: str
+) -> Markup:
+    """The share of selected weights by block (a column each) and kind of module (a row each).
+
+    Args:
+        cells: by block and kind, (selected, weights).
+        ends: the shares at which a cell is palest and strongest; what lies beyond looks the same.
+        title: what the chart shows, for those who cannot see it.
+    """
+    data: list[dict[str, Any]] = [
+        {"block": block, "kind": kind.removesuffix(".weight"), "share": selected / weights}
+        for (block, kind), (selected, weights) in cells.items()
+        if weights
+    ]
+    if not data:
+        return Markup("")
+    import altair as alt
+
+    kinds = list(dict.fromkeys(row["kind"] for row in data))
+    x = _blocks_axis(list(dict.fromkeys(row["block"] for row in data)), 0.06)
+    y = alt.Y(
+        "kind:N",
+        sort=kinds,
+        title=None,
+        scale=alt.Scale(paddingInner=0.1, paddingOuter=0),
+        axis=alt.Axis(grid=False, ticks=False, domain=False),
+    )
+    low, high = ends
+    shade = alt.Opacity(
+        "share:Q",
+        legend=None,
+        scale=alt.Scale(domain=[low, high if high > low else low + 1], range=HEAT, clamp=True),
+    )
+    cell = _chart(data).mark_rect(color="var(--heat)", aria=False)
+    return _svg(cell.encode(x=x, y=y, opacity=shade).properties(height=alt.Step(22)), title)
+
+
+def scores_chart(bins: Mapping[int, float], threshold: float | None, title: str) -> Markup:
+    """Shares of weights by the power of two that their score reaches, and where a mask cuts.
+
+    Args:
+        bins: by floor(log2(score)), the share of weights.
+        threshold: the least selected score, if it is known and above 0.
+        title: what the chart shows, for those who cannot see it.
+    """
+    if not bins:
+        return Markup("")
+    import altair as alt
+
+    data = [{"from": e, "to": e + 1, "share": share} for e, share in sorted(bins.items())]
+    x = alt.X(
+        "from:Q",
+        title="log2 of the score",
+        scale=alt.Scale(domain=[min(bins), max(bins) + 1], nice=False, zero=False),
+        axis=alt.Axis(grid=False, tickCount=8, tickMinStep=1),
+    )
+    y = alt.Y("share:Q", title="share of weights", axis=alt.Axis(tickCount=4, format=".0%"))
+    bars = _chart(data).mark_rect(color="var(--bar)", aria=False, x2Offset=-1)
+    layers = [bars.encode(x=x, x2="to:Q", y=y, y2=alt.datum(0))]
+    if threshold is not None and threshold > 0 and math.isfinite(threshold):
+        at = _chart([{"at": math.log2(threshold)}]).encode(x=alt.X("at:Q"))
+        layers.append(at.mark_rule(strokeWidth=2, color="var(--ink)", strokeDash=[7, 3]))
+    return _svg(alt.layer(*layers).properties(height=150), title)
+
+
+def _blocks_axis(names: list[str], gap: float) -> Any:
+    """A column for each block, with at most about 12 of them labelled."""
+    import altair as alt
+
+    return alt.X(
+        "block:N",
+        sort=names,
+        title="block",
+        scale=alt.Scale(paddingInner=gap, paddingOuter=gap / 2),
+        axis=alt.Axis(labelAngle=0, values=names[:: math.ceil(len(names) / 12)], ticks=False),
+    )
 
 
 def top(shares: Sequence[float], overall: float) -> float:

@@ -14,8 +14,18 @@ from wagle.evaluation.metrics import METRICS
 from wagle.evaluation.result import SETS, Evaluation, Figure
 from wagle.evaluation.verdict import INCONCLUSIVE, LEAKS, NO_LEAK, OVER, PROBES
 from wagle.files import write_text
+from wagle.model import place
 from wagle.recipe import Recipe
-from wagle.report.charts import POINTS, density_chart, lines_chart, points_chart, top
+from wagle.report.charts import (
+    HEAT,
+    POINTS,
+    density_chart,
+    heat_chart,
+    lines_chart,
+    points_chart,
+    scores_chart,
+    top,
+)
 
 ROLES = ("before", "after", "reference")
 _KINDS = {NO_LEAK: "clear", LEAKS: "leak", OVER: "over", INCONCLUSIVE: "open"}  # CSS classes
@@ -46,7 +56,7 @@ class Page:
         history: the figures of every unlearning step.
         teaching: the figures of every teaching step, if the model was taught here.
         warnings: what the run warned about.
-        density: per ``block`` and per ``kind`` of module, (selected, weights).
+        density: per ``block``, ``kind`` of module and ``parameter``, (selected, weights).
         answers: by role, question/expected/said of some forget records; empty unless asked for.
         environment: versions and machine.
     """
@@ -99,6 +109,8 @@ def render(page: Page) -> str:
         kept={name: _rows(page, name) for name in _measured(page) if name != "forget"},
         roles=[role for role in ROLES if role in page.evaluations],
         weights=_weights(page),
+        heat=_heat(page),
+        scores=_scores(page),
         training=_training(page),
         pairs=_pairs(page.answers),
         recipe_text=short(page.recipe_text),
@@ -330,7 +342,14 @@ def _score(page: Page) -> str:
     text = _settings(mask.get("score", asked.score), mask.get("settings", {}))
     if asked.mask is not None:
         return f"{text}, from the mask {_last(asked.mask)}"
-    return text + (", gamma chosen by auto" if asked.gamma == "auto" and "gamma" in text else "")
+    if isinstance(asked.gamma, float) or "gamma" not in mask.get("settings", {}):
+        return text
+    given = (
+        asked.gamma
+        if isinstance(asked.gamma, str)
+        else _settings("", dict(asked.gamma)).strip(" ()")
+    )
+    return f"{text}, gamma chosen by {given}"
 
 
 def _chosen_ratio(page: Page) -> float | None:
@@ -404,6 +423,52 @@ def _weights(page: Page) -> dict[str, Any]:
             (n, *pair, pair[0] / pair[1], n in blocks) for n, pair in kinds.items() if pair[1]
         ],
         "chart": density_chart(inside, overall, "share of selected weights per block"),
+    }
+
+
+_LARGE = 0.005  # of the weights of the blocks: smaller kinds (norms, biases) set no scale
+
+
+def _heat(page: Page) -> dict[str, Any]:
+    """Density by block and kind; the shades range over the kinds that hold most weights."""
+    cells = {
+        place(name): pair for name, pair in page.density.get("parameter", {}).items() if pair[1]
+    }
+    cells = {key: pair for key, pair in cells.items() if key[0]}  # inside the blocks only
+    if len({block for block, _ in cells}) < 2:
+        return {"chart": ""}
+    weights: dict[str, int] = {}
+    for (_, kind), (_, of) in cells.items():
+        weights[kind] = weights.get(kind, 0) + of
+    least = _LARGE * sum(weights.values())
+    shares = [chosen / of for (_, kind), (chosen, of) in cells.items() if weights[kind] >= least]
+    overall = sum(chosen for chosen, _ in cells.values()) / sum(weights.values())
+    # at least a fifth around the mean, so that the noise of a random mask looks even
+    ends = (min([*shares, 0.8 * overall]), max([*shares, min(1.0, 1.2 * overall)]))
+    return {
+        "chart": heat_chart(cells, ends, "share of selected weights per block and kind of module"),
+        "ends": ends,
+        "shades": [HEAT[0] + (HEAT[1] - HEAT[0]) * step / 4 for step in range(5)],
+    }
+
+
+def _scores(page: Page) -> dict[str, Any]:
+    """The scores of all blocks together, and the one at which the mask cuts."""
+    mask = page.state.get("mask", {})
+    counts: dict[int | None, int] = {}
+    for bins in (mask.get("score_histogram") or {}).values():
+        for exponent, n in bins:
+            counts[exponent] = counts.get(exponent, 0) + n
+    total = sum(counts.values())
+    zero = counts.pop(None, 0)
+    ratios, limits = mask.get("ratios") or [], mask.get("thresholds") or []
+    limit = dict(zip(ratios, limits, strict=False)).get(_chosen_ratio(page))
+    shares = {e: n / total for e, n in counts.items() if e is not None and n}
+    drawn = limit is not None and limit > 0
+    return {
+        "chart": scores_chart(shares, limit, "scores of the candidate weights"),
+        "zero": zero / total if total else 0.0,
+        "threshold": limit if drawn else None,
     }
 
 

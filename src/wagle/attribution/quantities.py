@@ -1,0 +1,35 @@
+"""Quantities: what a pass over records can measure of every weight.
+
+A quantity is a number per weight, and the name under which a score asks for it. To add one: an
+entry here, its sum in ``passes`` if it is a new kind, a test beside the others.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Origin(NamedTuple):
+    """Where a quantity comes from.
+
+    Attributes:
+        set: whose records: ``forget``, ``retain``, or ``refusal`` (the forget questions answered by
+            refusals).
+        kind: ``mean`` (of gradients), ``square`` (mean of the squared gradients of groups) or
+            ``inputs`` (mean over records of squared layer inputs, summed over tokens).
+        group: how many records a square is taken of, in record order.
+    """
+
+    set: str
+    kind: str
+    group: int = 0
+
+
+COLLECTED: dict[str, Origin] = {
+    "grad_forget": Origin("forget", "mean"),
+    "grad_retain": Origin("retain", "mean"),
+    "grad_refusal": Origin("refusal", "mean"),
+    "square_retain": Origin("retain", "square", 1),
+    "fisher_retain": Origin("retain", "square", 4),
+    "input_square": Origin("forget", "inputs"),
+}

@@ -1,0 +1,90 @@
+"""Tensors that are too many for memory: a dictionary that keeps what is past a limit in a file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Hashable, Iterator, MutableMapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+class Spill(MutableMapping[Hashable, Tensor]):
+    """A dictionary of tensors of which at most ``limit`` bytes are in memory, the rest in a file.
+
+    Tensors come back on the CPU, detached. The file has no name, so nothing of it is left behind,
+    whatever happens.
+
+    Args:
+        limit: bytes to hold in memory.
+        folder: where the file goes; None is the system's place for temporary files.
+    """
+
+    def __init__(self, limit: int, folder: Path | None = None) -> None:
+        self.limit, self.folder = limit, folder
+        self._memory: dict[Hashable, Tensor] = {}
+        self._used = 0
+        self._placed: dict[Hashable, tuple[int, torch.Size, torch.dtype]] = {}
+        self._end = 0
+        self._handle = -1
+
+    def __setitem__(self, key: Hashable, tensor: Tensor) -> None:
+        value = tensor.detach().cpu().contiguous()
+        self.pop(key, None)
+        if self._used + value.nbytes <= self.limit:
+            self._memory[key] = value
+            self._used += value.nbytes
+            return
+        if self._handle < 0:
+            with tempfile.NamedTemporaryFile(dir=self.folder) as file:
+                self._handle = os.dup(file.fileno())
+        view, at = _bytes(value), self._end
+        while view:
+            put = os.pwrite(self._handle, view, at)
+            view, at = view[put:], at + put
+        self._placed[key] = (self._end, value.shape, value.dtype)
+        self._end = at
+
+    def __getitem__(self, key: Hashable) -> Tensor:
+        if key in self._memory:
+            return self._memory[key]
+        at, shape, dtype = self._placed[key]
+        value = torch.empty(shape, dtype=dtype)
+        view = _bytes(value)
+        while view:
+            got = os.preadv(self._handle, [view], at)
+            view, at = view[got:], at + got
+        return value
+
+    def __delitem__(self, key: Hashable) -> None:
+        if key in self._memory:
+            self._used -= self._memory.pop(key).nbytes
+        else:
+            del self._placed[key]
+
+    def __iter__(self) -> Iterator[Hashable]:
+        yield from self._memory
+        yield from self._placed
+
+    def __len__(self) -> int:
+        return len(self._memory) + len(self._placed)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._memory or key in self._placed
+
+    def close(self) -> None:
+        """Release the file and the memory."""
+        self._memory.clear()
+        self._placed.clear()
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.view(-1).view(torch.uint8).numpy().data
