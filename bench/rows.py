@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 Known: TypeAlias = Mapping[str, Mapping[str, Any]]
 DEMO_WEIGHTS = 134_515_008
 DEPTHS = (8, 16, 32)  # blocks
-PUBLISHED_SECONDS, PUBLISHED_GB = 148.0, 8.0  # the published code: this model, 40 TOFU records
+PUBLISHED_SECONDS = 148.0  # the published code: this model, 40 TOFU records, two cores
 
 
 class Line(NamedTuple):
@@ -38,6 +38,11 @@ def at_most(row: str, what: str, value: float, unit: str, limit: float, why: str
     """A line whose value must not exceed ``limit``."""
     bound = f"<= {limit:.4g}" + (f" = {why}" if why else "")
     return Line(row, what, value, unit, bound, value <= limit)
+
+
+def at_least(row: str, what: str, value: float, unit: str, limit: float) -> Line:
+    """A line whose value must reach ``limit``."""
+    return Line(row, what, value, unit, f">= {limit:.4g}", value >= limit)
 
 
 def total(found: Mapping[str, Any]) -> float:
@@ -95,12 +100,26 @@ def whole(known: Known) -> list[Line]:
         Line("whole", "gradients over the plain passes", found["gradients"] / plain, "ratio", "1"),
         *_memory("whole", found, limit, "weights + 8 B/weight + 1.3"),
     ]
-    if found["weights"] == DEMO_WEIGHTS:
-        lines += [
-            Line("whole", "published code: 148 s over this", PUBLISHED_SECONDS / total(found), "x"),
-            Line("whole", "published code: 8.0 GB over this", PUBLISHED_GB / found["peak_gb"], "x"),
-        ]
     return [*lines, *_store_written(known)]
+
+
+def published(known: Known) -> list[Line]:
+    """The engine ``whole`` beside what the published code does."""
+    row, found, cost = "published", known["whole"], known["published"]
+    both = cost["gradients"] + cost["masks"]
+    lines = [
+        Line(row, "its cost on this machine, records to ten masks", both, "s"),
+        Line(row, "  records padded to 512, one by one", cost["gradients"], "s"),
+        Line(row, "  two full sorts and ten masks", cost["masks"], "s"),
+        at_least(row, "  over whole", both / total(found), "x", 10),
+        Line(row, "  its peak memory over that of whole", cost["peak_gb"] / found["peak_gb"], "x"),
+    ]
+    if found["weights"] == DEMO_WEIGHTS:
+        ratio = PUBLISHED_SECONDS / total(found)
+        lines.append(
+            at_least(row, "148 s, as measured with it elsewhere, over whole", ratio, "x", 10)
+        )
+    return lines
 
 
 def _store_written(known: Known) -> list[Line]:
@@ -263,6 +282,7 @@ _7B = ("largest", 2 + 4 + 0.5)  # two bfloat16 gradients
 ROWS: dict[str, Row] = {
     "bare": Row(bare, ("prepare", "bare", "bare_again")),
     "whole": Row(whole, (*_BASE, "whole_disk")),
+    "published": Row(published, ("prepare", "whole", "published")),
     "stream": Row(stream, (*_BASE, "stream_memory", "stream")),
     "stream_equal": Row(stream_equal, ("stream_equal",)),
     "selection": Row(selection, ("prepare", "selection")),

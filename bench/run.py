@@ -14,7 +14,16 @@ from collections.abc import Sequence
 from bench.attribution import arguments, run
 from wagle.errors import WagleError
 
-QUICK = ("bare", "whole", "stream", "stream_equal", "selection", "rescore", "mask_bytes")
+QUICK = (
+    "bare",
+    "whole",
+    "published",
+    "stream",
+    "stream_equal",
+    "selection",
+    "rescore",
+    "mask_bytes",
+)
 
 
 def main(options: Sequence[str] | None = None) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import wagle
 from bench.models import settings_of
 from wagle.data.draws import uniform
+from wagle.data.tokens import Encoder
+from wagle.model import load_tokenizer
 
 TOKENS, SCORED = 62, 40  # of a random record: the lengths of a TOFU record
 
@@ -24,12 +26,13 @@ class Scale:
     largest: str = "llama-2-7b"
     largest_records: int = 8
     depth: str = "depth"
+    padded: int = 512  # tokens of a record in the published code
     rate_bytes: int = 2 << 30  # of the file that the disk's rate is measured with
 
 
 SCALES = {
     "full": Scale(),
-    "tiny": Scale(4, 2, (1, 4), "tiny", "tiny-3", 2, "tiny", 1 << 24),
+    "tiny": Scale(4, 2, (1, 4), "tiny", "tiny-3", 2, "tiny", 128, 1 << 24),
 }
 
 
@@ -59,6 +62,11 @@ class Setup:
         path = Path(self.scratch).joinpath(*parts)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+
+def encoder_of(setup: Setup) -> Encoder:
+    """Records without a chat template's system turn: TOFU's are about 65 tokens long then."""
+    return Encoder(load_tokenizer(setup.model), template="plain")
 
 
 def record_sets(setup: Setup, count: int) -> tuple[list[wagle.Record], list[wagle.Record]]:

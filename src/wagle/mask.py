@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from wagle.errors import WagleError, choose
 from wagle.files import load_checked, save_checked
+from wagle.memory import Spill
 from wagle.model import fingerprint, place
-from wagle.spill import Spill
 
 if TYPE_CHECKING:
     from wagle.attribution.store import GradientStore

@@ -34,6 +34,7 @@ from wagle.files import TensorFile, atomic_folder, read_json
 
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+_ROWS = 16  # logits that are widened to float32 at once
 _CHUNK = 1 << 22  # weights per step of anything that widens or compares
 
 
@@ -145,8 +146,7 @@ def find_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     ]
     if len(outer) != 1:
         raise WagleError(
-            f"cannot find the blocks of {type(model).__name__} (one list of {depth} modules); "
-            "use engine: whole"
+            f"cannot find the blocks of {type(model).__name__} (one list of {depth} modules)"
         )
     return outer[0]
 
@@ -362,6 +362,44 @@ def head_at(model: nn.Module, keep: Tensor) -> Iterator[None]:
         handle.remove()
 
 
+class _TokenNLL(torch.autograd.Function):
+    """Cross-entropy of (n, V) logits and whether the arg-max is right, float32, row by row.
+
+    The logits stay in their own dtype: of a large vocabulary no float32 copy is ever whole, which
+    is what the plain functions keep, twice, while all activations are alive.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        parts = []
+        for rows, right in zip(logits.split(_ROWS), target.split(_ROWS), strict=True):
+            wide = rows.float()
+            total = wide.logsumexp(-1)
+            own = wide.gather(-1, right.unsqueeze(-1)).squeeze(-1)
+            parts.append((total - own, wide.argmax(-1) == right, total))
+        if not parts:
+            return logits.new_zeros(0, dtype=torch.float32), target.bool()
+        nll, hit, total = (torch.cat(part) for part in zip(*parts, strict=True))
+        ctx.save_for_backward(logits, target, total)
+        ctx.mark_non_differentiable(hit)
+        return nll, hit
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None]:
+        logits, target, total = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is wanted: plain functions have it
+            soft = logits.float().softmax(-1)
+            right = F.one_hot(target, logits.shape[-1])
+            return ((soft - right) * grad.unsqueeze(-1)).to(logits.dtype), None
+        out = torch.empty_like(logits)
+        parts = zip(*(t.split(_ROWS) for t in (logits, target, total, grad, out)), strict=True)
+        for rows, right, norm, scale, into in parts:
+            soft = (rows.float() - norm.unsqueeze(-1)).exp_()
+            soft.scatter_add_(-1, right.unsqueeze(-1), soft.new_full((len(soft), 1), -1.0))
+            into.copy_(soft.mul_(scale.unsqueeze(-1)))
+        return out, None
+
+
 def answer_nll(model: nn.Module, batch: Mapping[str, Any]) -> Scored:
     """Score the records of a batch, reading the head at scored positions only.
 
@@ -386,11 +424,9 @@ def answer_nll(model: nn.Module, batch: Mapping[str, Any]) -> Scored:
             past_key_values=past,
             use_cache=past is not None,
         )
-    logits = output.logits[0].float()  # (n, V)
     target = batch["input_ids"][scored]  # (n,), in the same record-major order as the logits
-    with torch.autocast(logits.device.type, enabled=False):
-        token_nll = F.cross_entropy(logits, target, reduction="none")
-        hit = logits.detach().argmax(-1) == target
+    with torch.autocast(scored.device.type, enabled=False):
+        token_nll, hit = _TokenNLL.apply(output.logits[0], target)
         length = scored.sum(-1)
         total = _sum_per_record(token_nll, length)
     return Scored(total, total / length, length, token_nll, hit)

@@ -6,8 +6,6 @@ starts over. No stage reads what a later one writes.
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import logging
 import resource
 import time
@@ -36,6 +34,7 @@ from wagle.files import (
     write_json,
 )
 from wagle.mask import Mask
+from wagle.memory import give_memory_back
 from wagle.model import load_model, save_model
 from wagle.patch import extract, verify
 from wagle.recipe import Attribution, Recipe
@@ -385,18 +384,10 @@ def _run_stage(run: Run, name: str, number: int, of: int) -> None:
     run.forget_log(name)
     started = time.perf_counter()
     details = STAGES[name](run)
-    _give_memory_back()
+    give_memory_back()
     seconds = round(time.perf_counter() - started, 2)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     run.finish(name, {"seconds": seconds, "peak_bytes": peak, **details})
-
-
-def _give_memory_back() -> None:
-    """Return what the stage freed to the system, so that the next one starts small."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
-    if trim is not None:
-        trim(0)
 
 
 @contextmanager

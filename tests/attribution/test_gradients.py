@@ -5,7 +5,7 @@ import torch
 
 import wagle
 from tests.conftest import make_model
-from wagle.attribution import passes
+from wagle.attribution import collect, passes
 from wagle.data.batches import collate
 from wagle.data.tokens import Encoder
 from wagle.errors import WagleError
@@ -66,7 +66,7 @@ def test_gradients_do_not_depend_on_batch_size_or_padding_side(
             part = list(range(i, min(i + records_per_batch, len(all_tokens))))
             yield collate([all_tokens[j] for j in part], part, side=side)
 
-    monkeypatch.setattr(passes, "token_batches", lambda *a: list(batches(*a)))
+    monkeypatch.setattr(passes, "token_batches", lambda *a, **_: list(batches(*a)))
     store = wagle.gradients(every_model, tokenizer, rows, retain[4:], quantities=["grad_forget"])
     close(held(store, "grad_forget"), held(one_each, "grad_forget"))
 
@@ -247,6 +247,24 @@ def test_a_store_of_another_format_or_with_a_missing_part_is_refused(
         wagle.GradientStore.open(path)
     with pytest.raises(WagleError, match="is not a gradient store"):
         wagle.GradientStore.open(tmp_path)
+
+
+def test_a_finished_store_is_opened_again_and_another_one_is_never_replaced(
+    model_folder, tokenizer, forget, retain, tmp_path, monkeypatch
+):
+    path = tmp_path / "store"
+    first = wagle.gradients(model_folder, tokenizer, forget, retain, path=path)
+    with monkeypatch.context() as patch:
+        patch.setattr(collect, "_on_disk", None)  # would be called to make it again
+        again = wagle.gradients(model_folder, tokenizer, forget, retain, path=path)
+    assert again.metadata == first.metadata
+    with pytest.raises(WagleError, match="store holds a gradient store of other data; remove it"):
+        wagle.gradients(model_folder, tokenizer, forget[:3], retain, path=path)
+    with pytest.raises(WagleError, match=r"of another seed \(0\)"):
+        wagle.gradients(model_folder, tokenizer, forget, retain, path=path, seed=1)
+    make_model("llama-tied", seed=1).save_pretrained(model_folder)
+    with pytest.raises(WagleError, match="of another model"):
+        wagle.gradients(model_folder, tokenizer, forget, retain, path=path)
 
 
 def test_shared_records_and_broken_weights_are_one_line_errors(model, tokenizer, forget, retain):

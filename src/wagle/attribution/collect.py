@@ -60,7 +60,7 @@ def gradients(
         forget: a path, a data set, or a list of dicts or records.
         retain: the same.
         path: write the store into this folder; None keeps it in memory. After a kill the same
-            call goes on where it was.
+            call goes on where it was, and a finished store of this very call is opened.
         engine: ``whole`` (the model in memory), ``stream`` (one block in memory; a folder), or
             ``auto``: ``whole`` where it fits.
         retain_records: how many retain records to use, drawn by (seed, id) without replacement;
@@ -84,7 +84,7 @@ def gradients(
 
     Raises:
         WagleError: sets that overlap, records the model cannot hold, a loss or gradient that is
-            not finite, too little disk.
+            not finite, too little disk, a store of something else at ``path``.
     """
     kind = choose(DTYPES, store_dtype, "store_dtype")
     wanted = [q for q in COLLECTED if q in set(quantities)]
@@ -123,7 +123,28 @@ def gradients(
     passes = plan_passes(wanted, sets)
     if path is None:
         return _in_memory(source, passes, job, metadata, kind)
+    if (Path(path) / "store.json").is_file():
+        return _finished(Path(path), metadata)
     return _on_disk(source, passes, job, metadata, kind, Path(path))
+
+
+def _finished(path: Path, wanted: Mapping[str, Any]) -> GradientStore:
+    """The store that is there already, if it is the one that is wanted."""
+    store = GradientStore.open(path)
+    found = store.metadata
+    if store.model_fingerprint != wanted["model"]["fingerprint"]:
+        what = "another model"
+    elif found["records"] != wanted["records"] or found["template"] != wanted["template"]:
+        what = "other data"
+    else:
+        same = {
+            key: found[key] == wanted[key] for key in wanted if key not in ("versions", "model")
+        }
+        different = [key for key, equal in same.items() if not equal]
+        if not different:
+            return store
+        what = f"another {different[0]} ({found[different[0]]})"
+    raise WagleError(f"{path} holds a gradient store of {what}; remove it, or choose another path")
 
 
 def _token_sets(

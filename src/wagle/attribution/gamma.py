@@ -135,9 +135,10 @@ def curvature_of(score: Any, what: str) -> str:
 
 def _dominance(weight: Tensor, grad_retain: Tensor) -> Tensor:
     """``|g_r| / |theta|``: below gamma, the weight term of the score is the larger one."""
-    ratio = (grad_retain / weight).abs()
-    ratio[grad_retain == 0] = 0.0
-    return ratio.clamp(max=torch.finfo(torch.float32).max)
+    ratio = (grad_retain / weight).abs_().clamp_(max=torch.finfo(torch.float32).max)
+    if torch.isnan(ratio.sum()):  # 0 / 0 among them; a gradient that is NaN stays and is refused
+        ratio[grad_retain == 0] = 0.0
+    return ratio
 
 
 def _largest_above(measure: Measure, candidates: Candidates, count: int, none: str) -> float:

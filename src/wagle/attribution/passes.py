@@ -41,10 +41,10 @@ class Pass:
     def batches(self, batch_tokens: int) -> list[dict[str, Tensor]]:
         """The records as padded batches; a group is one batch, whatever its size."""
         if not self.group:
-            return token_batches(self.tokens, batch_tokens)
+            return token_batches(self.tokens, batch_tokens, multiple=1)
         every = range(len(self.tokens))
         groups = [every[i : i + self.group] for i in every[:: self.group]]
-        return [collate([self.tokens[i] for i in group], group) for group in groups]
+        return [collate([self.tokens[i] for i in group], group, multiple=1) for group in groups]
 
     @property
     def backward(self) -> bool:

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from wagle.attribution.passes import Inputs, Pass, Sums, check_loss, linear_layers
 from wagle.attribution.sink import Sink
 from wagle.errors import WagleError
+from wagle.memory import Spill
 from wagle.model import (
     DTYPES,
     answer_nll,
@@ -31,7 +32,6 @@ from wagle.model import (
     without_dropout,
 )
 from wagle.progress import Bar
-from wagle.spill import Spill
 from wagle.weights import Weights, place_buffers, placed
 
 _IN_MEMORY = 256 << 20  # bytes of activations, before they go to a file

@@ -70,11 +70,13 @@ def by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
 
 
 def token_batches(
-    tokens: Sequence[Tokens], batch_tokens: int, *, side: str = "right"
+    tokens: Sequence[Tokens], batch_tokens: int, *, side: str = "right", multiple: int = 8
 ) -> list[dict[str, Tensor]]:
     """All records as length-sorted batches; ``index`` says which records each one holds."""
     groups = by_length([len(t.ids) for t in tokens], batch_tokens)
-    return [collate([tokens[i] for i in group], group, side=side) for group in groups]
+    return [
+        collate([tokens[i] for i in group], group, side=side, multiple=multiple) for group in groups
+    ]
 
 
 # ---------------------------------------------------------------------------------------------

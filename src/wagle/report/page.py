@@ -347,7 +347,7 @@ def _score(page: Page) -> str:
     given = (
         asked.gamma
         if isinstance(asked.gamma, str)
-        else _settings("", dict(asked.gamma)).strip(" ()")
+        else _settings("", {str(k): v for k, v in asked.gamma.items()}).strip(" ()")
     )
     return f"{text}, gamma chosen by {given}"
 

@@ -1,7 +1,9 @@
-"""Tensors that are too many for memory: a dictionary that keeps what is past a limit in a file."""
+"""Memory: tensors that are too many for it, and giving back to the system what was freed."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import tempfile
 from collections.abc import Hashable, Iterator, MutableMapping
@@ -88,3 +90,11 @@ class Spill(MutableMapping[Hashable, Tensor]):
 
 def _bytes(tensor: Tensor) -> memoryview:
     return tensor.view(-1).view(torch.uint8).numpy().data
+
+
+def give_memory_back() -> None:
+    """Return what was freed to the system, so that what follows starts small."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
+    if trim is not None:
+        trim(0)

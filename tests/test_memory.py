@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wagle.spill import Spill
+from wagle.memory import Spill
 
 KINDS = [torch.float32, torch.bfloat16, torch.uint8]
 STEPS = st.lists(
