@@ -298,3 +298,28 @@ def test_a_run_killed_in_every_stage_ends_with_the_weights_of_an_undisturbed_one
     lines = [json.loads(x) for x in (tmp_path / "killed" / "log.jsonl").read_text().splitlines()]
     steps = [x["step"] for x in lines if x["stage"] == "unlearn" and "step" in x]
     assert steps == list(range(1, len(steps) + 1))
+
+
+def test_a_recipe_that_failed_before_its_first_stage_may_be_mended_in_place(recipe_file, tmp_path):
+    with pytest.raises(WagleError, match="did you mean 'fisher'"):
+        execute(load_recipe(recipe_file, ["attribution.score=fishr"]), tmp_path / "out")
+    run = execute(load_recipe(recipe_file), tmp_path / "out", until="teach")
+    assert "teach" in run.state["stages"]
+
+
+def test_a_recipe_collects_what_its_score_needs_through_either_engine(recipe_file, tmp_path):
+    settings = [
+        "attribution={score: fisher, scope: block, ratio: 0.5, quantities: [input_square]}",
+        "finetune=null",
+        "reference=null",
+    ]
+    found = {}
+    for engine in ("whole", "stream"):
+        recipe = load_recipe(recipe_file, [*settings, f"attribution.engine={engine}"])
+        run = execute(recipe, tmp_path / engine, until="mask")
+        said = run.state["stages"]["gradients"]
+        assert said["engine"] == engine
+        assert said["quantities"] == ["grad_forget", "fisher_retain", "input_square"]
+        found[engine] = wagle.Mask.load(run.folder / "mask.safetensors")
+    assert found["whole"].metadata["scope"] == "block"
+    assert found["whole"].compare(found["stream"]).overall.jaccard > 0.999

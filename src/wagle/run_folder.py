@@ -175,16 +175,20 @@ class Run:
 
 
 def open_run(recipe: Recipe, folder: Path) -> Run:
-    """Make a run folder, or open it again; another recipe in a used folder is an error."""
+    """Make a run folder, or open it again; another recipe is an error once a stage is finished."""
     text = dump_recipe(recipe)
     path = folder / "recipe.yaml"
     if path.exists():
-        if path.read_text(encoding="utf-8") != text:
+        run = Run(folder, recipe)
+        if path.read_text(encoding="utf-8") == text:
+            return run
+        if run.state["stages"]:
             raise WagleError(
                 f"{folder} holds a run of another recipe ({_difference(path, text)}); choose another "
                 "folder with --out, or delete it"
             )
-        return Run(folder, recipe)
+        write_text(path, text)  # nothing was finished under the other one, such as one misspelt
+        return run
     if folder.is_dir() and any(p.name != ".lock" for p in folder.iterdir()):
         raise WagleError(f"{folder} exists and is not a run; choose another folder with --out")
     run = Run(folder, recipe)
