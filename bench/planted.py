@@ -26,6 +26,7 @@ import wagle
 from bench.measure import say, timed
 from bench.planted_parts import KINDS, PARTS, Parts, as_mask, choose_parts, kind_of
 from bench.ranking import BINS, TAUGHT, UNTAUGHT, Found, count, rank
+from wagle.attribution.quantities import COLLECTED
 from wagle.attribution.scores import SCORES
 from wagle.data.tokens import Encoder, Tokens
 from wagle.errors import WagleError, choose
@@ -34,14 +35,6 @@ from wagle.unlearning.options import Training
 from wagle.unlearning.training import forget_probability
 
 Scorer: TypeAlias = Callable[[str], Tensor]
-QUANTITIES = [
-    "grad_forget",
-    "grad_retain",
-    "grad_refusal",
-    "square_retain",
-    "fisher_retain",
-    "input_square",
-]
 CONTROLS = ("random", "oracle")
 TOKENS_PER_SECOND = 300  # of autocast training on two cores, for the plan only
 LEARNED = 0.5  # the least forget probability at which there is knowledge to find
@@ -201,7 +194,7 @@ def plant(folder: str, kind: str, seed: int, scale: Scale) -> Planted:
             known,
             engine="whole",
             retain_records=scale.retain,
-            quantities=QUANTITIES,
+            quantities=list(COLLECTED),
             seed=seed,
         )
     )

@@ -426,7 +426,7 @@ def answer_nll(model: nn.Module, batch: Mapping[str, Any]) -> Scored:
         )
     target = batch["input_ids"][scored]  # (n,), in the same record-major order as the logits
     with torch.autocast(scored.device.type, enabled=False):
-        token_nll, hit = _TokenNLL.apply(output.logits[0], target)
+        token_nll, hit = _TokenNLL.apply(output.logits[0], target)  # type: ignore[no-untyped-call]
         length = scored.sum(-1)
         total = _sum_per_record(token_nll, length)
     return Scored(total, total / length, length, token_nll, hit)

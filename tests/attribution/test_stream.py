@@ -141,16 +141,20 @@ def test_a_killed_whole_goes_on_after_its_last_saved_batch(
             assert torch.equal(found.get(quantity, name), expected.get(quantity, name))
 
 
+@pytest.mark.parametrize(("records", "batch_tokens"), [(3, 512), (6, 40)])
 def test_left_overs_of_other_settings_are_not_used(
-    model_folder, tokenizer, forget, retain, tmp_path, monkeypatch
+    model_folder, tokenizer, forget, retain, tmp_path, monkeypatch, records, batch_tokens
 ):
     path = tmp_path / "store"
     monkeypatch.setattr(stream._Stream, "stem", lambda _: (_ for _ in ()).throw(_Killed()))
     with pytest.raises(_Killed):
         wagle.gradients(model_folder, tokenizer, forget, retain, engine="stream", path=path)
     monkeypatch.undo()
-    found = wagle.gradients(model_folder, tokenizer, forget[:3], retain, engine="stream", path=path)
-    expected = wagle.gradients(model_folder, tokenizer, forget[:3], retain, engine="whole")
+    rows, more = forget[:records], {"batch_tokens": batch_tokens}
+    found = wagle.gradients(
+        model_folder, tokenizer, rows, retain, engine="stream", path=path, **more
+    )
+    expected = wagle.gradients(model_folder, tokenizer, rows, retain, engine="whole")
     close(held(found, "grad_forget"), held(expected, "grad_forget"))
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -86,7 +86,7 @@ def gradients(
         WagleError: sets that overlap, records the model cannot hold, a loss or gradient that is
             not finite, too little disk, a store of something else at ``path``.
     """
-    kind = choose(DTYPES, store_dtype, "store_dtype")
+    choose(DTYPES, store_dtype, "store_dtype")
     wanted = [q for q in COLLECTED if q in set(quantities)]
     for quantity in quantities:
         choose(COLLECTED, quantity, "quantity")
@@ -120,12 +120,12 @@ def gradients(
         "template": encoder.describe(),
         "records": {key: [t.id for t in tokens] for key, tokens in sets.items()},
     }
-    passes = plan_passes(wanted, sets)
+    work = _Work(source, plan_passes(wanted, sets), job, metadata)
     if path is None:
-        return _in_memory(source, passes, job, metadata, kind)
+        return _in_memory(work)
     if (Path(path) / "store.json").is_file():
         return _finished(Path(path), metadata)
-    return _on_disk(source, passes, job, metadata, kind, Path(path))
+    return _on_disk(work, Path(path))
 
 
 def _finished(path: Path, wanted: Mapping[str, Any]) -> GradientStore:
@@ -200,71 +200,65 @@ def _job(
     return Job(batch_tokens, precision, dtype, device, attention)
 
 
-def _in_memory(
-    source: PreTrainedModel | Path,
-    passes: Sequence[Pass],
-    job: Job,
-    metadata: dict[str, Any],
-    kind: torch.dtype,
-) -> GradientStore:
-    sink = Sink(None, kind)
-    ENGINES[metadata["engine"]](source, passes, job, sink)
-    if isinstance(source, PreTrainedModel):
-        sink.tensors["weight"] = _copy(source)
-    return GradientStore(metadata, sink.tensors, {})
+class _Work(NamedTuple):
+    """What is to be computed, and what will be said about it."""
+
+    source: PreTrainedModel | Path
+    passes: Sequence[Pass]
+    job: Job
+    metadata: dict[str, Any]
+
+    def run(self, sink: Sink) -> None:
+        """Let the engine do it."""
+        ENGINES[self.metadata["engine"]](self.source, self.passes, self.job, sink)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which gradients are stored."""
+        return DTYPES[self.metadata["dtype"]]
+
+
+def _in_memory(work: _Work) -> GradientStore:
+    sink = Sink(None, work.dtype)
+    work.run(sink)
+    if isinstance(work.source, PreTrainedModel):
+        sink.tensors["weight"] = _copy(work.source)
+    return GradientStore(work.metadata, sink.tensors, {})
 
 
 def _copy(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     return {n: p.detach().cpu().clone() for n, p in model.named_parameters() if p.requires_grad}
 
 
-def _on_disk(
-    source: PreTrainedModel | Path,
-    passes: Sequence[Pass],
-    job: Job,
-    metadata: dict[str, Any],
-    kind: torch.dtype,
-    path: Path,
-) -> GradientStore:
-    need = store_bytes(metadata, job)
+def _on_disk(work: _Work, path: Path) -> GradientStore:
+    need = store_bytes(work.metadata)
     try:
-        _write_store(source, passes, job, metadata, kind, path, need)
+        _write_store(work, path, need)
     except DiskFull as error:
         raise DiskFull(f"{error} (the gradient store needs {need / 1e9:.2f} GB)") from error
     return GradientStore.open(path)
 
 
-def _write_store(
-    source: PreTrainedModel | Path,
-    passes: Sequence[Pass],
-    job: Job,
-    metadata: dict[str, Any],
-    kind: torch.dtype,
-    path: Path,
-    need: int,
-) -> None:
-    with resumable_folder(path, metadata) as part:
+def _write_store(work: _Work, path: Path, need: int) -> None:
+    with resumable_folder(path, {**work.metadata, "job": asdict(work.job)}) as part:
         written = sum(file.stat().st_size for file in part.iterdir())
         check_space(
             path, need - written, "the gradient store", "halve it with store_dtype: bfloat16"
         )
-        with Sink(part, kind, {"format": FORMAT}) as sink:
-            ENGINES[metadata["engine"]](source, passes, job, sink)
-        if isinstance(source, PreTrainedModel):
-            save_tensors(part / "weight-00000.safetensors", _copy(source), {"format": FORMAT})
-        write_json(part / "store.json", metadata)
+        with Sink(part, work.dtype, {"format": FORMAT}) as sink:
+            work.run(sink)
+        if isinstance(work.source, PreTrainedModel):
+            save_tensors(part / "weight-00000.safetensors", _copy(work.source), {"format": FORMAT})
+        write_json(part / "store.json", work.metadata)
 
 
-def store_bytes(metadata: Mapping[str, Any], job: Job) -> int:
-    """How much disk a store takes while it is made: gradients, weights of a live model, and sums.
-
-    Args:
-        metadata: of the store.
-        job: how it is computed.
-    """
+def store_bytes(metadata: Mapping[str, Any]) -> int:
+    """How much disk a store takes: gradients, the weights of a live model, sums to resume from."""
     count = sum(math.prod(shape) for _, shape in metadata["parameters"])
     dense = [q for q in metadata["quantities"] if COLLECTED[q].kind != "inputs"]
     need: int = len(dense) * count * DTYPES[metadata["dtype"]].itemsize
     if metadata["model"]["folder"] is None:
-        need += count * DTYPES[job.dtype].itemsize
+        need += count * DTYPES[metadata["model_dtype"]].itemsize
+    if metadata["engine"] == "whole" and dense:
+        need += 4 * count
     return need
