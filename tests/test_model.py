@@ -3,12 +3,14 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from tests.conftest import make_model
 from wagle.errors import WagleError
 from wagle.model import (
+    _TokenNLL,
     fingerprint,
     load_model,
     load_tokenizer,
@@ -107,3 +109,37 @@ def test_an_index_decides_which_files_are_weights(tmp_path):
     save_file({"x": torch.zeros(1)}, tmp_path / "m" / "adapter_model.safetensors")
     assert [f.name for f in weight_files(tmp_path / "m")] == ["model.safetensors"]
     assert not json.loads((tmp_path / "m" / "config.json").read_text()).get("quantization_config")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_cross_entropy_of_many_rows_is_the_plain_one(dtype):
+    torch.manual_seed(0)
+    logits = torch.randn(37, 50).mul(4).to(dtype).requires_grad_()
+    target = torch.randint(50, (37,))
+    weight = torch.rand(37)
+    nll, hit = _TokenNLL.apply(logits, target)
+    plain = F.cross_entropy(logits.float(), target, reduction="none")
+    torch.testing.assert_close(nll, plain, rtol=1e-5, atol=1e-5)
+    assert nll.dtype == torch.float32
+    assert torch.equal(hit, logits.float().argmax(-1) == target)
+    (ours,) = torch.autograd.grad((nll * weight).sum(), logits)
+    (theirs,) = torch.autograd.grad((plain * weight).sum(), logits)
+    assert ours.dtype == dtype
+    torch.testing.assert_close(
+        ours, theirs, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-6
+    )
+
+
+def test_the_cross_entropy_has_a_second_derivative_and_takes_no_rows():
+    torch.manual_seed(0)
+    logits = torch.randn(5, 7, requires_grad=True)
+    target = torch.randint(7, (5,))
+
+    def curvature(nll):
+        (first,) = torch.autograd.grad(nll.sum(), logits, create_graph=True)
+        return torch.autograd.grad((first**2).sum(), logits)[0]
+
+    plain = F.cross_entropy(logits, target, reduction="none")
+    torch.testing.assert_close(curvature(_TokenNLL.apply(logits, target)[0]), curvature(plain))
+    nll, hit = _TokenNLL.apply(logits[:0], target[:0])
+    assert nll.shape == hit.shape == (0,)
