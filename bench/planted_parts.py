@@ -16,7 +16,8 @@ from transformers import PreTrainedModel
 
 import wagle
 from wagle.errors import choose
-from wagle.model import find_blocks, fingerprint, place
+from wagle.model import find_blocks, place
+from wagle.weights import fingerprint
 
 KINDS = ("q", "k", "v", "o", "gate", "up", "down")
 Levels: TypeAlias = dict[str, Tensor]

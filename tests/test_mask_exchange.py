@@ -12,7 +12,7 @@ from tests.conftest import make_model
 from wagle.errors import WagleError
 from wagle.mask import Mask
 from wagle.mask_exchange import export_mask, import_mask
-from wagle.model import fingerprint
+from wagle.weights import fingerprint
 
 
 def parameters(model):

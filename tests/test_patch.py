@@ -17,8 +17,8 @@ from wagle import patch as module
 from wagle.errors import WagleError
 from wagle.files import save_tensors
 from wagle.mask import Mask
-from wagle.model import fingerprint
 from wagle.patch import FORMAT, Patch, Positions, apply, decode, encode, extract, verify
+from wagle.weights import fingerprint
 
 QUIET_NAN, OTHER_NAN = 0x7FC00001, 0x7FC00002  # two NaNs that differ in their payload
 

@@ -7,9 +7,10 @@ import pytest
 import wagle
 from wagle.data.tokens import Encoder
 from wagle.evaluation.engine import Greedy, answer_requests
-from wagle.model import demo_model, load_model, load_tokenizer, save_model
+from wagle.model import demo_model, load_model, load_tokenizer
 from wagle.patch import verify
 from wagle.unlearning.options import Training
+from wagle.weights import save_model
 
 pytestmark = pytest.mark.real
 

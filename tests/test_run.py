@@ -11,11 +11,11 @@ import yaml
 import wagle
 from tests.conftest import OTHERS, RECORDS, make_model
 from wagle.errors import WagleError
-from wagle.model import fingerprint
 from wagle.patch import apply, verify
 from wagle.recipe_file import load_recipe
 from wagle.run import STAGES, execute
 from wagle.run_folder import find_run
+from wagle.weights import fingerprint
 
 FIELDS = {"paraphrased_question": "{question} Tell me.", "paraphrased_answer": "I say: {answer}"}
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from wagle.errors import WagleError, choose
 from wagle.files import load_checked, save_checked
 from wagle.memory import Spill
-from wagle.model import fingerprint, place
+from wagle.model import place
+from wagle.weights import fingerprint
 
 if TYPE_CHECKING:
     from wagle.attribution.store import GradientStore

@@ -23,7 +23,8 @@ from transformers.pytorch_utils import Conv1D
 from wagle.errors import WagleError
 from wagle.files import atomic_file
 from wagle.mask import Mask, MaskWriter
-from wagle.model import empty_model, find_blocks, fingerprint
+from wagle.model import empty_model, find_blocks
+from wagle.weights import fingerprint
 
 
 def import_mask(file: str | Path, model_folder: str | Path) -> Mask:

@@ -36,7 +36,7 @@ from torch import Tensor
 from wagle.errors import WagleError
 from wagle.files import TensorFile, atomic_folder, load_checked, save_checked
 from wagle.mask import Mask
-from wagle.model import copy_other_files, fingerprint, folder_tensors, weight_files, write_shard
+from wagle.weights import copy_other_files, fingerprint, folder_tensors, weight_files, write_shard
 
 FORMAT = "wagle-patch/1"
 _CHUNK = 1 << 22  # weights per step of anything that compares or decodes; a multiple of 8

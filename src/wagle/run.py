@@ -35,7 +35,7 @@ from wagle.files import (
 )
 from wagle.mask import Mask
 from wagle.memory import give_memory_back
-from wagle.model import load_model, save_model
+from wagle.model import load_model
 from wagle.patch import extract, verify
 from wagle.recipe import Attribution, Recipe
 from wagle.recipe_file import dump_recipe
@@ -44,6 +44,7 @@ from wagle.run_folder import ROLES, Run, open_run
 from wagle.unlearning.objectives import check_objective
 from wagle.unlearning.trainer import check_optimizer
 from wagle.unlearning.training import TrainResult, finetune, unlearn
+from wagle.weights import save_model
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""The parameters of a model folder by name, read one at a time, never the whole model.
+"""The weights of a model on disk: read by name, one at a time, saved, fingerprinted.
 
 Where a folder stores tensors in another shape than the model holds them (each expert of a
 mixture by itself), transformers' own conversion is applied, to just the tensors asked for.
@@ -7,18 +7,39 @@ mixture by itself), transformers' own conversion is applied, to just the tensors
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
+import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from wagle.errors import WagleError
-from wagle.files import TensorFile, read_json
-from wagle.model import empty_model, own_tensors, weight_files
+from wagle.files import TensorFile, atomic_folder, read_json
+from wagle.model import empty_model, model_folder
+
+_CHUNK = 1 << 22  # weights that are widened at once
+
+
+def weight_files(folder: str | Path) -> list[Path]:
+    """The safetensors shards of a model folder, as its index names them, in name order."""
+    home = model_folder(folder)
+    index = home / "model.safetensors.index.json"
+    if index.is_file():
+        files = [home / name for name in sorted(set(read_json(index)["weight_map"].values()))]
+    else:
+        files = [home / "model.safetensors"]
+    for file in files:
+        if not file.is_file():
+            raise WagleError(
+                f"{folder} lacks its weights {file.name}; save the model as safetensors"
+            )
+    return files
 
 
 class Weights:
@@ -202,3 +223,108 @@ def place_buffers(model: nn.Module, weights: Weights, device: torch.device) -> N
         module, _, leaf = name.rpartition(".")
         found = weights.get(name) if weights.has(name) else buffer
         model.get_submodule(module)._buffers[leaf] = found.to(device)
+
+
+# ---------------------------------------------------------------------------------------------
+# Whole folders
+
+
+def save_model(model: PreTrainedModel, like: str | Path, out: str | Path) -> None:
+    """Write ``model`` as a folder that differs from the folder ``like`` in its weights only.
+
+    Shards, names and every other file (configuration, tokenizer, chat template) are those of
+    ``like``, and each tensor keeps the precision it has there, so that a patch between the two
+    folders is exact.
+    """
+    state = model.state_dict()
+    with atomic_folder(out) as part:
+        copy_other_files(like, part)
+        for file in weight_files(like):
+            with TensorFile(file) as old:
+                new = {name: _stored(state, name, old.get(name)) for name in old.names}
+                write_shard(part / file.name, new)
+
+
+def _stored(state: Mapping[str, Tensor], name: str, old: Tensor) -> Tensor:
+    if name not in state:
+        raise WagleError(
+            f"the model has no tensor {name!r} that its folder has; save it again with save_pretrained"
+        )
+    return state[name].detach().to("cpu", old.dtype).contiguous()
+
+
+# Whatever may hold weights: a copy of the old ones must not travel with the new.
+_WEIGHTS = re.compile(r"\.(safetensors|bin|pt|pth|ckpt|gguf|msgpack|h5|onnx|npz)(\.index\.json)?$")
+
+
+def copy_other_files(source: str | Path, target: Path) -> None:
+    """Copy the files of a model folder that hold no weights, and the index of its shards."""
+    for file in sorted(model_folder(source).iterdir()):
+        weights = _WEIGHTS.search(file.name) and file.name != "model.safetensors.index.json"
+        if file.is_file() and not weights and not file.name.startswith("."):
+            shutil.copyfile(file, target / file.name)
+
+
+def write_shard(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write one weight file as ``save_pretrained`` would; its folder is made atomically."""
+    from safetensors.torch import save_file
+
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def folder_tensors(folder: str | Path) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a model folder, one at a time, sorted by name."""
+    homes = {}
+    for file in weight_files(folder):
+        with TensorFile(file, "weight file") as opened:
+            homes.update(dict.fromkeys(opened.names, file))
+    with contextlib.ExitStack() as stack:
+        files = {file: stack.enter_context(TensorFile(file)) for file in set(homes.values())}
+        for name in sorted(homes):
+            yield name, files[homes[name]].get(name)
+
+
+def own_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The saved tensors of a live module, tied ones once, sorted by name."""
+    parameters = {id(p): name for name, p in model.named_parameters()}  # tied: the first name
+    state = model.state_dict(keep_vars=True)
+    for name in sorted(state):
+        if parameters.get(id(state[name]), name) == name:
+            yield name, state[name].detach()
+
+
+def fingerprint(source: nn.Module | str | Path) -> str:
+    """SHA-256 over the tensors sorted by name (name, shape, values widened to float32), tied once.
+
+    It does not depend on shards, metadata or lossless upcasts: a bfloat16 folder and the same
+    weights in float32 have one fingerprint. Returns 64 hex digits.
+    """
+    digest = hashlib.sha256()
+    tensors = _live_parts(source) if isinstance(source, nn.Module) else _folder_parts(source)
+    for name, shape, chunks in tensors:
+        digest.update(f"{name}\0{list(shape)}\0".encode())
+        for chunk in chunks:
+            digest.update(chunk.cpu().float().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+_Parts: TypeAlias = Iterator[tuple[str, tuple[int, ...], Iterable[Tensor]]]
+
+
+def _live_parts(model: nn.Module) -> _Parts:
+    """The saved tensors of a live module in parts, tied ones once, sorted by name."""
+    for name, tensor in own_tensors(model):
+        yield name, tuple(tensor.shape), tensor.reshape(-1).split(_CHUNK)
+
+
+def _folder_parts(folder: str | Path) -> _Parts:
+    """The same of a folder, under the names of the model's own parameters."""
+    weights = Weights(folder)
+    try:
+        for name in weights.names():
+            shape = weights.shape(name)
+            size = math.prod(shape)
+            starts = range(0, size, _CHUNK)
+            yield name, shape, (weights.read(name, i, min(i + _CHUNK, size)) for i in starts)
+    finally:
+        weights.close()

@@ -12,8 +12,7 @@ from tests.conftest import MORE_FAMILIES, make_model
 from wagle.attribution import engines, sink, stream
 from wagle.attribution.quantities import COLLECTED
 from wagle.errors import WagleError
-from wagle.model import fingerprint
-from wagle.weights import Weights
+from wagle.weights import fingerprint
 
 
 @pytest.mark.parametrize("family", sorted(MORE_FAMILIES))
@@ -39,22 +38,6 @@ def test_stream_gives_the_numbers_of_whole(family, tokenizer, forget, retain, tm
         if "model.norm.weight" in whole.shapes
         else torch.ones(1),
     )
-
-
-@pytest.mark.parametrize("family", ["mixtral", "qwen2-moe"])
-def test_experts_that_a_folder_stores_apart_come_as_the_models_parameters(family, tmp_path):
-    model = make_model(family)
-    model.save_pretrained(tmp_path)
-    weights = Weights(tmp_path)
-    name = "model.layers.1.mlp.experts.gate_up_proj"
-    assert not weights.has(name)  # on disk each expert is by itself
-    assert torch.equal(weights.get(name), model.get_parameter(name))
-    assert torch.equal(
-        weights.read(name, 7, 99), model.get_parameter(name).detach().reshape(-1)[7:99]
-    )
-    assert weights.names() == sorted({n for n, _ in model.named_parameters()})
-    with pytest.raises(WagleError, match=r"has no weights for model\.nothing"):
-        weights.get("model.nothing")
 
 
 def test_bfloat16_weights_stay_bfloat16_and_sums_are_float32(tokenizer, forget, retain, tmp_path):

@@ -23,8 +23,8 @@ from wagle.data.records import Record, Source, check_disjoint, read_records
 from wagle.data.tokens import Encoder, Tokens, as_encoder
 from wagle.errors import DiskFull, WagleError, choose
 from wagle.files import check_space, resumable_folder, save_tensors, write_json
-from wagle.model import DTYPES, check_length, empty_model, fingerprint, model_folder
-from wagle.weights import Weights
+from wagle.model import DTYPES, check_length, empty_model, model_folder
+from wagle.weights import Weights, fingerprint
 
 DEFAULT = ("grad_forget", "grad_retain")
 

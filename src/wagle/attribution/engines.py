@@ -21,14 +21,7 @@ from wagle.attribution.passes import Inputs, Pass, Sums, check_loss, linear_laye
 from wagle.attribution.sink import Sink
 from wagle.attribution.stream import Job, stream
 from wagle.errors import WagleError, choose
-from wagle.model import (
-    DTYPES,
-    answer_nll,
-    load_model,
-    precision,
-    to_device,
-    without_dropout,
-)
+from wagle.model import DTYPES, answer_nll, load_model, precision, to_device, without_dropout
 from wagle.progress import track
 from wagle.weights import Weights
 

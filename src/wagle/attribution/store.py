@@ -11,8 +11,7 @@ from torch import Tensor
 
 from wagle.errors import WagleError
 from wagle.files import TensorFile, read_json
-from wagle.model import fingerprint, weight_files
-from wagle.weights import Weights
+from wagle.weights import Weights, fingerprint, weight_files
 
 FORMAT = "wagle-gradients/2"
 

@@ -20,7 +20,8 @@ from wagle.evaluation import qa
 from wagle.evaluation.engine import GreedyAnswer, answer_requests
 from wagle.evaluation.metrics import METRICS
 from wagle.evaluation.statistics import bootstrap_interval, wilson_interval
-from wagle.model import fingerprint, load_model, load_tokenizer
+from wagle.model import load_model, load_tokenizer
+from wagle.weights import fingerprint
 
 SCHEMA = "wagle-eval/1"
 SETS = ("forget", "retain", "retain_heldout", "general")
