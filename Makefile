@@ -28,7 +28,7 @@ bench-large: .venv/installed
 planted: .venv/installed
 	$(BIN)/python -m bench.planted --out docs/planted.md $(ARGS)
 
-docs/recipe.md: src/wagle/recipe.py src/wagle/recipe_file.py src/wagle/unlearning/options.py .venv/installed
+docs/recipe.md: src/wagle/recipe.py src/wagle/recipe_values.py src/wagle/recipe_file.py src/wagle/unlearning/options.py .venv/installed
 	$(BIN)/python -c "from wagle.recipe_file import settings_page; print(settings_page(), end='')" > $@
 
 wheel: .venv/installed-dev

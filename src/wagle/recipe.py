@@ -6,233 +6,39 @@ Relative paths inside a recipe are taken from the current folder, not from that 
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Mapping
-from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationInfo,
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError, PydanticKnownError
+from pydantic_core import PydanticKnownError
 
+from wagle.recipe_values import (
+    AtLeastOne,
+    Damping,
+    Gamma,
+    Name,
+    Number,
+    Precision,
+    Quantity,
+    Ratio,
+    Rows,
+    ScoreName,
+    SetName,
+    SourceName,
+    Take,
+    Text,
+    kind_of,
+    plain,
+    refused,
+)
 from wagle.unlearning.options import Training
-
-_MOST_RATIOS = 15  # what the levels of a mask can hold
-_SHOWN = 60  # characters of a value in a message
-
-
-def refused(said: str, key: str = "") -> PydanticCustomError:
-    """An error whose line reads ``SECTION.key said``."""
-    return PydanticCustomError("refused", "{said}", {"said": said, "key": key})
-
-
-def shown(value: Any) -> str:
-    """A value as a message shows it: in the words of YAML where they differ, and short."""
-    words = {True: "true", False: "false", None: "null"}
-    text = words[value] if value is None or isinstance(value, bool) else repr(value)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
-
-
-# ---------------------------------------------------------------------------------------------
-# Kinds of values
-
-
-def plain(value: Any) -> Any:
-    """What YAML and JSON can hold of ``value``: tuples become lists, paths become text."""
-    if isinstance(value, Mapping):
-        return {key: plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(inner) for inner in value]
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise PydanticKnownError("finite_number")
-    if value is None or isinstance(value, bool | int | float | str | BaseModel):
-        return value
-    raise refused(
-        f"holds a {type(value).__name__}; a recipe holds text, numbers, lists and mappings"
-    )
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise PydanticKnownError("float_type")
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        raise PydanticKnownError("float_type") from None
-    if not math.isfinite(number):
-        raise PydanticKnownError("finite_number")
-    return number
-
-
-def _ratio(value: Any) -> float | list[float] | None:
-    """One ratio, or a ladder of them in ascending order."""
-    if value is None:
-        return None
-    ladder = [_number(one) for one in (value if isinstance(value, list) else [value])]
-    for ratio in ladder:
-        if not ratio > 0:
-            raise PydanticKnownError("greater_than", {"gt": 0.0})
-        if ratio > 1:
-            raise PydanticKnownError("less_than_equal", {"le": 1.0})
-    if not 1 <= len(ladder) <= _MOST_RATIOS:
-        raise refused(f"has {len(ladder)} ratios; a ladder has 1 to {_MOST_RATIOS}")
-    if any(low >= high for low, high in pairwise(ladder)):
-        raise refused(f"is {shown(value)}; a ladder goes up, without repeats")
-    return ladder if isinstance(value, list) else ladder[0]
-
-
-def _gamma(value: Any) -> float | str | dict[str, float]:
-    said = (
-        f"is {shown(value)}; it must be 'auto', 'curvature', a number above 0, {{theta_share: 0.5}} or "
-        "{mu: 1.0e-6, accumulation: 4}"
-    )
-    if value in ("auto", "curvature"):
-        return str(value)
-    if isinstance(value, Mapping):
-        return _gamma_mapping(value, said)
-    try:
-        gamma = _number(value)
-    except PydanticKnownError:
-        raise refused(said) from None
-    if not gamma > 0:
-        raise refused(said)
-    return gamma
-
-
-def _gamma_mapping(value: Mapping[Any, Any], said: str) -> dict[str, float]:
-    if set(value) != {"theta_share"} and not {"mu"} <= set(value) <= {
-        "mu",
-        "accumulation",
-        "records",
-    }:
-        raise refused(said)
-    found = {}
-    for key, inner in value.items():
-        try:
-            number = _number(inner)
-        except PydanticKnownError:
-            raise refused(f"is {shown(inner)}; it must be a number", key) from None
-        if key == "theta_share" and not 0 < number < 1:
-            raise refused(f"is {shown(inner)}; it must lie between 0 and 1", key)
-        if not number > 0:
-            raise refused(f"is {shown(inner)}; it must be above 0", key)
-        if key in ("accumulation", "records") and number != int(number):
-            raise refused(f"is {shown(inner)}; it must be a whole number", key)
-        found[key] = number
-    return found
-
-
-def _damping(value: Any) -> float | str:
-    said = f"is {shown(value)}; it must be 'auto' or a number above 0"
-    if value == "auto":
-        return "auto"
-    try:
-        damping = _number(value)
-    except PydanticKnownError:
-        raise refused(said) from None
-    if not damping > 0:
-        raise refused(said)
-    return damping
-
-
-def _score(value: Any) -> str | dict[str, Any]:
-    """A name, or a mapping with one key: another mask or patterns."""
-    kinds = ("random_like", "complement", "by_name")
-    if not isinstance(value, Mapping):
-        if not isinstance(value, str):
-            raise PydanticKnownError("string_type")
-        if not value:
-            raise PydanticKnownError("string_too_short", {"min_length": 1})
-        return value
-    if len(value) != 1 or next(iter(value)) not in kinds:
-        raise refused(f"is {shown(value)}; it must have one key, of {', '.join(kinds)}")
-    ((kind, inner),) = value.items()
-    if kind != "by_name" and not (isinstance(inner, str) and inner):
-        raise refused(f"is {shown(inner)}; it must be the path of a mask", kind)
-    if kind == "by_name" and not (
-        isinstance(inner, list) and inner and all(isinstance(p, str) and p for p in inner)
-    ):
-        raise refused(f"is {shown(inner)}; it must be a list, such as [ffn, '*.q_proj.*']", kind)
-    return dict(value)
-
-
-def _take(value: Any) -> int | str:
-    if isinstance(value, float):
-        share = f"{100 * value:g}%" if 0 < value <= 1 else "10%"
-        raise refused(
-            f"is {shown(value)}, which could be a share or a count; write a share as {share}, "
-            "a count as a whole number"
-        )
-    text = "" if isinstance(value, bool) else str(value)
-    found = re.fullmatch(r"0*([1-9]\d*)(%?)", text, re.ASCII)
-    if found and (not found[2] or int(found[1]) <= 100):
-        return f"{found[1]}%" if found[2] else int(found[1])
-    if text == "all":
-        return text
-    raise refused(
-        f"is {shown(value)}; it must be all, a count above 0, or a whole percentage up to 100%"
-    )
-
-
-def _rows(value: str) -> str:
-    if not re.fullmatch(r"\d+:\d*|\d*:\d+", value, re.ASCII):
-        raise refused(f"is {value!r}; write FIRST:LAST, such as 0:360 or '20:'")
-    return value
-
-
-def _name(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9._-]+", value):
-        raise refused(f"is {value!r}; use letters, digits, '.', '_' and '-' only")
-    if not value.strip("."):
-        raise refused(f"is {value!r}; it needs a letter or a digit")
-    return value
-
-
-def _source(value: Any) -> Any:
-    given = value if isinstance(value, list) else [value]
-    if not given or not all(isinstance(one, str) and one for one in given):
-        raise refused(
-            f"is {shown(value)}; it must be a file, a folder, demo:SET, or a list of these"
-        )
-    if isinstance(value, list) and "complement" in value:
-        raise refused("has 'complement' in a list; it can only stand alone")
-    return value
-
-
-Number: TypeAlias = Annotated[float, BeforeValidator(_number)]
-Text: TypeAlias = Annotated[str, Field(min_length=1)]
-AtLeastOne: TypeAlias = Annotated[int, Field(ge=1)]
-Precision: TypeAlias = Literal["float32", "bfloat16"]
-Quantity: TypeAlias = Literal[
-    "grad_forget",
-    "grad_retain",
-    "grad_refusal",
-    "square_retain",
-    "fisher_retain",
-    "input_square",
-]
-SetName: TypeAlias = Literal["forget", "retain", "retain_heldout", "records"]
-
-
-def kind_of(annotation: Any) -> Any:
-    """The type of a field without ``Annotated`` and without ``| None``."""
-    inner = [one for one in get_args(annotation) if one is not type(None)]
-    if hasattr(annotation, "__metadata__") or (inner and len(inner) < len(get_args(annotation))):
-        return kind_of(inner[0])
-    return annotation
-
 
 # ---------------------------------------------------------------------------------------------
 # Sections
@@ -299,7 +105,7 @@ class RecordSet(Section):
 
     bare: ClassVar[str] = "source"
 
-    source: Annotated[str | list[str], BeforeValidator(_source)]
+    source: SourceName
     """A JSON, JSON-lines or CSV file, a folder of such files (with split), or demo:SET with SET one
     of forget, retain, retain_heldout and general; or a list of these. For the retain set also
     complement: the records that forget.take left out."""
@@ -307,11 +113,11 @@ class RecordSet(Section):
     split: Text | None = None
     """Which file of a folder to read, by its name without the ending."""
 
-    rows: Annotated[str, AfterValidator(_rows)] | None = None
+    rows: Rows | None = None
     """A range of rows, FIRST:LAST from 0 without LAST, cut before take. Either may be left out, in quotes:
     '20:'."""
 
-    take: Annotated[int | str, BeforeValidator(_take)] = "all"
+    take: Take = "all"
     """How many records: all, a count, or a percentage such as 10%, drawn by (seed, record);
     smaller draws are contained in larger ones."""
 
@@ -352,33 +158,28 @@ class Finetune(Section, Training):
 class Attribution(Section):
     """Which weights may change: gradients, a score, a mask."""
 
-    score: Annotated[str | dict[str, str | list[str]], BeforeValidator(_score)] = "wagle"
+    score: ScoreName = "wagle"
     """How weights are scored: wagle, wagle_refusal, wagle_gauss_newton, fisher, hessian_free,
     snip_forget, grad_forget, grad_ratio, magnitude, random or wanda. Or, without a score,
     {random_like: MASK} (at random, in every tensor as many as another mask selects), {complement: MASK}
     (the candidates that it leaves out) or {by_name: [PATTERN, ...]} (all weights of the parameters
     that match, as in include); these have their own ratio."""
 
-    gamma: Annotated[
-        float
-        | Literal["auto", "curvature"]
-        | dict[Literal["theta_share", "mu", "accumulation", "records"], float],
-        BeforeValidator(_gamma),
-    ] = "auto"
+    gamma: Gamma = "auto"
     """Trade-off of the wagle scores: a number above 0 (larger counts the retain gradient less),
     {theta_share: S} for the gamma at which a share S of the weights has a weight term larger than
     its retain term, auto, which is {theta_share: 0.5}, curvature, the mean squared gradient of a
     retain record, or {mu: M, accumulation: 4}, the mu of the published code, M * accumulation /
     records, with the records of the forget set unless given."""
 
-    damping: Annotated[float | Literal["auto"], BeforeValidator(_damping)] = "auto"
+    damping: Damping = "auto"
     """What wagle_gauss_newton and fisher add to the curvature of every weight: a number above 0, or
     auto, the median of the curvature."""
 
     score_settings: dict[str, Number] = {}
     """Further settings of the score over its defaults, such as {eps: 1.0e-12} of grad_ratio."""
 
-    ratio: Annotated[float | list[float] | None, BeforeValidator(_ratio)] = None
+    ratio: Ratio = None
     """Share of the candidate weights that the mask selects, 0 < ratio <= 1, exact on the decimal;
     1.0 trains them all. An ascending list is a ladder of nested ratios in one mask. Null is 0.8, or
     what follows from a score that has its own ratio."""
@@ -520,7 +321,7 @@ class ReportSettings(Section):
 class Recipe(Section):
     """One run, completely. ``load_recipe`` reads one, with errors that name the setting."""
 
-    name: Annotated[str, AfterValidator(_name)]
+    name: Name
     """What the run is called: letters, digits, dots, dashes and underscores."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0

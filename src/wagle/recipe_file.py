@@ -18,7 +18,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from wagle.errors import WagleError, nearest
-from wagle.recipe import Recipe, RecordSet, Section, plain, section_of, shown
+from wagle.recipe import Recipe, RecordSet, Section, section_of
+from wagle.recipe_values import plain, shown
 
 
 def settings_page() -> str:

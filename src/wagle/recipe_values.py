@@ -1,0 +1,232 @@
+"""Kinds of values in a recipe: what each may be, and the one line that says so where it is not."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias, get_args
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from pydantic_core import PydanticCustomError, PydanticKnownError
+
+_MOST_RATIOS = 15  # what the levels of a mask can hold
+_SHOWN = 60  # characters of a value in a message
+
+
+def refused(said: str, key: str = "") -> PydanticCustomError:
+    """An error whose line reads ``SECTION.key said``."""
+    return PydanticCustomError("refused", "{said}", {"said": said, "key": key})
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: in the words of YAML where they differ, and short."""
+    words = {True: "true", False: "false", None: "null"}
+    text = words[value] if value is None or isinstance(value, bool) else repr(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+# ---------------------------------------------------------------------------------------------
+# Kinds of values
+
+
+def plain(value: Any) -> Any:
+    """What YAML and JSON can hold of ``value``: tuples become lists, paths become text."""
+    if isinstance(value, Mapping):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise PydanticKnownError("finite_number")
+    if value is None or isinstance(value, bool | int | float | str | BaseModel):
+        return value
+    raise refused(
+        f"holds a {type(value).__name__}; a recipe holds text, numbers, lists and mappings"
+    )
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise PydanticKnownError("float_type")
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        raise PydanticKnownError("float_type") from None
+    if not math.isfinite(number):
+        raise PydanticKnownError("finite_number")
+    return number
+
+
+def _ratio(value: Any) -> float | list[float] | None:
+    """One ratio, or a ladder of them in ascending order."""
+    if value is None:
+        return None
+    ladder = [_number(one) for one in (value if isinstance(value, list) else [value])]
+    for ratio in ladder:
+        if not ratio > 0:
+            raise PydanticKnownError("greater_than", {"gt": 0.0})
+        if ratio > 1:
+            raise PydanticKnownError("less_than_equal", {"le": 1.0})
+    if not 1 <= len(ladder) <= _MOST_RATIOS:
+        raise refused(f"has {len(ladder)} ratios; a ladder has 1 to {_MOST_RATIOS}")
+    if any(low >= high for low, high in pairwise(ladder)):
+        raise refused(f"is {shown(value)}; a ladder goes up, without repeats")
+    return ladder if isinstance(value, list) else ladder[0]
+
+
+def _gamma(value: Any) -> float | str | dict[str, float]:
+    said = (
+        f"is {shown(value)}; it must be 'auto', 'curvature', a number above 0, {{theta_share: 0.5}} or "
+        "{mu: 1.0e-6, accumulation: 4}"
+    )
+    if value in ("auto", "curvature"):
+        return str(value)
+    if isinstance(value, Mapping):
+        return _gamma_mapping(value, said)
+    try:
+        gamma = _number(value)
+    except PydanticKnownError:
+        raise refused(said) from None
+    if not gamma > 0:
+        raise refused(said)
+    return gamma
+
+
+def _gamma_mapping(value: Mapping[Any, Any], said: str) -> dict[str, float]:
+    if set(value) != {"theta_share"} and not {"mu"} <= set(value) <= {
+        "mu",
+        "accumulation",
+        "records",
+    }:
+        raise refused(said)
+    found = {}
+    for key, inner in value.items():
+        try:
+            number = _number(inner)
+        except PydanticKnownError:
+            raise refused(f"is {shown(inner)}; it must be a number", key) from None
+        if key == "theta_share" and not 0 < number < 1:
+            raise refused(f"is {shown(inner)}; it must lie between 0 and 1", key)
+        if not number > 0:
+            raise refused(f"is {shown(inner)}; it must be above 0", key)
+        if key in ("accumulation", "records") and number != int(number):
+            raise refused(f"is {shown(inner)}; it must be a whole number", key)
+        found[key] = number
+    return found
+
+
+def _damping(value: Any) -> float | str:
+    said = f"is {shown(value)}; it must be 'auto' or a number above 0"
+    if value == "auto":
+        return "auto"
+    try:
+        damping = _number(value)
+    except PydanticKnownError:
+        raise refused(said) from None
+    if not damping > 0:
+        raise refused(said)
+    return damping
+
+
+def _score(value: Any) -> str | dict[str, Any]:
+    """A name, or a mapping with one key: another mask or patterns."""
+    kinds = ("random_like", "complement", "by_name")
+    if not isinstance(value, Mapping):
+        if not isinstance(value, str):
+            raise PydanticKnownError("string_type")
+        if not value:
+            raise PydanticKnownError("string_too_short", {"min_length": 1})
+        return value
+    if len(value) != 1 or next(iter(value)) not in kinds:
+        raise refused(f"is {shown(value)}; it must have one key, of {', '.join(kinds)}")
+    ((kind, inner),) = value.items()
+    if kind != "by_name" and not (isinstance(inner, str) and inner):
+        raise refused(f"is {shown(inner)}; it must be the path of a mask", kind)
+    if kind == "by_name" and not (
+        isinstance(inner, list) and inner and all(isinstance(p, str) and p for p in inner)
+    ):
+        raise refused(f"is {shown(inner)}; it must be a list, such as [ffn, '*.q_proj.*']", kind)
+    return dict(value)
+
+
+def _take(value: Any) -> int | str:
+    if isinstance(value, float):
+        share = f"{100 * value:g}%" if 0 < value <= 1 else "10%"
+        raise refused(
+            f"is {shown(value)}, which could be a share or a count; write a share as {share}, "
+            "a count as a whole number"
+        )
+    text = "" if isinstance(value, bool) else str(value)
+    found = re.fullmatch(r"0*([1-9]\d*)(%?)", text, re.ASCII)
+    if found and (not found[2] or int(found[1]) <= 100):
+        return f"{found[1]}%" if found[2] else int(found[1])
+    if text == "all":
+        return text
+    raise refused(
+        f"is {shown(value)}; it must be all, a count above 0, or a whole percentage up to 100%"
+    )
+
+
+def _rows(value: str) -> str:
+    if not re.fullmatch(r"\d+:\d*|\d*:\d+", value, re.ASCII):
+        raise refused(f"is {value!r}; write FIRST:LAST, such as 0:360 or '20:'")
+    return value
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", value):
+        raise refused(f"is {value!r}; use letters, digits, '.', '_' and '-' only")
+    if not value.strip("."):
+        raise refused(f"is {value!r}; it needs a letter or a digit")
+    return value
+
+
+def _source(value: Any) -> Any:
+    given = value if isinstance(value, list) else [value]
+    if not given or not all(isinstance(one, str) and one for one in given):
+        raise refused(
+            f"is {shown(value)}; it must be a file, a folder, demo:SET, or a list of these"
+        )
+    if isinstance(value, list) and "complement" in value:
+        raise refused("has 'complement' in a list; it can only stand alone")
+    return value
+
+
+Number: TypeAlias = Annotated[float, BeforeValidator(_number)]
+Text: TypeAlias = Annotated[str, Field(min_length=1)]
+AtLeastOne: TypeAlias = Annotated[int, Field(ge=1)]
+Precision: TypeAlias = Literal["float32", "bfloat16"]
+Quantity: TypeAlias = Literal[
+    "grad_forget",
+    "grad_retain",
+    "grad_refusal",
+    "square_retain",
+    "fisher_retain",
+    "input_square",
+]
+ScoreName: TypeAlias = Annotated[str | dict[str, str | list[str]], BeforeValidator(_score)]
+Gamma: TypeAlias = Annotated[
+    float
+    | Literal["auto", "curvature"]
+    | dict[Literal["theta_share", "mu", "accumulation", "records"], float],
+    BeforeValidator(_gamma),
+]
+Damping: TypeAlias = Annotated[float | Literal["auto"], BeforeValidator(_damping)]
+Ratio: TypeAlias = Annotated[float | list[float] | None, BeforeValidator(_ratio)]
+Take: TypeAlias = Annotated[int | str, BeforeValidator(_take)]
+SourceName: TypeAlias = Annotated[str | list[str], BeforeValidator(_source)]
+Rows: TypeAlias = Annotated[str, AfterValidator(_rows)]
+Name: TypeAlias = Annotated[str, AfterValidator(_name)]
+SetName: TypeAlias = Literal["forget", "retain", "retain_heldout", "records"]
+
+
+def kind_of(annotation: Any) -> Any:
+    """The type of a field without ``Annotated`` and without ``| None``."""
+    inner = [one for one in get_args(annotation) if one is not type(None)]
+    if hasattr(annotation, "__metadata__") or (inner and len(inner) < len(get_args(annotation))):
+        return kind_of(inner[0])
+    return annotation
