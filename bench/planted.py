@@ -83,12 +83,18 @@ class Planted:
     seconds: float
     scores: dict[str, dict[str, Found | None]]
 
-    def no_power(self, score: str) -> bool:
-        """Whether this cannot tell: no change to be found, or the untaught part is as high."""
+    def verdict(self, score: str) -> str:
+        """What stands beside a score; nothing where it tells the taught part from others.
+
+        ``no power``: there was no change to be found, or the untaught part is as high. ``at chance``:
+        the taught part is no higher than random numbers put it.
+        """
         found, oracle = self.scores[score]["all"], self.scores["oracle"]["all"]
         assert found is not None
         assert oracle is not None
-        return oracle.auc < ENOUGH or found.untaught >= found.auc - SAME
+        if oracle.auc < ENOUGH or found.untaught >= found.auc - SAME:
+            return "no power"
+        return "at chance" if found.auc <= 0.5 + SAME else ""
 
 
 def teach(
@@ -239,7 +245,8 @@ How to read it: **AUC** is the chance that a weight of the taught part scores ab
 **precision** is the taught share of the top k, k the size of the part, beside **share**, what
 chance gets. `random` and `oracle` (how far a weight really moved) are controls. Where the oracle
 stays below 0.7, or the untaught part comes within 0.02 of the taught one or above it, the row says
-"no power": no claim about the score follows from it. A high AUC says that a score finds where
+"no power": no claim about the score follows from it. "at chance" says that the taught part lies no
+higher than random numbers put it. A high AUC says that a score finds where
 knowledge was put by training, not that unlearning there works better.
 
 Scores are compared in 65536 bins of float32, ties counting half.
@@ -260,8 +267,8 @@ def section(planted: Planted) -> str:
         assert overall is not None
         cells = [overall.auc, overall.untaught, overall.precision, overall.share]
         by_kind = [found[k].auc if found[k] else None for k in kinds]  # type: ignore[union-attr]
-        verdict = "no power" if planted.no_power(score) else ""
-        lines.append(" | ".join([f"`{score}`", *map(_number, [*cells, *by_kind]), verdict]))
+        numbers = map(_number, [*cells, *by_kind])
+        lines.append(" | ".join([f"`{score}`", *numbers, planted.verdict(score)]))
     size, candidates = planted.weights
     return "\n".join(
         [
@@ -278,10 +285,10 @@ def section(planted: Planted) -> str:
 def _sentence(planted: Planted) -> str:
     """What the table says, made from its numbers alone."""
     overall = {s: f["all"] for s, f in planted.scores.items() if s not in CONTROLS and f["all"]}
-    best = max(overall, key=lambda s: overall[s].auc if not planted.no_power(s) else -1.0)
+    best = max(overall, key=lambda s: -1.0 if planted.verdict(s) else overall[s].auc)
     chance = planted.scores["random"]["all"]
     assert chance is not None
-    able = sum(not planted.no_power(s) for s in overall)
+    able = sum(not planted.verdict(s) for s in overall)
     if planted.after < LEARNED:
         return f"The records were not learned (probability {planted.after:.3f}): nothing follows."
     if able == 0:
@@ -315,8 +322,8 @@ def as_json(planted: Planted) -> dict[str, Any]:
         score: {kind: found and found._asdict() for kind, found in kinds.items()}
         for score, kinds in planted.scores.items()
     }
-    verdicts = {score: planted.no_power(score) for score in planted.scores}
-    return {**vars(planted), "scores": scores, "no_power": verdicts}
+    verdicts = {score: planted.verdict(score) for score in planted.scores}
+    return {**vars(planted), "scores": scores, "verdicts": verdicts}
 
 
 def main(options: Sequence[str] | None = None) -> None:

@@ -326,13 +326,14 @@ def test_no_power_is_said_of_a_blind_score_and_of_a_failing_oracle():
         overall = planted.Found(auc, untaught, 0.1, 0.05, 0.0)
         return {"all": overall, **dict.fromkeys(planted.KINDS)}
 
-    scores = {"a": found(0.9, 0.5), "b": found(0.6, 0.59), "random": found(0.5, 0.5)}
+    scores = {"a": found(0.9, 0.5), "b": found(0.6, 0.59), "c": found(0.46, 0.39)}
+    scores["random"] = found(0.5, 0.5)
     scores["oracle"] = found(0.99, 0.5)
     known = planted.Planted("rows", 0, (1, 2), 0.1, 0.9, 4, 1, 1.0, scores)
-    assert [known.no_power(s) for s in ("a", "b")] == [False, True]
+    assert [known.verdict(s) for s in ("a", "b", "c")] == ["", "no power", "at chance"]
     assert "`a` with an AUC of 0.900" in planted.section(known)
     unlearned = replace(known, after=0.2)
     assert planted.section(unlearned).endswith("(probability 0.200): nothing follows.")
     scores["oracle"] = found(0.6, 0.5)
-    assert known.no_power("a")
-    assert "None of 2 scores" in planted.section(known)
+    assert known.verdict("a") == "no power"
+    assert "None of 3 scores" in planted.section(known)
