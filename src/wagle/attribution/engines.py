@@ -21,6 +21,7 @@ from wagle.attribution.passes import Inputs, Pass, Sums, check_loss, linear_laye
 from wagle.attribution.sink import Sink
 from wagle.attribution.stream import Job, stream
 from wagle.errors import WagleError, choose
+from wagle.memory import give_memory_back
 from wagle.model import DTYPES, answer_nll, load_model, precision, to_device, without_dropout
 from wagle.progress import track
 from wagle.weights import Weights
@@ -50,6 +51,7 @@ def whole(model: PreTrainedModel | Path, passes: Sequence[Pass], job: Job, sink:
         with without_dropout(live):
             for number, which in enumerate(passes):
                 if number >= first:
+                    give_memory_back()  # the activations of the last pass lie scattered
                     before = kept if kept and number == first else None
                     _sweep(live, number, which, job, sink, before[0] if before else {}, skip)
                     skip = 0
