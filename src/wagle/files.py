@@ -275,8 +275,8 @@ class TensorFile:
                 f"{what} {path} is truncated or corrupt ({error}); make it again"
             ) from None
         self.names: list[str] = list(self._file.keys())
-        self._layout: dict[str, tuple[Any, tuple[int, ...], int]] = {}
-        self._handle = -1
+        self._handle = os.open(self.path, os.O_RDONLY)
+        self._layout = self._read_header()
         try:
             metadata = json.loads((self._file.metadata() or {}).get(_KEY, "{}"))
         except ValueError:
@@ -299,7 +299,7 @@ class TensorFile:
         """
         import torch
 
-        dtype, shape, offset = self._header()[name]
+        dtype, shape, offset = self._layout[name]
         assert 0 <= start <= stop <= math.prod(shape)
         part = torch.empty(stop - start, dtype=dtype)
         view = part.view(torch.uint8).numpy().data
@@ -318,27 +318,24 @@ class TensorFile:
 
     def dtype(self, name: str) -> torch.dtype:
         """The dtype of the tensor ``name``, without reading it."""
-        found: torch.dtype = self._header()[name][0]
+        found: torch.dtype = self._layout[name][0]
         return found
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of the tensor ``name``, without reading it."""
-        return self._header()[name][1]
+        return self._layout[name][1]
 
-    def _header(self) -> dict[str, tuple[Any, tuple[int, ...], int]]:
+    def _read_header(self) -> dict[str, tuple[Any, tuple[int, ...], int]]:
         """Dtype, shape and offset of each tensor; safetensors checked them at opening."""
         from safetensors.torch import _TYPES
 
-        if self._handle < 0:
-            self._handle = os.open(self.path, os.O_RDONLY)
-            size = int.from_bytes(os.pread(self._handle, 8, 0), "little")
-            header = json.loads(os.pread(self._handle, size, 8))
-            header.pop("__metadata__", None)
-            self._layout = {
-                name: (_TYPES[e["dtype"]], tuple(e["shape"]), 8 + size + e["data_offsets"][0])
-                for name, e in header.items()
-            }
-        return self._layout
+        size = int.from_bytes(os.pread(self._handle, 8, 0), "little")
+        header = json.loads(os.pread(self._handle, size, 8))
+        header.pop("__metadata__", None)
+        return {
+            name: (_TYPES.get(e["dtype"]), tuple(e["shape"]), 8 + size + e["data_offsets"][0])
+            for name, e in header.items()
+        }
 
     def close(self) -> None:
         """Release the memory map and the file."""
@@ -346,6 +343,10 @@ class TensorFile:
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", -1) >= 0:
+            os.close(self._handle)
 
     def __enter__(self) -> TensorFile:
         return self

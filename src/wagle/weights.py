@@ -11,6 +11,7 @@ import hashlib
 import math
 import re
 import shutil
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -61,6 +62,7 @@ class Weights:
         }
         self._sources: dict[str, list[str]] | None = None
         self._last: tuple[str, Tensor] | None = None
+        self._converting = threading.Lock()
 
     @property
     def model(self) -> PreTrainedModel:
@@ -113,9 +115,10 @@ class Weights:
         """One parameter; a memory map of the file where nothing has to be converted."""
         if name in self._files:
             return self._files[name].get(name)
-        if self._last is None or self._last[0] != name:
-            self._last = (name, self._converted([name])[name])
-        return self._last[1]
+        with self._converting:  # one thread at a time: it goes through the model
+            if self._last is None or self._last[0] != name:
+                self._last = (name, self._converted([name])[name])
+            return self._last[1]
 
     def read(self, name: str, start: int, stop: int) -> Tensor:
         """A part of the flattened parameter, in fresh memory."""

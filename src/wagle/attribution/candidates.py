@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -187,14 +186,12 @@ class Candidates:
                 in threads.
             whole_rows: no row of a parameter is cut; one whose rows are not contiguous is one chunk.
         """
-        reading = threading.Lock()  # a store need not stand two readers
 
         def run(span: tuple[str, int, int]) -> tuple[str, T]:
             name, start, stop = span
-            with reading:
-                values = {
-                    q: self.store.read(q, name, start, stop) for q in quantities if q != "uniform"
-                }
+            values = {
+                q: self.store.read(q, name, start, stop) for q in quantities if q != "uniform"
+            }
             if "uniform" in quantities:
                 values["uniform"] = uniform_chunk(self.seed, name, start, stop - start)
             return name, work(name, values)

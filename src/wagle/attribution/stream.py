@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from wagle.attribution.passes import Inputs, Pass, Sums, check_loss, linear_layers
 from wagle.attribution.sink import Sink
 from wagle.errors import WagleError
-from wagle.memory import Spill
+from wagle.memory import Spill, give_memory_back
 from wagle.model import (
     DTYPES,
     answer_nll,
@@ -34,7 +34,7 @@ from wagle.model import (
 from wagle.progress import Bar
 from wagle.weights import Weights, place_buffers, placed
 
-_IN_MEMORY = 256 << 20  # bytes of activations, before they go to a file
+_IN_MEMORY = 64 << 20  # bytes of activations, before they go to a file
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,14 @@ def stream(model: PreTrainedModel | Path, passes: Sequence[Pass], job: Job, sink
         run = _Stream(model, passes, job, sink, stack)
         run.record()
         run.forward()
+        give_memory_back()  # each step has sizes of its own
         if not any(which.backward for which in passes):
             return
         run.head()
+        give_memory_back()
         for block in reversed(range(run.resume())):
             run.backward(block)
+        give_memory_back()
         run.stem()
 
 
@@ -313,6 +316,7 @@ class _Stream:
             for p, which in enumerate(self.passes):
                 if not which.backward:
                     continue
+                self.sink.wait()  # an embedding of another pass beside this one would be the peak
                 sums = Sums(which, parameters)
                 for one in self.of(p):
                     self.carry[one.key] = self._head(one)
@@ -382,6 +386,7 @@ class _Stream:
             for p, which in enumerate(self.passes):
                 if not which.backward:
                     continue
+                self.sink.wait()
                 sums = Sums(which, parameters)
                 squares = "square" in which.kinds
                 if not squares:
