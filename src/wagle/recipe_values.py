@@ -78,6 +78,17 @@ def _ratio(value: Any) -> float | list[float] | None:
     return ladder if isinstance(value, list) else ladder[0]
 
 
+def _above_zero(value: Any, said: str) -> float:
+    """A number above 0; anything else is refused with ``said``."""
+    try:
+        number = _number(value)
+    except PydanticKnownError:
+        raise refused(said) from None
+    if not number > 0:
+        raise refused(said)
+    return number
+
+
 def _gamma(value: Any) -> float | str | dict[str, float]:
     said = (
         f"is {shown(value)}; it must be 'auto', 'curvature', a number above 0, {{theta_share: 0.5}} or "
@@ -87,13 +98,7 @@ def _gamma(value: Any) -> float | str | dict[str, float]:
         return str(value)
     if isinstance(value, Mapping):
         return _gamma_mapping(value, said)
-    try:
-        gamma = _number(value)
-    except PydanticKnownError:
-        raise refused(said) from None
-    if not gamma > 0:
-        raise refused(said)
-    return gamma
+    return _above_zero(value, said)
 
 
 def _gamma_mapping(value: Mapping[Any, Any], said: str) -> dict[str, float]:
@@ -123,13 +128,7 @@ def _damping(value: Any) -> float | str:
     said = f"is {shown(value)}; it must be 'auto' or a number above 0"
     if value == "auto":
         return "auto"
-    try:
-        damping = _number(value)
-    except PydanticKnownError:
-        raise refused(said) from None
-    if not damping > 0:
-        raise refused(said)
-    return damping
+    return _above_zero(value, said)
 
 
 def _score(value: Any) -> str | dict[str, Any]:

@@ -9,7 +9,7 @@ from torch import nn
 import wagle
 from tests.attribution.test_gradients import close, held
 from tests.conftest import MORE_FAMILIES, make_model
-from wagle.attribution import engines, sink, stream
+from wagle.attribution import engines, passes, sink, stream
 from wagle.attribution.quantities import COLLECTED
 from wagle.errors import WagleError
 from wagle.weights import fingerprint
@@ -122,6 +122,29 @@ def test_a_killed_whole_goes_on_after_its_last_saved_batch(
     for name in found.shapes:
         for quantity in ("grad_forget", "grad_retain"):
             assert torch.equal(found.get(quantity, name), expected.get(quantity, name))
+
+
+def test_an_interruption_in_the_middle_of_a_batch_keeps_no_part_of_it(
+    model_folder, tokenizer, forget, retain, tmp_path, monkeypatch
+):
+    path, more = tmp_path / "store", {"engine": "whole", "batch_tokens": 1}
+    expected = wagle.gradients(model_folder, tokenizer, forget, retain, **more)
+    take, taken = passes.Sums.take, []
+
+    def interrupting(self, name, parameter):
+        if len(taken) == 50:  # some parameters of the third batch are added, others are not
+            raise KeyboardInterrupt
+        taken.append(name)
+        take(self, name, parameter)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(passes.Sums, "take", interrupting)
+        with pytest.raises(KeyboardInterrupt):
+            wagle.gradients(model_folder, tokenizer, forget, retain, path=path, **more)
+    assert 50 % len(expected.shapes)
+    found = wagle.gradients(model_folder, tokenizer, forget, retain, path=path, **more)
+    for name in found.shapes:
+        assert torch.equal(found.get("grad_forget", name), expected.get("grad_forget", name))
 
 
 @pytest.mark.parametrize(("records", "batch_tokens"), [(3, 512), (6, 40)])

@@ -74,7 +74,7 @@ def _sweep(
     sums = Sums(which, parameters)
     sums.start(_unflatten(before, device, sums.found))
     batches = which.batches(job.batch_tokens)
-    done = skip
+    done, between = skip, True  # in the middle of a batch the sums hold a part of it
     with contextlib.ExitStack() as stack:
         stack.enter_context(sums.hooked())
         inputs = None
@@ -94,17 +94,18 @@ def _sweep(
             for batch in track(batches[skip:], f"{which.set} gradients", size=_records):
                 if inputs:
                     inputs.real = batch["attention_mask"].to(device)
+                between = False
                 sums.share = _records(batch) / len(which.tokens)
                 with precision(device, job.precision):
                     nll = answer_nll(model, to_device(batch, device)).nll_mean  # (B,)
                 check_loss(nll, batch, which.tokens)
                 if which.backward:
                     nll.mean().backward()
-                done += 1
+                done, between = done + 1, True
                 if sink.due():
                     keep()
         except KeyboardInterrupt:
-            if not any(p.grad is not None for p in parameters.values()):
+            if between:
                 keep()
             raise
     sink.add("00000", sums.finish())

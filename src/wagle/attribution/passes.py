@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -73,6 +75,17 @@ def plan_passes(quantities: Sequence[str], sets: Mapping[str, Sequence[Tokens]])
     return [Pass(name, sets[name], kinds, group) for (name, group), kinds in sorted(plan.items())]
 
 
+@contextlib.contextmanager
+def _attached(hooks: Iterable[RemovableHandle]) -> Iterator[None]:
+    """Register hooks as they come, and remove them in the end."""
+    handles = list(hooks)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 class Sums:
     """The float32 sums of one pass over some parameters; a hook adds each gradient as it comes.
 
@@ -99,18 +112,12 @@ class Sums:
         parts = zip(self.parameters.items(), whole.split(sizes), strict=True)
         return {name: part.view(p.shape) for (name, p), part in parts}
 
-    @contextlib.contextmanager
-    def hooked(self) -> Iterator[None]:
+    def hooked(self) -> AbstractContextManager[None]:
         """Take every gradient the moment it is complete."""
-        handles = [
+        return _attached(
             p.register_post_accumulate_grad_hook(lambda p, name=name: self.take(name, p))
             for name, p in self.parameters.items()
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        )
 
     def take(self, name: str, parameter: Tensor) -> None:
         """Add the gradient of one parameter to the sums, in float32, and free it."""
@@ -194,18 +201,12 @@ class Inputs:
         self.real: Tensor | None = None  # (B, T) of the batch that is under way
         self.found: dict[str, Tensor] = {}
 
-    @contextlib.contextmanager
-    def hooked(self) -> Iterator[None]:
+    def hooked(self) -> AbstractContextManager[None]:
         """Look at what enters each layer."""
-        handles = [
+        return _attached(
             layer.register_forward_pre_hook(lambda _, args, name=name: self._look(name, args[0]))
             for name, layer in self.layers.items()
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        )
 
     def _look(self, name: str, entered: Tensor) -> None:
         assert self.real is not None
