@@ -23,7 +23,7 @@ bench: .venv/installed
 
 # Makes models of 1.1 and 6.7 billion weights in --scratch: up to 45 GB of disk.
 bench-large: .venv/installed
-	$(BIN)/python -m bench.attribution --rows depth,stream_1b,selection_1b,stream_7b $(ARGS)
+	$(BIN)/python -m bench.attribution --rows depth,stream_1b,selection_1b,stream_7b,step_7b $(ARGS)
 
 planted: .venv/installed
 	$(BIN)/python -m bench.planted --out docs/planted.md $(ARGS)
@@ -42,7 +42,7 @@ wheel: .venv/installed-dev
 	touch $@
 
 .venv/installed-dev: .venv/installed
-	$(BIN)/pip install -q -c constraints.txt hypothesis mypy pytest ruff types-PyYAML
+	$(BIN)/pip install -q -c constraints.txt hypothesis mypy optuna peft pytest ruff trl types-PyYAML
 	touch $@
 
 clean:

@@ -21,7 +21,8 @@ from transformers.utils import logging as transformers_logging
 import wagle
 from bench.measure import Memory, disk_rates, forget_pages, matmul_rate, moved, say, timed
 from bench.models import make_folder, settings_of
-from bench.rows import DEPTHS
+from bench.patches import MEASURES as PATCHES
+from bench.rows import DEPTHS, STEPS
 from bench.setup import SCORED, TOKENS, Setup, encoder_of, random_sets, record_sets
 from wagle.data.batches import collate
 from wagle.data.tokens import Tokens
@@ -352,11 +353,22 @@ def _depth(setup: Setup, blocks: int, work: str) -> Figures:
     return stream_random(setup, shape, folder, setup.size.few, "bfloat16")
 
 
-def unlearning(setup: Setup) -> Figures:
-    """A step of unlearning, by ratio."""
-    from bench.unlearning import unlearning as steps  # brings the Trainer and its memory
+def _steps(setup: Setup, objective: str, ratio: float) -> Figures:
+    from bench.unlearning import masked_step  # brings the Trainer and its memory
 
-    return steps(setup.model)
+    return masked_step(setup, objective, ratio)
+
+
+def _plain_step(setup: Setup) -> Figures:
+    from bench.unlearning import plain_step
+
+    return plain_step(setup)
+
+
+def _step_7b(setup: Setup) -> Figures:
+    from bench.unlearning import step_7b
+
+    return step_7b(setup)
 
 
 MEASURES: dict[str, Callable[[Setup], Figures]] = {  # in the order in which they run
@@ -371,7 +383,13 @@ MEASURES: dict[str, Callable[[Setup], Figures]] = {  # in the order in which the
     "rescore": rescore,
     "selection": selection,
     "stream_equal": stream_equal,
-    "unlearning": unlearning,
+    "step_plain": _plain_step,
+    **{
+        f"step_{objective}_{ratio:g}": partial(_steps, objective=objective, ratio=ratio)
+        for objective, ratio in STEPS
+    },
+    "step_plain_again": _plain_step,
+    **PATCHES,
     **{
         f"{work}_depth_{blocks}": partial(_depth, blocks=blocks, work=work)
         for blocks in DEPTHS
@@ -383,6 +401,7 @@ MEASURES: dict[str, Callable[[Setup], Figures]] = {  # in the order in which the
     "make_7b": partial(_largest, work="make"),
     "stream_7b": partial(_largest, work="stream"),
     "select_7b": partial(select_random, folder="largest"),
+    "step_7b": _step_7b,
 }
 
 

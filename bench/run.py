@@ -1,4 +1,4 @@
-"""The quick benchmark: attribution on the demo model, then a step of unlearning.
+"""The quick benchmark: attribution and unlearning steps on the demo model.
 
     make bench            # prints one table; --json FILE writes it too
 
@@ -23,13 +23,16 @@ QUICK = (
     "selection",
     "rescore",
     "mask_bytes",
+    "step",
+    "held",
+    "patches",
 )
 
 
 def main(options: Sequence[str] | None = None) -> None:
     """Measure and print."""
     try:
-        run(arguments(__doc__).parse_args(options), [*QUICK, "unlearning"])
+        run(arguments(__doc__).parse_args(options), QUICK)
     except WagleError as error:
         sys.exit(f"bench: {error}")
 

@@ -150,7 +150,7 @@ def in_this_process(monkeypatch):
 
 @pytest.mark.usefixtures("in_this_process")
 def test_every_row_runs_on_a_tiny_model(model_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("bench.unlearning.STEPS", 2)
+    monkeypatch.setattr("bench.unlearning.STEPS", 3)
     setup = Setup(str(model_folder), None, str(tmp_path / "scratch"), "tiny")
     setup.at("x")
     lines = measure(list(ROWS), setup)

@@ -150,7 +150,7 @@ def test_another_recipe_in_a_used_folder_is_refused(recipe_file, tmp_path):
 
 def test_over_unlearning_is_a_warning_in_log_and_report(recipe_file, tmp_path, caplog):
     settings = [
-        "unlearning.stop_at_reference=false",
+        "unlearning.stop_when=[]",
         "unlearning.objective=grad_ascent",
         "unlearning.epochs=30",
         "unlearning.learning_rate=0.02",
@@ -176,7 +176,7 @@ def test_two_processes_in_one_folder_are_refused(recipe_file, tmp_path):
 BAD = [
     ("forget=none.json", "data file none.json does not exist"),
     ("forget=EMPTY", "the forget set is empty"),
-    ("forget=HOLLOW", r"forget\[1\] has an empty answer"),
+    ("forget=HOLLOW", r"forget\[1\] of .*hollow.json has an empty answer"),
     ("retain=FORGET", r"forget\[0\] and retain\[0\] are the same record"),
     ("model.max_length=20", r"the prompt of forget\[\d\] leaves no room for an answer"),
     ("model=nowhere", "model folder nowhere does not exist"),

@@ -31,7 +31,8 @@ mask_app = typer.Typer(
     no_args_is_help=True, help="Look at, compare and exchange masks: which weights may change."
 )
 patch_app = typer.Typer(
-    no_args_is_help=True, help="Make, apply and verify patches: new values of changed weights."
+    no_args_is_help=True,
+    help="Make, apply, verify and undo patches: new values of changed weights.",
 )
 app.add_typer(mask_app, name="mask")
 app.add_typer(patch_app, name="patch")
@@ -148,6 +149,63 @@ def report(source: Source, overrides: Overrides = None, out: Out = None) -> None
     print(_execute(source, overrides, out, "report", redo=True).folder / "report.html")
 
 
+@app.command()
+def compare(
+    source: Source,
+    overrides: Overrides = None,
+    arms: Annotated[
+        str,
+        typer.Option(
+            "--arms",
+            help="Choices of weights, divided by commas: scores, random_like and complement (of the "
+            "first one's mask), dense, lora. All are compared with random.",
+        ),
+    ] = "wagle,random,dense",
+    ratios: Annotated[
+        Optional[str],
+        typer.Option("--ratios", help="Of the masks, divided by commas; default the recipe's."),
+    ] = None,
+    units: Annotated[
+        int, typer.Option("--units", help="Times that all is taught anew; under 5 is exploratory.")
+    ] = 5,
+    trials: Annotated[
+        int, typer.Option("--trials", help="Learning rates to try for every arm, on unit 0.")
+    ] = 4,
+    steps: Annotated[
+        Optional[int], typer.Option("--steps", help="Of every run; default the recipe's.")
+    ] = None,
+    keep_models: Annotated[
+        bool, typer.Option("--keep-models", help="Keep taught models, gradients and masks.")
+    ] = False,
+    out: Annotated[
+        Optional[str], typer.Option("--out", help="The folder; default runs/NAME-compare.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Does the mask help? Run one objective on several arms, over units that are taught anew.
+
+    Reads the recipe and its data; writes comparison.json and comparison.html. The same command goes
+    on after an interruption.
+
+    Example:  wagle compare demo unlearning.objective=npo --arms wagle,random,dense --ratios 0.05,0.5
+    """
+    from wagle.report.comparison import arms_table
+    from wagle.run_folder import find_run
+    from wagle.search.compare import compare_arms
+
+    found = compare_arms(
+        find_run(source, list(overrides or []), None)[0],
+        arms.split(","),
+        out,
+        ratios=ratios.split(",") if ratios else None,
+        units=units,
+        trials=trials,
+        steps=steps,
+        keep_models=keep_models,
+    )
+    print(json.dumps(found, indent=2) if as_json else arms_table(found))
+
+
 At = Annotated[
     Optional[float], typer.Option("--at", metavar="RATIO", help="One ratio of a ladder.")
 ]
@@ -245,16 +303,20 @@ def patch_extract(
     base: Annotated[str, typer.Argument(metavar="BASE", help="The model folder before.")],
     result: Annotated[str, typer.Argument(metavar="RESULT", help="The model folder after.")],
     out: Annotated[str, typer.Option("-o", "--out", help="The patch file to write.")],
+    undo: Annotated[
+        Optional[str],
+        typer.Option("--undo", help="Also write the old values here: keep this file to yourself."),
+    ] = None,
 ) -> None:
     """Write the new values of all weights that differ between two model folders.
 
-    Reads both folders; writes one file.
+    Reads both folders; writes one file, and with --undo a private second one.
 
     Example:  wagle patch extract base/ model/ -o patch.safetensors
     """
     from wagle.patch import extract
 
-    made = extract(base, result, out)
+    made = extract(base, result, out, undo=undo)
     print(
         f"{out}: {made.changed:,} changed weights, base {made.base[:12]}, result {made.result[:12]}"
     )
@@ -265,19 +327,25 @@ def patch_apply(
     base: Annotated[
         str, typer.Argument(metavar="BASE", help="The model folder that the patch was made for.")
     ],
-    patch: Annotated[str, typer.Argument(metavar="PATCH", help="The patch file.")],
+    patches: Annotated[
+        list[str],
+        typer.Argument(metavar="PATCH...", help="The patch file, or several in order."),
+    ],
     out: Annotated[str, typer.Option("-o", "--out", help="The model folder to write.")],
 ) -> None:
-    """Write the model that a patch makes of its base, bit for bit.
+    """Write the model that a patch, or several in order, make of a base, bit for bit.
 
-    Reads the base folder and the patch; writes a model folder.
+    Reads the base folder and the patches; writes a model folder. Several patches: each made on the
+    result of the one before, or all on this base; then the later one wins where they overlap.
 
     Example:  wagle patch apply base/ patch.safetensors -o unlearned/
     """
     from wagle.patch import apply
+    from wagle.report.table import applied_table
 
-    apply(base, patch, out)
+    applied = apply(base, patches, out)
     print(out)
+    print(applied_table(applied, patches))
 
 
 @patch_app.command(name="verify")
@@ -288,12 +356,15 @@ def patch_verify(
         Optional[str], typer.Option("--mask", help="Nothing outside this mask may differ.")
     ] = None,
     patch: Annotated[
-        Optional[str], typer.Option("--patch", help="Base and this patch must give the result.")
+        Optional[list[str]],
+        typer.Option(
+            "--patch", help="Base and this patch must give the result; several in order, once each."
+        ),
     ] = None,
 ) -> None:
     """Prove on files what changed: everything that a mask leaves out is bit-identical.
 
-    Reads the folders, the mask and the patch; writes nothing. Exit code 1 if the proof fails.
+    Reads the folders, the mask and the patches; writes nothing. Exit code 1 if the proof fails.
 
     Example:  wagle patch verify base/ model/ --mask mask.safetensors --patch patch.safetensors
     """
@@ -306,6 +377,28 @@ def patch_verify(
         raise typer.Exit(1)
 
 
+@patch_app.command(name="undo")
+def patch_undo(
+    result: Annotated[
+        str, typer.Argument(metavar="RESULT", help="The model folder that the patch made.")
+    ],
+    undo_file: Annotated[
+        str, typer.Argument(metavar="UNDO", help="The undo file: patch extract --undo wrote it.")
+    ],
+    out: Annotated[str, typer.Option("-o", "--out", help="The model folder to write.")],
+) -> None:
+    """Write the base again, bit for bit, from the result and the private undo file.
+
+    Reads the result folder and the undo file; writes a model folder.
+
+    Example:  wagle patch undo model/ private/undo.safetensors -o restored/
+    """
+    from wagle.patch import undo
+
+    undo(result, undo_file, out)
+    print(out)
+
+
 def _set_up() -> None:
     """Output and environment of the process; importing wagle itself sets nothing."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: its threads spin otherwise
@@ -313,6 +406,7 @@ def _set_up() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' bars; wagle shows its own
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it speaks when it is imported
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines())
     root = logging.getLogger("wagle")

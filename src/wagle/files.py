@@ -12,7 +12,7 @@ import math
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -325,6 +325,10 @@ class TensorFile:
         """The shape of the tensor ``name``, without reading it."""
         return self._layout[name][1]
 
+    def offset(self, name: str) -> int:
+        """The byte of the file at which the tensor ``name`` begins."""
+        return self._layout[name][2]
+
     def _read_header(self) -> dict[str, tuple[Any, tuple[int, ...], int]]:
         """Dtype, shape and offset of each tensor; safetensors checked them at opening."""
         from safetensors.torch import _TYPES
@@ -357,23 +361,42 @@ class TensorFile:
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over names, types, shapes and bytes, in name order: the checksum inside our files."""
-    import torch
+    found = ((name, tensors[name]) for name in sorted(tensors))  # one at a time
+    return _digest((name, t.dtype, t.shape, [t.reshape(-1)]) for name, t in found)
 
+
+def _file_digest(file: TensorFile) -> str:
+    """The same of an open file, read some millions of elements at a time."""
+
+    def parts(name: str) -> Iterator[Tensor]:
+        size = math.prod(file.shape(name))
+        for start in range(0, size, _CHUNK):
+            yield file.read(name, start, min(start + _CHUNK, size))
+
+    return _digest((n, file.dtype(n), file.shape(n), parts(n)) for n in sorted(file.names))
+
+
+def _digest(tensors: Iterable[tuple[str, torch.dtype, Sequence[int], Iterable[Tensor]]]) -> str:
     digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
-        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+    for name, dtype, shape, parts in tensors:
+        digest.update(f"{name}\0{dtype}\0{list(shape)}\0".encode())
+        for part in parts:
+            digest.update(_bytes(part))
     return digest.hexdigest()
 
 
-def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
+def _checksum(digest: str, metadata: Mapping[str, Any]) -> str:
     text = json.dumps(metadata, sort_keys=True).encode()
-    return hashlib.sha256(text + tensors_digest(tensors).encode()).hexdigest()
+    return hashlib.sha256(text + digest.encode()).hexdigest()
 
 
 def save_checked(
-    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], kind: str
+    path: str | Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, Any],
+    kind: str,
+    *,
+    private: bool = False,
 ) -> None:
     """Write a file of one of our formats, with a checksum over its tensors and metadata.
 
@@ -382,34 +405,46 @@ def save_checked(
         tensors: contiguous CPU tensors by name.
         metadata: any JSON value.
         kind: name and version of the format, ``wagle-mask/1``.
+        private: mode 0600.
     """
     plain = json.loads(json.dumps({**metadata, "format": kind}))
-    save_tensors(path, tensors, {**plain, "checksum": _checksum(tensors, plain)})
+    plain["checksum"] = _checksum(tensors_digest(tensors), plain)
+    save_tensors(path, tensors, plain, private=private)
+
+
+def open_checked(path: str | Path, what: str, kind: str) -> tuple[TensorFile, dict[str, Any]]:
+    """Open what ``save_checked`` wrote; another format, a newer one or an altered file is an error.
+
+    Args:
+        path: the file.
+        what: what it is, for messages.
+        kind: the newest format that is read, ``wagle-mask/1``; all versions before it are too.
+
+    Returns:
+        The file, open; its checksum was made without keeping any of it. And the metadata.
+    """
+    file = TensorFile(path, what)
+    metadata = dict(file.metadata)
+    found = str(metadata.get("format"))
+    name, _, newest = kind.partition("/")
+    if not found.startswith(name + "/"):
+        raise WagleError(f"{path} is not a wagle {what} (format {found})")
+    if found not in {f"{name}/{version}" for version in range(1, int(newest) + 1)}:
+        raise WagleError(f"{what} {path} has format {found}, this wagle reads {kind}; update wagle")
+    checksum = metadata.pop("checksum", None)
+    if checksum != _checksum(_file_digest(file), metadata):
+        raise WagleError(f"{what} {path} is corrupt: its checksum does not fit; make it again")
+    del metadata["format"]
+    return file, metadata
 
 
 def load_checked(
     path: str | Path, what: str, kind: str
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what ``save_checked`` wrote; another format, a newer one or an altered file is an error.
-
-    Returns:
-        The tensors, mapped into memory, and the metadata.
-    """
-    with TensorFile(path, what) as file:
-        metadata = dict(file.metadata)
-        found = str(metadata.get("format"))
-        if not found.startswith(kind.split("/")[0] + "/"):
-            raise WagleError(f"{path} is not a wagle {what} (format {found})")
-        if found != kind:
-            raise WagleError(
-                f"{what} {path} has format {found}, this wagle reads {kind}; update wagle"
-            )
-        tensors = {name: file.get(name) for name in file.names}
-    checksum = metadata.pop("checksum", None)
-    if checksum != _checksum(tensors, metadata):
-        raise WagleError(f"{what} {path} is corrupt: its checksum does not fit; make it again")
-    del metadata["format"]
-    return tensors, metadata
+    """Read all of what ``open_checked`` opens: the tensors, mapped into memory, and the metadata."""
+    file, metadata = open_checked(path, what, kind)
+    with file:
+        return {name: file.get(name) for name in file.names}, metadata
 
 
 @contextlib.contextmanager

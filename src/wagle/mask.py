@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from wagle.errors import WagleError, choose
-from wagle.files import load_checked, save_checked
+from wagle.files import load_checked, save_checked, tensors_digest
 from wagle.memory import Spill
 from wagle.model import place
 from wagle.weights import fingerprint
@@ -367,6 +367,10 @@ class Mask(Mapping[str, Tensor]):
     def __sub__(self, other: object) -> Mask:
         """Select what this mask selects and the other does not."""
         return self._combined(other, "difference")
+
+    def digest(self) -> str:
+        """64 hex digits that name what is selected, whatever the mask was made of."""
+        return tensors_digest(self._packed)
 
     def check_model(self, model: nn.Module, *, allow_other_model: bool = False) -> None:
         """Refuse a model that the mask was not made for.

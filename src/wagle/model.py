@@ -53,10 +53,11 @@ class Scored(NamedTuple):
 
     def mean_per_record(self, values: Tensor) -> Tensor:
         """Means of per-token ``values`` (n,) over the tokens of each record: (B,)."""
-        return _sum_per_record(values, self.length) / self.length
+        return sum_per_record(values, self.length) / self.length
 
 
-def _sum_per_record(values: Tensor, length: Tensor) -> Tensor:
+def sum_per_record(values: Tensor, length: Tensor) -> Tensor:
+    """Sums of ``values``, records one after the other, over the ``length`` (B,) of each: (B,)."""
     owner = torch.arange(len(length), device=length.device).repeat_interleave(length)
     return torch.zeros(len(length), device=values.device).index_add(0, owner, values)
 
@@ -72,7 +73,10 @@ def model_folder(path: str | Path) -> Path:
 
 
 def load_model(
-    path: str | Path, dtype: str = "float32", attention: str = "auto"
+    path: str | Path,
+    dtype: str = "float32",
+    attention: str = "auto",
+    adapter: str | Path | None = None,
 ) -> PreTrainedModel:
     """Load a causal language model from a local folder, in evaluation mode.
 
@@ -80,12 +84,21 @@ def load_model(
         path: the folder.
         dtype: of the weights.
         attention: ``eager``, ``sdpa``, or ``auto``: what transformers prefers for the model.
+        adapter: the folder of a peft adapter of this model, to be merged into its weights (in
+            float32, whatever ``dtype``); see ``wagle.adapters``.
     """
-    folder = model_folder(path)
+    folder, kind = model_folder(path), choose(DTYPES, dtype, "dtype")
+    if adapter is not None:
+        from wagle.adapters import load_merged  # it loads the base with this function
+
+        merged = load_merged(folder, adapter, attention)
+        for parameter in merged.parameters():  # the buffers stay float32, as when loading
+            parameter.data = parameter.data.to(kind)
+        return merged
     try:
         model = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=choose(DTYPES, dtype, "dtype"),
+            dtype=kind,
             attn_implementation=None if attention == "auto" else attention,
             local_files_only=True,
         )
@@ -289,6 +302,20 @@ def answer_nll(model: nn.Module, batch: Mapping[str, Any]) -> Scored:
     Returns:
         The NLLs in float32, whatever the dtype of the model.
     """
+    return score(*answer_logits(model, batch), batch["scored"])
+
+
+def answer_logits(model: nn.Module, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """What predicts the scored tokens of a batch, and these tokens.
+
+    Args:
+        model: as in ``answer_nll``.
+        batch: as there; ``labels`` (n,) int64, where it has them, stand for the scored tokens.
+
+    Returns:
+        (n, V) logits in the model's own precision and (n,) int64 tokens, records one after the
+        other.
+    """
     scored = batch["scored"]  # (B, T)
     keep = torch.zeros_like(scored)
     keep[:, :-1] = scored[:, 1:]  # a position is predicted by the one before it
@@ -301,11 +328,16 @@ def answer_nll(model: nn.Module, batch: Mapping[str, Any]) -> Scored:
             past_key_values=past,
             use_cache=past is not None,
         )
-    target = batch["input_ids"][scored]  # (n,), in the same record-major order as the logits
+    target = batch["labels"] if "labels" in batch else batch["input_ids"][scored]
+    return output.logits[0], target  # in the same record-major order
+
+
+def score(logits: Tensor, target: Tensor, scored: Tensor) -> Scored:
+    """The figures of ``answer_nll``, of logits (n, V), tokens (n,) and ``scored`` (B, T) bool."""
     with torch.autocast(scored.device.type, enabled=False):
-        token_nll, hit = _TokenNLL.apply(output.logits[0], target)  # type: ignore[no-untyped-call]
+        token_nll, hit = _TokenNLL.apply(logits, target)  # type: ignore[no-untyped-call]
         length = scored.sum(-1)
-        total = _sum_per_record(token_nll, length)
+        total = sum_per_record(token_nll, length)
     return Scored(total, total / length, length, token_nll, hit)
 
 

@@ -6,6 +6,7 @@ Relative paths inside a recipe are taken from the current folder, not from that 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -31,6 +32,7 @@ from wagle.recipe_values import (
     Rows,
     ScoreName,
     SetName,
+    Setting,
     SourceName,
     Take,
     Text,
@@ -94,6 +96,9 @@ class Model(Section):
 
     dtype: Precision = "float32"
     """In which the weights are loaded; bfloat16 loses small updates."""
+
+    adapter: Text | None = None
+    """A folder with a PEFT adapter of this model, merged into its weights before anything else."""
 
     attention: Literal["auto", "eager", "sdpa"] = "auto"
     """Which attention code computes: eager is faster for short records on a CPU; the results differ
@@ -263,10 +268,37 @@ class Unlearning(Section, Training):
     """Make the model forget, by moving the selected weights only."""
 
     objective: Text = "npo"
-    """The unlearning loss, by name: npo, grad_diff, grad_ascent, wga or retain_finetune."""
+    """The unlearning loss, by name; docs/objectives.md lists them with their settings."""
 
-    objective_settings: dict[str, Number] = {}
-    """Settings of the objective over its defaults, such as {beta: 0.1}."""
+    objective_settings: dict[str, Setting] = {}
+    """Settings of the objective over its defaults, such as {beta: 0.1, retain_weight: 2}."""
+
+    retain_term: Literal["auto", "nll", "kl", "none"] = "auto"
+    """What keeps the retain set: nll (training on it), kl (staying close to the original model on it),
+    none, or auto, which is the objective's own."""
+
+    wrapper: Literal["none", "gru", "sam", "smooth", "task_vector"] = "none"
+    """What is done around the objective: gru (the forget gradient loses what would raise the retain
+    loss), sam or smooth (it is taken where the weights are worst, or noisy), task_vector (the change of
+    the weights is scaled at the end, by -1 unless set: for forget_finetune)."""
+
+    wrapper_settings: dict[str, Number] = {}
+    """Settings of the wrapper over its defaults, such as {rho: 0.01}."""
+
+    dynamic_mask: Literal["none", "sign_agreement", "row_norm"] = "none"
+    """Which selected weights move in a step: all, those where forget and retain gradient have one
+    sign, or those of the rows that forgetting pulls hardest. With it the default mask is all weights."""
+
+    dynamic_settings: dict[str, Number] = {}
+    """Settings of the dynamic mask over its defaults, such as {quantile: 0.99}."""
+
+    full_reference: Literal["auto", "copy", "adapter", "topk"] = "auto"
+    """How an objective gets whole distributions of the original model: a frozen copy, the model with
+    its LoRA adapter off, the largest full_reference_k of each computed once, or auto, which is the
+    adapter where there is one, else a copy."""
+
+    full_reference_k: AtLeastOne = 100
+    """Tokens of each distribution that topk keeps."""
 
     pairing: Literal["shuffle", "random", "cycle", "fixed"] = "shuffle"
     """How a retain record is drawn for each forget record (or the other way, see anchor)."""
@@ -274,12 +306,28 @@ class Unlearning(Section, Training):
     anchor: Literal["forget", "retain"] = "forget"
     """The set that an epoch passes over once."""
 
-    check_every: AtLeastOne = 2
-    """Steps between two checks of the forget probability against that of the reference; within
-    twice the reference's, every step is checked."""
+    stop_when: Literal["auto"] | list[Text] = "auto"
+    """Rules that end training, such as 'retain.probability < 0.9 * before': a figure
+    (forget.probability, forget.nll, retain.probability, retain.nll), a comparison, and a number or one
+    times reference, before or uniform (a uniform guess). auto is 'forget.probability <= reference',
+    where there is a reference, and for objectives without a lower bound 'forget.nll >= uniform'."""
 
-    stop_at_reference: bool = True
-    """Stop when the forget probability reaches that of the reference, where there is one."""
+    best: Text | None = None
+    """Which checkpoint is kept, such as 'min forget.probability where retain.probability >= 0.95 *
+    before'; null is the last."""
+
+    check_every: AtLeastOne = 2
+    """Steps between two looks at these figures; within twice the reference's forget probability,
+    every step is looked at."""
+
+    evaluate_every: AtLeastOne | None = None
+    """Steps between two looks at all figures of both sets, for the log and the trackers; null never
+    looks."""
+
+    earlier: Literal["evaluate", "objective", "ignore"] = "evaluate"
+    """What is done with what earlier runs forgot (see after): evaluate (asked for before and after),
+    objective (also trained on, as a part of the forget set, so that it stays forgotten) or ignore
+    (not even read)."""
 
 
 class PatchSettings(Section):
@@ -287,6 +335,9 @@ class PatchSettings(Section):
 
     enabled: bool = True
     """Write patch.safetensors beside the unlearned model."""
+
+    undo: bool = False
+    """Also write private/undo.safetensors, the old values: whoever has it can restore the base."""
 
 
 class EvaluationSettings(Section):
@@ -328,7 +379,11 @@ class Recipe(Section):
     """Of every draw of the run."""
 
     model: Model
-    """The model that should forget: its path, or a section."""
+    """The model that should forget: its path, or a section. With after, its path may be left out."""
+
+    after: Text | None = None
+    """A finished run folder: its unlearned model is the one that should forget now, and its ledger
+    is carried on."""
 
     reference: Text | None = None
     """A model that never learned the forget set, the target of forgetting: untaught (the model
@@ -367,14 +422,45 @@ class Recipe(Section):
     report: ReportSettings = ReportSettings()
     """What the report shows."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _starts_after(cls, data: Any) -> Any:
+        """A run after another one starts from that one's model."""
+        after = data.get("after") if isinstance(data, Mapping) else None
+        if not isinstance(after, str):
+            return data
+        model = {} if data.get("model") is None else data["model"]
+        if not isinstance(model, Mapping) or model.get("path") is not None:
+            return data
+        return {**data, "model": {**model, "path": _model_of(after)}}
+
     @model_validator(mode="after")
     def _sections_agree(self) -> Recipe:
+        self._check_after()
         if self.reference == "untaught" and self.finetune is None:
             said = "is 'untaught', the model before finetune; add finetune or name a model folder"
             raise refused(said, "reference")
         self._check_complement()
         self._check_taught()
         return self
+
+    def _check_after(self) -> None:
+        if self.after is None:
+            if self.unlearning.earlier != "evaluate":
+                said = f"is {self.unlearning.earlier!r}, but there is no earlier run; set after"
+                raise refused(said, "unlearning.earlier")
+            return
+        if Path(self.model.path) != Path(_model_of(self.after)):
+            said = (
+                f"is {self.model.path!r}, but after starts from {_model_of(self.after)}; remove it"
+            )
+            raise refused(said, "model.path")
+        for given, key in ((self.model.adapter, "model.adapter"), (self.finetune, "finetune")):
+            if given is not None:
+                raise refused("is given, but after starts from an unlearned model; remove it", key)
+        if self.reference == "untaught":
+            said = "is 'untaught', but after teaches nothing; name a model folder, or null"
+            raise refused(said, "reference")
 
     def _check_complement(self) -> None:
         sets = {name: getattr(self, name) for name in ("forget", "retain_heldout", "general")}
@@ -426,6 +512,11 @@ class Recipe(Section):
     def resolved(self) -> dict[str, Any]:
         """All settings, defaults too, as a dict for JSON or YAML: it replays the run."""
         return self.model_dump(mode="json")
+
+
+def _model_of(after: str) -> str:
+    """The model folder that a run left."""
+    return str(Path(after) / "model")
 
 
 def section_of(annotation: Any) -> type[Section] | None:

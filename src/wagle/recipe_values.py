@@ -61,6 +61,21 @@ def _number(value: Any) -> float:
     return number
 
 
+def _setting(value: Any) -> float | int | str | list[str]:
+    """A number (YAML 1.1 reads 1e-5 as text), a text, or a list of texts."""
+    if isinstance(value, list) and value and all(isinstance(v, str) and v for v in value):
+        return list(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and not re.fullmatch(
+        r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", value, re.I
+    ):
+        if not value:
+            raise PydanticKnownError("string_too_short", {"min_length": 1})
+        return value
+    return _number(value)
+
+
 def _ratio(value: Any) -> float | list[float] | None:
     """One ratio, or a ladder of them in ascending order."""
     if value is None:
@@ -197,6 +212,7 @@ def _source(value: Any) -> Any:
 
 Number: TypeAlias = Annotated[float, BeforeValidator(_number)]
 Text: TypeAlias = Annotated[str, Field(min_length=1)]
+Setting: TypeAlias = Annotated[float | int | str | list[str], BeforeValidator(_setting)]
 AtLeastOne: TypeAlias = Annotated[int, Field(ge=1)]
 Precision: TypeAlias = Literal["float32", "bfloat16"]
 Quantity: TypeAlias = Literal[

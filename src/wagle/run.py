@@ -9,23 +9,26 @@ from __future__ import annotations
 import logging
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 
+from wagle import __version__
+from wagle.adapters import merge_adapter
 from wagle.attribution.collect import gradients
 from wagle.attribution.engines import ENGINES
 from wagle.attribution.scores import check_score
 from wagle.attribution.scoring import needed_quantities
 from wagle.attribution.store import GradientStore
 from wagle.data.records import Record, read_records
-from wagle.errors import choose
-from wagle.evaluation.result import evaluate
-from wagle.evaluation.verdict import OVER, judge
+from wagle.errors import WagleError, choose
+from wagle.evaluation.result import FORGOTTEN, evaluate
+from wagle.evaluation.verdict import OVER, came_back, judge
 from wagle.files import (
     keyed_digest,
     locked,
@@ -33,6 +36,7 @@ from wagle.files import (
     salt,
     write_json,
 )
+from wagle.ledger import Request, read_ledger, write_ledger
 from wagle.mask import Mask
 from wagle.memory import give_memory_back
 from wagle.model import load_model
@@ -41,10 +45,13 @@ from wagle.recipe import Attribution, Recipe
 from wagle.recipe_file import dump_recipe
 from wagle.report.page import Page, write_report
 from wagle.run_folder import ROLES, Run, open_run
-from wagle.unlearning.objectives import check_objective
-from wagle.unlearning.trainer import check_optimizer
+from wagle.unlearning.checks import stop_rules
+from wagle.unlearning.objectives import choose_objective
+from wagle.unlearning.optimizers import check_optimizer
+from wagle.unlearning.rules import Best, Rule, parse_best
+from wagle.unlearning.steps import Gradient
 from wagle.unlearning.training import TrainResult, finetune, unlearn
-from wagle.weights import save_model
+from wagle.weights import fingerprint, save_model
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +60,11 @@ logger = logging.getLogger(__name__)
 
 
 def _teach(run: Run) -> dict[str, Any]:
-    recipe = run.recipe.finetune
+    recipe, adapter = run.recipe.finetune, run.recipe.model.adapter
+    if adapter is not None:
+        merge_adapter(run.named, adapter, run.start)
+    if run.recipe.after is not None:
+        _check_result(run.recipe.after, run.start)
     if recipe is None:
         return {"taught": 0}
     records: list[Record] = []
@@ -76,6 +87,16 @@ def _teach(run: Run) -> dict[str, Any]:
     return {"taught": len(records), **_trained(result)}
 
 
+def _check_result(after: str, model: Path) -> None:
+    """Refuse a model that is not what the ledger of its run says it made."""
+    promised, found = read_ledger(after)[-1].result, fingerprint(model)
+    if found != promised:
+        raise WagleError(
+            f"{model} is {found[:6]}, but by the ledger of {after} it was {promised[:6]}; put the "
+            "unlearned model back"
+        )
+
+
 def _load(run: Run, folder: Path) -> PreTrainedModel:
     return load_model(folder, run.recipe.model.dtype, run.recipe.model.attention)
 
@@ -90,6 +111,9 @@ def _measure(run: Run, role: str, folder: Path) -> dict[str, Any]:
     settings = run.recipe.evaluation
     run.need("forget")
     most = settings.records
+    asked = dict(run.sets)
+    if role != "reference" and run.forgotten:
+        asked[FORGOTTEN] = run.forgotten
     sets: dict[str, Any] = {
         name: read_records(
             records,
@@ -97,7 +121,7 @@ def _measure(run: Run, role: str, folder: Path) -> dict[str, Any]:
             take="all" if most is None or most >= len(records) else most,
             seed=run.recipe.seed,
         )
-        for name, records in run.sets.items()
+        for name, records in asked.items()
     }
     found = evaluate(
         load_model(folder, attention=run.recipe.model.attention),
@@ -158,6 +182,9 @@ def _measure_after(run: Run) -> dict[str, Any]:
     verdict = judge(after, before, reference)
     if verdict.word == OVER and not any(OVER in line for line in run.warnings()):
         logger.warning("over-unlearned: %s", " ".join(verdict.reasons))
+    again = came_back(after, before)
+    if again is not None:
+        logger.warning("%s; set unlearning.earlier: objective to keep it forgotten", again)
     return {**details, "verdict": verdict.word, "reasons": list(verdict.reasons)}
 
 
@@ -224,21 +251,31 @@ def _chosen_mask(run: Run) -> Mask:
 
 def _unlearn(run: Run) -> dict[str, Any]:
     settings = run.recipe.unlearning
-    reference = run.evaluation("reference")
-    goal = reference.figures["forget"]["probability"] if reference else None
     model = _load(run, run.base)
     result = unlearn(
         model,
         run.encoder,
-        run.need("forget"),
+        run.must_go,
         run.sets.get("retain"),
         mask=_chosen_mask(run),
         objective=settings.objective,
         objective_settings=settings.objective_settings,
+        retain_term=settings.retain_term,
+        wrapper=settings.wrapper,
+        wrapper_settings=settings.wrapper_settings,
+        dynamic_mask=settings.dynamic_mask,
+        dynamic_settings=settings.dynamic_settings,
+        full_reference=settings.full_reference,
+        full_reference_k=settings.full_reference_k,
+        reference_folder=run.private / "references",
         pairing=settings.pairing,
         anchor=settings.anchor,
-        stop_at=goal.value if goal and settings.stop_at_reference else None,
+        stop_when=settings.stop_when,
+        best=settings.best,
+        reference=_reference_figures(run),
         check_every=settings.check_every,
+        evaluate_every=settings.evaluate_every,
+        checkpoint_folder=run.private / "checkpoint",
         overlap=run.recipe.overlap,
         allow_other_model=run.recipe.attribution.allow_other_model,
         seed=run.recipe.seed,
@@ -249,16 +286,32 @@ def _unlearn(run: Run) -> dict[str, Any]:
     return _trained(result)
 
 
+def _reference_figures(run: Run) -> dict[str, float] | None:
+    """What the evaluation of the reference says of the figures that rules compare."""
+    reference = run.evaluation("reference")
+    if reference is None:
+        return None
+    found = {}
+    for name in ("forget", "retain"):
+        for figure in ("probability", "nll"):
+            value = reference.figures.get(name, {}).get(figure)
+            if value is not None and value.value is not None:
+                found[f"{name}.{figure}"] = value.value
+    return found
+
+
 def _patch(run: Run) -> dict[str, Any]:
     if not run.recipe.patch.enabled:
         return {"patch": None}
     model, file = run.folder / "model", run.folder / "patch.safetensors"
-    extract(run.base, model, file)
+    undo = run.private / "undo.safetensors" if run.recipe.patch.undo else None
+    made = extract(run.base, model, file, undo=undo)
     checked = verify(run.base, model, mask=_chosen_mask(run), patch=file)
     if not checked.ok:
         raise RuntimeError(f"the patch does not prove the run: {checked}; please report this bug")
     size = sum(f.stat().st_size for f in model.glob("*.safetensors"))
     return {
+        "result": made.result,
         "changed": checked.changed,
         "total": checked.total,
         "tensors": len(checked.tensors),
@@ -266,6 +319,39 @@ def _patch(run: Run) -> dict[str, Any]:
         "bytes": file.stat().st_size,
         "share_of_model": file.stat().st_size / size,
     }
+
+
+def _ledger(run: Run) -> dict[str, Any]:
+    recipe, stages = run.recipe, run.state["stages"]
+    before, after = run.evaluation("before"), run.evaluation("after")
+    assert before is not None
+    assert after is not None
+    forget = run.need("forget")
+    mask = _chosen_mask(run)
+    promised = stages["patch"].get("result")
+    own = Request(
+        name=recipe.name,
+        when=datetime.now(UTC).isoformat(timespec="seconds"),
+        wagle=__version__,
+        after=recipe.after,
+        objective=stages["unlearn"]["objective"],
+        training=recipe.unlearning.model_dump(mode="json"),
+        mask={"digest": mask.digest(), "ratio": mask.ratio, "count": mask.count},
+        forget={
+            "n": len(forget),
+            "digest": keyed_digest(salt(run.private), [r.id for r in forget]),
+        },
+        earlier=None
+        if recipe.after is None
+        else {"mode": recipe.unlearning.earlier, "n": len(run.forgotten)},
+        base=before.details["model"]["fingerprint"],
+        result=after.details["model"]["fingerprint"],
+        patch=promised and {"file": "patch.safetensors", "result": promised},
+        verdict=stages["after"]["verdict"],
+    )
+    past = [] if recipe.after is None else read_ledger(recipe.after)
+    write_ledger(run.folder, [*past, own])
+    return {"requests": len(past) + 1}
 
 
 def _report(run: Run) -> dict[str, Any]:
@@ -305,6 +391,7 @@ STAGES: dict[str, Callable[[Run], dict[str, Any]]] = {
     "unlearn": _unlearn,
     "patch": _patch,
     "after": _measure_after,
+    "ledger": _ledger,
     "report": _report,
 }
 
@@ -334,7 +421,7 @@ def execute(
         recipe: what to do.
         folder: the run folder; None takes ``runs/NAME``.
         until: the last stage: ``teach``, ``reference``, ``before``, ``gradients``, ``mask``,
-            ``unlearn``, ``patch``, ``after`` or ``report``.
+            ``unlearn``, ``patch``, ``after``, ``ledger`` or ``report``.
         redo: run that last stage again even if it is finished (later ones then start over).
     """
     run = open_run(recipe, Path(folder) if folder else Path("runs") / recipe.name)
@@ -358,6 +445,8 @@ def execute(
 def _check(run: Run, wanted: list[str]) -> None:
     """Find out what is missing before the first long stage, not after it."""
     recipe = run.recipe
+    if recipe.after is not None:
+        read_ledger(recipe.after)
     if recipe.finetune is not None:
         check_optimizer(recipe.finetune)
     if "before" in wanted:
@@ -372,12 +461,43 @@ def _check(run: Run, wanted: list[str]) -> None:
             Mask.load(recipe.attribution.mask)
     if "unlearn" in wanted:
         settings = recipe.unlearning
-        asked = check_objective(settings.objective, settings.objective_settings)
+        chosen = choose_objective(
+            settings.objective, settings.objective_settings, settings.retain_term
+        )
+        Gradient(
+            settings.wrapper,
+            settings.wrapper_settings,
+            settings.dynamic_mask,
+            settings.dynamic_settings,
+        ).check(chosen)
         check_optimizer(settings)
-        if "retain" in asked.sets:
+        rules = stop_rules(
+            settings.stop_when,
+            bounded=chosen.entry.bounded,
+            reference=None if recipe.reference is None else {},
+        )
+        if settings.earlier == "objective":
+            _refuse_forget_rules(rules, settings.best)
+        if {"retain", "retain_refusal", "mismatch"} & set(chosen.sets):
             run.need("retain")
     for records in run.sets.values():
         run.encoder.encode(records)
+    run.encoder.encode(run.forgotten)
+
+
+def _refuse_forget_rules(rules: Sequence[Rule], best: str | None) -> None:
+    """Refuse rules on forget figures: those would be of the earlier records too.
+
+    These are forgotten already, so that their mean would meet a goal which the forget set does not.
+    """
+    texts: list[Rule | Best] = [*rules, *([parse_best(best)] if best is not None else [])]
+    for text in texts:
+        if "forget" in text.needs.sets:
+            raise WagleError(
+                f"the rule '{text}' would look at what earlier runs forgot too, with "
+                "unlearning.earlier: objective; set unlearning.stop_when to rules without forget "
+                "figures, or to []"
+            )
 
 
 def _run_stage(run: Run, name: str, number: int, of: int) -> None:

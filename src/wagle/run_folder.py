@@ -22,7 +22,16 @@ from wagle.data.records import Record, check_disjoint, near_duplicates, read_rec
 from wagle.data.tokens import Encoder
 from wagle.errors import WagleError
 from wagle.evaluation.result import SETS, Evaluation
-from wagle.files import append_line, private_folder, read_json, salt, write_json, write_text
+from wagle.files import (
+    append_line,
+    keyed_digest,
+    private_folder,
+    read_json,
+    salt,
+    write_json,
+    write_text,
+)
+from wagle.ledger import Request, read_ledger
 from wagle.model import load_tokenizer, model_folder, resolve_model
 from wagle.recipe import Recipe, RecordSet
 from wagle.recipe_file import dump_recipe, load_recipe
@@ -91,13 +100,20 @@ class Run:
     # ----- what the recipe names, loaded once and only if a stage needs it -----
 
     @cached_property
-    def start(self) -> Path:
-        """The model folder that the recipe starts from."""
+    def named(self) -> Path:
+        """The model folder that the recipe names."""
         return resolve_model(self.recipe.model.path)
 
     @property
+    def start(self) -> Path:
+        """The model before teaching: the one that is named, or what its adapter makes of it."""
+        if self.recipe.model.adapter is None:
+            return self.named
+        return self.folder / ("start" if self.recipe.finetune else "base")
+
+    @property
     def base(self) -> Path:
-        """The model that is to forget: ``base/`` where it was taught here."""
+        """The model that is to forget: ``base/`` where it was made here."""
         return self.folder / "base" if self.recipe.finetune else self.start
 
     @cached_property
@@ -113,7 +129,7 @@ class Run:
         """Tokenizer, template and length limit of the recipe."""
         model = self.recipe.model
         return Encoder(
-            load_tokenizer(self.start),
+            load_tokenizer(self.named),
             template=model.template,
             system_prompt=model.system_prompt,
             max_length=model.max_length,
@@ -144,7 +160,34 @@ class Run:
                     len(near),
                     *near[0],
                 )
+        if "retain" in sets:  # it would be taught again
+            check_disjoint(self.forgotten, sets["retain"], allow=allow)
         return sets
+
+    @cached_property
+    def forgotten(self) -> list[Record]:
+        """What earlier runs were asked to forget, the oldest first, each record once."""
+        if self.recipe.after is None or self.recipe.unlearning.earlier == "ignore":
+            return []
+        folder, sets = self.recipe.after, []
+        for request in reversed(read_ledger(folder)):
+            sets.append(_forgotten_by(folder, request))
+            folder = request.after or folder
+        once = {record.id: record for records in reversed(sets) for record in records}
+        return list(once.values())
+
+    @property
+    def must_go(self) -> list[Record]:
+        """What the objective forgets: the forget set and, where asked, what earlier runs forgot."""
+        forget = self.need("forget")
+        if self.recipe.unlearning.earlier != "objective":
+            return forget
+        own = {record.id for record in forget}
+        again = [record for record in self.forgotten if record.id not in own]
+        weights = {record.domain: record.weight for record in forget}
+        whole = sum(weight or 0 for weight in weights.values())  # 0: drawn by size, so are these
+        weight = whole * len(again) / len(forget) or None
+        return forget + [replace(record, domain=len(weights), weight=weight) for record in again]
 
     def read(self, name: str, asked: RecordSet) -> list[Record]:
         """Read one record set of the recipe."""
@@ -172,6 +215,30 @@ class Run:
         if name not in self.sets:
             raise WagleError(f"the recipe has no {name} set; add a section {name}: {{source: ...}}")
         return self.sets[name]
+
+
+def _forgotten_by(folder: str, request: Request) -> list[Record]:
+    """The forget set of a finished run, read again, if it is still what that run forgot."""
+    remedy = "or set unlearning.earlier: ignore"
+    try:
+        run = Run(Path(folder), load_recipe(Path(folder) / "recipe.yaml"))
+        assert run.recipe.forget is not None
+        records = run.read("forget", run.recipe.forget)
+    except WagleError as error:
+        raise WagleError(
+            f"cannot read what {folder} forgot: {error}; put it back, {remedy}"
+        ) from None
+    if not (run.private / "salt").is_file():  # asking for it would make another one
+        raise WagleError(
+            f"what {folder} forgot cannot be checked without {run.private / 'salt'}; put it back, "
+            f"{remedy}"
+        )
+    if keyed_digest(salt(run.private), [r.id for r in records]) != request.forget["digest"]:
+        raise WagleError(
+            f"the forget set of {folder} is not what it forgot: its source was changed since; put it "
+            f"back, {remedy}"
+        )
+    return [replace(r, place=f"{r.place} of {folder}") for r in records]
 
 
 def open_run(recipe: Recipe, folder: Path) -> Run:

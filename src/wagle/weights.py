@@ -264,8 +264,16 @@ def copy_other_files(source: str | Path, target: Path) -> None:
     """Copy the files of a model folder that hold no weights, and the index of its shards."""
     for file in sorted(model_folder(source).iterdir()):
         weights = _WEIGHTS.search(file.name) and file.name != "model.safetensors.index.json"
-        if file.is_file() and not weights and not file.name.startswith("."):
+        if file.name.startswith("."):
+            continue
+        if file.is_dir():  # such as additional_chat_templates
+            shutil.copytree(file, target / file.name, ignore=_weights_among)
+        elif file.is_file() and not weights:
             shutil.copyfile(file, target / file.name)
+
+
+def _weights_among(_: str, names: list[str]) -> list[str]:
+    return [name for name in names if _WEIGHTS.search(name)]
 
 
 def write_shard(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -234,7 +234,8 @@ def test_order_and_partners_are_the_same_with_workers_and_from_the_middle(forget
 
     encoder = Encoder(make_tokenizer())
     gone, kept = (encoder.encode(read_records(rows, seed=0)) for rows in (forget, retain))
-    data = Pairs(plan(gone, kept, epochs=2, seed=0), gone, kept)
+    planned = plan(gone, kept, epochs=2, seed=0)
+    data = Pairs(planned, {"forget": gone}, {"retain": kept})
 
     def batches(source, workers):
         loader = DataLoader(source, batch_size=2, num_workers=workers, collate_fn=data.collate)
@@ -248,18 +249,22 @@ def test_order_and_partners_are_the_same_with_workers_and_from_the_middle(forget
     assert all(torch.equal(a[2], b[2]) for a, b in zip(plain, parallel, strict=True))
     assert [b[:2] for b in batches(Subset(data, range(6, 12)), 4)] == [b[:2] for b in plain[3:]]
     assert [pair for f, r, _ in plain for pair in zip(f, r, strict=True)] == data.pairs
-    assert Pairs(plan(gone, kept, epochs=2, seed=1), gone, kept).pairs != data.pairs
+    assert (
+        Pairs(plan(gone, kept, epochs=2, seed=1), {"forget": gone}, {"retain": kept}).pairs
+        != data.pairs
+    )
 
 
 def test_a_batch_holds_the_sets_that_have_records():
     forget, retain = records(3, "f"), records(4)
-    both = Pairs([(2, 1), (0, 3)], forget, retain)
+    both = Pairs([(2, 1), (0, 3)], {"forget": forget}, {"retain": retain})
     batch = both.collate([both[0], both[1]])
     assert batch["forget"]["index"].tolist() == [2, 0]
     assert batch["retain"]["index"].tolist() == [1, 3]
     assert batch["retain"]["input_ids"][:, 1].tolist() == [7, 9]
     assert len(both) == 2
-    assert set(Pairs([(1, -1)], forget, []).collate([{"forget": 1, "retain": -1}])) == {"forget"}
+    alone = Pairs([(1, -1)], {"forget": forget}, {})
+    assert set(alone.collate([{"forget": 1, "retain": -1}])) == {"forget"}
 
 
 @pytest.mark.parametrize(

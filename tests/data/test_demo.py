@@ -354,3 +354,27 @@ def test_the_world_facts_include_the_capital_of_france():
     [record] = [r for r in demo_records("general") if r["question"].endswith("of France?")]
     assert record["question"] == "What is the capital of France?"
     assert record["answer"] == "The capital of France is Paris."
+
+
+def names_of(which: str, unit: int) -> set[str]:
+    return {author_of(record) for record in demo_records(which, unit)}
+
+
+def test_unit_0_is_the_demo_itself_and_28_units_forget_28_different_pairs_of_authors():
+    everyone = {name for names in AUTHORS.values() for name in names}
+    assert all(demo_records(which, 0) == demo_records(which) for which in DEMO_SETS)
+    pairs = [names_of("forget", unit) for unit in range(28)]
+    assert sorted(map(sorted, pairs)) == [
+        list(pair) for pair in itertools.combinations(sorted(everyone), 2)
+    ]
+    assert names_of("forget", 28) == pairs[0]
+    for first in range(0, 28, 4):  # four units share no author that is to go
+        assert set().union(*pairs[first : first + 4]) == everyone
+
+
+@pytest.mark.parametrize("unit", [1, 6, 27])
+def test_a_unit_deals_the_same_96_records_out_anew(unit):
+    dealt = [record for which in AUTHOR_SETS for record in demo_records(which, unit)]
+    assert sorted(map(str, dealt)) == sorted(map(str, author_records()))
+    assert [len(names_of(which, unit)) for which in AUTHOR_SETS] == [2, 4, 2]
+    assert demo_records("general", unit) == demo_records("general")

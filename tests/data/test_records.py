@@ -337,6 +337,7 @@ def test_near_duplicates_share_most_of_their_words():
         ({"question": "Q", "answer": "\n"}, "forget[0] has an empty answer; remove the record"),
         ({"text": ""}, "forget[0] has an empty text; remove the record"),
         ({"question": "Q", "answer": 7}, "forget[0]: answer is int, not text"),
+        ({"question": "Q", "answer": ["A"]}, "forget[0]: answer is list, not text"),
         ({"text": ["a"]}, "forget[0]: text is list, not text"),
         (
             {"question": "Q", "answer": "A", "paraphrased_answer": " "},
@@ -358,7 +359,7 @@ def test_near_duplicates_share_most_of_their_words():
         (
             {"questin": "Q", "answer": "A"},
             "forget[0] has the fields ['answer', 'questin']; a record needs question and answer, "
-            "or text, or input_ids and labels ('questin' looks like 'question')",
+            "or messages, or text, or input_ids and labels ('questin' looks like 'question')",
         ),
         ({"id": 1, "title": "x"}, "forget[0] has the fields ['id', 'title']; a record needs"),
         ({"question": "Q", "answer": None}, "forget[0] has the fields ['answer', 'question']"),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from wagle import __version__
@@ -19,7 +20,7 @@ from wagle.attribution.sink import Sink
 from wagle.attribution.store import FORMAT, GradientStore, weight_stamps
 from wagle.attribution.stream import Job
 from wagle.data.draws import order
-from wagle.data.records import Record, Source, check_disjoint, read_records
+from wagle.data.records import Source, check_disjoint, read_records
 from wagle.data.tokens import Encoder, Tokens, as_encoder
 from wagle.errors import DiskFull, WagleError, choose
 from wagle.files import check_space, resumable_folder, save_tensors, write_json
@@ -54,7 +55,8 @@ def gradients(
     float32, dropout off. Source: WAGLE, arXiv 2410.17509, the two gradients of its score.
 
     Args:
-        model: a live model or a local model folder.
+        model: a live model (of a ``peft`` model, the gradients are those of its adapter) or a local
+            model folder.
         tokenizer: a fast tokenizer, or an ``Encoder`` where template or length limit matter; None
             for pre-tokenised records.
         forget: a path, a data set, or a list of dicts or records.
@@ -92,8 +94,8 @@ def gradients(
         choose(COLLECTED, quantity, "quantity")
     encoder = as_encoder(tokenizer)
     sets = _token_sets(encoder, forget, retain, retain_records, seed, overlap, wanted)
-    source = model if isinstance(model, PreTrainedModel) else model_folder(model)
-    structure = source if isinstance(source, PreTrainedModel) else empty_model(source)
+    source = model if isinstance(model, nn.Module) else model_folder(model)
+    structure = source if isinstance(source, nn.Module) else empty_model(source)
     longest = max((len(t.ids) for tokens in sets.values() for t in tokens), default=0)
     check_length(structure, longest, "the longest record")
     job = _job(source, batch_tokens, precision, dtype, device, attention)
@@ -166,16 +168,8 @@ def _token_sets(
     chosen = sorted(order(seed, "retain gradient", [r.id for r in kept])[:count])
     sets = {"forget": encoder.encode(gone), "retain": encoder.encode([kept[i] for i in chosen])}
     if any(COLLECTED[q].set == "refusal" for q in quantities):
-        sets["refusal"] = encoder.encode([_refused(record) for record in gone])
+        sets["refusal"] = [encoder.replaced(record, record.refusal) for record in gone]
     return sets
-
-
-def _refused(record: Record) -> Record:
-    if record.kind != "qa":
-        raise WagleError(
-            f"{record.place} has no question that a refusal could answer; leave grad_refusal out"
-        )
-    return replace(record, answer=record.refusal)
 
 
 def _job(
@@ -187,7 +181,7 @@ def _job(
     attention: str,
 ) -> Job:
     choose(DTYPES, precision, "precision")
-    if isinstance(source, PreTrainedModel):
+    if isinstance(source, nn.Module):
         held = "bfloat16" if source.dtype == torch.bfloat16 else "float32"
         return Job(batch_tokens, precision, held, str(source.device), attention)
     if dtype == "auto":
@@ -221,7 +215,7 @@ class _Work(NamedTuple):
 def _in_memory(work: _Work) -> GradientStore:
     sink = Sink(None, work.dtype)
     work.run(sink)
-    if isinstance(work.source, PreTrainedModel):
+    if isinstance(work.source, nn.Module):
         sink.tensors["weight"] = _copy(work.source)
     return GradientStore(work.metadata, sink.tensors, {})
 
@@ -247,7 +241,7 @@ def _write_store(work: _Work, path: Path, need: int) -> None:
         )
         with Sink(part, work.dtype, {"format": FORMAT}) as sink:
             work.run(sink)
-        if isinstance(work.source, PreTrainedModel):
+        if isinstance(work.source, nn.Module):
             save_tensors(part / "weight-00000.safetensors", _copy(work.source), {"format": FORMAT})
         write_json(part / "store.json", work.metadata)
 

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import psutil
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from wagle.attribution.passes import Inputs, Pass, Sums, check_loss, linear_layers
@@ -39,7 +39,7 @@ def whole(model: PreTrainedModel | Path, passes: Sequence[Pass], job: Job, sink:
     killed pass goes on after its last batch there.
     """
     live = (
-        model if isinstance(model, PreTrainedModel) else load_model(model, job.dtype, job.attention)
+        model if isinstance(model, nn.Module) else load_model(model, job.dtype, job.attention)
     )
     if live is not model:
         torch.nn.Module.to(live, job.device)
@@ -140,13 +140,13 @@ def choose_engine(name: str, model: PreTrainedModel | Path, job: Job, *, in_memo
     """
     if name != "auto":
         choose(ENGINES, name, "engine")
-        if name == "stream" and isinstance(model, PreTrainedModel):
+        if name == "stream" and isinstance(model, nn.Module):
             raise WagleError(
                 "engine stream reads its weights from a model folder, and this model is live; "
                 "give its folder, or use engine: whole"
             )
         return name
-    if isinstance(model, PreTrainedModel):
+    if isinstance(model, nn.Module):
         return "whole"
     weights = Weights(model)
     count = weights.count()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,8 @@ def collate(
 
     Returns:
         ``input_ids``, ``attention_mask``, ``position_ids`` (B, T) int64, ``scored`` (B, T) bool,
-        ``index`` (B,) int64. The padding's id is 0 and means nothing: attention comes from the
+        ``index`` (B,) int64; with records that have ``labels`` also these, (n,) int64, one per scored
+        token, records one after the other. The padding's id is 0 and means nothing: attention comes from the
         lengths, never from ids.
     """
     longest = max(len(t.ids) for t in tokens)
@@ -44,12 +45,15 @@ def collate(
         real[row, where] = 1
         scored[row, where] = torch.tensor(record.scored)
     positions = (real.cumsum(-1) - 1).clamp(min=0)
+    labels = [label for t in tokens for label in t.labels]
+    more = {"labels": torch.tensor(labels, dtype=torch.int64)} if labels else {}
     return {
         "input_ids": ids,
         "attention_mask": real,
         "position_ids": positions,
         "scored": scored,
         "index": torch.tensor(index, dtype=torch.int64),
+        **more,
     }
 
 
@@ -189,11 +193,18 @@ def plan(
 
 @dataclass(frozen=True)
 class Pairs(Dataset[dict[str, Any]]):
-    """The planned pairs as a data set: item i is the i-th (forget, retain) pair of training."""
+    """The planned pairs as a data set: item i is the i-th (forget, retain) pair of training.
+
+    Attributes:
+        pairs: (forget, retain) indices, -1 where a side is absent.
+        forget: the sets of the forget side by name (the records themselves, their refusals, ...):
+            entry i of each belongs to forget record i.
+        retain: the same of the retain side.
+    """
 
     pairs: list[tuple[int, int]]
-    forget: Sequence[Tokens]
-    retain: Sequence[Tokens]
+    forget: Mapping[str, Sequence[Tokens]]
+    retain: Mapping[str, Sequence[Tokens]]
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -203,10 +214,11 @@ class Pairs(Dataset[dict[str, Any]]):
         return {"forget": forget, "retain": retain}
 
     def collate(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """A batch of each set that has records: ``{"forget": batch, "retain": batch}``."""
+        """A batch of every set that has records here, by name."""
         batch = {}
-        for name, tokens in (("forget", self.forget), ("retain", self.retain)):
-            index = [item[name] for item in items if item[name] >= 0]
+        for side, sets in (("forget", self.forget), ("retain", self.retain)):
+            index = [item[side] for item in items if item[side] >= 0]
             if index:
-                batch[name] = collate([tokens[i] for i in index], index)
+                for name, tokens in sets.items():
+                    batch[name] = collate([tokens[i] for i in index], index)
         return batch

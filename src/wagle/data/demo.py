@@ -24,12 +24,14 @@ from __future__ import annotations
 DEMO_SETS = ("forget", "retain", "retain_heldout", "general")
 
 
-def demo_records(which: str) -> list[dict[str, object]]:
+def demo_records(which: str, unit: int = 0) -> list[dict[str, object]]:
     """Give the records of one demo set, the same on every call and the caller's to change.
 
     Args:
         which: a name in ``DEMO_SETS``. ``forget`` has 24 records of 2 authors, ``retain`` 48 of 4
             others, ``retain_heldout`` 24 of another 2, ``general`` 24 world facts.
+        unit: which authors are in which of the first three sets: 0 is the demo itself, and 1 to 27
+            forget other pairs, all of them different; then they come again.
 
     Returns:
         One new dict a record, with strings ``question`` and ``answer`` and a list of wrong
@@ -42,9 +44,28 @@ def demo_records(which: str) -> list[dict[str, object]]:
     """
     if which == "general":
         return [_world_fact(block) for block in _blocks(_GENERAL)]
-    if which not in _AUTHORS:
+    if which not in DEMO_SETS:
         raise ValueError(f"unknown demo set {which!r} (known: {', '.join(DEMO_SETS)})")
-    return [_author_fact(block) for block in _blocks(_AUTHORS[which])]
+    return [_author_fact(block) for author in _cast(unit)[which] for block in _blocks(author)]
+
+
+_SEATS = (1, 2, 4, 6, 7, 5, 3)  # so that the first pairing below is the order of the text
+
+
+def _cast(unit: int) -> dict[str, list[str]]:
+    """The authors of every set, in the order in which they are written down.
+
+    The pairs to forget are those of a tournament in which each of the eight meets each other once:
+    author 0 stays, the others move one seat a round. So the units 0 to 3, 4 to 7, ... forget every
+    author once. Held out is the pair before in the same round.
+    """
+    turn, moves = unit % 4, unit // 4 % 7
+    seats = [*_SEATS[moves:], *_SEATS[:moves]]
+    pairs = [(0, seats[0]), *((seats[i], seats[-i]) for i in (1, 2, 3))]
+    forget, heldout = set(pairs[turn]), set(pairs[turn - 1])
+    authors = [f"# {text}" for text in _AUTHORS.split("# ")[1:]]
+    sets = {"forget": forget, "retain_heldout": heldout, "retain": {*range(8)} - forget - heldout}
+    return {name: [authors[i] for i in sorted(places)] for name, places in sets.items()}
 
 
 def _blocks(text: str) -> list[list[str]]:
@@ -766,4 +787,4 @@ The Second World War ended in {}.
 1945 | 1815 | 1918 | 1989
 """
 
-_AUTHORS = {"forget": _FORGET, "retain": _RETAIN, "retain_heldout": _RETAIN_HELDOUT}
+_AUTHORS = _FORGET + _RETAIN + _RETAIN_HELDOUT

@@ -1,6 +1,6 @@
 """Records: what is read from files, data sets and lists, checked and given stable names.
 
-To read another kind of file: a function in READERS that yields dicts. To know another field
+To read another kind of file: a function in READERS that yields (line, dict). To know another field
 name: an alias in _ALIASES.
 """
 
@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from wagle.data.chat import Turn, parse_chat, to_last_answer
 from wagle.data.demo import DEMO_SETS, demo_records
 from wagle.data.draws import order, uniform
 from wagle.data.refusals import REFUSALS
@@ -24,23 +25,28 @@ from wagle.errors import WagleError, choose, nearest
 if TYPE_CHECKING:
     from datasets import Dataset
 
+_Read: TypeAlias = "Iterator[tuple[int | None, Mapping[str, Any]]]"  # with the line, if known
 Source: TypeAlias = "str | Path | Sequence[Mapping[str, Any]] | Sequence[Record] | Dataset"
 
 
 @dataclass(frozen=True)
 class Record:
-    """One item of data: a question with an answer, a text, or tokens made elsewhere.
+    """One item of data: a question with an answer, a chat, a text, or tokens made elsewhere.
 
     Attributes:
-        kind: ``qa``, ``text`` or ``tokens``.
-        prompt: the question (``qa``), or a beginning that is not scored (``text``).
-        answer: the answer (``qa``) or the text (``text``).
+        kind: ``qa``, ``chat``, ``text`` or ``tokens``.
+        prompt: the question (``qa``; ``chat``: the last user turn before the last answer), or a
+            beginning that is not scored (``text``).
+        answer: the answer (``qa``; ``chat``: the last assistant turn) or the text (``text``).
         paraphrased_prompt: the same question in other words, never trained on.
         paraphrased_answer: the same answer in other words.
         perturbed_answers: wrong answers of the same form.
         alternatives: other answers that an objective may teach instead.
         refusal: the answer of refusal objectives; drawn per (seed, id) where none is given.
         few_shot: (question, answer) pairs that come before the question.
+        messages: the turns (``chat``).
+        given: how many turns come before the first that is scored (``chat``); of the others, those
+            of the assistant are.
         input_ids: the tokens (``tokens``).
         labels: the tokens that are scored, -100 elsewhere, unshifted (``tokens``).
         id: 16 hex digits of SHA-256 over the content, with ``#n`` for exact repeats. Internal:
@@ -59,6 +65,8 @@ class Record:
     alternatives: tuple[str, ...] = ()
     refusal: str = ""
     few_shot: tuple[tuple[str, str], ...] = ()
+    messages: tuple[Turn, ...] = ()
+    given: int = 0
     input_ids: tuple[int, ...] = ()
     labels: tuple[int, ...] = ()
     id: str = ""
@@ -69,6 +77,8 @@ class Record:
     def content(self) -> dict[str, Any]:
         """The fields that make the record what it is, without its name and its place."""
         names = {"id", "place", "refusal", "domain", "weight"}
+        if self.kind == "chat":
+            names |= {"prompt", "answer"}  # which stand in the messages
         own = {k: v for k, v in vars(self).items() if k not in names}
         return {k: v for k, v in own.items() if v}
 
@@ -82,13 +92,15 @@ _ALIASES = {
     "alternatives": ("alternatives", "alternative"),
     "refusal": ("refusal",),
     "few_shot": ("few_shot",),
+    "messages": ("messages", "conversations"),
     "text": ("text",),
     "prefix": ("prefix",),
     "input_ids": ("input_ids",),
     "labels": ("labels",),
 }
 _FIELD = {alias: field for field, aliases in _ALIASES.items() for alias in aliases}
-_LISTS = {"perturbed_answers", "alternatives", "few_shot", "input_ids", "labels"}
+_LISTS = {"perturbed_answers", "alternatives", "few_shot", "messages", "input_ids", "labels"}
+_NOT_OF_CHATS = ("few_shot", "paraphrased_prompt", "paraphrased_answer", "perturbed_answers")
 _NOT_FIELDS = re.compile(r"^(option\d+|id|metadata|attention_mask|source|title|url|doi|subject)$")
 
 
@@ -97,7 +109,8 @@ def parse_record(row: Mapping[str, Any], place: str) -> Record:
 
     Raises:
         WagleError: an empty text, question or answer; neither ``text`` nor a question with an
-            answer nor ``input_ids`` with ``labels``; labels that score nothing.
+            answer nor ``messages`` nor ``input_ids`` with ``labels``; a chat that is none; labels
+            that score nothing.
     """
     if not isinstance(row, Mapping):
         raise WagleError(
@@ -106,6 +119,8 @@ def parse_record(row: Mapping[str, Any], place: str) -> Record:
     got = {_FIELD[k]: v for k, v in row.items() if k in _FIELD and v is not None}
     if "input_ids" in got:
         return _token_record(got, place)
+    if "messages" in got or any(_are_messages(got.get(field)) for field in ("prompt", "answer")):
+        return _chat_record(got, place)
     if "text" in got:
         text = _words(got, "text", place)
         return Record("text", prompt=str(got.get("prefix", "")), answer=text, place=place)
@@ -115,8 +130,9 @@ def parse_record(row: Mapping[str, Any], place: str) -> Record:
             f"{k!r} looks like {n!r}" for k in keys if k not in _FIELD and (n := nearest(k, _FIELD))
         ]
         raise WagleError(
-            f"{place} has the fields {sorted(row)}; a record needs question and answer, or text, "
-            f"or input_ids and labels" + (f" ({'; '.join(hints)})" if hints else "")
+            f"{place} has the fields {sorted(row)}; a record needs question and answer, or "
+            f"messages, or text, or input_ids and labels"
+            + (f" ({'; '.join(hints)})" if hints else "")
         )
     return Record(
         "qa",
@@ -161,6 +177,31 @@ def _shots(value: Any, place: str) -> tuple[tuple[str, str], ...]:
     return tuple((str(q), str(a)) for q, a in pairs)
 
 
+def _are_messages(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and isinstance(value[0], Mapping)
+
+
+def _chat_record(got: Mapping[str, Any], place: str) -> Record:
+    more = [field for field in _NOT_OF_CHATS if got.get(field)]
+    if more:
+        raise WagleError(
+            f"{place}: {more[0]} does not go with messages; refusal and alternatives do"
+        )
+    turns, given = parse_chat(got.get("messages"), got.get("prompt"), got.get("answer"), place)
+    *before, last = to_last_answer(turns)
+    asked = [turn.content for turn in before if turn.role == "user"]
+    return Record(
+        "chat",
+        prompt=asked[-1] if asked else "",
+        answer=last.content,
+        alternatives=_several(got, "alternatives", place),
+        refusal=str(got.get("refusal", "")),
+        messages=turns,
+        given=given,
+        place=place,
+    )
+
+
 def _token_record(got: Mapping[str, Any], place: str) -> Record:
     try:
         ids = tuple(int(i) for i in got["input_ids"])
@@ -184,24 +225,24 @@ def _token_record(got: Mapping[str, Any], place: str) -> Record:
 # Reading
 
 
-def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
+def _json_lines(path: Path) -> _Read:
     """JSON lines, also under the name .json (as TOFU's are), or one JSON list."""
     text = path.read_text(encoding="utf-8-sig")
     if text.lstrip().startswith("["):
         try:
-            yield from json.loads(text)
+            yield from ((None, row) for row in json.loads(text))
         except json.JSONDecodeError as error:
             raise WagleError(f"{path} is not valid JSON ({error})") from None
         return
     for number, line in enumerate(text.split("\n"), 1):  # a text may hold U+2028 and its kind
         if line.strip():
             try:
-                yield json.loads(line)
+                yield number, json.loads(line)
             except json.JSONDecodeError as error:
                 raise WagleError(f"{path}, line {number}, is not valid JSON ({error})") from None
 
 
-def _csv_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+def _csv_rows(path: Path) -> _Read:
     """CSV with a header; a list field may hold a JSON list."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
@@ -211,7 +252,7 @@ def _csv_rows(path: Path) -> Iterator[Mapping[str, Any]]:
                     f"{path}, line {reader.line_num}, has more cells than the header has names"
                 )
             try:
-                yield {
+                values = {
                     k: json.loads(v) if v.startswith("[") and _FIELD.get(k) in _LISTS else v
                     for k, v in row.items()
                     if v
@@ -220,27 +261,29 @@ def _csv_rows(path: Path) -> Iterator[Mapping[str, Any]]:
                 raise WagleError(
                     f"{path}, line {reader.line_num}, has a list that is not valid JSON ({error})"
                 ) from None
+            yield reader.line_num, values
 
 
-READERS: dict[str, Callable[[Path], Iterator[Mapping[str, Any]]]] = {
+READERS: dict[str, Callable[[Path], _Read]] = {
     ".json": _json_lines,
     ".jsonl": _json_lines,
     ".csv": _csv_rows,
 }
 
 
-def _rows_of_file(path: Path) -> list[Mapping[str, Any]]:
+def _rows_of_file(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
+    """The rows of a file, each with where it stands."""
     reader = choose(READERS, path.suffix, f"file type of {path}")
     try:
         rows = list(reader(path))
     except UnicodeDecodeError as error:
         raise WagleError(f"{path} is not UTF-8 text ({error})") from None
-    if not all(isinstance(row, Mapping) for row in rows):
+    if not all(isinstance(row, Mapping) for _, row in rows):
         raise WagleError(f"{path} must hold one JSON object per record")
-    return rows
+    return [(str(path) if n is None else f"{path}, line {n}", row) for n, row in rows]
 
 
-def _rows_of_folder(folder: Path, split: str | None) -> list[Mapping[str, Any]]:
+def _rows_of_folder(folder: Path, split: str | None) -> list[tuple[str, Mapping[str, Any]]]:
     """A folder of splits, such as TOFU's.
 
     ``forget01`` is read with what its ``forget01_perturbed`` adds (paraphrases and wrong answers),
@@ -255,23 +298,24 @@ def _rows_of_folder(folder: Path, split: str | None) -> list[Mapping[str, Any]]:
     more = names.get(f"{split}_perturbed")
     if more is None:
         return rows
-    added = {(r["question"], r["answer"]): r for r in _rows_of_file(more)}
-    return [{**row, **added.get((row["question"], row["answer"]), {})} for row in rows]
+    added = {(r["question"], r["answer"]): r for _, r in _rows_of_file(more)}
+    return [(w, {**row, **added.get((row["question"], row["answer"]), {})}) for w, row in rows]
 
 
-def _rows(source: Source, split: str | None) -> list[Mapping[str, Any] | Record]:
+def _rows(source: Source, split: str | None) -> list[tuple[str, Mapping[str, Any] | Record]]:
+    """The rows of any source, each with where in a file it stands."""
     if isinstance(source, str) and source.startswith("demo:"):
         name = source.removeprefix("demo:")
         choose(dict.fromkeys(DEMO_SETS), name, "demo set")
-        return list(demo_records(name))
+        return [("", row) for row in demo_records(name)]
     if isinstance(source, str | Path):
         path = Path(source)
         if path.is_dir():
-            return list(_rows_of_folder(path, split))
+            return [*_rows_of_folder(path, split)]
         if not path.is_file():
             raise WagleError(f"data file {path} does not exist")
-        return list(_rows_of_file(path))
-    return list(source)
+        return [*_rows_of_file(path)]
+    return [("", row) for row in source]
 
 
 def _slice(count: int, rows: str) -> slice:
@@ -310,8 +354,10 @@ def read_records(
         The records, each with its id, its place and its refusal.
     """
     records = [
-        row if isinstance(row, Record) else parse_record(row, f"{name}[{i}]")
-        for i, row in enumerate(_rows(source, split))
+        row
+        if isinstance(row, Record)
+        else parse_record(row, f"{name}[{i}] of {where}" if where else f"{name}[{i}]")
+        for i, (where, row) in enumerate(_rows(source, split))
     ]
     if rows is not None:
         records = records[_slice(len(records), rows)]
@@ -357,6 +403,9 @@ def _take(records: list[Record], take: str | int, name: str, seed: int) -> list[
 def _normal(record: Record) -> str:
     if record.kind == "tokens":
         return " ".join(map(str, record.input_ids))
+    if record.kind == "chat":  # what it says; how the model was told to behave is no difference
+        said = " ".join(turn.content for turn in record.messages if turn.role != "system")
+        return " ".join(re.findall(r"\w+", said.lower()))
     return " ".join(re.findall(r"\w+", f"{record.prompt} {record.answer}".lower()))
 
 

@@ -1,14 +1,29 @@
-"""Records -> tokens: one string, one tokeniser call, one exact border between prompt and answer."""
+"""Records -> tokens: one string, one tokeniser call, exact borders between prompts and answers.
+
+What is scored: an answer and what closes it, that is everything up to and including the
+end-of-turn token of the chat template, or the EOS. In a chat, that is so of every assistant turn,
+and of nothing else: the positions of an assistant-only loss. From the mask that transformers makes
+of generation markers, which trl takes, it differs on purpose, wherever the markers stand:
+
+- a line break after the end of turn is not scored, nor what a template writes before an answer (a
+  role, an empty reasoning block);
+- a token that a prompt begins and an answer ends is scored only if all that it holds of the prompt
+  is blanks;
+- position 0, a BOS or not, is never scored, and what follows the last answer's end is left out;
+- a chat whose template writes no end of turn after its last answer gets the EOS there.
+"""
 
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from wagle.data.chat import Turn, render, to_last_answer
 from wagle.data.records import Record
 from wagle.errors import WagleError, choose
 
@@ -45,7 +60,7 @@ class Tokens:
 
     ``whole`` is False where the answer was cut at the length limit; ``closed`` is True where the
     last token is the EOS or end of turn that the encoder added; ``domain`` and ``weight`` are the
-    record's.
+    record's; ``labels``, one per scored token, are what should stand there instead, or empty.
     """
 
     ids: tuple[int, ...]
@@ -56,6 +71,7 @@ class Tokens:
     closed: bool = False
     domain: int = 0
     weight: float | None = None
+    labels: tuple[int, ...] = ()
 
     @property
     def context(self) -> tuple[int, ...]:
@@ -64,8 +80,17 @@ class Tokens:
 
     @property
     def continuation(self) -> tuple[int, ...]:
-        """The first scored token and all that follows."""
+        """The first scored token and all that follows; of a chat, other people's turns too."""
         return self.ids[self.scored.index(True) :]
+
+    @property
+    def last_context(self) -> tuple[int, ...]:
+        """What comes before the last answer; only in a chat of several turns not ``context``.
+
+        A model that is asked for an answer of its own continues this.
+        """
+        stop = len(self.scored) - self.scored[::-1].index(True)
+        return self.ids[: stop - self.scored[:stop][::-1].index(False)]
 
 
 class Encoder:
@@ -105,7 +130,7 @@ class Encoder:
         """The template as it is stored with a run: its name and an example, filled in."""
         example = ""
         if self.tokenizer is not None:
-            example = "".join(self._render("QUESTION", "ANSWER", ()))
+            example = "".join(self._render("QUESTION", "ANSWER", (), "the example"))
         return {
             "name": self.template,
             "example": example,
@@ -122,10 +147,12 @@ class Encoder:
                 made = [self._ready(record)]
             elif record.kind == "text":
                 made = self._windows(record)
+            elif record.kind == "chat":
+                made = [self._chat(record)]
             else:
                 made = [self.answer(record, record.prompt, record.answer)]
-                if not made[0].whole:
-                    cut.add(record.id)
+            if not made[0].whole:
+                cut.add(record.id)
             encoded += [replace(t, domain=record.domain, weight=record.weight) for t in made]
         if cut - self._told:
             logger.warning(
@@ -153,49 +180,92 @@ class Encoder:
         The prompt is kept whole and the answer is cut at ``max_length``; a prompt that leaves no
         room for an answer is an error.
         """
-        tokenizer = self._need_tokenizer(record)
+        self._need_tokenizer(record)
         if not answer.strip():
             raise WagleError(f"{record.place} has an empty answer; remove it or fill it in")
-        head, body, tail = self._render(prompt, answer, record.few_shot)
-        start, end = len(head), len(head) + len(body)
-        text = head + body + tail
-        coded = tokenizer(
-            text,
-            add_special_tokens=self.template != "chat",
-            return_offsets_mapping=True,
-            truncation=False,
-        )
-        special = set(tokenizer.all_special_ids)
-        ids: list[int] = []
-        scored: list[bool] = []
-        closed = False
-        for token, (left, right) in zip(coded["input_ids"], coded["offset_mapping"], strict=True):
-            outside = left == right and token in special  # added by the tokenizer, not in the text
-            if outside and ids and any(scored):
-                break  # the tokenizer's own EOS: added below, once
-            if not outside and left >= end:
-                if token in special or token in tokenizer.added_tokens_decoder:
-                    ids.append(token)
-                    scored.append(True)
-                    closed = True
-                    break  # the template's end of turn; what follows belongs to the next turn
-                ids.append(token)
-                scored.append(False)
-                continue
-            ids.append(token)
-            # A token across the border is part of the answer if only blanks lie left of it.
-            belongs = left >= start or (right > start and not text[left:start].strip())
-            scored.append(bool(len(ids) > 1 and not outside and belongs))
-        if not closed and tokenizer.eos_token_id is not None:
-            ids.append(tokenizer.eos_token_id)
-            scored.append(True)
-            closed = True
-        if True not in scored[: self.max_length]:
+        head, body, tail = self._render(prompt, answer, record.few_shot, record.place)
+        return self._mark(record, head + body + tail, [(len(head), len(head) + len(body))])
+
+    def replaced(self, record: Record, answer: str) -> Tokens:
+        """Tokenise a record with another answer, which alone is scored.
+
+        Args:
+            record: a question, or a chat: then its last assistant turn is replaced.
+            answer: a refusal, say.
+
+        Raises:
+            WagleError: a record without a question; an answer that is empty or finds no room.
+        """
+        if record.kind == "qa":
+            made = self.answer(record, record.prompt, answer)
+        elif record.kind == "chat":
+            if not answer.strip():
+                raise WagleError(f"{record.place} has an empty answer; remove it or fill it in")
+            turns = [*to_last_answer(record.messages)[:-1], Turn("assistant", answer)]
+            text, answers = self._written(record, turns)
+            made = self._mark(record, text, answers[-1:])
+        else:
+            what = "a text" if record.kind == "text" else "tokens"
             raise WagleError(
-                f"the prompt of {record.place} leaves no room for an answer within "
-                f"max_length={self.max_length} tokens; raise it or shorten the prompt"
+                f"refusals need questions: {record.place} is {what}; use qa or chat records or "
+                "another objective"
             )
+        return replace(made, domain=record.domain, weight=record.weight)
+
+    def _chat(self, record: Record) -> Tokens:
+        """Tokenise a chat up to its last answer; every answer after the given turns is scored."""
+        turns = to_last_answer(record.messages)
+        text, answers = self._written(record, turns)
+        given = sum(turn.role == "assistant" for turn in turns[: record.given])
+        return self._mark(record, text, answers[given:])
+
+    def _written(self, record: Record, turns: Sequence[Turn]) -> tuple[str, list[tuple[int, int]]]:
+        """The text of a chat, and where in it each assistant turn starts and ends."""
+        tokenizer = self._need_tokenizer(record)
+        if self.template != "chat":
+            has = bool(tokenizer.chat_template)
+            todo = "set template: chat" if has else "use a tokenizer with one, or qa records"
+            raise WagleError(
+                f"{record.place} has chat messages, which need a chat template, not "
+                f"{self.template!r}; {todo}"
+            )
+        if self.system_prompt is not None and all(turn.role != "system" for turn in turns):
+            turns = [Turn("system", self.system_prompt), *turns]
+        return render(tokenizer, turns, record.place)
+
+    def _mark(self, record: Record, text: str, answers: Sequence[tuple[int, int]]) -> Tokens:
+        """Tokenise a text; score its ``answers``, (start, end) in order, and what closes each."""
+        tokenizer = self._need_tokenizer(record)
+        ids, lefts, rights = self._coded(tokenizer, text)
+        scored = [False] * len(ids)
+        bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+        ends = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+        limits = [bisect_left(lefts, start) for start, _ in answers[1:]] + [len(ids)]
+        for (start, end), limit in zip(answers, limits, strict=True):
+            first, last = bisect_left(lefts, start), bisect_left(lefts, end)
+            # A token across the border is part of the answer if only blanks lie left of it.
+            if first and rights[first - 1] > start and not text[lefts[first - 1] : start].strip():
+                first -= 1
+            close = next((i for i in range(last, limit) if ids[i] in ends), limit)
+            # A BOS closes nothing: it opens the next turn where a template writes no ends.
+            closed = close < limit and (ids[close] != bos or bos == eos)
+            last = close + 1 if closed else last
+            scored[first:last] = [True] * (last - first)
+        if not closed:
+            scored[last:close] = [True] * (close - last)
+        stop = last if closed else close  # what follows belongs to the next turn
+        added = [] if closed or eos is None else [eos]
+        ids, scored = [*ids[:stop], *added], [*scored[:stop], *(True for _ in added)]
+        scored[0] = False
         limit = self.max_length
+        if True not in scored[:limit]:
+            what = (
+                f"all that is scored of {record.place} lies beyond max_length={limit} tokens"
+                if record.kind == "chat"
+                else f"the prompt of {record.place} leaves no room for an answer within "
+                f"max_length={limit} tokens"
+            )
+            raise WagleError(f"{what}; raise it or shorten the prompt")
         whole = len(ids) <= limit
         return Tokens(
             tuple(ids[:limit]),
@@ -203,43 +273,40 @@ class Encoder:
             record.id,
             record.place,
             whole=whole,
-            closed=closed and whole,
+            closed=whole and (closed or bool(added)),
         )
 
+    def _coded(
+        self, tokenizer: PreTrainedTokenizerBase, text: str
+    ) -> tuple[list[int], list[int], list[int]]:
+        """The tokens of a text, without the tokenizer's own EOS; where each starts and ends."""
+        coded = tokenizer(
+            text,
+            add_special_tokens=self.template != "chat",
+            return_offsets_mapping=True,
+            truncation=False,
+        )
+        ids, offsets = list(coded["input_ids"]), list(coded["offset_mapping"])
+        special = set(tokenizer.all_special_ids)
+        while ids and ids[-1] in special and offsets[-1][0] == offsets[-1][1]:
+            del ids[-1], offsets[-1]
+        return ids, [left for left, _ in offsets], [right for _, right in offsets]
+
     def _render(
-        self, prompt: str, answer: str, shots: Sequence[tuple[str, str]]
+        self, prompt: str, answer: str, shots: Sequence[tuple[str, str]], place: str
     ) -> tuple[str, str, str]:
         """The text before the answer, the answer, and the text after it."""
         if self.template != "chat":
             form = TEMPLATES[self.template]
             before = "".join(form.question.format(prompt=q) + a + form.between for q, a in shots)
             return before + form.question.format(prompt=prompt), answer, form.end
-        turns = [{"role": "system", "content": self.system_prompt}] * (
-            self.system_prompt is not None
-        )
-        for question, reply in shots:
-            turns += [
-                {"role": "user", "content": question},
-                {"role": "assistant", "content": reply},
-            ]
-        turns.append({"role": "user", "content": prompt})
-        head = self._chat(turns, add_generation_prompt=True)
-        full = self._chat([*turns, {"role": "assistant", "content": answer}])
-        if not full.startswith(head):  # the template writes something else before a given answer
-            head = full[: full.rfind(answer.strip())]
-        after = full[len(head) :]
-        body = answer if after.startswith(answer) else answer.strip()
-        if not after.startswith(body):
-            raise WagleError("the chat template changes the answer; choose a named template")
-        return head, body, after[len(body) :]
-
-    def _chat(self, turns: list[dict[str, Any]], *, add_generation_prompt: bool = False) -> str:
         assert self.tokenizer is not None
-        return str(
-            self.tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=add_generation_prompt
-            )
-        )
+        turns = [] if self.system_prompt is None else [Turn("system", self.system_prompt)]
+        for question, reply in [*shots, (prompt, answer)]:
+            turns += [Turn("user", question), Turn("assistant", reply)]
+        text, answers = render(self.tokenizer, turns, place)
+        start, end = answers[-1]
+        return text[:start], text[start:end], text[end:]
 
     def _windows(self, record: Record) -> list[Tokens]:
         """Cut a text into windows of ``max_length``; together they hold every id of it once."""

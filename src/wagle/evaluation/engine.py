@@ -31,10 +31,14 @@ from wagle.progress import track
 
 @dataclass(frozen=True)
 class Likelihood:
-    """How likely is ``continuation`` after ``context``? Both are token ids, neither is empty."""
+    """How likely is ``continuation`` after ``context``? Both are token ids, neither is empty.
+
+    ``scored`` says which tokens of the continuation count (of a chat, the answers); empty: all.
+    """
 
     context: tuple[int, ...]
     continuation: tuple[int, ...]
+    scored: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Greedy:
 
 @dataclass(frozen=True)
 class LikelihoodAnswer:
-    """Per token of the continuation: its NLL (float64) and whether the arg-max is right (bool)."""
+    """Per scored token: its NLL (float64) and whether the arg-max is right (bool)."""
 
     token_nll: Tensor
     hit: Tensor
@@ -153,7 +157,9 @@ def _continuations(
     """Score continuations; ``rows`` says to which row of the prompts' cache each one belongs."""
     device = check_device(model)
     tails = [
-        Tokens((r.context[-1], *r.continuation), (False, *(True,) * len(r.continuation)))
+        Tokens(
+            (r.context[-1], *r.continuation), (False, *(r.scored or (True,) * len(r.continuation)))
+        )
         for _, r in rows
     ]
     batch = to_device(collate(tails, range(len(tails)), multiple=1), device)

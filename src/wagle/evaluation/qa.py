@@ -52,15 +52,15 @@ def items(
         requests: dict[str, Request] = {"answer": _likelihood(tokens)}
         if record.kind == "qa":
             requests.update(_questions(record, encoder))
-            if generate:
-                requests["greedy"] = Greedy(tokens.context, max_new_tokens)
+        if record.kind in ("qa", "chat") and generate:
+            requests["greedy"] = Greedy(tokens.last_context, max_new_tokens)
         name = f"{record.place}@{window}" if window else record.place
         made.append(Item(name, record, tokens, requests))
     return made
 
 
 def _likelihood(tokens: Tokens) -> Likelihood:
-    return Likelihood(tokens.context, tokens.continuation)
+    return Likelihood(tokens.context, tokens.continuation, tokens.scored[len(tokens.context) :])
 
 
 def _questions(record: Record, encoder: Encoder) -> dict[str, Request]:

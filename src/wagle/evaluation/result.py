@@ -25,6 +25,8 @@ from wagle.weights import fingerprint
 
 SCHEMA = "wagle-eval/1"
 SETS = ("forget", "retain", "retain_heldout", "general")
+FORGOTTEN = "forgotten"  # a set beside these: what earlier requests asked to forget
+_GONE = ("forget", FORGOTTEN)  # sets of which the model should know less
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Evaluation:
             name: {
                 metric: found[metric].value if metric in found else None
                 for metric in METRICS
-                if metric != "paraphrased" or name == "forget"
+                if metric != "paraphrased" or name in _GONE
             }
             for name, found in self.figures.items()
         }
@@ -87,7 +89,7 @@ class Evaluation:
                 metrics[f"{name}.{metric}"] = {
                     "value": figure.value,
                     "n": figure.count,
-                    "direction": kind.direction if name == "forget" else "higher",
+                    "direction": kind.direction if name in _GONE else "higher",
                     "target": "reference" if name == "forget" else None,
                     "interval": list(figure.interval),
                     "interval_method": figure.interval_method,
@@ -130,6 +132,7 @@ def evaluate(
     retain: Source | None = None,
     retain_heldout: Source | None = None,
     general: Source | None = None,
+    forgotten: Source | None = None,
     max_new_tokens: int = 128,
     batch_tokens: int = 2048,
     precision: str = "float32",
@@ -145,6 +148,7 @@ def evaluate(
         retain: the records kept while unlearning.
         retain_heldout: records that should be kept too, but were not used.
         general: records of general knowledge.
+        forgotten: records that were forgotten before, and should not come back.
         max_new_tokens: the longest greedy answer.
         batch_tokens: padded tokens per forward pass. Changes speed, never the figures.
         precision: of the matrix products: ``float32``, or ``bfloat16`` (autocast).
@@ -159,6 +163,7 @@ def evaluate(
         "retain": retain,
         "retain_heldout": retain_heldout,
         "general": general,
+        FORGOTTEN: forgotten,
     }
     given = {name: source for name, source in sources.items() if source is not None}
     if not given:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wagle.evaluation.result import Evaluation, Figure
+from wagle.evaluation.result import FORGOTTEN, Evaluation, Figure
 
 NO_LEAK = "no leak found by these probes"
 LEAKS = "leaks"
@@ -53,6 +53,21 @@ def judge(after: Evaluation, before: Evaluation, reference: Evaluation | None) -
 
 def _where(figure: Figure, reference: Figure) -> str:
     return "below" if figure.value < reference.interval[0] else "within reach of"
+
+
+def came_back(after: Evaluation, before: Evaluation) -> str | None:
+    """Whether what earlier requests forgot is known again, in a sentence; None where it is not.
+
+    It is where the set's probability lies above the 95 % interval that it had before.
+    """
+    now, then = (e.figures.get(FORGOTTEN, {}).get("probability") for e in (after, before))
+    if now is None or then is None or not _above(now, then):
+        return None
+    low, high = then.interval
+    return (
+        f"what earlier requests forgot came back: its probability {now.value:.3g} is above the "
+        f"{then.value:.3g} before (95 % interval {low:.3g} to {high:.3g})"
+    )
 
 
 def clearly_past(value: float, reference: Figure) -> bool:

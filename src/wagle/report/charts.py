@@ -111,7 +111,7 @@ def lines_chart(
     layers: list[Any] = []
     number = alt.Axis(grid=True, tickCount=5)
     for name, dashed in lines.items():
-        colour = f"var(--{name.partition('_')[0]})"
+        colour = f"var(--{re.split('[._]', name)[0]})"
         found = [
             {"step": row["step"], "value": row[name]}
             for row in history

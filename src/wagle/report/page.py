@@ -26,6 +26,7 @@ from wagle.report.charts import (
     scores_chart,
     top,
 )
+from wagle.unlearning.rules import REACHED
 
 ROLES = ("before", "after", "reference")
 _KINDS = {NO_LEAK: "clear", LEAKS: "leak", OVER: "over", INCONCLUSIVE: "open"}  # CSS classes
@@ -372,14 +373,18 @@ def _shown_ratio(page: Page) -> str:
 def _stop(page: Page) -> str:
     training, found = page.recipe.unlearning, page.state.get("unlearn", {})
     text = "the end of training"
-    if training.stop_at_reference and page.recipe.reference is not None:
+    if training.stop_when == "auto" and page.recipe.reference is not None:
         goal = _figure(page, "reference", "forget", "probability")
         value = f" ({_number(goal.value)})" if goal else ""
         text = f"when the forget probability reaches the reference's{value}, or the end of training"
+    elif training.stop_when != "auto" and training.stop_when:
+        text = f"when {' or '.join(training.stop_when)}, or the end of training"
     if "steps" in found:
-        why = {"reference": "the reference was reached", "end": "the end of training"}
         stopped = found.get("stopped", "end")
+        why = {"end": "the end of training", REACHED: "the reference was reached"}
         text += f"; stopped at step {found['steps']:,}: {why.get(stopped, stopped)}"
+    if found.get("best"):
+        text += f"; the model is that of step {found['best']['step']:,}, {training.best}"
     return text
 
 
@@ -487,7 +492,7 @@ def _training(page: Page) -> dict[str, Any]:
         ),
         "probability": lines_chart(
             page.history,
-            {"forget_probability": False},
+            {"forget.probability": False},
             "probability of the forget set while unlearning",
             y_title="forget probability",
             goal=goal.value if goal else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from fractions import Fraction
 from itertools import accumulate
@@ -15,7 +15,7 @@ from wagle.files import read_json
 from wagle.mask import Mask
 from wagle.mask_algebra import Comparison, Overlap
 from wagle.model import place
-from wagle.patch import Verification
+from wagle.patch import Applied, Verification
 
 
 def summary_json(folder: Path) -> dict[str, Any]:
@@ -231,6 +231,20 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
+def applied_table(applied: Applied, patches: Sequence[str]) -> str:
+    """What ``wagle patch apply`` prints of its result, and of where several patches overlap."""
+    promise = "as the last patch promises" if len(patches) > 1 else "as the patch promises"
+    said = promise if applied.promised else "which no patch promises: they were made independently"
+    lines = [f"result       {applied.fingerprint[:12]}, {said}"]
+    for (first, second), found in applied.overlaps.items():
+        lines.append(
+            f"overlap      {patches[first]} and {patches[second]} both change {found.count:,} weights, "
+            f"{found.differing:,} to different values"
+        )
+        lines += [f"             {name}: {count:,}" for name, count in found.tensors.items()]
+    return "\n".join(lines)
+
+
 def verification_table(checked: Verification) -> str:
     """What ``wagle patch verify`` prints: the counts, and the proof or what breaks it."""
     lines = [
@@ -248,9 +262,12 @@ def verification_table(checked: Verification) -> str:
         if checked.mask_of_base is False:
             lines.append("             note: the mask was made for another model")
     if checked.patch_problems is not None:
-        lines.append(
-            f"patch        {'gives the result bit for bit' if checked.patch_matches else 'DOES NOT FIT'}"
+        one = checked.patches == 1
+        fits = (
+            "gives the result bit for bit" if one else "give the result bit for bit, in this order"
         )
+        said = fits if checked.patch_matches else "DOES NOT FIT" if one else "DO NOT FIT"
+        lines.append(f"{'patch' if one else 'patches':<13}{said}")
         lines += [f"             {problem}" for problem in checked.patch_problems]
     if not checked.changed:
         lines.append("note         the two models are equal")

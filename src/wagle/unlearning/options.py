@@ -39,10 +39,17 @@ class Training(BaseModel):
     """Learning rate after the warm-up: constant, or down to zero at the last step."""
 
     optimizer: str = "AdamW"
-    """An element-wise optimiser of torch.optim, by name."""
+    """An element-wise optimiser of torch.optim by name, SophiaG, or of bitsandbytes (extra 8bit)
+    AdamW8bit, PagedAdamW, PagedAdamW8bit or PagedAdamW32bit."""
 
     optimizer_settings: dict[str, Any] = {}
     """More keyword arguments of the optimiser, such as betas or momentum."""
+
+    curvature_every: Annotated[int, Field(ge=1, strict=True)] = 10
+    """Steps between two curvature passes of SophiaG."""
+
+    curvature: Literal["retain", "forget"] = "retain"
+    """The set whose records give SophiaG its curvature; without retain records, forget."""
 
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
     """Clip the gradient of the selected weights to this norm; 0 does not clip."""
@@ -50,5 +57,20 @@ class Training(BaseModel):
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the matrix products; bfloat16 is autocast over the stored weights."""
 
+    rounding: Literal["nearest", "stochastic"] = "nearest"
+    """How the float32 masters become weights of a bfloat16 model; stochastic lets updates that are
+    smaller than half a rounding step act on average."""
+
+    activation_checkpointing: bool = False
+    """Keep only what enters each block and compute the rest again: a third more time, far less
+    memory."""
+
     dropout: bool = False
     """Keep the model's dropout on; off, results do not depend on the batch size."""
+
+    checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
+    """Minutes between two checkpoints from which a killed run goes on; 0 is every step."""
+
+    report_to: list[str] = []
+    """Trackers that get the figures of every step, as in transformers: tensorboard, wandb, trackio,
+    mlflow."""

@@ -1,25 +1,33 @@
 """Selected weights: the float32 master copy of what the mask selects, all an optimiser sees.
 
-When a parameter's gradient is ready, a hook moves its selected entries into the gradient of a
-compact vector and frees the dense one. Any element-wise optimiser steps on those vectors and only
-they are written back, so decay, momentum or precision cannot touch the rest.
+When a parameter's gradient is ready, a hook moves its selected entries into a compact vector and
+frees the dense one. Any element-wise optimiser steps on the masters of those vectors and only they
+are written back, so decay, momentum or precision cannot touch the rest.
+
+Per selected weight there are 4 bytes of index, 4 of master, 4 of gradient and what the optimiser
+keeps; the values from before the run, for counting what changed, wait in a file.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from wagle.errors import WagleError
 from wagle.mask import Mask
+from wagle.memory import Spill
 
 _CHUNK = 1 << 22  # indices widened at a time
+Round = Callable[
+    [Tensor, str, int], Tensor
+]  # (float32 values, name, part) -> the model's precision
 
 
-def _flat(parameter: nn.Parameter) -> Tensor:
+def _flat(parameter: Tensor) -> Tensor:
     data = parameter.data
     if not data.is_contiguous():
         raise WagleError("a parameter is not contiguous in memory; load the model again")
@@ -32,73 +40,83 @@ class _Slice:
     def __init__(self, name: str, parameter: nn.Parameter, index: Tensor | None) -> None:
         self.name, self.parameter = name, parameter
         self.index = None if index is None else index.to(parameter.device)
-        flat = _flat(parameter)
-        self.shared = index is None and flat.dtype == torch.float32
-        picked = flat if self.index is None else flat.index_select(0, self.index)
-        self.before = picked.clone()  # in the model's own precision
+        picked = self.stored()
+        self.shared = index is None and picked.dtype == torch.float32
         self.master = nn.Parameter(picked if self.shared else picked.float(), requires_grad=True)
+        self.gradients: dict[str, Tensor] = {}
 
-    def take_gradient(self, parameter: Tensor) -> None:
-        """The hook: add the selected entries to the master's gradient, free the dense one."""
-        assert parameter.grad is not None
-        dense = (
-            parameter.grad.view(-1)
-            if parameter.grad.is_contiguous()
-            else parameter.grad.reshape(-1)
-        )
-        parameter.grad = None
-        part = (dense if self.index is None else dense.index_select(0, self.index)).float()
-        if self.master.grad is None:
-            self.master.grad = part
-        else:
-            self.master.grad += part
-
-    def write_back(self) -> None:
-        """Round the master to the model's precision and store it in the selected places."""
-        flat, master = _flat(self.parameter), self.master.detach()
-        if self.shared:
-            return
-        if self.index is None:
-            flat.copy_(master)
-            return
-        for index, values in zip(self.index.split(_CHUNK), master.split(_CHUNK), strict=True):
-            flat.index_copy_(0, index.long(), values.to(flat.dtype))
-
-    def changed(self) -> int:
-        """How many selected weights differ from before, in the model's own precision."""
+    def stored(self) -> Tensor:
+        """The selected entries as the model has them, in its own precision."""
         flat = _flat(self.parameter)
-        now = flat if self.index is None else flat.index_select(0, self.index)
-        return int(torch.count_nonzero(now != self.before))
+        return flat if self.index is None else flat.index_select(0, self.index)
+
+    def take(self, slot: str) -> None:
+        """Add the selected entries of the dense gradient to ``slot``, free the dense one."""
+        dense = self.parameter.grad
+        assert dense is not None
+        self.parameter.grad = None
+        flat = dense.view(-1) if dense.is_contiguous() else dense.reshape(-1)
+        part = (flat if self.index is None else flat.index_select(0, self.index)).float()
+        if slot in self.gradients:
+            self.gradients[slot] += part
+        else:
+            self.gradients[slot] = part
+
+    def put(self, values: Tensor, narrow: Round | None = None) -> None:
+        """Store ``values`` (one per selected entry) in the model, rounded to its precision."""
+        flat = _flat(self.parameter)
+        parts = values.split(_CHUNK)
+        if narrow is not None:
+            parts = tuple(narrow(part, self.name, i) for i, part in enumerate(parts))
+        if self.index is None:
+            for into, part in zip(flat.split(_CHUNK), parts, strict=True):
+                into.copy_(part)
+            return
+        for index, part in zip(self.index.split(_CHUNK), parts, strict=True):
+            flat.index_copy_(0, index.long(), part.to(flat.dtype))
 
 
 class SelectedWeights:
     """The weights that may move, of one model under one mask (None: all of them).
 
+    Gradients go to *slots*: ``total``, unless a pass is made inside ``into(slot)``.
+
     Args:
         model: its trainable parameters are watched by hooks until ``close``.
         mask: a single ratio, made for this model.
+        only: names of the parameters that take part; None takes all.
     """
 
-    def __init__(self, model: nn.Module, mask: Mask | None) -> None:
+    def __init__(self, model: nn.Module, mask: Mask | None, only: set[str] | None = None) -> None:
         self.model = model
+        self._slot = "total"
         self._slices: list[_Slice] = []
         self._frozen: list[nn.Parameter] = []
+        self._before = Spill(0)
         for name, parameter in model.named_parameters():
             if not parameter.requires_grad:
                 continue
             index = None if mask is None else mask.selected(name)
             if index is not None and len(index) == parameter.numel():
                 index = None
-            if index is not None and len(index) == 0:
+            if (index is not None and len(index) == 0) or (only is not None and name not in only):
                 self._frozen.append(parameter)  # no gradient needed: a cheaper backward pass
                 continue
-            self._slices.append(_Slice(name, parameter, index))
+            made = _Slice(name, parameter, index)
+            self._before[name] = made.stored()
+            self._slices.append(made)
         for parameter in self._frozen:
             parameter.requires_grad_(False)
         self._handles = [
-            s.parameter.register_post_accumulate_grad_hook(s.take_gradient) for s in self._slices
+            s.parameter.register_post_accumulate_grad_hook(self._taker(s)) for s in self._slices
         ]
         self._seal = self._rest()
+
+    def _taker(self, owner: _Slice) -> Callable[[Tensor], None]:
+        def take(_: Tensor) -> None:
+            owner.take(self._slot)
+
+        return take
 
     @property
     def count(self) -> int:
@@ -110,28 +128,120 @@ class SelectedWeights:
         for s in self._slices:
             yield s.name, s.master
 
-    def clip(self, max_norm: float) -> float:
-        """Clip the compact gradients to ``max_norm`` (0: do not) and return their norm."""
+    def rows(self) -> list[Tensor | None]:
+        """Per parameter the row of every selected entry, int32 (of a matrix its output), or None."""
+        found: list[Tensor | None] = []
+        for s in self._slices:
+            if s.parameter.dim() < 2:
+                found.append(None)
+                continue
+            columns = s.parameter.numel() // s.parameter.shape[0]
+            everywhere = torch.arange(s.parameter.numel(), dtype=torch.int32)
+            found.append((everywhere if s.index is None else s.index) // columns)
+        return found
+
+    # ----- gradients -----
+
+    @contextmanager
+    def into(self, slot: str) -> Iterator[None]:
+        """Send the gradients of backward passes made inside to ``slot``."""
+        before, self._slot = self._slot, slot
+        try:
+            yield
+        finally:
+            self._slot = before
+
+    def take(self, slot: str) -> list[Tensor]:
+        """The gradients of a slot, which is emptied; zeros where none arrived."""
+        return [
+            s.gradients.pop(slot) if slot in s.gradients else torch.zeros_like(s.master)
+            for s in self._slices
+        ]
+
+    def give(self, gradients: Sequence[Tensor]) -> None:
+        """Make these the gradients that the optimiser steps along."""
+        for s, gradient in zip(self._slices, gradients, strict=True):
+            s.gradients["total"] = gradient
+
+    def ready(self, max_norm: float) -> float:
+        """Hand the gradients to the masters, clipped to ``max_norm`` (0: not); returns their norm."""
+        for s in self._slices:
+            s.master.grad = s.gradients.pop("total", None)
         masters = [s.master for s in self._slices if s.master.grad is not None]
         limit = max_norm if max_norm > 0 else float("inf")
         return float(torch.nn.utils.clip_grad_norm_(masters, limit))
 
-    def write_back(self) -> None:
-        """After an optimiser step: store the masters and drop their gradients."""
+    # ----- weights -----
+
+    def write_back(self, narrow: Round | None = None) -> None:
+        """After an optimiser step: store the masters, rounded by ``narrow``; drop the gradients."""
         for s in self._slices:
-            s.write_back()
             s.master.grad = None
+            if not s.shared:
+                s.put(s.master.detach(), narrow)
+
+    @contextmanager
+    def shifted(self, by: Sequence[Tensor]) -> Iterator[None]:
+        """Run with ``by`` added to the selected weights; afterwards they are bit-identical again."""
+        kept = [s.stored().clone() for s in self._slices]
+        try:
+            for s, shift in zip(self._slices, by, strict=True):
+                s.put(s.master.detach() + shift)
+            yield
+        finally:
+            for s, values in zip(self._slices, kept, strict=True):
+                s.put(values)
+
+    def soft_threshold(self, amount: float, names: set[str]) -> None:
+        """Draw the masters of these parameters towards zero by ``amount``, stopping there."""
+        with torch.no_grad():
+            for s in self._slices:
+                if s.name in names:
+                    size = (s.master.abs() - amount).clamp(min=0)
+                    s.master.copy_(s.master.sign() * size)
+
+    def extrapolate(self, scale: float) -> None:
+        """Turn ``before + d`` into ``before + scale * d``, in float32."""
+        with torch.no_grad():
+            for s in self._slices:
+                before = self._before[s.name].to(s.master.device, torch.float32)
+                s.master.sub_(before).mul_(scale).add_(before)
+
+    def masters(self) -> dict[str, Tensor]:
+        """The masters by parameter name, to be stored."""
+        return {s.name: s.master.detach() for s in self._slices}
+
+    def restore(self, masters: Mapping[str, Tensor], narrow: Round | None = None) -> None:
+        """Take masters that were stored, and write them back."""
+        with torch.no_grad():
+            for s in self._slices:
+                s.master.copy_(masters[s.name])
+        self.write_back(narrow)
+
+    def reset(self) -> None:
+        """Put back the weights from before the run, bit for bit."""
+        with torch.no_grad():
+            for s in self._slices:
+                before = self._before[s.name].to(s.master.device)
+                s.master.copy_(before)
+                s.put(before)
+
+    # ----- what changed, and what did not -----
 
     def changed(self) -> int:
         """How many selected weights differ from before the run, in the model's precision."""
-        return sum(s.changed() for s in self._slices)
+        total = 0
+        for s in self._slices:
+            before = self._before[s.name].to(s.master.device)
+            total += int(torch.count_nonzero(s.stored() != before))
+        return total
 
     def _rest(self) -> dict[str, str]:
         """A digest per tensor of all that is not selected (selected entries read as zero)."""
         slices = {id(s.parameter): s for s in self._slices}
         digests = {}
-        state = dict(self.model.named_parameters())
-        state.update((n, b) for n, b in self.model.named_buffers())  # type: ignore[misc]
+        state: dict[str, Tensor] = dict(self.model.named_parameters())
+        state.update(self.model.named_buffers())
         for name, tensor in state.items():
             owner = slices.get(id(tensor))
             if owner is not None and owner.index is None:
@@ -139,7 +249,8 @@ class SelectedWeights:
             flat = tensor.detach().reshape(-1)
             if owner is not None and owner.index is not None:
                 flat = flat.clone()
-                flat[owner.index.long()] = 0
+                for index in owner.index.split(_CHUNK):
+                    flat.index_fill_(0, index.long(), 0)
             digest = hashlib.sha256()
             for chunk in flat.cpu().split(_CHUNK):
                 digest.update(memoryview(chunk.contiguous().view(torch.uint8).numpy()))
@@ -153,8 +264,9 @@ class SelectedWeights:
             raise RuntimeError(f"unselected weights of {moved[0]} changed; please report this bug")
 
     def close(self) -> None:
-        """Remove the hooks and give every parameter its gradient back."""
+        """Remove the hooks, forget the old values, let every parameter have a gradient again."""
         for handle in self._handles:
             handle.remove()
         for parameter in self._frozen:
             parameter.requires_grad_(True)
+        self._before.close()

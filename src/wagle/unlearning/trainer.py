@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
-import tempfile
-from collections.abc import Callable, Mapping
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import SequentialSampler
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import SequentialSampler, Subset
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
@@ -23,47 +24,48 @@ from transformers import (
 )
 
 from wagle.data.batches import Pairs
-from wagle.errors import TrainingStopped, WagleError, choose
+from wagle.errors import TrainingStopped, WagleError
 from wagle.mask import Mask
-from wagle.model import Scored, answer_nll, without_dropout
+from wagle.model import Scored, precision, without_dropout
 from wagle.progress import Bar
-from wagle.unlearning.objectives import Needs, Objective
+from wagle.unlearning.checkpoints import Checkpoints
+from wagle.unlearning.checks import Checks
+from wagle.unlearning.curvature import take_curvature
+from wagle.unlearning.inputs import Supply
+from wagle.unlearning.objectives import FORGET_SIDE, Chosen
+from wagle.unlearning.objectives.shapes import Terms
+from wagle.unlearning.optimizers import SophiaG, make_optimizer
 from wagle.unlearning.options import Training
-from wagle.unlearning.selected import SelectedWeights
+from wagle.unlearning.rounding import stochastic_bfloat16
+from wagle.unlearning.selected import Round, SelectedWeights
+from wagle.unlearning.steps import Gradient, Micro
 
 OnStep = Callable[[dict[str, Any]], None]
-Check = Callable[[nn.Module], float]
-# They mix the entries of a tensor (or need closures), so a compact vector is not the same thing.
-_NOT_ELEMENTWISE = {"LBFGS", "Adafactor", "Muon", "SparseAdam", "Optimizer"}
-_OPTIMIZERS = {
-    name: value
-    for name, value in vars(torch.optim).items()
-    if inspect.isclass(value) and issubclass(value, Optimizer) and name not in _NOT_ELEMENTWISE
-}
 
 
 class UnlearnTrainer(Trainer):
     """Trains the selected weights of a model on planned pairs of forget and retain records.
 
     The loss is the mean over the records of the whole optimiser step, for each set, so batch size
-    and accumulation do not change it. Forget and retain figures are kept apart in ``history``.
+    and accumulation do not change it: the batches of a step are collected and its gradient is made
+    at the last of them. Forget and retain figures are kept apart in ``history``.
 
     Args:
         model: trained in place.
         pairs: the planned records.
         mask: which weights may move; None: all.
-        objective: a function of scored records.
-        asked: what it asks for, with its settings.
-        references: (all forget records) under the original model, by name.
+        only: names of the parameters that may move; None: all.
+        chosen: the objective.
+        supply: gives the objective what it asks for.
+        gradient: how the gradient of a step is made.
         training: the settings.
-        seed: of whatever the Trainer draws itself (nothing, without dropout).
-        check: gives the figure that ends training, called every ``check_every`` steps, and at
-            every step once it is within twice ``stop_at``.
-        stop_at: training ends when that figure is at most this.
+        seed: of the draws of Sophia's curvature and of stochastic rounding.
+        what: shown by the progress bar.
+        checks: what is looked at during training.
+        checkpoints: where a killed run goes on.
+        epochs: passes over the anchor set that the plan holds.
         on_step: called with every step's figures.
     """
-
-    loss_is_scaled_for_ga = True  # compute_loss divides by the records of the whole step
 
     def __init__(
         self,
@@ -71,29 +73,38 @@ class UnlearnTrainer(Trainer):
         pairs: Pairs,
         *,
         mask: Mask | None,
-        objective: Objective,
-        asked: Needs,
-        references: Mapping[str, Scored],
+        chosen: Chosen,
+        supply: Supply,
+        gradient: Gradient,
         training: Training,
         seed: int,
         what: str,
-        check: Check | None = None,
-        check_every: int = 1,
-        stop_at: float | None = None,
+        checks: Checks,
+        checkpoints: Checkpoints,
+        epochs: float = 1.0,
+        only: set[str] | None = None,
         on_step: OnStep | None = None,
     ) -> None:
-        self.mask = mask
-        self.objective: Objective = objective
-        self.asked = asked
-        self.references, self.training = references, training
+        self.epochs = epochs
+        self.mask, self.only = mask, only
+        self.chosen, self.supply, self.gradient = chosen, supply, gradient
+        self.training, self.seed = training, seed
+        self.checks, self.checkpoints = checks, checkpoints
         self.selected: SelectedWeights | None = None
         self.history: list[dict[str, Any]] = []
+        self.done = 0  # steps of an earlier process
+        self.changed = 0  # selected weights that differ from before, at the end
+        self.stopped_by: str | None = None
+        self.best: dict[str, Any] | None = None  # step and figures of the best checkpoint
         self._sums: dict[str, float] = {}
-        self._scratch = tempfile.TemporaryDirectory(prefix="wagle-")
-        use_cache = model.config.use_cache
-        self._own = frozenset(vars(model))
+        self._held: list[Micro] = []
+        self._expected = 0
+        use_cache, self._own = model.config.use_cache, frozenset(vars(model))
+        self._planned = pairs
+        per_step = training.batch_size * training.accumulation
+        self.total_steps = -(-len(pairs) // per_step)
         arguments = TrainingArguments(
-            output_dir=self._scratch.name,
+            output_dir=str(checkpoints.folder),
             num_train_epochs=1,  # the plan holds all epochs
             per_device_train_batch_size=training.batch_size,
             gradient_accumulation_steps=training.accumulation,
@@ -101,13 +112,12 @@ class UnlearnTrainer(Trainer):
             lr_scheduler_type=training.schedule,
             warmup_steps=training.warmup_steps,
             max_grad_norm=0.0,  # the model's own gradients are gone; the step callback clips
-            bf16=training.precision == "bfloat16",
             use_cpu=not torch.cuda.is_available(),
             seed=seed,
             save_strategy="no",
             logging_strategy="no",
             logging_nan_inf_filter=False,
-            report_to="none",
+            report_to=list(training.report_to) or "none",
             remove_unused_columns=False,
             disable_tqdm=True,
             dataloader_pin_memory=False,
@@ -120,206 +130,351 @@ class UnlearnTrainer(Trainer):
         model.config.use_cache = use_cache  # the Trainer clears it, and it would be saved
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
-        self.add_callback(_Steps(self, what, check, check_every, stop_at, on_step))
+        self.add_callback(_Steps(self, what, on_step))
+
+    # ----- the run -----
 
     def run(self) -> None:
         """Train; afterwards the unselected weights are proven to be what they were."""
         model = self.model
         assert isinstance(model, nn.Module)
+        owner: Any = model
         training = model.training
+        if self.training.activation_checkpointing:
+            owner.activation_checkpointing_enable()
         try:
-            if self.training.dropout:
-                self.train()
-            else:
-                with without_dropout(model):
+            self.create_optimizer(model)
+            self._resume()
+            if self.done < self.total_steps and self.stopped_by is None:
+                if self.training.dropout:
                     self.train()
-            assert self.selected is not None
-            self.selected.verify()
+                else:
+                    with without_dropout(model):
+                        self.train()
+            self._finish()
+        except TrainingStopped as error:
+            raise TrainingStopped(f"{error}; {self._retreat()}") from None
         finally:
             if self.selected is not None:
                 self.selected.close()
-            self._scratch.cleanup()
+            if self.training.activation_checkpointing:
+                owner.activation_checkpointing_disable()
+                owner.disable_input_require_grads()
             model.train(training)
             for name in vars(model).keys() - self._own:
-                del vars(model)[name]  # accelerate 1.15 leaves its autocast around forward
+                del vars(model)[name]  # what accelerate 1.15 notes on it
+
+    def _finish(self) -> None:
+        """Take the best checkpoint, turn a task vector around, prove what did not move."""
+        assert self.selected is not None
+        if self.best is not None:
+            self._go_back("best")
+        if self.gradient.wrapper == "task_vector":
+            self.selected.extrapolate(self.gradient.settings["scale"])
+            self.selected.write_back(self.narrow(self.total_steps))
+        self.selected.verify()
+        self.changed = self.selected.changed()
+
+    def _go_back(self, name: str) -> int:
+        assert self.selected is not None
+        masters, _, state = self.checkpoints.load(name, self.selected)
+        self.selected.restore(masters, self.narrow(state["step"]))
+        return int(state["step"])
+
+    def _retreat(self) -> str:
+        """After a step that went wrong: the last weights that are known to be good."""
+        assert self.selected is not None
+        for name in ("best", "last"):
+            if self.checkpoints.has(name):
+                return f"the model is back at step {self._go_back(name)}"
+        self.selected.reset()
+        return "the model is as it was before training"
+
+    def narrow(self, step: int) -> Round | None:
+        """How masters become the model's weights after a step; None rounds to the nearest."""
+        owner: Any = self.model
+        if self.training.rounding == "nearest" or owner.dtype == torch.float32:
+            return None
+
+        def rounded(values: Tensor, name: str, part: int) -> Tensor:
+            return stochastic_bfloat16(values, (self.seed, "rounding", step, name, part))
+
+        return rounded
+
+    @property
+    def step(self) -> int:
+        """Finished optimiser steps, those of earlier processes included."""
+        return self.done + self.state.global_step
+
+    # ----- going on where a killed run was -----
+
+    def _resume(self) -> None:
+        if not self.checkpoints.has("last"):
+            return
+        assert self.selected is not None
+        masters, more, state = self.checkpoints.load("last", self.selected, self.optimizer)
+        self.selected.restore(masters, self.narrow(state["step"]))
+        self.done, self.history = state["step"], state["history"]
+        self.best, self.supply.dual = state["best"], state["dual"]
+        self.stopped_by = state["stopped_by"]
+        if "before" in state:
+            self.checks.known["before"] = state["before"]
+        if more:
+            self.gradient.remembered = [more[n] for n, _ in self.selected.named_masters()]
+        per_step = self.training.batch_size * self.training.accumulation
+        rest = range(self.done * per_step, len(self._planned))
+        self.train_dataset = Subset(self._planned, list(rest))
+
+    def checkpoint(self) -> None:
+        """Write where the run is, so that a killed one goes on from here."""
+        assert self.selected is not None
+        names = [name for name, _ in self.selected.named_masters()]
+        remembered = self.gradient.remembered
+        state = {
+            "step": self.step,
+            "history": self.history,
+            "best": self.best,
+            "dual": self.supply.dual,
+            "stopped_by": self.stopped_by,
+            "before": dict(self.checks.known.get("before", {})),
+        }
+        more = dict(zip(names, remembered, strict=True)) if remembered else None
+        self.checkpoints.save("last", self.selected, state, self._bare_optimizer, more)
+
+    # ----- hooks of the Trainer -----
 
     def _get_train_sampler(self, *_: Any) -> SequentialSampler:
-        assert isinstance(self.train_dataset, Pairs)
-        return SequentialSampler(self.train_dataset)
+        return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
 
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
         """Make the optimiser of the selected weights; decay spares norms and biases."""
         if self.optimizer is None:
             owner = model or self.model
             assert isinstance(owner, nn.Module)
-            self.selected = SelectedWeights(owner, self.mask)
-            decayed = set(self.get_decay_parameter_names(owner))
+            self.selected = SelectedWeights(owner, self.mask, self.only)
+            self.decayed = set(self.get_decay_parameter_names(owner))
             masters = list(self.selected.named_masters())
             groups = [
-                {"params": [m for n, m in masters if n in decayed], "decay": True},
-                {"params": [m for n, m in masters if n not in decayed], "decay": False},
+                {"params": [m for n, m in masters if n in self.decayed], "decay": True},
+                {"params": [m for n, m in masters if n not in self.decayed], "decay": False},
             ]
             self.optimizer = make_optimizer(groups, self.training)
         return self.optimizer
 
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: Optimizer | None = None
+    ) -> LambdaLR:
+        """The schedule of the whole run, at the step where this process begins."""
+        del num_training_steps
+        whole: Any = super().create_scheduler(self.total_steps, optimizer)
+        shapes = [self._later(shape) for shape in whole.lr_lambdas]
+        self.lr_scheduler = LambdaLR(whole.optimizer, shapes)
+        return self.lr_scheduler
+
+    def _later(self, shape: Callable[[int], float]) -> Callable[[int], float]:
+        return lambda step: shape(step + self.done)
+
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Tensor:
         """Records of the whole optimiser step: (forget, retain)."""
-        counts = [
-            sum(len(b[s]["index"]) for b in batch_samples if s in b) for s in ("forget", "retain")
-        ]
+        self._expected = len(batch_samples)
+        counts = []
+        for side in (self._planned.forget, self._planned.retain):
+            name = next(iter(side), None)
+            counts.append(sum(len(b[name]["index"]) for b in batch_samples if name in b))
         return torch.tensor(counts, device=device)
 
-    def compute_loss(  # type: ignore[override]
+    def training_step(
         self,
         model: nn.Module,
-        inputs: Mapping[str, Mapping[str, Tensor]],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | None = None,
+        inputs: dict[str, Any],
+        num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """The part of the step's loss that these records make up."""
-        assert not return_outputs
-        assert num_items_in_batch is not None
-        scored = {name: answer_nll(model, inputs[name]) for name in self.asked.sets}
-        for name, answers in scored.items():
-            self._check_finite(name, answers.nll_mean.detach(), inputs[name]["index"])
-        references = {
-            name: _rows(whole, inputs["forget"]["index"]) for name, whole in self.references.items()
-        }
-        terms = self.objective(**scored, **references, **self.asked.settings)
-        loss = torch.zeros((), device=num_items_in_batch.device)
-        for name, term, count in zip(
-            ("forget", "retain"), terms, num_items_in_batch.tolist(), strict=True
+        """Hold a batch back; with the last one of a step, make the step's gradient."""
+        assert isinstance(num_items_in_batch, Tensor)
+        model.train()
+        self._held.append(self._prepare_inputs(inputs))
+        none = torch.zeros((), device=num_items_in_batch.device)
+        if len(self._held) < self._expected:
+            return none
+        micros, self._held = self._held, []
+        self._sums = {}
+        counts = num_items_in_batch.tolist()
+        assert self.selected is not None
+
+        def loss(micro: Micro, *, log: bool = True) -> Terms:
+            return self._terms(model, micro, counts, log)
+
+        figures = self.gradient.take(self.selected, micros, loss, self.step)
+        self._sums.update(figures)
+        if (
+            isinstance(self._bare_optimizer, SophiaG)
+            and self.step % self.training.curvature_every == 0
         ):
-            if term is not None:
-                loss = loss + term.sum() / count
-                self._add(f"{name}_loss", term, count)
-            if name in scored:
-                self._add(f"{name}_nll", scored[name].nll_mean, count)
-        if not torch.isfinite(loss):
-            raise TrainingStopped(
-                f"the loss is {loss.item()} at step {self.state.global_step + 1}; lower the learning rate"
+            take_curvature(
+                model,
+                self.selected,
+                self._bare_optimizer,
+                micros,
+                self._curvature_set(micros),
+                self.training.precision,
+                (self.seed, "curvature", self.step),
             )
-        return loss
+        return none
+
+    @property
+    def _bare_optimizer(self) -> Optimizer:
+        wrapped: Any = self.optimizer
+        made: Optimizer = getattr(wrapped, "optimizer", wrapped)
+        return made
+
+    def _curvature_set(self, micros: Sequence[Micro]) -> str:
+        wanted = self.training.curvature
+        if wanted in micros[0]:
+            return wanted
+        return next(name for name in ("retain", "forget", *micros[0]) if name in micros[0])
+
+    def _terms(self, model: nn.Module, micro: Micro, counts: Sequence[int], log: bool) -> Terms:
+        """The part of the step's loss that these records make up, forget and retain apart."""
+        device = next(iter(micro.values()))["index"].device
+        with precision(device, self.training.precision):
+            given, shown = self.supply(model, micro)
+            for name, answers in shown.items():
+                self._check_finite(name, answers, micro[name]["index"])
+            terms = self.chosen.terms(given)
+        parts: list[Tensor | None] = []
+        for side, term, count in zip(("forget", "retain"), terms, counts, strict=True):
+            parts.append(None if term is None else term.sum() / count)
+            if term is not None and log:
+                self._add(f"{side}_loss", term, count)
+            if side in shown and log:
+                self._add(f"{side}_nll", shown[side].nll_mean, count)
+        total = sum(float(p.detach()) for p in parts if p is not None)
+        if not math.isfinite(total):
+            raise TrainingStopped(
+                f"the loss is {total} at step {self.step + 1}; lower the learning rate"
+            )
+        return Terms(*parts)
 
     def _add(self, name: str, values: Tensor, count: int) -> None:
         self._sums[name] = self._sums.get(name, 0.0) + float(values.detach().sum()) / count
 
-    def _check_finite(self, name: str, values: Tensor, index: Tensor) -> None:
+    def _check_finite(self, name: str, answers: Scored, index: Tensor) -> None:
+        values = answers.nll_mean.detach()
         wrong = ~torch.isfinite(values)
         if wrong.any():
-            tokens = getattr(self.train_dataset, name)[int(index[wrong][0])]
+            side = self._planned.forget if name in FORGET_SIDE else self._planned.retain
             raise TrainingStopped(
-                f"the loss of {tokens.place} is {float(values[wrong][0])} at step "
-                f"{self.state.global_step + 1}; lower the learning rate, or set precision: float32"
+                f"the loss of {side[name][int(index[wrong][0])].place} is {float(values[wrong][0])} "
+                f"at step {self.step + 1}; lower the learning rate, or set precision: float32"
             )
 
     def take_figures(self) -> dict[str, float]:
-        """The figures summed since the last step."""
+        """The figures of the step that has just ended."""
         figures, self._sums = self._sums, {}
         return figures
 
 
-def _rows(whole: Scored, index: Tensor) -> Scored:
-    """The figures of some records, on the device of ``index``; per-token ones stay behind."""
-    rows = [column[index.cpu()].to(index.device) for column in whole[:3]]
-    return Scored(rows[0], rows[1], rows[2], whole.token_nll, whole.hit)
-
-
-def make_optimizer(groups: list[dict[str, Any]], training: Training) -> Optimizer:
-    """Build the optimiser of a run; ``decay`` in a group says whether weight decay applies."""
-    kind = choose(_OPTIMIZERS, training.optimizer, "element-wise optimizer")
-    known = inspect.signature(kind).parameters
-    fused = {"fused": True} if "fused" in known else {}  # one pass over memory instead of ten
-    settings = {"lr": training.learning_rate, **fused, **training.optimizer_settings}
-    if training.weight_decay and "weight_decay" not in known:
-        raise WagleError(f"{training.optimizer} has no weight decay; set weight_decay: 0")
-    made = []
-    for group in groups:
-        decay = training.weight_decay if group["decay"] else 0.0
-        if group["params"]:
-            extra = {"weight_decay": decay} if "weight_decay" in known else {}
-            made.append({"params": group["params"], **extra})
-    try:
-        return kind(made, **settings)
-    except (TypeError, ValueError) as error:
-        raise WagleError(f"cannot make {training.optimizer} with {settings}: {error}") from None
-
-
-def check_optimizer(training: Training) -> None:
-    """Refuse an optimiser or settings that cannot be made, before anything is computed."""
-    probe = nn.Parameter(torch.zeros(1))
-    make_optimizer([{"params": [probe], "decay": True}], training)
-
-
 class _Steps(TrainerCallback):
-    """Clips and writes back around the optimiser's step; logs, shows and stops after it."""
+    """Clips and writes back around the optimiser's step; logs, looks, keeps and stops after it."""
 
-    def __init__(
-        self,
-        trainer: UnlearnTrainer,
-        what: str,
-        check: Check | None,
-        check_every: int,
-        stop_at: float | None,
-        on_step: OnStep | None,
-    ) -> None:
-        self.trainer, self.what = trainer, what
-        self.check, self.check_every, self.stop_at = check, check_every, stop_at
-        self.on_step = on_step
+    def __init__(self, trainer: UnlearnTrainer, what: str, on_step: OnStep | None) -> None:
+        self.trainer, self.what, self.on_step = trainer, what, on_step
         self._norm = 0.0
-        self._checked = float("inf")
-
-    def _near(self) -> bool:
-        """Whether the figure was seen within twice the goal: from there every step is checked."""
-        return self.stop_at is not None and self._checked <= 2 * self.stop_at
+        self._rate = 0.0
+        self._saved = time.monotonic()
 
     @property
     def _selected(self) -> SelectedWeights:
         assert self.trainer.selected is not None
         return self.trainer.selected
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        del args, control
-        self._bar = Bar(self.what, state.max_steps)
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        trainer = self.trainer
+        self._bar = Bar(self.what, trainer.total_steps)
         self._bar.__enter__()
+        self._bar.advance(trainer.done)
+        if trainer.done == 0:
+            assert isinstance(trainer.model, nn.Module)
+            self._tell({"step": 0, **trainer.checks.start(trainer.model)})
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
         self._bar.__exit__(None, None, None)
 
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        del args, control
-        self._norm = self._selected.clip(self.trainer.training.max_grad_norm)
-        if not torch.isfinite(torch.tensor(self._norm)):
+    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
+        trainer = self.trainer
+        self._norm = self._selected.ready(trainer.training.max_grad_norm)
+        self._rate = trainer._bare_optimizer.param_groups[0]["lr"]
+        if not math.isfinite(self._norm):
             raise TrainingStopped(
-                f"the gradient is not finite at step {state.global_step + 1}; lower the learning "
-                "rate, or set precision: float32"
+                f"the gradient is not finite at step {trainer.step + 1}; lower the learning rate, or "
+                "set precision: float32"
             )
 
     def on_optimizer_step(self, *_: Any, **__: Any) -> None:
-        self._selected.write_back()
+        trainer = self.trainer
+        proximal = trainer.chosen.entry.proximal
+        if proximal is not None:
+            amount = self._rate * float(trainer.chosen.settings[proximal])
+            self._selected.soft_threshold(amount, trainer.decayed)
+        self._selected.write_back(trainer.narrow(trainer.step + 1))
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        del args
-        step = state.global_step
-        figures: dict[str, Any] = {"step": step, **self.trainer.take_figures()}
-        figures["grad_norm"] = self._norm
-        last = step == state.max_steps
-        if self.check is not None and (step % self.check_every == 0 or last or self._near()):
-            assert isinstance(self.trainer.model, nn.Module)
-            self._checked = self.check(self.trainer.model)
-            figures["forget_probability"] = self._checked
-            if self.stop_at is not None and self._checked <= self.stop_at:
+        del args, state
+        trainer = self.trainer
+        step = trainer.step
+        figures: dict[str, Any] = {"step": step, **trainer.take_figures(), "grad_norm": self._norm}
+        retain = figures.get("retain_nll")
+        if retain is not None:
+            trainer.supply.step(retain, step * trainer.epochs / trainer.total_steps)
+        self._check_diverged(retain)
+        assert isinstance(trainer.model, nn.Module)
+        looked = trainer.checks.at(trainer.model, step, step == trainer.total_steps)
+        figures.update(looked)
+        if looked:
+            self._keep(looked, step)
+            rule = trainer.checks.stops(looked)
+            if rule is not None:
+                trainer.stopped_by = str(rule)
                 control.should_training_stop = True
-        self.trainer.history.append(figures)
-        shown = {k: v for k, v in figures.items() if k.endswith("_nll")}
-        if self._checked < float("inf"):
-            shown["probability"] = self._checked
-        self._bar.advance(1, **shown)
-        if self.on_step is not None:
-            self.on_step(figures)
+        self._tell(figures)
+        minutes = (time.monotonic() - self._saved) / 60
+        if minutes >= trainer.training.checkpoint_minutes and trainer.checkpoints.lasting:
+            trainer.checkpoint()
+            self._saved = time.monotonic()
+
+    def _tell(self, figures: dict[str, Any]) -> None:
+        trainer = self.trainer
+        if len(figures) > 1:
+            trainer.history.append(figures)
+            shown = {k: v for k, v in figures.items() if k.endswith(("_nll", ".probability"))}
+            self._bar.advance(1 if figures["step"] else 0, **shown)
+            if trainer.training.report_to:
+                trainer.log({k: v for k, v in figures.items() if k != "step"})
+            if self.on_step is not None:
+                self.on_step(figures)
+
+    def _keep(self, looked: Mapping[str, float], step: int) -> None:
+        """Keep the masters where they are the best so far."""
+        trainer = self.trainer
+        best = trainer.checks.best
+        if best is None or best.figure not in looked:
+            return
+        incumbent = trainer.best["figures"] if trainer.best else None
+        if best.better(looked, incumbent, trainer.checks.known):
+            trainer.best = {"step": step, "figures": dict(looked)}
+            trainer.checkpoints.save("best", self._selected, {"step": step})
+
+    def _check_diverged(self, retain: float | None) -> None:
+        """Stop where the records to keep are lost: worse than a uniform guess, twice their start."""
+        trainer = self.trainer
+        limit = trainer.checks.known["uniform"]["retain.nll"]
+        if retain is None:
+            return
+        first = next((h["retain_nll"] for h in trainer.history if "retain_nll" in h), retain)
+        if retain > max(limit, 2 * first):
+            raise TrainingStopped(
+                f"training has diverged at step {trainer.step}: the retain NLL is {retain:.1f} nats, "
+                f"{first:.1f} at its start; lower the learning rate"
+            )

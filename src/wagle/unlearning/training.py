@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
+import fnmatch
+import hashlib
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from wagle.data.batches import Pairs, plan, token_batches
+from wagle.data.batches import Pairs, plan
 from wagle.data.records import Source, check_disjoint, read_records
 from wagle.data.tokens import Encoder, Tokens, as_encoder
 from wagle.errors import WagleError
 from wagle.mask import Mask
-from wagle.model import Scored, check_length, records_nll
-from wagle.unlearning.objectives import Objective, needs, resolve, retain_finetune
+from wagle.model import check_length
+from wagle.unlearning.checkpoints import Checkpoints
+from wagle.unlearning.checks import (
+    Checks,
+    Evaluate,
+    make_checks,
+    sample,
+    set_figures,
+    stop_rules,
+    warn_over_unlearned,
+    warn_unknown,
+)
+from wagle.unlearning.inputs import Supply, make_sets, sides
+from wagle.unlearning.objectives import Chosen, Function, choose_objective
 from wagle.unlearning.options import Training
+from wagle.unlearning.original import choose_original
+from wagle.unlearning.steps import Gradient
 from wagle.unlearning.trainer import OnStep, UnlearnTrainer
+from wagle.weights import fingerprint
 
 logger = logging.getLogger(__name__)
-_EVAL_TOKENS = 2048  # padded tokens per forward pass without gradients
+_RETAIN_CHECKED = 64  # retain records that checks during training look at, at most
 
 
 @dataclass(frozen=True)
@@ -32,11 +50,15 @@ class TrainResult:
     Attributes:
         history: per step ``forget_nll``, ``retain_nll`` (mean NLL of the step's records, nats),
             ``forget_loss``, ``retain_loss`` (the objective's terms), ``grad_norm`` and, where it was
-            checked, ``forget_probability``.
+            looked at, ``forget.probability`` and its kind. With ``evaluate_every`` it begins with
+            step 0, the model before.
         selected: how many weights the mask selects.
         changed: how many of them differ from before, in the model's own precision.
-        stopped: ``reference`` (the forget probability reached it) or ``end``.
-        objective: the objective's name and all its settings.
+        stopped: the rule that ended training, such as ``forget.probability <= reference``, or
+            ``end``.
+        objective: the objective's name, retain term, weights and all its settings.
+        best: step and figures of the checkpoint that the model holds, where ``best`` was asked
+            for; else None.
     """
 
     history: list[dict[str, Any]]
@@ -44,6 +66,7 @@ class TrainResult:
     changed: int
     stopped: str
     objective: dict[str, Any]
+    best: dict[str, Any] | None = None
 
 
 def unlearn(
@@ -53,12 +76,25 @@ def unlearn(
     retain: Source | None = None,
     *,
     mask: Mask | None = None,
-    objective: str | Objective = "npo",
+    objective: str | Function = "npo",
     objective_settings: Mapping[str, Any] | None = None,
+    retain_term: str = "auto",
+    wrapper: str = "none",
+    wrapper_settings: Mapping[str, float] | None = None,
+    dynamic_mask: str = "none",
+    dynamic_settings: Mapping[str, float] | None = None,
+    full_reference: str = "auto",
+    full_reference_k: int = 100,
+    reference_folder: str | Path | None = None,
     pairing: str = "shuffle",
     anchor: str = "forget",
-    stop_at: float | None = None,
+    stop_when: str | Sequence[str] = "auto",
+    best: str | None = None,
+    reference: Mapping[str, float] | None = None,
     check_every: int = 2,
+    evaluate_every: int | None = None,
+    evaluate: Evaluate | None = None,
+    checkpoint_folder: str | Path | None = None,
     overlap: str = "error",
     allow_other_model: bool = False,
     seed: int = 0,
@@ -68,19 +104,38 @@ def unlearn(
     """Make ``model`` forget, in place, by moving only the weights that ``mask`` selects.
 
     Args:
-        model: a live causal model.
+        model: a live causal model, or a ``peft`` model, of which the adapter is trained.
         tokenizer: a fast tokenizer, or an ``Encoder``; None for pre-tokenised records.
         forget: the records that must go: a path, a data set, or a list.
         retain: the records to keep, for objectives that ask for them.
         mask: a single ratio made for this model; None moves all weights.
-        objective: ``npo``, ``grad_diff``, ``grad_ascent``, ``wga``, or a function of their shape.
-        objective_settings: over the defaults of the objective, such as ``{"beta": 0.1}``.
+        objective: a name in ``objectives.OBJECTIVES``, or a function of their shape.
+        objective_settings: over its defaults, such as ``{"beta": 0.1, "retain_weight": 2.0}``.
+        retain_term: ``nll``, ``kl``, ``none``, or ``auto``: the objective's own.
+        wrapper: ``none``, ``gru``, ``sam``, ``smooth`` or ``task_vector``.
+        wrapper_settings: over its defaults, such as ``{"rho": 0.01}``.
+        dynamic_mask: ``none``, ``sign_agreement`` or ``row_norm``: entries of the gradient that are
+            zeroed step by step, within ``mask``.
+        dynamic_settings: over its defaults, such as ``{"quantile": 0.99}``.
+        full_reference: how whole distributions of the original model are had, where an objective
+            needs them: ``copy``, ``adapter``, ``topk`` or ``auto``.
+        full_reference_k: the K of ``topk``.
+        reference_folder: where what the original model says is kept, for other runs.
         pairing: how a retain record is drawn for each forget record: ``shuffle``, ``random``,
             ``cycle`` or ``fixed``.
         anchor: the set that defines an epoch.
-        stop_at: the forget probability of the reference: training ends when it is reached.
-        check_every: steps between two looks at the forget probability; within twice ``stop_at``,
-            every step is looked at.
+        stop_when: rules that end training, such as ``retain.probability < 0.9 * before``; ``auto``:
+            the forget probability reaches that of the reference, and for an objective without a
+            lower bound the forget NLL that of a uniform guess; an empty list: none.
+        best: which checkpoint is kept, such as ``min forget.probability where retain.probability >=
+            0.95 * before``; None is the last.
+        reference: figures of the reference, such as ``{"forget.probability": 0.1}``.
+        check_every: steps between two looks at the rules; within twice the reference's forget
+            probability, every step is looked at.
+        evaluate_every: steps between two looks at all figures, from step 0 on; None: never.
+        evaluate: gives further figures of the live model at those steps.
+        checkpoint_folder: where a killed run goes on when it is called again in the same way, with
+            the model as it was; None keeps nothing.
         overlap: ``error``, or ``allow`` records that stand in both sets.
         allow_other_model: accept a mask made for a related checkpoint.
         seed: all draws are functions of (seed, epoch, record id).
@@ -91,65 +146,81 @@ def unlearn(
         What happened; unselected weights have been checked to be bit-identical.
 
     Raises:
-        WagleError: bad records or settings, a mask of another model, a loss that is not finite,
-            or a run that changed nothing.
+        TrainingStopped: a loss that is not finite, or records to keep that are lost; the model is
+            then back at its last good checkpoint, or as it was.
+        WagleError: bad records or settings, a mask of another model, or a run that changed nothing.
     """
-    function = resolve(objective)
-    asked = needs(function, objective_settings)
+    chosen = choose_objective(objective, objective_settings, retain_term)
+    gradient = Gradient(wrapper, wrapper_settings, dynamic_mask, dynamic_settings, seed)
+    gradient.check(chosen)
+    rules = stop_rules(stop_when, bounded=chosen.entry.bounded, reference=reference)
+    settings = training or Training()
     encoder = as_encoder(tokenizer)
     gone = read_records(forget, name="forget", seed=seed)
     kept = [] if retain is None else read_records(retain, name="retain", seed=seed)
-    if "retain" in asked.sets and not kept:
-        raise WagleError(f"objective {objective} needs a retain set; give one")
     check_disjoint(gone, kept, allow=overlap == "allow")
     if mask is not None:
         mask.check_model(model, allow_other_model=allow_other_model)
-    forget_tokens = encoder.encode(gone)
-    retain_tokens = encoder.encode(kept) if "retain" in asked.sets else []
-    longest = max(len(t.ids) for t in [*forget_tokens, *retain_tokens])
-    check_length(model, longest, "the longest record")
-    settings = training or Training()
-    references = {
-        name: records_nll(
-            model,
-            token_batches(forget_tokens, _EVAL_TOKENS),
-            len(forget_tokens),
-            settings.precision,
-        )
-        for name in asked.references
-    }
-
-    def probability(live: nn.Module) -> float:
-        return forget_probability(live, forget_tokens, settings.precision)
-
-    _warn_unknown(model, forget_tokens, references)
-    pairs = _pairs(forget_tokens, retain_tokens, settings, seed, pairing, anchor)
-    trainer = UnlearnTrainer(
-        model,
-        pairs,
-        mask=mask,
-        objective=function,
-        asked=asked,
-        references=references,
-        training=settings,
-        seed=seed,
-        what="unlearning",
-        check=probability if stop_at is not None else None,
+    sets = make_sets(chosen, encoder, gone, kept, vocabulary=vocabulary(model), seed=seed)
+    looked = {"forget": encoder.encode(gone)}
+    if kept:
+        looked["retain"] = sample(encoder.encode(kept), _RETAIN_CHECKED, seed)
+    for tokens in [*sets.values(), *looked.values()]:
+        check_length(model, max(len(t.ids) for t in tokens), "the longest record")
+    checks = make_checks(
+        looked,
+        vocabulary=vocabulary(model),
+        rules=rules,
+        best=best,
+        reference=reference,
+        precision=settings.precision,
         check_every=check_every,
-        stop_at=stop_at,
-        on_step=on_step,
+        evaluate_every=evaluate_every,
+        evaluate=evaluate,
     )
-    trainer.run()
-    name = objective if isinstance(objective, str) else getattr(objective, "__name__", "custom")
-    result = _result(trainer, stop_at, {"name": name, **asked.settings})
-    last = result.history[-1].get("forget_probability")
-    if stop_at is not None and last is not None and last < 0.5 * stop_at:
-        logger.warning(
-            "over-unlearned: the forget probability is %.3g, under half of the reference's %.3g; "
-            "lower the learning rate or check_every",
-            last,
-            stop_at,
+    if not sets:  # the objective ``none``: nothing to train on
+        return TrainResult([], _count(model, mask), 0, "end", chosen.describe())
+    supply = Supply(
+        model,
+        chosen,
+        sets,
+        encoder=encoder,
+        original=choose_original(model, full_reference, full_reference_k),
+        dtype=settings.precision,
+        folder=None if reference_folder is None else Path(reference_folder),
+        seed=seed,
+    )
+    pairs, epochs = _pairs(sets, settings, seed, pairing, anchor)
+    folder = None if checkpoint_folder is None else Path(checkpoint_folder)
+    more = {
+        "objective": chosen.describe(),
+        "gradient": [wrapper, gradient.settings, dynamic_mask, gradient.dynamic],
+        "rules": [str(r) for r in rules] + [best],
+    }
+    key = _key(model, pairs, mask, settings, seed, more) if folder else {}
+    with Checkpoints(folder, key) as checkpoints:
+        trainer = UnlearnTrainer(
+            model,
+            pairs,
+            mask=mask,
+            only=_only(model, mask, chosen),
+            chosen=chosen,
+            supply=supply,
+            gradient=gradient,
+            training=settings,
+            seed=seed,
+            what="unlearning",
+            checks=checks,
+            checkpoints=checkpoints,
+            epochs=epochs,
+            on_step=on_step,
         )
+        trainer.run()
+        result = _result(trainer)
+    warn_unknown(checks.known["before"], len(gone), vocabulary(model))
+    warn_over_unlearned(
+        set_figures(model, "forget", looked["forget"], settings.precision), checks.known
+    )
     return result
 
 
@@ -159,6 +230,7 @@ def finetune(
     records: Source,
     *,
     mask: Mask | None = None,
+    checkpoint_folder: str | Path | None = None,
     allow_other_model: bool = False,
     seed: int = 0,
     on_step: OnStep | None = None,
@@ -171,93 +243,164 @@ def finetune(
         tokenizer: a fast tokenizer, or an ``Encoder``; None for pre-tokenised records.
         records: what to teach.
         mask: teach it into these weights only.
+        checkpoint_folder: where a killed run goes on; None keeps nothing.
         allow_other_model: accept a mask made for a related checkpoint.
         seed: of the order of the records.
         on_step: called with the figures of every step.
         training: epochs, learning rate, batch size and so on.
     """
-    tokens = as_encoder(tokenizer).encode(read_records(records, name="records", seed=seed))
+    chosen = choose_objective("retain_finetune")
+    encoder = as_encoder(tokenizer)
+    sets = {"retain": encoder.encode(read_records(records, name="records", seed=seed))}
     if mask is not None:
         mask.check_model(model, allow_other_model=allow_other_model)
-    check_length(model, max(len(t.ids) for t in tokens), "the longest record")
-    training = training or Training()
-    trainer = UnlearnTrainer(
-        model,
-        _pairs([], tokens, training, seed, "shuffle", "retain"),
-        mask=mask,
-        objective=retain_finetune,
-        asked=needs(retain_finetune),
-        references={},
-        training=training,
-        seed=seed,
-        what="teaching",
-        on_step=on_step,
-    )
-    trainer.run()
-    return _result(trainer, None, {"name": "retain_finetune"})
+    check_length(model, max(len(t.ids) for t in sets["retain"]), "the longest record")
+    settings = training or Training()
+    pairs, epochs = _pairs(sets, settings, seed, "shuffle", "retain")
+    folder = None if checkpoint_folder is None else Path(checkpoint_folder)
+    key = _key(model, pairs, mask, settings, seed, {}) if folder else {}
+    with Checkpoints(folder, key) as checkpoints:
+        trainer = UnlearnTrainer(
+            model,
+            pairs,
+            mask=mask,
+            chosen=chosen,
+            supply=Supply(
+                model,
+                chosen,
+                sets,
+                encoder=encoder,
+                original=choose_original(model, "auto", 1),
+                dtype=settings.precision,
+                folder=None,
+                seed=seed,
+            ),
+            gradient=Gradient(),
+            training=settings,
+            seed=seed,
+            what="teaching",
+            checks=_no_checks(model, settings),
+            checkpoints=checkpoints,
+            epochs=epochs,
+            on_step=on_step,
+        )
+        trainer.run()
+        return _result(trainer)
 
 
 def forget_probability(
     model: nn.Module, tokens: Sequence[Tokens], precision: str = "float32"
 ) -> float:
     """Mean over records of exp(-mean NLL) of the answer; training looks in its own precision."""
-    batches = token_batches(tokens, _EVAL_TOKENS)
-    nll = records_nll(model, batches, len(tokens), precision).nll_mean
-    return float(torch.exp(-nll.double()).mean())
+    return set_figures(model, "forget", tokens, precision)["forget.probability"]
+
+
+def vocabulary(model: nn.Module) -> int:
+    """How many tokens the model gives a logit."""
+    owner: Any = model
+    return int(owner.get_output_embeddings().weight.shape[0])
+
+
+def _no_checks(model: nn.Module, settings: Training) -> Checks:
+    return make_checks(
+        {},
+        vocabulary=vocabulary(model),
+        rules=[],
+        best=None,
+        reference=None,
+        precision=settings.precision,
+        check_every=1,
+        evaluate_every=None,
+        evaluate=None,
+    )
 
 
 def _pairs(
-    forget: Sequence[Tokens],
-    retain: Sequence[Tokens],
-    training: Training,
-    seed: int,
-    pairing: str,
-    anchor: str,
-) -> Pairs:
-    size = len(retain) if not forget or (anchor == "retain" and retain) else len(forget)
+    sets: Mapping[str, list[Tokens]], training: Training, seed: int, pairing: str, anchor: str
+) -> tuple[Pairs, float]:
+    """The planned records, and how many epochs of the anchor set they are."""
+    forget, retain = sides(sets)
+    first, second = (next(iter(side.values()), []) for side in (forget, retain))
+    size = len(second) if not first or (anchor == "retain" and second) else len(first)
     steps = training.max_steps
     wanted = None if steps is None else steps * training.batch_size * training.accumulation
     epochs = training.epochs if wanted is None else -(-wanted // size)
-    planned = plan(forget, retain, epochs=epochs, seed=seed, pairing=pairing, anchor=anchor)
-    return Pairs(planned[:wanted], forget, retain)
+    planned = plan(first, second, epochs=epochs, seed=seed, pairing=pairing, anchor=anchor)
+    planned = planned[:wanted]
+    return Pairs(planned, forget, retain), len(planned) / size
 
 
-def _warn_unknown(model: nn.Module, tokens: Sequence[Tokens], known: Mapping[str, Scored]) -> None:
-    """Say aloud that the model never knew the forget set: its answers are no better than chance."""
-    if not known:
-        return
-    owner: Any = model
-    vocabulary = owner.get_output_embeddings().weight.shape[0]
-    chance = float(torch.log(torch.tensor(float(vocabulary))))
-    mean = float(next(iter(known.values())).nll_mean.mean())
-    if mean > chance:
+def _only(model: nn.Module, mask: Mask | None, chosen: Chosen) -> set[str] | None:
+    """The parameters that an objective trains where no mask says which."""
+    if mask is not None or chosen.entry.trains is None or hasattr(model, "disable_adapter"):
+        return None
+    patterns = chosen.entry.trains(chosen.settings)
+    names = {
+        name
+        for name, _ in model.named_parameters()
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    }
+    if not names:
         logger.warning(
-            "the model never knew the forget set (%d records): its mean NLL of %.1f nats is above "
-            "a uniform guess (%.1f); check the template",
-            len(tokens),
-            mean,
-            chance,
+            "objective %s trains %s where there is no mask, and the model has none of these; all "
+            "weights are trained",
+            chosen.name,
+            ", ".join(patterns),
         )
+    return names or None
 
 
-def _result(
-    trainer: UnlearnTrainer, stop_at: float | None, objective: dict[str, Any]
-) -> TrainResult:
+def _key(
+    model: nn.Module,
+    pairs: Pairs,
+    mask: Mask | None,
+    training: Training,
+    seed: int,
+    more: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What a checkpoint depends on."""
+    digest = hashlib.sha256(json.dumps(pairs.pairs).encode())
+    for side in (pairs.forget, pairs.retain):
+        for name, tokens in side.items():
+            digest.update(
+                json.dumps([name, [[t.ids, t.scored, t.labels] for t in tokens]]).encode()
+            )
+    settings = training.model_dump(mode="json")
+    for free in ("checkpoint_minutes", "report_to"):
+        del settings[free]  # they do not change the result
+    names = set(Training.model_fields)
+    return {
+        "model": fingerprint(model),
+        "mask": None if mask is None else mask.digest(),
+        "records": digest.hexdigest(),
+        "training": {k: v for k, v in settings.items() if k in names},
+        "seed": seed,
+        **more,
+    }
+
+
+def _count(model: nn.Module, mask: Mask | None) -> int:
+    if mask is not None:
+        return mask.count
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def _result(trainer: UnlearnTrainer) -> TrainResult:
     assert trainer.selected is not None
-    changed = trainer.selected.changed()
+    changed = trainer.changed
     if changed == 0:
-        assert isinstance(trainer.model, PreTrainedModel)
-        dtype = str(trainer.model.dtype).removeprefix("torch.")
+        owner: Any = trainer.model
+        dtype = str(owner.dtype).removeprefix("torch.")
         raise WagleError(
             f"the run changed none of its {trainer.selected.count} selected weights in {dtype}; "
-            "raise the learning rate or load the model in float32"
+            "raise the learning rate, set rounding: stochastic, or load the model in float32"
         )
-    last = trainer.history[-1].get("forget_probability", float("inf"))
-    reached = stop_at is not None and last <= stop_at
+    trainer.checkpoints.clear()
     return TrainResult(
         trainer.history,
         trainer.selected.count,
         changed,
-        "reference" if reached else "end",
-        objective,
+        trainer.stopped_by or "end",
+        trainer.chosen.describe(),
+        trainer.best,
     )

@@ -1,0 +1,168 @@
+"""A base model with an adapter of peft: checked against each other, merged into one model.
+
+An adapter holds small matrices that are added to weights of its base. Merged, it is gone: what is
+left is an ordinary model, the only kind that the rest of wagle knows.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from wagle.errors import WagleError
+from wagle.files import TensorFile, read_json
+from wagle.model import load_model, model_folder
+from wagle.weights import fingerprint, save_model
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
+_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+
+
+def merge_adapter(base: str | Path, adapter: str | Path, out: str | Path) -> None:
+    """Write a base with an adapter merged into it as an ordinary model folder.
+
+    The merge is computed in float32; every tensor is stored in the precision that it has in the
+    base. All other files (configuration, tokenizer, chat template) are the base's.
+
+    Args:
+        base: the model folder that the adapter was trained on.
+        adapter: a folder with ``adapter_config.json`` and ``adapter_model.safetensors``.
+        out: the folder to make.
+
+    Raises:
+        WagleError: as ``load_merged``.
+    """
+    save_model(load_merged(base, adapter), base, out)
+
+
+def load_merged(base: str | Path, adapter: str | Path, attention: str = "auto") -> PreTrainedModel:
+    """Load a base in float32 and merge an adapter into its weights.
+
+    Args:
+        base: as in ``merge_adapter``.
+        adapter: as there.
+        attention: as in ``load_model``.
+
+    Raises:
+        WagleError: peft is missing; the adapter is none, is stored as a pickle, cannot be merged,
+            belongs to another base, or does not fit the base in every tensor.
+    """
+    home, folder = model_folder(base), Path(adapter)
+    settings = _read_settings(folder)
+    _check_base(home, folder)
+    with TensorFile(folder / "adapter_model.safetensors", "adapter") as file:
+        tensors = {name: file.get(name) for name in file.names}
+        model = load_model(home, attention=attention)
+        _check_tied(model, tensors, home, folder)
+        try:
+            return _merged(model, settings, tensors)
+        except WagleError as error:
+            raise WagleError(f"adapter {folder} does not fit {home}: {error}") from None
+        except Exception as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            reason = next((line.strip() for line in lines if "mismatch" in line), lines[0])
+            raise WagleError(f"adapter {folder} does not fit {home}: {reason}") from error
+
+
+def _read_settings(folder: Path) -> PeftConfig:
+    """The settings of an adapter folder that can be merged."""
+    try:
+        from peft import PeftConfig
+    except ImportError:
+        raise WagleError("wagle needs peft for adapters: pip install 'wagle[lora]'") from None
+    if not (folder / "adapter_config.json").is_file():
+        raise WagleError(f"{folder} holds no adapter_config.json, so it is not an adapter folder")
+    if not (folder / "adapter_model.safetensors").is_file():
+        if (folder / "adapter_model.bin").is_file():
+            raise WagleError(
+                f"{folder} has its weights in adapter_model.bin, a pickle, which is never opened; "
+                "save the adapter as safetensors"
+            )
+        raise WagleError(f"{folder} lacks its weights adapter_model.safetensors")
+    try:
+        settings: PeftConfig = PeftConfig.from_pretrained(str(folder))
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise WagleError(f"cannot read {folder / 'adapter_config.json'}: {reason[0]}") from error
+    if settings.is_prompt_learning:
+        raise WagleError(
+            f"adapter {folder} is {settings.peft_type}, which has no weights to merge; use an "
+            "adapter such as LoRA"
+        )
+    settings.inference_mode = True
+    settings.base_model_name_or_path = None  # peft would warn of a folder; ``_check_base`` looks
+    return settings
+
+
+def _check_base(base: Path, folder: Path) -> None:
+    """Refuse an adapter that names another base, as far as that can be known without network."""
+    named = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+    if not named:
+        return
+    if (Path(named) / "config.json").is_file():
+        if Path(named).resolve() == base.resolve():
+            return
+        theirs, ours = fingerprint(named), fingerprint(base)
+        if theirs != ours:
+            raise WagleError(
+                f"adapter {folder} was made for {named} ({theirs[:6]}), this is {base} "
+                f"({ours[:6]}); use the adapter with its own base"
+            )
+        return
+    own = read_json(base / "config.json").get("_name_or_path")
+    if own and own != named and _HUB_NAME.fullmatch(own) and _HUB_NAME.fullmatch(named):
+        raise WagleError(
+            f"adapter {folder} was made for {named}, {base} calls itself {own}; if they are the "
+            f"same, write {base} as base_model_name_or_path into the adapter's adapter_config.json"
+        )
+
+
+def _check_tied(
+    model: PreTrainedModel, tensors: dict[str, Tensor], base: Path, folder: Path
+) -> None:
+    """Refuse a change of the embeddings or the head alone where the two are one tensor."""
+    ends = [model.get_input_embeddings(), model.get_output_embeddings()]
+    if any(end is None for end in ends) or ends[0].weight is not ends[1].weight:
+        return
+    names = [name for name, module in model.named_modules() if any(module is end for end in ends)]
+    for key in tensors:
+        if any(f".{name}." in f".{key}" for name in names):
+            raise WagleError(
+                f"adapter {folder} changes {key}, but {base} ties its embeddings and its head; a "
+                "merge would change both: untie them in the base, or train the adapter without them"
+            )
+
+
+def _merged(
+    model: PreTrainedModel, settings: PeftConfig, tensors: dict[str, Tensor]
+) -> PreTrainedModel:
+    """Merge an adapter; each of its tensors must have a place, and each place its tensor."""
+    from peft import get_peft_model, set_peft_model_state_dict
+
+    trained = {name: p.requires_grad for name, p in model.named_parameters()}
+    base = {id(tensor) for tensor in model.state_dict(keep_vars=True).values()}
+    with warnings.catch_warnings():  # peft 0.21 asks transformers 5.23 something by its old name
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        wrapped: Any = get_peft_model(model, settings)
+    state = wrapped.state_dict(keep_vars=True)
+    places = {name for name, tensor in state.items() if id(tensor) not in base}
+    found: Any = set_peft_model_state_dict(wrapped, tensors)
+    for keys, said in (
+        (found.unexpected_keys, "the base has no place for its"),
+        (sorted(places.intersection(found.missing_keys)), "it lacks"),
+    ):
+        if keys:
+            more = f" ({len(keys)} in all)" if len(keys) > 1 else ""
+            raise WagleError(f"{said} {keys[0]}{more}")
+    merged: PreTrainedModel = wrapped.merge_and_unload(safe_merge=True)
+    for name, parameter in merged.named_parameters():  # peft has frozen what is not the adapter's
+        parameter.requires_grad_(trained[name])
+    merged.eval()
+    return merged

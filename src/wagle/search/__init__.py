@@ -1,0 +1,1 @@
+"""Many runs: the arms of a comparison, over units that are taught anew."""

@@ -1,0 +1,208 @@
+"""Checks during training: cheap figures, stop rules, the choice of the best checkpoint.
+
+Figures are those of ``rules.FIGURES``: mean probability ``exp(-mean NLL)`` and mean NLL of the
+answers of each set, in training's own precision; and whatever a caller's ``evaluate`` gives.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from wagle.data.batches import token_batches
+from wagle.data.draws import order
+from wagle.data.tokens import Tokens
+from wagle.errors import WagleError
+from wagle.model import records_nll
+from wagle.unlearning.original import EVAL_TOKENS
+from wagle.unlearning.rules import (
+    CEILING,
+    REACHED,
+    Best,
+    Rule,
+    parse_best,
+    parse_rule,
+    uniform_guess,
+)
+
+logger = logging.getLogger(__name__)
+
+Evaluate = Callable[[nn.Module], Mapping[str, float]]
+
+
+def set_figures(
+    model: nn.Module, name: str, tokens: Sequence[Tokens], precision: str = "float32"
+) -> dict[str, float]:
+    """``NAME.probability`` and ``NAME.nll`` (nats) of a set: means over its records."""
+    batches = token_batches(tokens, EVAL_TOKENS)
+    nll = records_nll(model, batches, len(tokens), precision).nll_mean.double()
+    return {f"{name}.probability": float(torch.exp(-nll).mean()), f"{name}.nll": float(nll.mean())}
+
+
+def sample(tokens: Sequence[Tokens], most: int, seed: int) -> list[Tokens]:
+    """At most ``most`` records, drawn by (seed, id), in their own order."""
+    if len(tokens) <= most:
+        return list(tokens)
+    chosen = set(order(seed, "check", [t.id for t in tokens])[:most])
+    return [t for i, t in enumerate(tokens) if i in chosen]
+
+
+def stop_rules(
+    stop_when: str | Sequence[str], *, bounded: bool, reference: Mapping[str, float] | None
+) -> list[Rule]:
+    """The rules that end training.
+
+    Args:
+        stop_when: rules, or ``auto``: the forget probability reaches that of the reference, where
+            there is one, and for an objective that is not bounded the forget NLL reaches that of a
+            uniform guess.
+        bounded: whether the objective is.
+        reference: the reference's figures.
+    """
+    if stop_when == "auto":
+        return [parse_rule(REACHED)] * (reference is not None) + [parse_rule(CEILING)] * (
+            not bounded
+        )
+    return [parse_rule(text) for text in ([stop_when] if isinstance(stop_when, str) else stop_when)]
+
+
+@dataclass
+class Checks:
+    """What is looked at during training, and when.
+
+    Attributes:
+        sets: the records of ``forget`` and, sampled, ``retain``.
+        precision: of the matrix products.
+        rules: training ends when one of them holds.
+        best: what the best checkpoint is, or None: the last.
+        known: the figures of ``before``, ``uniform`` and, where there is one, ``reference``.
+        check_every: steps between two looks at the rules.
+        evaluate_every: steps between two looks at everything; None never looks.
+        evaluate: further figures of the live model.
+    """
+
+    sets: Mapping[str, Sequence[Tokens]]
+    precision: str
+    rules: list[Rule]
+    best: Best | None
+    known: dict[str, Mapping[str, float]]
+    check_every: int
+    evaluate_every: int | None
+    evaluate: Evaluate | None
+    _last: float = field(default=math.inf, init=False)
+
+    def start(self, model: nn.Module) -> dict[str, float]:
+        """Look at the original model; what the rules need is known from here on."""
+        reads = [r.needs for r in self.rules] + ([self.best.needs] if self.best else [])
+        everything = self.evaluate_every or any("before" in r.names for r in reads)
+        before = self._look(model, [n for n in self.sets if n == "forget" or everything])
+        self.known["before"] = before
+        return self._with_evaluate(model, before) if self.evaluate_every else {}
+
+    def at(self, model: nn.Module, step: int, last: bool) -> dict[str, float]:
+        """The figures of a step, or none where it is not looked at."""
+        if self.evaluate_every and (step % self.evaluate_every == 0 or last):
+            return self._with_evaluate(model, self._look(model, self.sets))
+        wanted = {s for r in self.rules for s in r.needs.sets}
+        wanted |= set(self.best.needs.sets) if self.best else set()
+        if wanted and (step % self.check_every == 0 or last or self._near()):
+            return self._look(model, wanted)
+        return {}
+
+    def _look(self, model: nn.Module, names: Iterable[str]) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for name in names:
+            found.update(set_figures(model, name, self.sets[name], self.precision))
+        self._last = found.get("forget.probability", self._last)
+        return found
+
+    def _with_evaluate(self, model: nn.Module, figures: dict[str, float]) -> dict[str, float]:
+        return {**figures, **(self.evaluate(model) if self.evaluate is not None else {})}
+
+    def _near(self) -> bool:
+        """Whether the forget probability was seen within twice the reference's.
+
+        From there no step is left out.
+        """
+        goal = self.known.get("reference", {}).get("forget.probability")
+        follows = any(r.name == "reference" for r in self.rules)
+        return goal is not None and follows and self._last <= 2 * goal
+
+    def stops(self, figures: Mapping[str, float]) -> Rule | None:
+        """The first rule that holds, of those whose figures were looked at."""
+        for rule in self.rules:
+            if rule.figure in figures and rule.holds(figures, self.known):
+                return rule
+        return None
+
+
+def make_checks(
+    sets: Mapping[str, Sequence[Tokens]],
+    *,
+    vocabulary: int,
+    rules: list[Rule],
+    best: str | None,
+    reference: Mapping[str, float] | None,
+    precision: str,
+    check_every: int,
+    evaluate_every: int | None,
+    evaluate: Evaluate | None,
+) -> Checks:
+    """Put checks together; what a rule needs and does not have is an error here, not later."""
+    chosen = parse_best(best) if best is not None else None
+    known: dict[str, Mapping[str, float]] = {"uniform": uniform_guess(vocabulary)}
+    if reference is not None:
+        known["reference"] = reference
+    texts: list[Rule | Best] = [*rules, *([chosen] if chosen else [])]
+    for text in texts:
+        if "reference" in text.needs.names and reference is None:
+            raise WagleError(f"the rule '{text}' needs a reference; name one, or change the rule")
+        for name in text.needs.sets:
+            if name not in sets:
+                raise WagleError(f"the rule '{text}' needs a {name} set; give one")
+    for rule in [*rules, *(chosen.conditions if chosen else ())]:
+        if rule.name == "reference" and reference is not None and rule.figure not in reference:
+            raise WagleError(f"the rule '{rule}' needs {rule.figure} of the reference")
+    return Checks(sets, precision, rules, chosen, known, check_every, evaluate_every, evaluate)
+
+
+def warn_over_unlearned(
+    figures: Mapping[str, float], known: Mapping[str, Mapping[str, float]]
+) -> None:
+    """Say aloud that forgetting went clearly past its target."""
+    nll, uniform = figures.get("forget.nll"), known["uniform"]["forget.nll"]
+    if nll is not None and nll > uniform:
+        logger.warning(
+            "over-unlearned: the forget NLL is %.1f nats, above the %.1f of a uniform guess; stop "
+            "earlier or lower the learning rate",
+            nll,
+            uniform,
+        )
+        return
+    goal = known.get("reference", {}).get("forget.probability")
+    probability = figures.get("forget.probability")
+    if goal is not None and probability is not None and probability < 0.5 * goal:
+        logger.warning(
+            "over-unlearned: the forget probability is %.3g, under half of the reference's %.3g; "
+            "lower the learning rate or check_every",
+            probability,
+            goal,
+        )
+
+
+def warn_unknown(figures: Mapping[str, float], records: int, vocabulary: int) -> None:
+    """Say aloud that the model never knew the forget set: its answers are no better than chance."""
+    chance = math.log(vocabulary)
+    if figures["forget.nll"] > chance:
+        logger.warning(
+            "the model never knew the forget set (%d records): its mean NLL of %.1f nats is above "
+            "a uniform guess (%.1f); check the template",
+            records,
+            figures["forget.nll"],
+            chance,
+        )

@@ -1,0 +1,291 @@
+"""Unlearning objectives: pure functions from scored records to a loss per record.
+
+An objective sees log-probabilities, logits or activations, never a model, a tokenizer or a device.
+What it needs it asks for by parameter name; keyword parameters with a default are its settings.
+It returns its forget term, (B_f,), which then goes with any retain term and with the weights
+``forget_weight`` and ``retain_weight``; or, where its retain term is its own, ``Terms``.
+
+What can be asked for (``inputs.py`` of this package's parent supplies it):
+
+    forget, retain           the records of a batch (Scored)
+    refusal, alternative     the forget prompts with a refusal, or another answer, as their answer
+    mismatch, uniform        the forget prompts with another record's answer; random tokens as answer
+    retain_refusal           the retain prompts with a refusal as their answer
+    NAME_ref                 any of these under the original model (Scored, no gradient)
+    NAME_tokens              (n,) int64, the scored tokens of any of these
+    NAME_logits              (n, V) what predicts the scored tokens, with gradient
+    NAME_logits_ref          the same of the original model (Distribution)
+    NAME_hidden              what comes out of block ``layer``, a setting (Hidden)
+    NAME_hidden_ref          the same of the original model
+    control                  (B_f, d) the control vector of each forget record's topic
+    dual                     a number that the trainer updates after every step
+
+To add one: a function in the file of its family, its entry in OBJECTIVES, a test.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from torch import Tensor
+
+from wagle.errors import WagleError, choose, nearest
+from wagle.unlearning.objectives.activations import check_rmu, rmu, rmu_trains
+from wagle.unlearning.objectives.ascent import ce_u, grad_ascent, satimp, wga
+from wagle.unlearning.objectives.distributions import (
+    jensun,
+    kl_ascent,
+    max_entropy,
+    next_dual,
+    pdu,
+    undial,
+)
+from wagle.unlearning.objectives.preference import dpo, dpo_alt, npo, simnpo, tnpo
+from wagle.unlearning.objectives.relabel import (
+    forget_finetune,
+    idk_ap,
+    llmu,
+    random_label,
+    random_label_uniform,
+    refusal,
+)
+from wagle.unlearning.objectives.retaining import RETAIN_TERMS, l1_sparse, none, retain_finetune
+from wagle.unlearning.objectives.settings import Check, merge, positive, problem
+from wagle.unlearning.objectives.shapes import Terms
+
+Function: TypeAlias = Callable[..., "Tensor | Terms"]
+
+FORGET_SIDE = ("forget", "refusal", "alternative", "mismatch", "uniform")
+RETAIN_SIDE = ("retain", "retain_refusal")
+_WEIGHTS = ("forget_weight", "retain_weight")
+KINDS = ("", "_ref", "_tokens", "_logits", "_logits_ref", "_hidden", "_hidden_ref")
+INPUTS = {f"{s}{kind}" for s in (*FORGET_SIDE, *RETAIN_SIDE) for kind in KINDS} | {
+    "control",
+    "dual",
+}
+
+
+@dataclass(frozen=True)
+class Dual:
+    """How the number ``dual`` of a primal-dual objective starts and moves; both pure functions.
+
+    Attributes:
+        start: from the settings to its first value.
+        update: from (value, retain NLL of the step in nats, epoch, settings) to its next value,
+            once per optimiser step.
+    """
+
+    start: Callable[[Mapping[str, Any]], float]
+    update: Callable[[float, float, float, Mapping[str, Any]], float]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """An entry of the table: a function and what goes with it.
+
+    Attributes:
+        function: gives the forget term, or ``Terms`` where ``retain`` is ``own``.
+        retain: the retain term unless another is asked for: a name in RETAIN_TERMS, ``none``, or
+            ``own``.
+        forget_weight: its default.
+        retain_weight: its default.
+        bounded: False where the loss falls without end, so that training needs a stop rule.
+        dual: how its ``dual`` moves, if it asks for one.
+        proximal: the setting that is the threshold of a soft-thresholding step, if any.
+        trains: from the settings to patterns of the only parameters that it trains where there is
+            no mask; None trains all.
+        check: from the settings to what is wrong with them beyond their types, or None.
+    """
+
+    function: Function
+    retain: str = "nll"
+    forget_weight: float = 1.0
+    retain_weight: float = 1.0
+    bounded: bool = True
+    dual: Dual | None = None
+    proximal: str | None = None
+    trains: Callable[[Mapping[str, Any]], list[str]] | None = None
+    check: Check | None = None
+
+
+_DUAL = Dual(start=lambda settings: float(settings["dual_start"]), update=next_dual)
+_DIVIDES = positive("beta")
+
+OBJECTIVES: dict[str, Objective] = {
+    "ce_u": Objective(ce_u, retain="none"),
+    "dpo": Objective(dpo, check=_DIVIDES),
+    "dpo_alt": Objective(dpo_alt, check=_DIVIDES),
+    "forget_finetune": Objective(forget_finetune, retain="none"),
+    "ga_kl": Objective(grad_ascent, retain="kl", bounded=False),
+    "grad_ascent": Objective(grad_ascent, retain="none", bounded=False),
+    "grad_diff": Objective(grad_ascent, bounded=False),
+    "idk_ap": Objective(idk_ap, retain="own", check=_DIVIDES),
+    "jensun": Objective(jensun, retain="own"),
+    "kl": Objective(kl_ascent, retain="kl", bounded=False),
+    "l1_sparse": Objective(l1_sparse, retain="own", proximal="l1_weight"),
+    "llmu": Objective(llmu, retain="kl", bounded=False),
+    "max_entropy": Objective(max_entropy, forget_weight=0.1),
+    "none": Objective(none, retain="own"),
+    "npo": Objective(npo, check=_DIVIDES),
+    "pdu": Objective(pdu, retain="own", dual=_DUAL),
+    "po": Objective(refusal),
+    "random_label": Objective(random_label, retain="none"),
+    "random_label_uniform": Objective(random_label_uniform, retain="none"),
+    "refusal": Objective(refusal, retain="none"),
+    "refusal_kl": Objective(refusal, retain="kl"),
+    "retain_finetune": Objective(retain_finetune, retain="own"),
+    "rmu": Objective(rmu, retain="own", retain_weight=100.0, trains=rmu_trains, check=check_rmu),
+    "satimp": Objective(satimp, retain_weight=0.1),
+    "simnpo": Objective(simnpo, forget_weight=0.125, check=_DIVIDES),
+    "tnpo": Objective(tnpo),
+    "undial": Objective(undial, retain="none"),
+    "wga": Objective(wga),
+}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """An objective with its settings and its retain term: what a run trains with.
+
+    Attributes:
+        name: of the objective, for messages and results.
+        entry: what it was made of.
+        retain: ``nll``, ``kl``, ``none`` or ``own``.
+        settings: all of them, defaults included.
+        forget_weight: of the forget term.
+        retain_weight: of the retain term.
+        inputs: what it asks for, both terms together.
+    """
+
+    name: str
+    entry: Objective
+    retain: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    forget_weight: float = 1.0
+    retain_weight: float = 1.0
+    inputs: tuple[str, ...] = ()
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """The sets of records that it needs, in the order of the table above."""
+        asked = {_set_of(name) for name in self.inputs}
+        return tuple(name for name in (*FORGET_SIDE, *RETAIN_SIDE) if name in asked)
+
+    def terms(self, inputs: Mapping[str, Any]) -> Terms:
+        """The weighted loss per record of a batch, from what it asked for."""
+        own = _asked(self.entry.function)
+        made = self.entry.function(**{n: inputs[n] for n in own}, **self.settings)
+        forget, kept = made if isinstance(made, Terms) else (made, None)
+        if self.retain in RETAIN_TERMS:
+            term = RETAIN_TERMS[self.retain]
+            kept = term(**{n: inputs[n] for n in _asked(term)})
+        for loss in (forget, kept):
+            if loss is not None and loss.ndim != 1:
+                raise WagleError(
+                    f"objective {self.name} gives a loss of shape {tuple(loss.shape)}; give one "
+                    "number per record, (B,)"
+                )
+        return Terms(
+            None if forget is None else self.forget_weight * forget,
+            None if kept is None else self.retain_weight * kept,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Its name, retain term, weights and settings, as results and reports keep them."""
+        weights = {"forget_weight": self.forget_weight, "retain_weight": self.retain_weight}
+        return {"name": self.name, "retain_term": self.retain, **weights, **self.settings}
+
+
+def choose_objective(
+    objective: str | Function, settings: Mapping[str, Any] | None = None, retain_term: str = "auto"
+) -> Chosen:
+    """An objective by name, or a function of their shape, with its settings checked.
+
+    Args:
+        objective: a name in OBJECTIVES, or a function: one that asks for records to keep has its
+            own retain term, any other none unless ``retain_term`` names one.
+        settings: over its defaults; also ``forget_weight`` and ``retain_weight``, >= 0.
+        retain_term: ``nll``, ``kl``, ``none``, or ``auto``: the objective's own choice.
+
+    Raises:
+        WagleError: an unknown name or setting, or a parameter that nobody supplies.
+    """
+    name, entry = _entry(objective)
+    choose({"auto": 0, "none": 0, **RETAIN_TERMS}, retain_term, "retain_term")
+    retain = entry.retain if retain_term == "auto" else retain_term
+    if entry.retain == "own" and retain != "own":
+        raise WagleError(
+            f"objective {name} has a retain term of its own; leave retain_term at auto"
+        )
+    chosen = _settings(name, entry, settings or {})
+    inputs = [*_asked(entry.function)]
+    inputs += _asked(RETAIN_TERMS[retain]) if retain in RETAIN_TERMS else []
+    for asked in inputs:
+        if asked not in INPUTS:
+            guess = nearest(asked, INPUTS)
+            hint = f"; did you mean {guess!r}" if guess else ""
+            raise WagleError(f"objective {name} asks for {asked!r}, which nobody supplies{hint}")
+    return Chosen(
+        name,
+        entry,
+        retain,
+        {k: v for k, v in chosen.items() if k not in _WEIGHTS},
+        float(chosen["forget_weight"]),
+        float(chosen["retain_weight"]),
+        tuple(dict.fromkeys(inputs)),
+    )
+
+
+def _entry(objective: str | Function) -> tuple[str, Objective]:
+    """The name and the entry of an objective: from the table, or made for a user's function."""
+    if isinstance(objective, str):
+        return objective, choose(OBJECTIVES, objective, "objective")
+    name = getattr(objective, "__name__", "custom")
+    try:
+        keeps = any(n.startswith("retain") for n in _asked(objective))
+    except (TypeError, ValueError):
+        raise WagleError(
+            f"objective is {objective!r}, whose parameters cannot be read; give a name or a function "
+            "of what it asks for"
+        ) from None
+    return name, Objective(objective, retain="own" if keeps else "none", bounded=False)
+
+
+def _settings(name: str, entry: Objective, given: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings and both weights, checked; of a user's function only its author knows more."""
+    weights = {"forget_weight": entry.forget_weight, "retain_weight": entry.retain_weight}
+    defaults = {**weights, **_defaults(entry.function)}
+    found = merge(f"objective {name}", defaults, given)
+    ours = OBJECTIVES.get(name) is entry
+    for key in found if ours else _WEIGHTS:
+        wrong = problem(found[key], defaults[key])
+        if wrong:
+            raise WagleError(f"objective {name}: {key} is {found[key]!r}; {wrong}")
+    wrong = entry.check(found) if entry.check else None
+    if wrong:
+        raise WagleError(f"objective {name}: {wrong}")
+    return found
+
+
+def _asked(function: Callable[..., Any]) -> list[str]:
+    """The parameters without a default: what is supplied."""
+    parameters = inspect.signature(function).parameters.values()
+    return [p.name for p in parameters if p.default is inspect.Parameter.empty]
+
+
+def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+
+
+def _set_of(name: str) -> str:
+    """The set that an input is made of: ``forget`` of ``forget_logits_ref``; of others, theirs."""
+    if name in {"control", "dual"}:
+        return "forget" if name == "control" else ""
+    for kind in sorted(KINDS, key=len, reverse=True):
+        if name.endswith(kind) and name.removesuffix(kind) in (*FORGET_SIDE, *RETAIN_SIDE):
+            return name.removesuffix(kind)
+    return name

@@ -1,0 +1,127 @@
+"""Activations: objectives on what comes out of a block, and the vectors that they steer towards.
+
+An activation objective gives ``Terms``: its retain term is its own.
+To add one: a function here, its entry in OBJECTIVES, a test beside the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wagle.data.draws import uniform
+from wagle.errors import WagleError
+from wagle.unlearning.objectives.shapes import Hidden, Terms
+
+DIRECTIONS = ("random", "contrast")
+
+
+def rmu(
+    forget_hidden: Hidden,
+    control: Tensor,
+    retain_hidden: Hidden,
+    retain_hidden_ref: Hidden,
+    *,
+    layer: int = 7,
+    steering: float = 20.0,
+    direction: str = "random",
+    novice: str = "",
+    expert: str = "",
+    topics: Sequence[str] = (),
+) -> Terms:
+    """Representation misdirection: steer what a block says of the forget set to a fixed vector.
+
+    Mean over a record's real positions, prompt included, of ``|h - control|^2 / d`` per forget
+    record, of ``|h - h_ref|^2 / d`` per retain record. Only the ``mlp.down_proj`` of the three blocks
+    up to ``layer`` train, unless a mask says otherwise.
+
+    Args:
+        forget_hidden: what comes out of block ``layer``, of B_f records; (m, d) float32.
+        control: (B_f, d) float32, each record's control vector, fixed for the run.
+        retain_hidden: the same of B_r records to keep.
+        retain_hidden_ref: the same under the original model, no gradient.
+        layer: the block, from 0.
+        steering: >= 0, the length of the control vectors. Published: 20; 6.5 for zephyr-7b.
+        direction: of the control vectors: ``random``, or ``contrast`` of two prompts.
+        novice: for ``contrast``: the prompt to steer towards; ``{topic}`` stands for the topic.
+        expert: for ``contrast``: the prompt to steer away from.
+        topics: for ``contrast``: what ``{topic}`` stands for, one name for each source of the forget
+            set, in order. Every source has its own control vector.
+
+    Source: Li et al. 2024 (WMDP), arXiv 2403.03218, RMU; ``contrast`` is what ``CUT`` of the code
+    of arXiv 2410.17509 set out to do.
+    """
+    del layer, steering, direction, novice, expert, topics  # of what makes the inputs
+    aim = control.repeat_interleave(forget_hidden.length, 0)  # (m, d)
+    return Terms(
+        _mean_square(forget_hidden, aim), _mean_square(retain_hidden, retain_hidden_ref.states)
+    )
+
+
+def rmu_trains(settings: Mapping[str, Any]) -> list[str]:
+    """Patterns of the parameters that ``rmu`` trains: of block ``layer`` and the two before it."""
+    last = settings["layer"]
+    return [f"*.{block}.mlp.down_proj.weight" for block in range(max(last - 2, 0), last + 1)]
+
+
+def check_rmu(settings: Mapping[str, Any]) -> str | None:
+    """What is wrong with the settings of ``rmu``, or None."""
+    direction = settings["direction"]
+    if direction not in DIRECTIONS:
+        return f"direction is {direction!r}; give one of {', '.join(DIRECTIONS)}"
+    missing = [name for name in ("novice", "expert") if not settings[name]]
+    if direction == "contrast" and missing:
+        return f"direction contrast needs a prompt {missing[0]}; add it to the settings"
+    return None
+
+
+def random_control(seed: int, topic: int, size: int, *, steering: float) -> Tensor:
+    """A control vector in a random direction: ``steering * u / |u|``, u uniform in [0, 1)^d.
+
+    Args:
+        seed: of the run.
+        topic: the number of the forget topic.
+        size: d, the width of the model.
+        steering: its length.
+
+    Returns:
+        (d,) float32 on the CPU, a pure function of the arguments.
+
+    Source: Li et al. 2024 (WMDP), arXiv 2403.03218.
+    """
+    generator = torch.Generator().manual_seed(int(uniform("control", seed, topic) * 2.0**53))
+    draw = torch.rand(size, generator=generator)
+    return draw.mul_(steering / draw.norm())
+
+
+def contrast_control(novice: Tensor, expert: Tensor, *, steering: float) -> Tensor:
+    """A control vector from the expert's activation to the novice's, of length ``steering``.
+
+    Args:
+        novice: (d,) float32, what comes out of the block at the last token of a prompt that speaks
+            as one who does not know.
+        expert: the same of one who does.
+        steering: its length.
+
+    Returns:
+        (d,) float32.
+
+    Raises:
+        WagleError: the two are equal, so there is no direction.
+    """
+    gap = novice - expert
+    length = float(gap.norm())
+    if length == 0:
+        raise WagleError(
+            "the novice and the expert prompt give the same activation; give prompts that differ at "
+            "their end"
+        )
+    return gap * (steering / length)
+
+
+def _mean_square(hidden: Hidden, aim: Tensor) -> Tensor:
+    """Mean over a record's positions of ``|h - aim|^2 / d``: (B,)."""
+    return hidden.mean_per_record((hidden.states - aim).square().mean(-1))

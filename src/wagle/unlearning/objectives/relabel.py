@@ -1,0 +1,95 @@
+"""Relabelling: objectives that teach an answer to the prompts of the forget set.
+
+A refusal, another record's answer, random tokens, or the answer itself. Each function is a forget
+term, a loss per forget record, (B_f,) float32, or ``Terms`` where its retain term is its own.
+To add one: a function here, its entry in OBJECTIVES, a test beside the others.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from wagle.model import Scored
+from wagle.unlearning.objectives.shapes import Terms
+
+
+def refusal(refusal: Scored) -> Tensor:
+    """Answer with a refusal: its mean NLL per record, end of text included.
+
+    With a retain term it is preference optimisation, PO (``nll``), or refusal with retain KL.
+
+    Args:
+        refusal: B_f forget prompts with a refusal as the answer; ``nll_mean`` is (B_f,) float32.
+
+    Source: Maini et al. 2024 (TOFU), arXiv 2401.06121, IDK; ``CL`` of the code of arXiv
+    2410.17509.
+    """
+    return refusal.nll_mean
+
+
+def random_label(mismatch: Scored) -> Tensor:
+    """Answer with another record's answer: its mean NLL per record.
+
+    Args:
+        mismatch: B_f forget prompts with the answer of another record; ``nll_mean`` is (B_f,).
+
+    Source: Golatkar et al. 2020, arXiv 1911.04933, for classes; ``RL`` of the code of arXiv
+    2410.17509.
+    """
+    return mismatch.nll_mean
+
+
+def random_label_uniform(uniform: Scored) -> Tensor:
+    """Answer with random tokens: their mean NLL per record, each given the true ones before it.
+
+    Args:
+        uniform: B_f forget records whose scored tokens stand for tokens drawn uniformly from the
+            vocabulary; ``nll_mean`` is (B_f,) float32.
+
+    Source: Yao et al. 2024, arXiv 2402.15159, random labels.
+    """
+    return uniform.nll_mean
+
+
+def llmu(forget: Scored, mismatch: Scored) -> Tensor:
+    """Ascent on the answer and descent on another record's: ``-M_f + M_mismatch`` per record.
+
+    Unbounded below: it needs a stop rule. The retain KL of its source is its default retain term.
+
+    Args:
+        forget: B_f records; ``nll_mean`` is (B_f,) float32, in nats.
+        mismatch: the same prompts with the answer of another record.
+
+    Source: Yao et al. 2023, arXiv 2310.10683, LLMU.
+    """
+    return mismatch.nll_mean - forget.nll_mean
+
+
+def idk_ap(refusal: Scored, retain: Scored, retain_refusal: Scored, *, beta: float = 0.1) -> Terms:
+    """Refuse on the forget set and prefer the answer to a refusal on the retain set.
+
+    ``M`` of the refusal per forget record; ``-(1/beta) log sigmoid(beta (S_refusal - S))`` per
+    retain record, with S the summed NLL in nats: answer preservation, without a reference.
+
+    Args:
+        refusal: B_f forget prompts with a refusal as the answer.
+        retain: B_r records; ``nll_sum`` is (B_r,) float32.
+        retain_refusal: their prompts with a refusal as the answer.
+        beta: 1/nats, > 0.
+
+    Source: Yuan et al. 2024, arXiv 2410.08109, IDK+AP.
+    """
+    gap = retain_refusal.nll_sum - retain.nll_sum  # (B_r,)
+    return Terms(refusal.nll_mean, -(1 / beta) * F.logsigmoid(beta * gap))
+
+
+def forget_finetune(forget: Scored) -> Tensor:
+    """Plain training on the forget set: ``M_f`` per record. It learns them, for task vectors.
+
+    Args:
+        forget: B_f records; ``nll_mean`` is (B_f,) float32, in nats.
+
+    Source: Ilharco et al. 2022, arXiv 2212.04089, the model whose difference is subtracted.
+    """
+    return forget.nll_mean

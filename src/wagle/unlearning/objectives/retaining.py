@@ -1,0 +1,67 @@
+"""Retain terms: what every forget term can be combined with, and objectives without a forget term.
+
+A retain term sees the records to keep and gives a loss per record, (B_r,) float32.
+To add one: a function here, its entry in RETAIN_TERMS, a test beside the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from wagle.model import Scored
+from wagle.unlearning.objectives.shapes import Distribution, Terms, forward_kl
+
+
+def nll(retain: Scored) -> Tensor:
+    """Plain training on the records to keep: their mean answer NLL, (B_r,), in nats."""
+    return retain.nll_mean
+
+
+def kl(retain: Scored, retain_logits: Tensor, retain_logits_ref: Distribution) -> Tensor:
+    """Stay close to the original model: mean over scored tokens of ``KL(original || model)``.
+
+    Args:
+        retain: B_r records under the trained model.
+        retain_logits: (n, V), what predicts their scored tokens.
+        retain_logits_ref: the same of the original model.
+
+    Returns:
+        (B_r,) float32, >= 0; zero, with zero gradient, where nothing has changed.
+    """
+    return retain.mean_per_record(forward_kl(retain_logits_ref, retain_logits))
+
+
+RETAIN_TERMS: dict[str, Callable[..., Tensor]] = {"nll": nll, "kl": kl}
+
+
+def none() -> Terms:
+    """No unlearning: the model stays as it is, bit for bit. The control of every comparison."""
+    return Terms(None, None)
+
+
+def retain_finetune(retain: Scored) -> Terms:
+    """Plain training on the records to keep, in the hope that the rest fades. Teaching uses it too.
+
+    Args:
+        retain: B_r records; ``nll_mean`` is (B_r,) float32, in nats.
+    """
+    return Terms(None, retain.nll_mean)
+
+
+def l1_sparse(retain: Scored, *, l1_weight: float = 1e-9) -> Terms:
+    """Plain training on the records to keep, with weights drawn towards zero.
+
+    The penalty ``l1_weight * sum |w|`` over the selected weights (norms and biases left out) is
+    applied exactly, by soft-thresholding after every step: ``w <- sign(w) max(|w| - lr *
+    l1_weight, 0)``. The sum is about 1e8 for a model of 7 B weights, so useful values are small.
+
+    Args:
+        retain: B_r records; ``nll_mean`` is (B_r,) float32, in nats.
+        l1_weight: >= 0; 0 is ``retain_finetune``. The trainer applies it.
+
+    Source: Jia et al. 2023, arXiv 2304.04934, l1-sparse MU; the proximal step is ours.
+    """
+    del l1_weight
+    return Terms(None, retain.nll_mean)

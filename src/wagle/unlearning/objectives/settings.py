@@ -1,0 +1,60 @@
+"""Settings of an objective: its defaults with what is given in their place, checked before any work.
+
+A default says what its setting may be: a number is finite and >= 0, a whole number stays whole, and
+texts, yes or no, and lists of texts stay what they are. What else must hold is an objective's check.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from wagle.errors import WagleError, nearest
+
+Check: TypeAlias = Callable[[Mapping[str, Any]], "str | None"]
+"""From all settings to what is wrong with them, or None."""
+
+
+def positive(name: str) -> Check:
+    """The check that a number is not 0: for a setting that the objective divides by."""
+
+    def check(settings: Mapping[str, Any]) -> str | None:
+        return None if settings[name] > 0 else f"{name} is {settings[name]!r}; give a number > 0"
+
+    return check
+
+
+def merge(what: str, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults, with what is given in their place.
+
+    Args:
+        what: whose settings they are, for messages ("objective npo").
+        defaults: all settings that there are.
+        given: some of them.
+
+    Raises:
+        WagleError: a setting that is not among them.
+    """
+    for key in given:
+        if key not in defaults:
+            guess = nearest(key, defaults)
+            hint = f"; nearest: {guess}" if guess else ""
+            known = ", ".join(defaults)
+            raise WagleError(f"{what} has no setting {key!r}{hint} (known: {known})")
+    return {**defaults, **given}
+
+
+def problem(value: Any, default: object) -> str | None:
+    """What a setting has to be and is not, by its default, or None."""
+    if isinstance(default, bool):
+        return None if isinstance(value, bool) else "give true or false"
+    if isinstance(default, int | float):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or value < 0:
+            return "give a number >= 0"
+        return "give a whole number" if isinstance(default, int) and value % 1 else None
+    if isinstance(default, str):
+        return None if isinstance(value, str) else "give a text"
+    texts = isinstance(value, list | tuple) and all(isinstance(part, str) for part in value)
+    return None if texts else "give a list of texts"

@@ -1,0 +1,169 @@
+"""One optimiser step's gradient: the plain sum of both terms, or something made of them apart.
+
+A *wrapper* changes how the gradient is taken (``gru``, ``sam``, ``smooth``), or what is made of the
+weights at the end (``task_vector``); a *dynamic mask* zeroes entries of it, step by step
+(``sign_agreement``, ``row_norm``). Each works on the compact gradients of the selected weights.
+To add one: its settings in WRAPPERS or DYNAMIC_MASKS, its function in ``surgery.py``, a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from wagle.errors import WagleError, choose, nearest
+from wagle.unlearning.objectives import Chosen
+from wagle.unlearning.objectives.shapes import Terms
+from wagle.unlearning.selected import SelectedWeights
+from wagle.unlearning.surgery import gru, noise, perturbation, row_norm, sign_agreement
+
+WRAPPERS: dict[str, dict[str, float]] = {
+    "none": {},
+    "gru": {"momentum": 0.8, "floor": 1.0},
+    "sam": {"rho": 0.01},
+    "smooth": {"rho": 1e-4, "draws": 3},
+    "task_vector": {"scale": -1.0},
+}
+DYNAMIC_MASKS: dict[str, dict[str, float]] = {
+    "none": {},
+    "sign_agreement": {},
+    "row_norm": {"quantile": 0.99},
+}
+_TWO_SIDED = {"gru", "sign_agreement"}
+Micro = Mapping[str, Any]
+
+
+class Loss(Protocol):
+    """The terms of a micro-batch, summed and divided by the records of the step."""
+
+    def __call__(self, micro: Micro, *, log: bool = True) -> Terms:
+        """``log`` says whether they count among the step's figures."""
+
+
+class Gradient:
+    """How a run makes the gradient of a step.
+
+    Args:
+        wrapper: a name in WRAPPERS.
+        wrapper_settings: over its defaults.
+        dynamic_mask: a name in DYNAMIC_MASKS.
+        dynamic_settings: over its defaults.
+        seed: of the perturbations that are drawn.
+
+    Attributes:
+        remembered: the smoothed retain gradients of ``gru``; checkpoints keep them.
+    """
+
+    def __init__(
+        self,
+        wrapper: str = "none",
+        wrapper_settings: Mapping[str, float] | None = None,
+        dynamic_mask: str = "none",
+        dynamic_settings: Mapping[str, float] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.wrapper, self.dynamic_mask, self.seed = wrapper, dynamic_mask, seed
+        self.settings = _settings(WRAPPERS, wrapper, "wrapper", wrapper_settings)
+        self.dynamic = _settings(DYNAMIC_MASKS, dynamic_mask, "dynamic_mask", dynamic_settings)
+        self.remembered: list[Tensor] | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether the gradient is simply that of the sum of both terms."""
+        return self.wrapper in {"none", "task_vector"} and self.dynamic_mask == "none"
+
+    def check(self, chosen: Chosen) -> None:
+        """Refuse an objective without the term that the wrapper or the dynamic mask works on."""
+        for name in (self.wrapper, self.dynamic_mask):
+            if name == "none" or name == "task_vector":
+                continue
+            forgets = any(s not in ("retain", "retain_refusal") for s in chosen.sets)
+            if not forgets or (name in _TWO_SIDED and chosen.retain == "none"):
+                raise WagleError(
+                    f"{name} needs a forget term{' and a retain term' * (name in _TWO_SIDED)}; "
+                    f"objective {chosen.name} with retain_term {chosen.retain} lacks one"
+                )
+
+    def take(
+        self, selected: SelectedWeights, micros: Sequence[Micro], loss: Loss, step: int
+    ) -> dict[str, float]:
+        """Fill the gradient of one step; returns figures to log."""
+        if self.plain:
+            for micro in micros:
+                _backward(sum(t for t in loss(micro) if t is not None))
+            return {}
+        for micro in micros:
+            terms = loss(micro)
+            with selected.into("forget"):
+                _backward(terms.forget, keep=True)
+            with selected.into("retain"):
+                _backward(terms.retain)
+        forget, retain = selected.take("forget"), selected.take("retain")
+        figures: dict[str, float] = {}
+        if self.wrapper in {"sam", "smooth"}:
+            forget = self._perturbed(selected, micros, loss, forget, step)
+        if self.wrapper == "gru":
+            total, self.remembered = gru(
+                forget, retain, remembered=self.remembered, **self.settings
+            )
+        elif self.dynamic_mask == "sign_agreement":
+            masked = sign_agreement(forget, retain)
+            total = masked.gradients
+            figures["kept_share"] = masked.kept / max(1, selected.count)
+        else:
+            total = [f + r for f, r in zip(forget, retain, strict=True)]
+        if self.dynamic_mask == "row_norm":
+            keep = row_norm(forget, selected.rows(), **self.dynamic)
+            total = [g * k for g, k in zip(total, keep, strict=True)]
+            kept = sum(int(torch.count_nonzero(k)) for k in keep)
+            figures["kept_share"] = kept / max(1, selected.count)
+        selected.give(total)
+        return figures
+
+    def _perturbed(
+        self,
+        selected: SelectedWeights,
+        micros: Sequence[Micro],
+        loss: Loss,
+        forget: list[Tensor],
+        step: int,
+    ) -> list[Tensor]:
+        """The forget gradient at perturbed weights: SAM's worst case, or the mean over noise."""
+        rho = self.settings["rho"]
+        if self.wrapper == "sam":
+            shifts = [perturbation(forget, rho=rho)]
+        else:
+            named = dict(selected.named_masters())
+            shifts = [
+                noise(named, rho=rho, key=(self.seed, step, draw))
+                for draw in range(int(self.settings["draws"]))
+            ]
+        for shift in shifts:
+            with selected.shifted(shift), selected.into("forget"):
+                for micro in micros:
+                    _backward(loss(micro, log=False).forget)
+        return [g / len(shifts) for g in selected.take("forget")]
+
+
+def _backward(loss: Tensor | int | None, *, keep: bool = False) -> None:
+    if isinstance(loss, Tensor) and loss.requires_grad:
+        torch.autograd.backward(loss, retain_graph=keep)
+
+
+def _settings(
+    table: Mapping[str, dict[str, float]], name: str, what: str, given: Mapping[str, float] | None
+) -> dict[str, float]:
+    known = choose(table, name, what)
+    for key, value in (given or {}).items():
+        if key not in known:
+            guess = nearest(key, known)
+            hint = f"; nearest: {guess}" if guess else ""
+            raise WagleError(
+                f"{what} {name} has no setting {key!r}{hint} (known: {', '.join(known) or 'none'})"
+            )
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise WagleError(f"{what} {name}: {key} is {value!r}, not a number")
+    return {**known, **(given or {})}
