@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY = passive
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test lint bench bench-large planted wheel clean
+.PHONY: demo test lint bench bench-large planted objectives wheel clean
 
 demo: .venv/installed
 	$(BIN)/wagle run demo
@@ -30,6 +30,13 @@ planted: .venv/installed
 
 docs/recipe.md: src/wagle/recipe.py src/wagle/recipe_values.py src/wagle/recipe_file.py src/wagle/unlearning/options.py .venv/installed
 	$(BIN)/python -c "from wagle.recipe_file import settings_page; print(settings_page(), end='')" > $@
+
+docs/objectives.md: $(wildcard src/wagle/unlearning/objectives/*.py) .venv/installed
+	$(BIN)/python -c "from wagle.unlearning.objectives.catalogue import objectives_page as p; print(p(), end='')" > $@
+
+# Every objective on the demo model, about an hour; ARGS="--scratch FOLDER", and it goes on there.
+objectives: .venv/installed
+	$(BIN)/python -m bench.objectives --out docs/objectives-measured.md $(ARGS)
 
 wheel: .venv/installed-dev
 	$(BIN)/pip wheel -q --no-deps -w dist .

@@ -4,6 +4,7 @@ from pathlib import Path
 import wagle
 from wagle.data.demo import demo_records
 from wagle.recipe_file import load_recipe, ready_recipes, settings_page
+from wagle.unlearning.objectives.catalogue import objectives_page
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -43,6 +44,11 @@ def test_every_ready_recipe_is_valid_and_named_after_its_file():
 def test_the_page_of_settings_is_what_the_fields_say():
     written = (ROOT / "docs" / "recipe.md").read_text()
     assert written == settings_page(), "write it again: make docs/recipe.md"
+
+
+def test_the_page_of_objectives_is_what_the_table_and_the_docstrings_say():
+    written = (ROOT / "docs" / "objectives.md").read_text()
+    assert written == objectives_page(), "write it again: make docs/objectives.md"
 
 
 def test_the_readme_names_every_public_function_of_the_python_example():

@@ -149,6 +149,26 @@ def report(source: Source, overrides: Overrides = None, out: Out = None) -> None
     print(_execute(source, overrides, out, "report", redo=True).folder / "report.html")
 
 
+@app.command(name="ledger")
+def ledger_command(
+    folder: Annotated[str, typer.Argument(metavar="RUN", help="A finished run folder.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show what a model was asked to forget, when: a run and the runs that it came after.
+
+    Reads ledger.json of the run; writes nothing. Exit code 1 if a request did not start from what
+    the one before left.
+
+    Example:  wagle ledger runs/second
+    """
+    from wagle.ledger import find_break, ledger_json, ledger_table, read_ledger
+
+    found = read_ledger(folder, broken=True)
+    print(json.dumps(ledger_json(found), indent=2) if as_json else ledger_table(found))
+    if find_break(found) is not None:
+        raise typer.Exit(1)
+
+
 @app.command()
 def compare(
     source: Source,

@@ -112,7 +112,7 @@ class RecordSet(Section):
 
     source: SourceName
     """A JSON, JSON-lines or CSV file, a folder of such files (with split), or demo:SET with SET one
-    of forget, retain, retain_heldout and general; or a list of these. For the retain set also
+    of forget, retain, retain_heldout and general (demo:SET@N forgets other authors); or a list of these. For the retain set also
     complement: the records that forget.take left out."""
 
     split: Text | None = None
@@ -264,6 +264,35 @@ class Attribution(Section):
                 raise refused(said, name)
 
 
+class Lora(Section):
+    """Train a LoRA adapter beside the weights, which it is merged into at the end."""
+
+    rank: AtLeastOne = 8
+    """Rows of A and columns of B, which are trained in place of a layer's weights."""
+
+    alpha: AtLeastOne = 16
+    """A layer's output changes by alpha / rank times B A."""
+
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Of what enters A; needs unlearning.dropout."""
+
+    targets: Literal["all-linear"] | list[Text] = "all-linear"
+    """Layers with an adapter, by the last part of their names, such as [q_proj, v_proj], or
+    all-linear: every linear layer but the head."""
+
+    masked: bool = False
+    """Select among the weights of the adapter as attribution says; otherwise all of them train, and
+    there are no gradients and no mask."""
+
+    keep: Literal["merge", "adapter"] = "merge"
+    """What is left: merge, the unlearned model only, or adapter, also a folder adapter/ that peft
+    loads beside the base."""
+
+    quantize: Literal["none", "nf4"] = "none"
+    """Of the base while the adapter trains: nf4 holds its linear layers in four bits (QLoRA, extra
+    qlora). The adapter is merged into the base as it was."""
+
+
 class Unlearning(Section, Training):
     """Make the model forget, by moving the selected weights only."""
 
@@ -291,6 +320,9 @@ class Unlearning(Section, Training):
 
     dynamic_settings: dict[str, Number] = {}
     """Settings of the dynamic mask over its defaults, such as {quantile: 0.99}."""
+
+    lora: Lora | None = None
+    """Train a LoRA adapter in place of the weights, with these settings; null trains the weights."""
 
     full_reference: Literal["auto", "copy", "adapter", "topk"] = "auto"
     """How an objective gets whole distributions of the original model: a frozen copy, the model with
@@ -328,6 +360,18 @@ class Unlearning(Section, Training):
     """What is done with what earlier runs forgot (see after): evaluate (asked for before and after),
     objective (also trained on, as a part of the forget set, so that it stays forgotten) or ignore
     (not even read)."""
+
+    @model_validator(mode="after")
+    def _lora_fits(self) -> Unlearning:
+        if self.lora is None:
+            return self
+        if self.wrapper == "task_vector":
+            said = "is task_vector, which turns weights around; that of an adapter is no change of "
+            raise refused(f"{said}the model turned around; remove unlearning.lora", "wrapper")
+        if self.lora.dropout and not self.dropout:
+            said = "is given, but unlearning.dropout is off; set that to true, or this to 0"
+            raise refused(said, "lora.dropout")
+        return self
 
 
 class PatchSettings(Section):
@@ -442,7 +486,14 @@ class Recipe(Section):
             raise refused(said, "reference")
         self._check_complement()
         self._check_taught()
+        self._check_lora()
         return self
+
+    def _check_lora(self) -> None:
+        lora = self.unlearning.lora
+        if lora is not None and not lora.masked and self.attribution.mask is not None:
+            said = "is given, but LoRA trains all of its adapter; set unlearning.lora.masked: true"
+            raise refused(said, "attribution.mask")
 
     def _check_after(self) -> None:
         if self.after is None:

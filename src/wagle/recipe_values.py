@@ -67,13 +67,12 @@ def _setting(value: Any) -> float | int | str | list[str]:
         return list(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    if isinstance(value, str) and not re.fullmatch(
-        r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", value, re.I
-    ):
-        if not value:
-            raise PydanticKnownError("string_too_short", {"min_length": 1})
-        return value
-    return _number(value)
+    try:
+        return _number(value)
+    except PydanticKnownError as error:
+        if error.type == "float_type" and isinstance(value, str) and value:
+            return value
+        raise
 
 
 def _ratio(value: Any) -> float | list[float] | None:

@@ -14,8 +14,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 from wagle import __version__
@@ -39,13 +41,20 @@ from wagle.files import (
 from wagle.ledger import Request, read_ledger, write_ledger
 from wagle.mask import Mask
 from wagle.memory import give_memory_back
-from wagle.model import load_model
+from wagle.model import empty_model, load_model
 from wagle.patch import extract, verify
-from wagle.recipe import Attribution, Recipe
+from wagle.recipe import Attribution, Lora, Recipe
 from wagle.recipe_file import dump_recipe
 from wagle.report.page import Page, write_report
 from wagle.run_folder import ROLES, Run, open_run
 from wagle.unlearning.checks import stop_rules
+from wagle.unlearning.lora import (
+    add_lora,
+    check_adapter_mask,
+    check_lora,
+    load_quantized,
+    save_adapter,
+)
 from wagle.unlearning.objectives import choose_objective
 from wagle.unlearning.optimizers import check_optimizer
 from wagle.unlearning.rules import Best, Rule, parse_best
@@ -99,6 +108,20 @@ def _check_result(after: str, model: Path) -> None:
 
 def _load(run: Run, folder: Path) -> PreTrainedModel:
     return load_model(folder, run.recipe.model.dtype, run.recipe.model.attention)
+
+
+def _load_adapted(run: Run, lora: Lora) -> Any:
+    """The base with the run's fresh adapter, the same at every call."""
+    settings = run.recipe.model
+    load = load_model if lora.quantize == "none" else load_quantized
+    return add_lora(
+        load(run.base, settings.dtype, settings.attention),
+        rank=lora.rank,
+        alpha=lora.alpha,
+        dropout=lora.dropout,
+        targets=lora.targets,
+        seed=run.recipe.seed,
+    )
 
 
 def _trained(result: TrainResult) -> dict[str, Any]:
@@ -188,12 +211,26 @@ def _measure_after(run: Run) -> dict[str, Any]:
     return {**details, "verdict": verdict.word, "reasons": list(verdict.reasons)}
 
 
+_NO_MASK = {"records": None, "skipped": "LoRA trains all of its adapter: there is no mask"}
+
+
+def _unmasked(recipe: Recipe) -> bool:
+    """Whether all weights of an adapter train, so that nothing is attributed."""
+    lora = recipe.unlearning.lora
+    return lora is not None and not lora.masked
+
+
 def _gradients(run: Run) -> dict[str, Any]:
-    settings = run.recipe.attribution
+    settings, lora = run.recipe.attribution, run.recipe.unlearning.lora
+    if _unmasked(run.recipe):
+        return _NO_MASK
     if settings.mask is not None:
         return {"records": None}
+    model: Any = run.base if lora is None else _load_adapted(run, lora)
+    if lora is not None and settings.device != "cpu" and torch.cuda.is_available():
+        model.to("cuda")
     store = gradients(
-        run.base,
+        model,
         run.encoder,
         run.need("forget"),
         run.need("retain"),
@@ -224,6 +261,8 @@ def _quantities(settings: Attribution) -> list[str]:
 
 def _mask(run: Run) -> dict[str, Any]:
     settings = run.recipe.attribution
+    if _unmasked(run.recipe):
+        return _NO_MASK
     if settings.mask is not None:
         mask = Mask.load(settings.mask)
     else:
@@ -240,18 +279,26 @@ def _mask(run: Run) -> dict[str, Any]:
             seed=run.recipe.seed,
         )
     mask.save(run.folder / "mask.safetensors")
+    if run.recipe.unlearning.lora is not None:
+        chosen = _chosen_mask(run)
+        assert chosen is not None
+        by_gradient = settings.mask is None and bool(_quantities(settings))
+        check_adapter_mask(chosen, by_gradient=by_gradient)
     return mask.describe()
 
 
-def _chosen_mask(run: Run) -> Mask:
+def _chosen_mask(run: Run) -> Mask | None:
+    """The mask that trains, of one ratio; None where LoRA trains all of its adapter."""
+    if _unmasked(run.recipe):
+        return None
     mask = Mask.load(run.folder / "mask.safetensors")
     use = run.recipe.attribution.use
     return mask if use is None else mask.at(use)
 
 
 def _unlearn(run: Run) -> dict[str, Any]:
-    settings = run.recipe.unlearning
-    model = _load(run, run.base)
+    settings, lora = run.recipe.unlearning, run.recipe.unlearning.lora
+    model = _load(run, run.base) if lora is None else _load_adapted(run, lora)
     result = unlearn(
         model,
         run.encoder,
@@ -282,8 +329,16 @@ def _unlearn(run: Run) -> dict[str, Any]:
         training=settings,
         on_step=lambda figures: run.log("unlearn", figures),
     )
-    save_model(model, run.base, run.folder / "model")
-    return _trained(result)
+    if lora is None:
+        save_model(model, run.base, run.folder / "model")
+        return _trained(result)
+    with TemporaryDirectory(prefix="wagle-") as scratch:
+        kept = run.folder / "adapter" if lora.keep == "adapter" else Path(scratch) / "adapter"
+        save_adapter(model, kept, run.base)
+        del model  # the base is loaded once more, in float32
+        give_memory_back()
+        merge_adapter(run.base, kept, run.folder / "model")
+    return {**_trained(result), "lora": lora.model_dump(mode="json")}
 
 
 def _reference_figures(run: Run) -> dict[str, float] | None:
@@ -306,7 +361,9 @@ def _patch(run: Run) -> dict[str, Any]:
     model, file = run.folder / "model", run.folder / "patch.safetensors"
     undo = run.private / "undo.safetensors" if run.recipe.patch.undo else None
     made = extract(run.base, model, file, undo=undo)
-    checked = verify(run.base, model, mask=_chosen_mask(run), patch=file)
+    # a mask on an adapter says nothing of the merged weights
+    mask = _chosen_mask(run) if run.recipe.unlearning.lora is None else None
+    checked = verify(run.base, model, mask=mask, patch=file)
     if not checked.ok:
         raise RuntimeError(f"the patch does not prove the run: {checked}; please report this bug")
     size = sum(f.stat().st_size for f in model.glob("*.safetensors"))
@@ -336,7 +393,9 @@ def _ledger(run: Run) -> dict[str, Any]:
         after=recipe.after,
         objective=stages["unlearn"]["objective"],
         training=recipe.unlearning.model_dump(mode="json"),
-        mask={"digest": mask.digest(), "ratio": mask.ratio, "count": mask.count},
+        mask=None
+        if mask is None
+        else {"digest": mask.digest(), "ratio": mask.ratio, "count": mask.count},
         forget={
             "n": len(forget),
             "digest": keyed_digest(salt(run.private), [r.id for r in forget]),
@@ -376,7 +435,7 @@ def report_page(run: Run) -> Page:
         history=[line for line in run.logged("unlearn") if "step" in line],
         teaching=[line for line in run.logged("teach") if "step" in line],
         warnings=run.warnings(),
-        density={by: mask.density(by) for by in ("block", "kind", "parameter")},
+        density={by: mask.density(by) if mask else {} for by in ("block", "kind", "parameter")},
         answers=said,
         environment=read_json(run.folder / "environment.json"),
     )
@@ -452,7 +511,7 @@ def _check(run: Run, wanted: list[str]) -> None:
     if "before" in wanted:
         run.need("forget")
         _ = run.reference
-    if "gradients" in wanted:
+    if "gradients" in wanted and not _unmasked(recipe):
         if recipe.attribution.mask is None:
             check_score(recipe.attribution.score, recipe.attribution.score_settings)
             choose({"auto": None, **ENGINES}, recipe.attribution.engine, "engine")
@@ -461,6 +520,8 @@ def _check(run: Run, wanted: list[str]) -> None:
             Mask.load(recipe.attribution.mask)
     if "unlearn" in wanted:
         settings = recipe.unlearning
+        if settings.lora is not None:
+            check_lora(empty_model(run.named), settings.lora.targets, settings.lora.quantize)
         chosen = choose_objective(
             settings.objective, settings.objective_settings, settings.retain_term
         )
@@ -495,8 +556,8 @@ def _refuse_forget_rules(rules: Sequence[Rule], best: str | None) -> None:
         if "forget" in text.needs.sets:
             raise WagleError(
                 f"the rule '{text}' would look at what earlier runs forgot too, with "
-                "unlearning.earlier: objective; set unlearning.stop_when to rules without forget "
-                "figures, or to []"
+                "unlearning.earlier: objective; set unlearning.stop_when (and best) to rules without "
+                "forget figures, or stop_when to []"
             )
 
 

@@ -247,7 +247,7 @@ def open_run(recipe: Recipe, folder: Path) -> Run:
     path = folder / "recipe.yaml"
     if path.exists():
         run = Run(folder, recipe)
-        if path.read_text(encoding="utf-8") == text:
+        if path.read_text(encoding="utf-8") == text or _means(path, text):
             return run
         if run.state["stages"]:
             raise WagleError(
@@ -264,6 +264,14 @@ def open_run(recipe: Recipe, folder: Path) -> Run:
     write_json(folder / "environment.json", environment())
     write_text(path, text)
     return run
+
+
+def _means(path: Path, text: str) -> bool:
+    """Whether a stored recipe says the same: one of an older version lacks newer settings."""
+    try:
+        return dump_recipe(load_recipe(path)) == text
+    except WagleError:
+        return False
 
 
 def _difference(path: Path, text: str) -> str:

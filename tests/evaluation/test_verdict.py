@@ -9,6 +9,7 @@ from wagle.evaluation.verdict import (
     NO_LEAK,
     OVER,
     PROBES,
+    came_back,
     clearly_past,
     judge,
 )
@@ -135,3 +136,16 @@ def test_know_and_accuracy_are_no_probes():
     )
     before = evaluation(**CLEAN, know=1.0, accuracy=1.0)
     assert judge(after, before, reference).word == INCONCLUSIVE
+
+
+def test_what_was_forgotten_came_back_where_it_is_above_the_interval_that_it_had():
+    def forgotten(value, low, high):
+        return Evaluation({"forgotten": {"probability": figure(value, low, high)}}, {}, {})
+
+    before = forgotten(0.02, 0.01, 0.03)
+    assert came_back(forgotten(0.03, 0.0, 1.0), before) is None
+    assert came_back(forgotten(0.0301, 0.0, 1.0), before) == (
+        "what earlier requests forgot came back: its probability 0.0301 is above the 0.02 before "
+        "(95 % interval 0.01 to 0.03)"
+    )
+    assert came_back(BEFORE, BEFORE) is None

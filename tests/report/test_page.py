@@ -75,7 +75,7 @@ def full() -> Page:
             "selected": 3000,
             "changed": 2999,
             "steps": 3,
-            "stopped": "reference",
+            "stopped": "forget.probability <= reference",
             "objective": {"name": "npo", "beta": 0.1, "retain_weight": 10.0},
         },
         "patch": {
@@ -89,7 +89,7 @@ def full() -> Page:
         "after": {**stage, "seconds": 75.0, "verdict": NO_LEAK, "reasons": ["All is well."]},
     }
     history = [
-        {"step": i, "forget_nll": i / 2, "retain_nll": 0.1, "forget_probability": 1 / i}
+        {"step": i, "forget_nll": i / 2, "retain_nll": 0.1, "forget.probability": 1 / i}
         for i in (1, 2, 3)
     ]
     return Page(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -126,16 +124,15 @@ def test_a_run_is_as_the_recipe_asks_but_without_a_rule_that_ends_it(unit, monke
     assert given["training"].batch_size == asked.batch_size
 
 
-def test_lora_trains_what_is_added_to_the_model_and_nothing_else(unit, monkeypatch):
-    def add_lora(model):
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name.endswith("layers.0.mlp.up_proj.weight"))
-        return model
-
-    monkeypatch.setitem(sys.modules, "wagle.unlearning.lora", SimpleNamespace(add_lora=add_lora))
-    found = run_arm(unit, Cell("lora", None), learning_rate=1e-3, steps=1, tuning=True)
-    assert found["selected"] == 48 * 32
-    assert found["trajectory"][1] != found["trajectory"][0]
+def test_lora_trains_an_adapter_that_starts_as_the_model_itself(unit):
+    pytest.importorskip("peft")
+    found = run_arm(unit, Cell("lora", None), learning_rate=1e-2, steps=2)
+    dense = run_arm(unit, DENSE, learning_rate=1e-3, steps=1)
+    # rank 8, two blocks: q and o 32 + 32, k and v 32 + 16, gate, up and down 32 + 48
+    assert found["selected"] == 2 * 8 * (2 * 64 + 2 * 48 + 3 * 80)
+    start = found["trajectory"][0]
+    assert start == pytest.approx(dense["trajectory"][0], rel=1e-5)
+    assert found["trajectory"][-1]["forget"] < start["forget"]
 
 
 def test_the_reference_is_the_model_before_it_was_taught(unit):

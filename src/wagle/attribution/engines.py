@@ -38,9 +38,7 @@ def whole(model: PreTrainedModel | Path, passes: Sequence[Pass], job: Job, sink:
     the result beyond floating point. About once a minute the sums go to the sink, so that a
     killed pass goes on after its last batch there.
     """
-    live = (
-        model if isinstance(model, nn.Module) else load_model(model, job.dtype, job.attention)
-    )
+    live = model if isinstance(model, nn.Module) else load_model(model, job.dtype, job.attention)
     if live is not model:
         torch.nn.Module.to(live, job.device)
     training = live.training

@@ -305,9 +305,11 @@ def _rows_of_folder(folder: Path, split: str | None) -> list[tuple[str, Mapping[
 def _rows(source: Source, split: str | None) -> list[tuple[str, Mapping[str, Any] | Record]]:
     """The rows of any source, each with where in a file it stands."""
     if isinstance(source, str) and source.startswith("demo:"):
-        name = source.removeprefix("demo:")
+        name, at, unit = source.removeprefix("demo:").partition("@")
         choose(dict.fromkeys(DEMO_SETS), name, "demo set")
-        return [("", row) for row in demo_records(name)]
+        if at and not unit.isdecimal():
+            raise WagleError(f"{source} is no demo set; write demo:{name}@N with a whole number N")
+        return [("", row) for row in demo_records(name, int(unit or 0))]
     if isinstance(source, str | Path):
         path = Path(source)
         if path.is_dir():

@@ -60,7 +60,7 @@ def points_chart(rows: Mapping[str, Mapping[str, Figure]], title: str) -> Markup
     )
     y = alt.Y("metric:N", sort=names, title=None, axis=alt.Axis(grid=False, ticks=False))
     beside = alt.YOffset("side:Q", scale=alt.Scale(domain=[0, 1], range=[0, _ROW]))
-    base = _chart(data).encode(x=x, y=y)
+    base = chart_of(data).encode(x=x, y=y)
 
     def only(role: str) -> Any:
         return base.transform_filter(f"datum.role === '{role}'")
@@ -86,7 +86,7 @@ def points_chart(rows: Mapping[str, Mapping[str, Figure]], title: str) -> Markup
             ),
         ]
     chart = alt.layer(*layers).properties(height=alt.Step(_ROW, **{"for": "position"}))
-    return _svg(chart, title)
+    return svg(chart, title)
 
 
 def lines_chart(
@@ -119,7 +119,7 @@ def lines_chart(
         ]
         if not found:
             continue
-        here = _chart(thin(found)).encode(
+        here = chart_of(thin(found)).encode(
             x=alt.X("step:Q", title="step", axis=alt.Axis(grid=False, tickMinStep=1, tickCount=6)),
             y=alt.Y("value:Q", title=y_title, axis=number, scale=alt.Scale(zero=True, nice=5)),
         )
@@ -130,9 +130,9 @@ def lines_chart(
     if not layers:
         return Markup("")
     if goal is not None and math.isfinite(goal):
-        rule = _chart([{"goal": goal}]).encode(y=alt.Y("goal:Q"))
+        rule = chart_of([{"goal": goal}]).encode(y=alt.Y("goal:Q"))
         layers.append(rule.mark_rule(strokeWidth=2, color="var(--reference)", strokeDash=[7, 3]))
-    return _svg(alt.layer(*layers).properties(height=190), title)
+    return svg(alt.layer(*layers).properties(height=190), title)
 
 
 def density_chart(blocks: Mapping[str, tuple[int, int]], overall: float, title: str) -> Markup:
@@ -154,10 +154,10 @@ def density_chart(blocks: Mapping[str, tuple[int, int]], overall: float, title: 
         scale=alt.Scale(domain=[0, end]),
         axis=alt.Axis(tickCount=5, format=".0%" if end > 0.05 else ".2~%"),
     )
-    bars = _chart(data).mark_bar(color="var(--bar)").encode(x=x, y=y)
-    line = _chart([{"share": overall}]).encode(y=alt.Y("share:Q"))
+    bars = chart_of(data).mark_bar(color="var(--bar)").encode(x=x, y=y)
+    line = chart_of([{"share": overall}]).encode(y=alt.Y("share:Q"))
     rule = line.mark_rule(strokeWidth=2, color="var(--ink)", strokeDash=[7, 3])
-    return _svg(alt.layer(bars, rule).properties(height=170), title)
+    return svg(alt.layer(bars, rule).properties(height=170), title)
 
 
 def heat_chart(
@@ -194,8 +194,8 @@ def heat_chart(
         legend=None,
         scale=alt.Scale(domain=[low, high if high > low else low + 1], range=HEAT, clamp=True),
     )
-    cell = _chart(data).mark_rect(color="var(--heat)", aria=False)
-    return _svg(cell.encode(x=x, y=y, opacity=shade).properties(height=alt.Step(22)), title)
+    cell = chart_of(data).mark_rect(color="var(--heat)", aria=False)
+    return svg(cell.encode(x=x, y=y, opacity=shade).properties(height=alt.Step(22)), title)
 
 
 def scores_chart(bins: Mapping[int, float], threshold: float | None, title: str) -> Markup:
@@ -218,12 +218,12 @@ def scores_chart(bins: Mapping[int, float], threshold: float | None, title: str)
         axis=alt.Axis(grid=False, tickCount=8, tickMinStep=1),
     )
     y = alt.Y("share:Q", title="share of weights", axis=alt.Axis(tickCount=4, format=".0%"))
-    bars = _chart(data).mark_rect(color="var(--bar)", aria=False, x2Offset=-1)
+    bars = chart_of(data).mark_rect(color="var(--bar)", aria=False, x2Offset=-1)
     layers = [bars.encode(x=x, x2="to:Q", y=y, y2=alt.datum(0))]
     if threshold is not None and threshold > 0 and math.isfinite(threshold):
-        at = _chart([{"at": math.log2(threshold)}]).encode(x=alt.X("at:Q"))
+        at = chart_of([{"at": math.log2(threshold)}]).encode(x=alt.X("at:Q"))
         layers.append(at.mark_rule(strokeWidth=2, color="var(--ink)", strokeDash=[7, 3]))
-    return _svg(alt.layer(*layers).properties(height=150), title)
+    return svg(alt.layer(*layers).properties(height=150), title)
 
 
 def _blocks_axis(names: list[str], gap: float) -> Any:
@@ -252,7 +252,8 @@ def thin(rows: Sequence[Any]) -> list[Any]:
     return kept if not rows or (len(rows) - 1) % every == 0 else [*kept, rows[-1]]
 
 
-def _chart(rows: list[dict[str, Any]]) -> Any:
+def chart_of(rows: list[dict[str, Any]]) -> Any:
+    """An altair chart of these rows, to be given marks."""
     import altair as alt
 
     return alt.Chart({"values": rows})
@@ -262,7 +263,7 @@ def _finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _svg(chart: Any, title: str) -> Markup:
+def svg(chart: Any, title: str) -> Markup:
     """The chart as SVG for the inside of a page: it scales, has a title and names no address."""
     import altair as alt
     import vl_convert

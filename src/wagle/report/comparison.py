@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from wagle.files import write_text
-from wagle.report.charts import _chart, _svg
+from wagle.report.charts import chart_of, svg
 
 CONTROL = "random"
 _SHOWN = 0.8  # of the retain probability before: where a drawn curve ends
@@ -218,15 +218,15 @@ def _curves(
                 {"order": i, "kept": kept, "figure": figure}
                 for i, (kept, figure) in enumerate(shown(unit["curve"], _SHOWN))
             ]
-            line = _chart(rows).mark_line(color=colour, strokeDash=dash, strokeWidth=width)
+            line = chart_of(rows).mark_line(color=colour, strokeDash=dash, strokeWidth=width)
             layers.append(line.encode(x=x, y=y, order="order:Q"))
-    share = _chart([{"kept": found["share"]}]).encode(x=x)
+    share = chart_of([{"kept": found["share"]}]).encode(x=x)
     layers.append(share.mark_rule(strokeWidth=1.5, color="var(--ink)", strokeDash=[7, 3]))
     if goal is not None:
-        rule = _chart([{"figure": goal}]).encode(y=y)
+        rule = chart_of([{"figure": goal}]).encode(y=y)
         layers.append(rule.mark_rule(strokeWidth=2, color="var(--reference)", strokeDash=[7, 3]))
     title = f"{arm['name']}: forget figure against the retain probability, one line per unit"
-    return _svg(alt.layer(*layers).properties(height=190), title)
+    return svg(alt.layer(*layers).properties(height=190), title)
 
 
 def shown(curve: Sequence[Sequence[float]], end: float) -> list[list[float]]:

@@ -318,8 +318,7 @@ def _asked(page: Page) -> dict[str, str]:
         ),
         "Training": f"{length}, {records} records a step, {training.optimizer}, learning rate "
         f"{training.learning_rate:g} ({training.schedule}), {training.precision}",
-        "Score": _score(page),
-        "Ratio": _shown_ratio(page),
+        **_selection(page),
         "Stop rule": _stop(page),
         "Seed": str(recipe.seed),
     }
@@ -336,6 +335,19 @@ def _reference(recipe: Recipe) -> str:
     if recipe.reference == "untaught":
         return "untaught: the model before it was taught"
     return f"{_last(recipe.reference)}: a model that never learned the forget set"
+
+
+def _selection(page: Page) -> dict[str, str]:
+    """What trains: a share of the weights by a score, or an adapter."""
+    chosen = {"Score": _score(page), "Ratio": _shown_ratio(page)}
+    lora = page.recipe.unlearning.lora
+    if lora is None:
+        return chosen
+    targets = lora.targets if isinstance(lora.targets, str) else ", ".join(lora.targets)
+    text = f"LoRA of rank {lora.rank}, alpha {lora.alpha}, beside {targets}"
+    if lora.quantize != "none":
+        text += f", trained over a base in {lora.quantize}"
+    return {"Adapter": text + ", then merged", **(chosen if lora.masked else {})}
 
 
 def _score(page: Page) -> str:
@@ -409,6 +421,7 @@ def _weights(page: Page) -> dict[str, Any]:
         "candidates": candidates,
         "selected": selected,
         "ratio": ratio if exact else None,
+        "adapter": page.recipe.unlearning.lora is not None,
         "changed": patch.get("changed", unlearned.get("changed")),
         "total": patch.get("total"),
         "tensors": patch.get("tensors"),

@@ -40,10 +40,17 @@ def summary_table(folder: Path) -> str:
                 lines.append(f"{name:<16}{metric:<22}{cells[0]:>9}{cells[1]:>9}{cells[2]:>11}")
     lines.append("")
     mask, unlearn, patch = state["mask"], state["unlearn"], state["patch"]
-    lines.append(
-        f"weights      {unlearn['selected']:,} of {mask['candidates']:,} selected, "
-        f"{unlearn['changed']:,} changed, the rest bit-identical"
-    )
+    of = f" of {mask['candidates']:,}" if "candidates" in mask else ""
+    if "lora" in unlearn:
+        lines.append(
+            f"adapter      {unlearn['selected']:,}{of} weights trained, {unlearn['changed']:,} "
+            "changed, then merged into the model"
+        )
+    else:
+        lines.append(
+            f"weights      {unlearn['selected']:,}{of} selected, {unlearn['changed']:,} changed, the "
+            "rest bit-identical"
+        )
     if "bytes" in patch:
         lines.append(
             f"patch        {patch['bytes'] / 1e6:.1f} MB, {patch['share_of_model']:.1%} of the model"

@@ -144,7 +144,7 @@ def _load(run: Run, cell: Cell) -> PreTrainedModel:
         return model
     from wagle.unlearning.lora import add_lora
 
-    adapted: PreTrainedModel = add_lora(model)
+    adapted: PreTrainedModel = add_lora(model, seed=run.recipe.seed)
     return adapted
 
 

@@ -35,7 +35,8 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path | None, key: Mapping[str, Any]) -> None:
-        self.lasting, self.key = folder is not None, dict(key)
+        self.lasting = folder is not None
+        self.key: dict[str, Any] = json.loads(json.dumps(dict(key)))  # as it is read back
         self._scratch = None if folder else tempfile.TemporaryDirectory(prefix="wagle-")
         self.folder = folder or Path(self._scratch.name if self._scratch else "")
         private_folder(self.folder)
@@ -77,7 +78,7 @@ class Checkpoints:
         """
         path = self._path(name)
         stored, metadata = load_checked(path, "checkpoint", FORMAT)
-        if metadata["key"] != json.loads(json.dumps(self.key)):
+        if metadata["key"] != self.key:
             differ = [k for k in self.key if metadata["key"].get(k) != self.key[k]]
             raise WagleError(
                 f"checkpoint {path} belongs to another run ({', '.join(differ) or 'key'} differs); "

@@ -104,6 +104,12 @@ class Checks:
         self.known["before"] = before
         return self._with_evaluate(model, before) if self.evaluate_every else {}
 
+    def resume(self, before: Mapping[str, float], history: Iterable[Mapping[str, float]]) -> None:
+        """Know again what a killed run had seen, so that the looks that follow are the same."""
+        self.known["before"] = before
+        for figures in (before, *history):
+            self._last = figures.get("forget.probability", self._last)
+
     def at(self, model: nn.Module, step: int, last: bool) -> dict[str, float]:
         """The figures of a step, or none where it is not looked at."""
         if self.evaluate_every and (step % self.evaluate_every == 0 or last):
@@ -154,6 +160,9 @@ def make_checks(
     evaluate: Evaluate | None,
 ) -> Checks:
     """Put checks together; what a rule needs and does not have is an error here, not later."""
+    for what, every in (("check_every", check_every), ("evaluate_every", evaluate_every)):
+        if every is not None and every < 1:
+            raise WagleError(f"{what} is {every}; give a number of steps, at least 1")
     chosen = parse_best(best) if best is not None else None
     known: dict[str, Mapping[str, float]] = {"uniform": uniform_guess(vocabulary)}
     if reference is not None:

@@ -62,19 +62,28 @@ def make_sets(
         WagleError: a set that is missing, or that these records cannot give.
     """
 
-    def plain(records: Sequence[Record], name: str) -> list[Tokens]:
-        if not records:
-            raise WagleError(f"objective {chosen.name} needs a {name} set; give one")
-        return encoder.encode(records)
+    def kept() -> Sequence[Record]:
+        if not retain:
+            raise WagleError(f"objective {chosen.name} needs a retain set; give one")
+        return retain
+
+    def answers() -> list[str]:
+        found = [r.answer for r in kept() if r.answer]
+        if not found:
+            raise WagleError(
+                f"objective {chosen.name} draws answers from the retain set, which has none; use qa "
+                "or chat records"
+            )
+        return found
 
     makers: dict[str, Callable[[], list[Tokens]]] = {
-        "forget": lambda: plain(forget, "forget"),
-        "retain": lambda: plain(retain, "retain"),
+        "forget": lambda: encoder.encode(forget),
+        "retain": lambda: encoder.encode(kept()),
         "refusal": lambda: [encoder.replaced(r, r.refusal) for r in forget],
-        "retain_refusal": lambda: [encoder.replaced(r, r.refusal) for r in retain],
+        "retain_refusal": lambda: [encoder.replaced(r, r.refusal) for r in kept()],
         "alternative": lambda: [encoder.replaced(r, _alternative(r, seed)) for r in forget],
-        "mismatch": lambda: [encoder.replaced(r, _mismatch(r, retain, seed)) for r in forget],
-        "uniform": lambda: _random_labels(encoder, plain(forget, "forget"), vocabulary, seed),
+        "mismatch": lambda: [encoder.replaced(r, _mismatch(r, answers(), seed)) for r in forget],
+        "uniform": lambda: _random_labels(encoder, encoder.encode(forget), vocabulary, seed),
     }
     return {name: makers[name]() for name in chosen.sets}
 
@@ -89,10 +98,7 @@ def _alternative(record: Record, seed: int) -> str:
     return record.alternatives[int(drawn * len(record.alternatives))]
 
 
-def _mismatch(record: Record, retain: Sequence[Record], seed: int) -> str:
-    answers = [r.answer for r in retain if r.answer]
-    if not answers:
-        raise WagleError("random_label needs a retain set with answers to draw from; give one")
+def _mismatch(record: Record, answers: Sequence[str], seed: int) -> str:
     return answers[int(uniform(seed, "mismatch", record.id) * len(answers))]
 
 
@@ -217,29 +223,31 @@ class Supply:
         self._starts = {name: _starts(tokens) for name, tokens in sets.items()}
 
     def __call__(
-        self, model: nn.Module, batch: Mapping[str, Mapping[str, Tensor]]
+        self, model: nn.Module, batch: Mapping[str, Mapping[str, Tensor]], chosen: Chosen
     ) -> tuple[dict[str, Any], dict[str, Scored]]:
-        """What the objective asks for, and the figures of every set that was scored."""
+        """What ``chosen`` asks for, the objective or a part of it, and what was scored on the way."""
         given: dict[str, Any] = {"dual": self.dual}
         shown: dict[str, Scored] = {}
-        for name in self.chosen.sets:
+        for name in chosen.sets:
             one = batch[name]
-            asked = [a for a in self.chosen.inputs if a == name or a.startswith(f"{name}_")]
+            asked = [a for a in chosen.inputs if a == name or a.startswith(f"{name}_")]
             if {name, f"{name}_logits", f"{name}_tokens"} & set(asked):
                 logits, target = answer_logits(model, one)
                 given[f"{name}_logits"], given[f"{name}_tokens"] = logits, target
                 given[name] = shown[name] = score(logits, target, one["scored"])
             if f"{name}_hidden" in asked:
                 given[f"{name}_hidden"] = hidden(model, one, self.layer)
-            given.update(self._references(model, name, one))
-        if "control" in self.chosen.inputs:
+            given.update(self._references(model, name, one, chosen.inputs))
+        if "control" in chosen.inputs:
             domains = [self.sets["forget"][i].domain for i in batch["forget"]["index"].tolist()]
             device = batch["forget"]["index"].device
             given["control"] = self.controls[domains].to(device)
         return given, shown
 
-    def _references(self, model: nn.Module, name: str, one: Mapping[str, Tensor]) -> dict[str, Any]:
-        asked, index = self.chosen.inputs, one["index"]
+    def _references(
+        self, model: nn.Module, name: str, one: Mapping[str, Tensor], asked: Sequence[str]
+    ) -> dict[str, Any]:
+        index = one["index"]
         given: dict[str, Any] = {}
         if f"{name}_ref" in asked:
             whole, where = self.scores[name], self._tokens(name, index, "scored")
@@ -265,7 +273,7 @@ class Supply:
                 logits, _ = answer_logits(self.frozen, one)
             else:
                 owner: Any = model
-                with owner.disable_adapter():
+                with owner.disable_adapter(), without_dropout(model):
                     logits, _ = answer_logits(model, one)
             return Distribution(logits.float().log_softmax(-1))
 

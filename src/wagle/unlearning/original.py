@@ -59,6 +59,8 @@ class Original:
 def choose_original(model: nn.Module, mode: str, k: int) -> Original:
     """Resolve ``auto``: the adapter where the model has one, else a frozen copy."""
     has_adapter = hasattr(model, "disable_adapter")
+    if k < 1:
+        raise WagleError(f"full_reference_k is {k}; give a number of tokens, at least 1")
     if mode == "auto":
         return Original("adapter" if has_adapter else "copy", k)
     choose(dict.fromkeys(FULL), mode, "full_reference")

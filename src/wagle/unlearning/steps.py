@@ -8,6 +8,7 @@ To add one: its settings in WRAPPERS or DYNAMIC_MASKS, its function in ``surgery
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -55,6 +56,10 @@ class Gradient:
 
     Attributes:
         remembered: the smoothed retain gradients of ``gru``; checkpoints keep them.
+
+    Raises:
+        WagleError: an unknown name or setting, one that is out of its range, or two that do not
+            go together.
     """
 
     def __init__(
@@ -69,6 +74,26 @@ class Gradient:
         self.settings = _settings(WRAPPERS, wrapper, "wrapper", wrapper_settings)
         self.dynamic = _settings(DYNAMIC_MASKS, dynamic_mask, "dynamic_mask", dynamic_settings)
         self.remembered: list[Tensor] | None = None
+        if {wrapper, dynamic_mask} == _TWO_SIDED:
+            raise WagleError(
+                "gru and sign_agreement both decide what is left of the forget gradient; choose one"
+            )
+        self._probe()
+
+    def _probe(self) -> None:
+        """Refuse settings that are out of their range, before anything is computed."""
+        one = [torch.ones(1)]
+        if self.wrapper == "gru":
+            gru(one, one, remembered=None, **self.settings)
+        if self.dynamic_mask == "row_norm":
+            row_norm(one, [None], **self.dynamic)
+        if self.settings.get("rho", 0.0) < 0:
+            raise WagleError(
+                f"wrapper {self.wrapper}: rho is {self.settings['rho']}; give a number >= 0"
+            )
+        draws = self.settings.get("draws", 1)
+        if draws < 1 or draws % 1:
+            raise WagleError(f"wrapper smooth: draws is {draws}; give a whole number >= 1")
 
     @property
     def plain(self) -> bool:
@@ -164,6 +189,7 @@ def _settings(
             raise WagleError(
                 f"{what} {name} has no setting {key!r}{hint} (known: {', '.join(known) or 'none'})"
             )
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value):
             raise WagleError(f"{what} {name}: {key} is {value!r}, not a number")
     return {**known, **(given or {})}

@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from wagle.data.batches import Pairs
+from wagle.data.draws import uniform
 from wagle.errors import TrainingStopped, WagleError
 from wagle.mask import Mask
 from wagle.model import Scored, precision, without_dropout
@@ -39,6 +40,7 @@ from wagle.unlearning.options import Training
 from wagle.unlearning.rounding import stochastic_bfloat16
 from wagle.unlearning.selected import Round, SelectedWeights
 from wagle.unlearning.steps import Gradient, Micro
+from wagle.unlearning.trackers import place_events, report
 
 OnStep = Callable[[dict[str, Any]], None]
 
@@ -130,7 +132,9 @@ class UnlearnTrainer(Trainer):
         model.config.use_cache = use_cache  # the Trainer clears it, and it would be saved
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
-        self.add_callback(_Steps(self, what, on_step))
+        place_events(self, checkpoints.folder if checkpoints.lasting else None)
+        self._steps = _Steps(self, what, on_step)
+        self.add_callback(self._steps)
 
     # ----- the run -----
 
@@ -155,6 +159,7 @@ class UnlearnTrainer(Trainer):
         except TrainingStopped as error:
             raise TrainingStopped(f"{error}; {self._retreat()}") from None
         finally:
+            self._steps.close()
             if self.selected is not None:
                 self.selected.close()
             if self.training.activation_checkpointing:
@@ -184,8 +189,8 @@ class UnlearnTrainer(Trainer):
     def _retreat(self) -> str:
         """After a step that went wrong: the last weights that are known to be good."""
         assert self.selected is not None
-        for name in ("best", "last"):
-            if self.checkpoints.has(name):
+        for name, there in (("best", self.best), ("last", self.checkpoints.has("last"))):
+            if there:  # a best one of which this run knows nothing is left from a killed run
                 return f"the model is back at step {self._go_back(name)}"
         self.selected.reset()
         return "the model is as it was before training"
@@ -217,8 +222,7 @@ class UnlearnTrainer(Trainer):
         self.done, self.history = state["step"], state["history"]
         self.best, self.supply.dual = state["best"], state["dual"]
         self.stopped_by = state["stopped_by"]
-        if "before" in state:
-            self.checks.known["before"] = state["before"]
+        self.checks.resume(state["before"], self.history)
         if more:
             self.gradient.remembered = [more[n] for n, _ in self.selected.named_masters()]
         per_step = self.training.batch_size * self.training.accumulation
@@ -292,6 +296,8 @@ class UnlearnTrainer(Trainer):
         """Hold a batch back; with the last one of a step, make the step's gradient."""
         assert isinstance(num_items_in_batch, Tensor)
         model.train()
+        if self.training.dropout:  # so that a run that goes on draws what it would have drawn
+            torch.manual_seed(int(uniform(self.seed, "dropout", self.step) * 2.0**53))
         self._held.append(self._prepare_inputs(inputs))
         none = torch.zeros((), device=num_items_in_batch.device)
         if len(self._held) < self._expected:
@@ -335,12 +341,13 @@ class UnlearnTrainer(Trainer):
 
     def _terms(self, model: nn.Module, micro: Micro, counts: Sequence[int], log: bool) -> Terms:
         """The part of the step's loss that these records make up, forget and retain apart."""
+        chosen = self.chosen if log else self.chosen.forget_only()  # perturbed: no retain pass
         device = next(iter(micro.values()))["index"].device
         with precision(device, self.training.precision):
-            given, shown = self.supply(model, micro)
+            given, shown = self.supply(model, micro, chosen)
             for name, answers in shown.items():
                 self._check_finite(name, answers, micro[name]["index"])
-            terms = self.chosen.terms(given)
+            terms = chosen.terms(given)
         parts: list[Tensor | None] = []
         for side, term, count in zip(("forget", "retain"), terms, counts, strict=True):
             parts.append(None if term is None else term.sum() / count)
@@ -378,7 +385,8 @@ class _Steps(TrainerCallback):
     """Clips and writes back around the optimiser's step; logs, looks, keeps and stops after it."""
 
     def __init__(self, trainer: UnlearnTrainer, what: str, on_step: OnStep | None) -> None:
-        self.trainer, self.what, self.on_step = trainer, what, on_step
+        self.trainer, self.on_step = trainer, on_step
+        self._bar = Bar(what, trainer.total_steps)
         self._norm = 0.0
         self._rate = 0.0
         self._saved = time.monotonic()
@@ -390,14 +398,14 @@ class _Steps(TrainerCallback):
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         trainer = self.trainer
-        self._bar = Bar(self.what, trainer.total_steps)
         self._bar.__enter__()
         self._bar.advance(trainer.done)
         if trainer.done == 0:
             assert isinstance(trainer.model, nn.Module)
             self._tell({"step": 0, **trainer.checks.start(trainer.model)})
 
-    def on_train_end(self, *_: Any, **__: Any) -> None:
+    def close(self) -> None:
+        """Take the progress bar away, however training ended."""
         self._bar.__exit__(None, None, None)
 
     def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
@@ -438,6 +446,7 @@ class _Steps(TrainerCallback):
             if rule is not None:
                 trainer.stopped_by = str(rule)
                 control.should_training_stop = True
+                figures.update(trainer.checks.at(trainer.model, step, True))
         self._tell(figures)
         minutes = (time.monotonic() - self._saved) / 60
         if minutes >= trainer.training.checkpoint_minutes and trainer.checkpoints.lasting:
@@ -451,7 +460,7 @@ class _Steps(TrainerCallback):
             shown = {k: v for k, v in figures.items() if k.endswith(("_nll", ".probability"))}
             self._bar.advance(1 if figures["step"] else 0, **shown)
             if trainer.training.report_to:
-                trainer.log({k: v for k, v in figures.items() if k != "step"})
+                report(trainer, figures, trainer.step)
             if self.on_step is not None:
                 self.on_step(figures)
 

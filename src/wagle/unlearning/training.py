@@ -33,9 +33,11 @@ from wagle.unlearning.checks import (
 )
 from wagle.unlearning.inputs import Supply, make_sets, sides
 from wagle.unlearning.objectives import Chosen, Function, choose_objective
+from wagle.unlearning.optimizers import check_optimizer
 from wagle.unlearning.options import Training
 from wagle.unlearning.original import choose_original
 from wagle.unlearning.steps import Gradient
+from wagle.unlearning.trackers import check_trackers
 from wagle.unlearning.trainer import OnStep, UnlearnTrainer
 from wagle.weights import fingerprint
 
@@ -155,6 +157,8 @@ def unlearn(
     gradient.check(chosen)
     rules = stop_rules(stop_when, bounded=chosen.entry.bounded, reference=reference)
     settings = training or Training()
+    check_optimizer(settings)
+    check_trackers(settings.report_to)
     encoder = as_encoder(tokenizer)
     gone = read_records(forget, name="forget", seed=seed)
     kept = [] if retain is None else read_records(retain, name="retain", seed=seed)
@@ -195,7 +199,8 @@ def unlearn(
     more = {
         "objective": chosen.describe(),
         "gradient": [wrapper, gradient.settings, dynamic_mask, gradient.dynamic],
-        "rules": [str(r) for r in rules] + [best],
+        "rules": [*map(str, rules), best, dict(reference or {}), check_every, evaluate_every],
+        "full_reference": [full_reference, full_reference_k],
     }
     key = _key(model, pairs, mask, settings, seed, more) if folder else {}
     with Checkpoints(folder, key) as checkpoints:
@@ -249,13 +254,15 @@ def finetune(
         on_step: called with the figures of every step.
         training: epochs, learning rate, batch size and so on.
     """
+    settings = training or Training()
+    check_optimizer(settings)
+    check_trackers(settings.report_to)
     chosen = choose_objective("retain_finetune")
     encoder = as_encoder(tokenizer)
     sets = {"retain": encoder.encode(read_records(records, name="records", seed=seed))}
     if mask is not None:
         mask.check_model(model, allow_other_model=allow_other_model)
     check_length(model, max(len(t.ids) for t in sets["retain"]), "the longest record")
-    settings = training or Training()
     pairs, epochs = _pairs(sets, settings, seed, "shuffle", "retain")
     folder = None if checkpoint_folder is None else Path(checkpoint_folder)
     key = _key(model, pairs, mask, settings, seed, {}) if folder else {}

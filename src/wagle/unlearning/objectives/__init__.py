@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from torch import Tensor
@@ -192,6 +192,12 @@ class Chosen:
             None if forget is None else self.forget_weight * forget,
             None if kept is None else self.retain_weight * kept,
         )
+
+    def forget_only(self) -> Chosen:
+        """The same without its retain term, where that is not its own: a cheaper pass."""
+        if self.retain == "own":
+            return self
+        return replace(self, retain="none", inputs=tuple(_asked(self.entry.function)))
 
     def describe(self) -> dict[str, Any]:
         """Its name, retain term, weights and settings, as results and reports keep them."""

@@ -1,0 +1,264 @@
+"""Every objective on the demo model, one documented setting each: what it forgets and keeps.
+
+    python -m bench.objectives --scratch FOLDER --out docs/objectives-measured.md
+
+Teaches the demo model once, then runs every objective on all weights and six of them also on the
+masks ``wagle`` and ``random`` at ratio 0.5. Every run is a file in the folder, so a killed
+benchmark goes on. Training stops where the forget probability reaches the reference's; nothing was
+tuned beyond the learning rates written here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+import wagle
+from bench.measure import say
+from wagle.errors import TrainingStopped
+from wagle.evaluation.result import evaluate
+from wagle.files import read_json, write_json, write_text
+from wagle.memory import give_memory_back
+from wagle.model import load_model
+from wagle.recipe_file import load_recipe
+from wagle.run import execute
+from wagle.run_folder import Run
+from wagle.unlearning.options import Training
+from wagle.unlearning.training import forget_probability
+
+STEPS = 40
+RATIO = 0.5
+PROBED = ("npo", "simnpo", "grad_diff", "po", "rmu", "undial")
+GOAL, KEPT = 1.25, 0.85  # forget over the reference's at most, retain over before at least
+
+
+@dataclass(frozen=True)
+class Case:
+    """An objective with its documented setting."""
+
+    objective: str
+    rate: float
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    more: Mapping[str, Any] = field(default_factory=dict)  # further keywords of ``unlearn``
+    steps: int = STEPS
+
+    @property
+    def name(self) -> str:
+        """What the table calls it."""
+        extra = [str(self.more[k]) for k in ("wrapper", "dynamic_mask") if k in self.more]
+        return " + ".join([self.objective, *extra])
+
+
+CASES = (
+    Case("none", 1e-5),
+    Case("retain_finetune", 7e-5, steps=24),
+    Case("l1_sparse", 7e-5, {"l1_weight": 1e-3}, steps=24),
+    Case("grad_ascent", 2e-5),
+    Case("grad_diff", 3e-5),
+    Case("ga_kl", 3e-5),
+    Case("kl", 3e-5),
+    Case("refusal", 5e-5),
+    Case("po", 7e-5),
+    Case("refusal_kl", 7e-5),
+    Case("random_label", 7e-5, more={"retain_term": "nll"}),
+    Case("random_label_uniform", 5e-5, more={"retain_term": "nll"}),
+    Case("llmu", 3e-5),
+    Case("npo", 5e-5),
+    Case("simnpo", 5e-5, {"beta": 2.5, "forget_weight": 1.0}),
+    Case("tnpo", 7e-5),
+    Case("dpo", 5e-5),
+    Case("dpo_alt", 5e-5),
+    Case("rmu", 5e-4, {"layer": 7, "steering": 20.0, "retain_weight": 10.0}),
+    Case("undial", 7e-5, more={"retain_term": "nll"}),
+    Case("ce_u", 3e-5, more={"retain_term": "nll"}),
+    Case("wga", 7e-5),
+    Case("satimp", 7e-5, {"retain_weight": 1.0}),
+    Case("pdu", 5e-5, {"dual_start": 100.0, "epsilon": 0.3}),
+    Case("max_entropy", 5e-5),
+    Case("idk_ap", 7e-5),
+    Case("jensun", 7e-5),
+    Case("npo", 5e-5, more={"wrapper": "gru"}),
+    Case("npo", 5e-5, more={"wrapper": "sam"}),
+    Case("npo", 5e-5, more={"wrapper": "smooth"}),
+    Case("npo", 1e-4, more={"dynamic_mask": "sign_agreement"}),
+    Case("npo", 3e-4, more={"dynamic_mask": "row_norm", "dynamic_settings": {"quantile": 0.9}}),
+    Case(
+        "forget_finetune",
+        1e-4,
+        more={"wrapper": "task_vector", "stop_when": [], "wrapper_settings": {"scale": -1.0}},
+        steps=12,
+    ),
+)
+
+
+def prepare(folder: Path) -> Run:
+    """The taught demo model, its reference's figures and its gradients."""
+    recipe = load_recipe("demo", ["evaluation.generate=false"])
+    return execute(recipe, folder / "run", until="gradients")
+
+
+def _mask(run: Run, arm: str) -> wagle.Mask | None:
+    if arm == "dense":
+        return None
+    store = wagle.GradientStore.open(run.private / "gradients")
+    return wagle.Mask.from_scores(store, score=arm, ratio=RATIO, seed=0)
+
+
+def _records(run: Run, name: str) -> list[wagle.Record]:
+    """A set of the demo; wrong answers of the same form serve as alternatives."""
+    from dataclasses import replace
+
+    return [replace(r, alternatives=r.perturbed_answers) for r in run.need(name)]
+
+
+def measure(run: Run, case: Case, arm: str) -> dict[str, Any]:
+    """One run: what was reached, and after how many steps."""
+    reference = run.evaluation("reference")
+    assert reference is not None
+    model = load_model(run.base, attention="eager")
+    goal = reference.figures["forget"]["probability"].value  # float32; the table's are bfloat16
+    began = time.perf_counter()
+    steps: list[int] = []
+    try:
+        result = wagle.unlearn(
+            model,
+            run.encoder,
+            _records(run, "forget"),
+            run.need("retain"),
+            mask=_mask(run, arm),
+            objective=case.objective,
+            objective_settings=case.settings,
+            reference={"forget.probability": goal},
+            check_every=3,
+            training=Training(
+                max_steps=case.steps, learning_rate=case.rate, batch_size=8, precision="bfloat16"
+            ),
+            on_step=lambda figures: steps.append(int(figures["step"])),
+            **case.more,
+        )
+        stopped = result.stopped
+    except TrainingStopped as error:
+        stopped = str(error)
+    took = time.perf_counter() - began
+    found = figures(run, model)
+    return {
+        "case": {**asdict(case), "name": case.name},
+        "arm": arm,
+        "steps": steps[-1] if steps else 0,
+        "stopped": stopped,
+        "seconds": took,
+        **found,
+    }
+
+
+def figures(run: Run, model: PreTrainedModel) -> dict[str, float]:
+    """Forget and retain probability and general accuracy of a live model."""
+    found = {
+        name: forget_probability(model, run.encoder.encode(run.need(name)), "bfloat16")
+        for name in ("forget", "retain")
+    }
+    general = evaluate(
+        model, run.encoder, general=run.need("general"), generate=False, precision="bfloat16"
+    )
+    return {**found, "general": general.figures["general"]["accuracy"].value}
+
+
+def run_all(folder: Path, only: Sequence[str] | None) -> list[dict[str, Any]]:
+    """All cases, those that are files already read again."""
+    run = prepare(folder)
+    found = []
+    for role, source in (("before", run.base), ("reference", run.reference)):
+        path = folder / "runs" / f"{role}.json"
+        if not path.exists():
+            assert source is not None
+            model = load_model(source, attention="eager")
+            write_json(path, {"arm": role, **figures(run, model)})
+        found.append(read_json(path))
+    work = [(case, "dense") for case in CASES]
+    work += [(c, arm) for c in CASES if c.name in PROBED for arm in ("wagle", "random")]
+    for number, (case, arm) in enumerate(work, 1):
+        path = folder / "runs" / f"{case.name.replace(' + ', '-')}@{arm}.json"
+        if not path.exists():
+            if only is not None and case.name not in only:
+                continue
+            say(f"{number} of {len(work)}: {case.name}, {arm}")
+            write_json(path, measure(run, case, arm))
+            give_memory_back()
+        found.append(read_json(path))
+    return found
+
+
+def page(found: Sequence[Mapping[str, Any]]) -> str:
+    """The table, as a page of the documentation."""
+    known = {one["arm"]: one for one in found if "case" not in one}
+    before, goal = known["before"], known["reference"]["forget"]
+    lines = [
+        "| objective | weights | learning rate, settings | steps | forget probability | over reference "
+        "| retain, share of before | general accuracy | reached |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | --- |",
+        f"| before | | | | {before['forget']:.3f} | {before['forget'] / goal:.2f} | 1.00 | "
+        f"{before['general']:.3f} | |",
+        f"| reference (never taught) | | | | {goal:.3f} | 1.00 | | "
+        f"{known['reference']['general']:.3f} | |",
+    ]
+    reached = []
+    for one in found:
+        if "case" not in one:
+            continue
+        over, kept = one["forget"] / goal, one["retain"] / before["retain"]
+        good = over <= GOAL and kept >= KEPT
+        reached += [one] if good else []
+        case = one["case"]
+        settings = {**case["settings"], **case["more"]}
+        told = ", ".join([f"{case['rate']:g}", *(f"{k} {v}" for k, v in settings.items())])
+        weights = "all" if one["arm"] == "dense" else f"{one['arm']} {RATIO:g}"
+        lines.append(
+            f"| {case['name']} | {weights} | {told} | {one['steps']} | {one['forget']:.3f} | "
+            f"{over:.2f} | {kept:.2f} | {one['general']:.3f} | {'yes' if good else 'no'} |"
+        )
+    best = max(reached, key=lambda one: (one["retain"], one["general"]), default=None)
+    if best is not None:
+        weights = "all weights" if best["arm"] == "dense" else f"mask {best['arm']} {RATIO:g}"
+        lines += ["", f"Most kept among those that reached it: {best['case']['name']}, {weights}."]
+    return "\n".join([*_HEAD, *lines, ""])
+
+
+_HEAD = [
+    "# Objectives, measured",
+    "",
+    'Made by `make objectives ARGS="--scratch FOLDER"`; one seed, one setting each, learning rates '
+    "chosen by hand, so a row says what this setting does and not what the objective can do.",
+    "The demo model was taught eight fictitious authors and forgets two of them; the reference is "
+    "the model before it was taught. *Reached* means a forget probability of at most "
+    f"{GOAL:g} x the reference's with a retain probability of at least {KEPT:g} of before. Training "
+    f"stops when the reference is reached, at most after {STEPS} steps of 8 + 8 records.",
+    "`rmu` without a mask trains the three matrices of its paper only.",
+    "",
+]
+
+
+def main(options: Sequence[str] | None = None) -> None:
+    """Run what is missing and write the page."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--scratch", required=True, help="folder of the runs; a second call goes on"
+    )
+    parser.add_argument("--out", help="the page; without it, it is printed")
+    parser.add_argument("--only", help="names of cases, with commas")
+    asked = parser.parse_args(options)
+    only = asked.only.split(",") if asked.only else None
+    text = page(run_all(Path(asked.scratch), only))
+    if asked.out:
+        write_text(asked.out, text)
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main()
