@@ -49,7 +49,7 @@ wheel: .venv/installed-dev
 	touch $@
 
 .venv/installed-dev: .venv/installed
-	$(BIN)/pip install -q -c constraints.txt hypothesis mypy optuna peft pytest ruff trl types-PyYAML
+	$(BIN)/pip install -q -c constraints.txt bitsandbytes hypothesis mypy optuna peft pytest ruff trl types-PyYAML
 	touch $@
 
 clean:

@@ -148,6 +148,24 @@ def test_another_recipe_in_a_used_folder_is_refused(recipe_file, tmp_path):
         execute(load_recipe(recipe_file), tmp_path / "full")
 
 
+def test_a_run_of_an_older_version_that_lacked_a_setting_goes_on(recipe_file, tmp_path):
+    recipe = load_recipe(recipe_file)
+    execute(recipe, tmp_path / "out", until="teach")
+    path = tmp_path / "out" / "recipe.yaml"
+    newer = path.read_text()
+    path.write_text("".join(line for line in newer.splitlines(True) if "rounding:" not in line))
+    assert path.read_text() != newer
+    execute(recipe, tmp_path / "out", until="reference")
+
+
+def test_the_objective_none_keeps_every_bit_and_makes_no_patch(recipe_file, tmp_path):
+    settings = ["unlearning.objective=none", "evaluation.generate=false"]
+    run = execute(load_recipe(recipe_file, settings), tmp_path / "out")
+    assert fingerprint(tmp_path / "out" / "model") == fingerprint(tmp_path / "out" / "base")
+    assert run.state["stages"]["patch"]["patch"] is None
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
 def test_over_unlearning_is_a_warning_in_log_and_report(recipe_file, tmp_path, caplog):
     settings = [
         "unlearning.stop_when=[]",

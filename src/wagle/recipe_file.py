@@ -35,6 +35,10 @@ def settings_page() -> str:
         section = section_of(field.annotation)
         if section is not None and section is not RecordSet:
             lines += _settings_table(name, section)
+            for key, inner in section.model_fields.items():
+                own = section_of(inner.annotation)
+                if own is not None and own is not RecordSet:
+                    lines += _settings_table(f"{name}.{key}", own)
     lines += _settings_table("forget, retain, retain_heldout, general", RecordSet)
     return "\n".join(lines) + "\n"
 
@@ -267,6 +271,8 @@ def _rebased(recipe: Recipe, base: Path) -> Recipe:
             section[key] = moved[0] if isinstance(given, str) else moved
 
     move(data["model"], "path", "demo")
+    move(data["model"], "adapter")
+    move(data, "after")
     move(data, "reference", "untaught")
     move(data["attribution"], "mask")
     if isinstance(data["attribution"]["score"], dict):

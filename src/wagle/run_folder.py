@@ -84,7 +84,14 @@ class Run:
 
     def forget_log(self, stage: str) -> None:
         """Drop the lines of a stage that starts over."""
-        kept = [line for line in self.logged() if line["stage"] != stage]
+        self._write_log([line for line in self.logged() if line["stage"] != stage])
+
+    def log_steps(self, stage: str, history: Sequence[Mapping[str, Any]]) -> None:
+        """Make these the steps of a stage: one that went on had logged its last part only."""
+        other = [x for x in self.logged() if x["stage"] != stage or "step" not in x]
+        self._write_log([*other, *({"stage": stage, **figures} for figures in history)])
+
+    def _write_log(self, kept: Sequence[Mapping[str, Any]]) -> None:
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept)
         write_text(self.folder / "log.jsonl", text)
 
@@ -177,17 +184,17 @@ class Run:
         return list(once.values())
 
     @property
-    def must_go(self) -> list[Record]:
-        """What the objective forgets: the forget set and, where asked, what earlier runs forgot."""
-        forget = self.need("forget")
+    def again(self) -> list[Record]:
+        """What earlier runs forgot and the objective forgets too, beside the forget set."""
         if self.recipe.unlearning.earlier != "objective":
-            return forget
+            return []
+        forget = self.need("forget")
         own = {record.id for record in forget}
         again = [record for record in self.forgotten if record.id not in own]
         weights = {record.domain: record.weight for record in forget}
         whole = sum(weight or 0 for weight in weights.values())  # 0: drawn by size, so are these
         weight = whole * len(again) / len(forget) or None
-        return forget + [replace(record, domain=len(weights), weight=weight) for record in again]
+        return [replace(record, domain=len(weights), weight=weight) for record in again]
 
     def read(self, name: str, asked: RecordSet) -> list[Record]:
         """Read one record set of the recipe."""

@@ -95,9 +95,7 @@ def test_refusal_gradients_are_of_the_refusals_to_the_forget_questions(
         for r in wagle.read_records(forget, name="forget")
     ]
     close(held(store, "grad_refusal"), gradient(model, encode(tokenizer, refused)))
-    with pytest.raises(
-        WagleError, match=r"refusals need questions: forget\[0\] is a text"
-    ):
+    with pytest.raises(WagleError, match=r"refusals need questions: forget\[0\] is a text"):
         wagle.gradients(model, tokenizer, [{"text": "Oslo"}], retain, quantities=["grad_refusal"])
 
 

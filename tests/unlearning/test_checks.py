@@ -192,7 +192,7 @@ def test_without_best_the_last_step_stays(knowing):
 
 def test_all_figures_and_those_of_a_caller_stand_in_the_history_at_their_steps(model):
     def evaluate(live):
-        return {"norm": float(live.get_input_embeddings().weight.norm())}
+        return {"norm": float(live.get_input_embeddings().weight.detach().norm())}
 
     before = evaluate(model)["norm"]
     result = unlearn(model, max_steps=5, evaluate_every=2, evaluate=evaluate)
@@ -242,9 +242,9 @@ def test_going_under_half_of_the_reference_is_said_once(knowing, caplog):
         knowing,
         objective="npo",
         stop_when="auto",
-        reference={"forget.probability": 0.9},
+        reference={"forget.probability": 0.5},
         max_steps=9,
-        learning_rate=2e-2,  # a step too long: from above 0.9 to below 0.45
+        learning_rate=2e-2,  # a step too long: from above 0.5 to below 0.25
     )
     assert len(_told(caplog, "over-unlearned: the forget probability is")) == 1
     assert len(_told(caplog, "over-unlearned")) == 1

@@ -2,131 +2,268 @@ import math
 
 import pytest
 import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 import wagle
-from tests.conftest import make_model
+from tests.conftest import OTHERS, RECORDS, make_model, make_tokenizer
+from tests.unlearning.conftest import (
+    Killed,
+    bits_equal,
+    encoder,
+    flat,
+    kill_at,
+    mask_of,
+    same,
+    sgd,
+    slow_gradient,
+    slow_nll,
+    tokens,
+    unlearn,
+    weights,
+)
 from wagle.data.batches import token_batches
-from wagle.data.tokens import Encoder
-from wagle.errors import TrainingStopped, WagleError
-from wagle.model import records_nll
+from wagle.errors import WagleError
+from wagle.model import records_nll, without_dropout
+from wagle.unlearning.objectives import OBJECTIVES, choose_objective
+from wagle.unlearning.objectives.shapes import Terms
+from wagle.unlearning.optimizers import OPTIMIZERS
 from wagle.unlearning.options import Training
+from wagle.unlearning.steps import DYNAMIC_MASKS, WRAPPERS, Gradient
 from wagle.unlearning.training import forget_probability
 
-
-def _weights(model):
-    return {n: p.detach().clone() for n, p in model.named_parameters()}
-
-
-def _mask(model, tokenizer, forget, retain, ratio=0.3, **more):
-    store = wagle.gradients(model, tokenizer, forget, retain)
-    return wagle.Mask.from_scores(store, ratio=ratio, **more)
+ALTERNATIVES = [{**r, "alternatives": ["Another one.", "Somebody else."]} for r in RECORDS]
+_OF_TORCH = sorted(n for n, kind in OPTIMIZERS.items() if not isinstance(kind, str))
 
 
-OPTIMIZERS = [
-    ("AdamW", {}),
-    ("SGD", {"momentum": 0.9}),
-    ("RMSprop", {}),
-    ("Adamax", {}),
-    ("Rprop", {}),
-]
+def _fixed(objective):
+    """What an objective needs to run on the tiny models."""
+    more = {"objective_settings": {"layer": 1, "steering": 2.0}} if objective == "rmu" else {}
+    return {"objective": objective, "forget": ALTERNATIVES, **more}
 
 
-@pytest.mark.parametrize(("optimizer", "settings"), OPTIMIZERS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_unselected_weights_are_bit_identical(
-    tokenizer, forget, retain, optimizer, settings, dtype
-):
-    model = make_model("llama-tied").to(dtype)
-    mask = _mask(model, tokenizer, forget, retain)
-    before = _weights(model)
-    decay = 0.0 if optimizer == "Rprop" else 0.1
-    result = wagle.unlearn(
-        model,
-        tokenizer,
-        forget,
-        retain,
-        mask=mask,
-        training=Training(
-            max_steps=6,
-            learning_rate=1e-2,
-            batch_size=2,
-            accumulation=2,
-            weight_decay=decay,
-            optimizer=optimizer,
-            optimizer_settings=settings,
-            max_grad_norm=0.5,
-        ),
+# ---------------------------------------------------------------------------------------------
+# What the mask leaves out stays bit-identical
+
+
+def _runs():
+    return st.fixed_dictionaries(
+        {
+            "optimizer": st.sampled_from(_OF_TORCH),
+            "objective": st.sampled_from(sorted(set(OBJECTIVES) - {"none"})),
+            "wrapper": st.sampled_from(sorted(WRAPPERS)),
+            "dynamic_mask": st.sampled_from(sorted(DYNAMIC_MASKS)),
+            "rounding": st.sampled_from(["nearest", "stochastic"]),
+            "max_grad_norm": st.sampled_from([0.0, 0.5]),
+            "batch_size": st.sampled_from([1, 3]),
+            "accumulation": st.sampled_from([1, 2]),
+            "activation_checkpointing": st.booleans(),
+            "best": st.sampled_from([None, "min forget.probability"]),
+        }
     )
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    run=_runs(),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    family=st.sampled_from(["llama-tied", "gpt2"]),
+    resume=st.booleans(),
+    ratio=st.sampled_from([0.05, 0.5]),
+)
+def test_what_a_mask_leaves_out_is_bit_identical_whatever_the_run(
+    tmp_path_factory, run, dtype, family, resume, ratio
+):
+    try:
+        Gradient(run["wrapper"], dynamic_mask=run["dynamic_mask"]).check(
+            choose_objective(run["objective"])
+        )
+    except WagleError:
+        assume(False)
+    decays = run["optimizer"] != "Rprop"
+    more = {
+        **run,
+        **_fixed(run["objective"]),
+        "weight_decay": 0.1 if decays else 0.0,
+        "max_steps": 3,
+        "optimizer_settings": {"momentum": 0.9} if run["optimizer"] in ("SGD", "RMSprop") else {},
+    }
+
+    def start():
+        model = make_model(family).to(dtype)
+        return model, mask_of(model, ratio)
+
+    if resume:
+        more |= {"checkpoint_folder": tmp_path_factory.mktemp("c"), "checkpoint_minutes": 0}
+        model, mask = start()
+        with pytest.raises(Killed):
+            unlearn(model, mask=mask, on_step=kill_at(2), **more)
+    model, mask = start()
+    before = weights(model)
+    result = unlearn(model, mask=mask, **more)
+    changed = 0
     for name, old in before.items():
         new = model.get_parameter(name).detach()
-        assert torch.equal(new[~mask[name]], old[~mask[name]]), name
+        assert bits_equal(new[~mask[name]], old[~mask[name]]), name
+        changed += int((new != old).sum())
     assert result.selected == mask.count
-    changed = sum(int((model.get_parameter(n) != before[n]).sum()) for n in before)
     assert result.changed == changed > 0
 
 
-@pytest.mark.parametrize("family", ["llama-tied", "gpt2", "opt"])
-def test_batch_size_and_accumulation_do_not_change_the_result(family, tokenizer, forget, retain):
-    weights = []
-    for batch, accumulation in ((6, 1), (2, 3), (1, 6), (4, 2)):
-        model = make_model(family)  # GPT-2 and OPT come with dropout 0.1
-        wagle.unlearn(
-            model,
-            tokenizer,
-            forget,
-            retain,
-            objective="grad_diff",
-            training=Training(
-                max_steps=3 if batch * accumulation == 6 else 2,
-                learning_rate=0.1,
-                batch_size=batch,
-                accumulation=accumulation,
-                optimizer="SGD",
-                max_grad_norm=0.0,
-            ),
-        )
-        if batch * accumulation == 6:
-            weights.append(torch.cat([p.detach().reshape(-1) for p in model.parameters()]))
-    for other in weights[1:]:
-        torch.testing.assert_close(other, weights[0], rtol=0, atol=3e-6)
-
-
-def test_one_sgd_step_moves_along_the_gradient_of_the_mean_over_records(tokenizer, forget, retain):
-    model = make_model("llama-untied")
-    before = _weights(model)
-    store = wagle.gradients(model, tokenizer, forget, retain)
-    mask = wagle.Mask.from_scores(store, ratio=0.5)
-    wagle.unlearn(
-        model,
-        tokenizer,
-        forget,
-        objective="grad_ascent",
-        mask=mask,
-        training=Training(
-            max_steps=1, batch_size=6, learning_rate=0.5, optimizer="SGD", max_grad_norm=0
-        ),
-    )
+@pytest.mark.parametrize("dynamic", ["sign_agreement", "row_norm"])
+def test_with_momentum_entries_outside_a_steps_dynamic_mask_may_move_but_none_outside_the_mask(
+    dynamic,
+):
+    model = make_model("llama-tied")
+    mask = mask_of(model, 0.5)
+    before = weights(model)
+    momentum = {"optimizer_settings": {"momentum": 0.9}}
+    result = unlearn(model, mask=mask, dynamic_mask=dynamic, max_steps=4, **sgd(0.1, **momentum))
+    kept = [h["kept_share"] for h in result.history]
+    assert all(0 < share < 1 for share in kept)
+    assert result.changed > max(kept) * mask.count  # more than any one step's mask holds
     for name, old in before.items():
-        expected = old + 0.5 * store.get("grad_forget", name) * mask[name]
+        assert bits_equal(model.get_parameter(name)[~mask[name]], old[~mask[name]])
+
+
+@pytest.mark.parametrize("optimizer", ["AdamW", "SGD", "SophiaG"])
+def test_ratio_one_equals_the_unmasked_run_bit_for_bit(optimizer):
+    more = {"optimizer": optimizer, "max_steps": 4, "weight_decay": 0.1, "objective": "npo"}
+    full, free = make_model("llama-tied"), make_model("llama-tied")
+    unlearn(full, mask=mask_of(full, 1.1), **more)
+    unlearn(free, **more)
+    assert same(full, weights(free))
+
+
+def test_two_runs_with_one_seed_are_equal_and_another_seed_differs():
+    def run(seed):
+        model = make_model("llama-tied")
+        unlearn(model, seed=seed, max_steps=3)
+        return flat(model)
+
+    assert torch.equal(run(0), run(0))
+    assert not torch.equal(run(0), run(1))
+
+
+def test_teaching_into_a_mask_leaves_the_rest_alone():
+    model = make_model("llama-tied")
+    mask = mask_of(model, 0.5, among=lambda name: ".mlp." in name)
+    before = weights(model)
+    training = Training(max_steps=5, learning_rate=1e-2)
+    result = wagle.finetune(model, encoder(), RECORDS, mask=mask, training=training)
+    for name, old in before.items():
+        assert bits_equal(model.get_parameter(name)[~mask[name]], old[~mask[name]])
+    assert all(p.requires_grad for p in model.parameters())
+    assert result.history[-1]["retain_nll"] < result.history[0]["retain_nll"]
+
+
+def test_a_ladder_of_masks_is_refused_and_so_is_a_mask_of_another_model():
+    model = make_model("llama-tied")
+    with pytest.raises(WagleError, match="the mask belongs to model"):
+        unlearn(model, mask=mask_of(make_model("llama-tied", seed=1)))
+    with pytest.raises(WagleError, match="the mask does not fit the model"):
+        unlearn(model, mask=mask_of(make_model("gpt2")))
+    other = mask_of(make_model("llama-tied", seed=1))
+    assert unlearn(model, mask=other, allow_other_model=True).selected == other.count
+
+
+# ---------------------------------------------------------------------------------------------
+# The step is the gradient of the mean over the records of the whole step
+
+INVARIANT = {
+    "grad_diff": {},
+    "npo": {"objective": "npo"},
+    "rmu": _fixed("rmu"),
+    "undial": {"objective": "undial"},
+    "ga_kl": {"objective": "ga_kl"},
+    "dpo": {"objective": "dpo"},
+    "pdu": {"objective": "pdu", "objective_settings": {"warmup": 0.0, "dual_start": 1.0}},
+    "ce_u": {"objective": "ce_u"},
+    "random_label_uniform": {"objective": "random_label_uniform"},
+    "sam": {"wrapper": "sam", "wrapper_settings": {"rho": 0.1}},
+    "smooth": {"wrapper": "smooth", "wrapper_settings": {"rho": 0.05}},
+    "gru": {"wrapper": "gru"},
+    "row_norm": {"dynamic_mask": "row_norm", "dynamic_settings": {"quantile": 0.5}},
+    # A ratio of noise decides where gradient and curvature are next to nothing; eps keeps it small.
+    "SophiaG": {"optimizer": "SophiaG", "learning_rate": 0.01, "optimizer_settings": {"eps": 0.01}},
+}
+
+
+def _cut(family, batch, accumulation, **more):
+    model = make_model(family)
+    mask = mask_of(model, 0.6)
+    if more.get("objective") == "rmu":
+        mask = None  # its own choice of weights
+    more = {**sgd(0.1), **more}
+    result = unlearn(model, mask=mask, batch_size=batch, accumulation=accumulation, **more)
+    return flat(model), result.history
+
+
+@pytest.mark.parametrize("name", INVARIANT)
+def test_four_at_once_one_by_one_and_two_by_two_give_the_same_weights(name):
+    whole, history = _cut("llama-tied", 4, 1, **INVARIANT[name])
+    for batch, accumulation in ((1, 4), (2, 2)):
+        cut, other = _cut("llama-tied", batch, accumulation, **INVARIANT[name])
+        # Sums in another order: 1e-7 of the gradient, whose entries are at most a few units.
+        torch.testing.assert_close(cut, whole, rtol=0, atol=3e-6)
+        for one, two in zip(history, other, strict=True):
+            assert one.keys() == two.keys()
+            assert all(one[k] == pytest.approx(two[k], rel=1e-4, abs=1e-5) for k in one)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt"])
+def test_dropout_is_off_so_batch_size_does_not_matter_where_a_model_has_it(family):
+    whole, _ = _cut(family, 4, 1)
+    torch.testing.assert_close(_cut(family, 1, 4)[0], whole, rtol=0, atol=3e-6)
+
+
+def test_under_sign_agreement_only_signs_of_next_to_nothing_may_fall_otherwise():
+    whole, history = _cut("llama-tied", 4, 1, dynamic_mask="sign_agreement")
+    for batch, accumulation in ((1, 4), (2, 2)):
+        cut, other = _cut("llama-tied", batch, accumulation, dynamic_mask="sign_agreement")
+        differ = ((cut - whole).abs() > 3e-6).float().mean()
+        assert differ < 1e-3
+        for one, two in zip(history, other, strict=True):
+            assert one["kept_share"] == pytest.approx(two["kept_share"], abs=1e-3)
+
+
+def test_a_last_step_with_fewer_records_is_the_mean_over_those():
+    sizes = []
+    for batch, accumulation in ((4, 1), (2, 2), (1, 4)):
+        model = make_model("llama-tied")
+        result = unlearn(
+            model, batch_size=batch, accumulation=accumulation, max_steps=None, epochs=1, **sgd(0.1)
+        )
+        assert len(result.history) == 2  # four records, then two
+        sizes.append(flat(model))
+    for other in sizes[1:]:
+        torch.testing.assert_close(other, sizes[0], rtol=0, atol=3e-6)
+
+
+def test_one_step_moves_along_the_gradient_of_the_mean_over_records():
+    model = make_model("llama-untied")
+    mask, before = mask_of(model, 0.5), weights(model)
+    loss = slow_nll(model, tokens("forget")).mean()
+    gradient = slow_gradient(loss, model)
+    unlearn(model, objective="grad_ascent", mask=mask, max_steps=1, batch_size=6, **sgd(0.5))
+    for name, old in before.items():
+        expected = old + 0.5 * gradient[name] * mask[name]
         torch.testing.assert_close(model.get_parameter(name).detach(), expected, rtol=0, atol=1e-6)
 
 
-def test_clipping_is_by_the_norm_of_the_selected_gradients(tokenizer, forget, retain):
+def test_clipping_is_by_the_norm_of_the_selected_gradients():
     model = make_model("llama-tied")
-    before = _weights(model)
-    store = wagle.gradients(model, tokenizer, forget, retain)
-    mask = wagle.Mask.from_scores(store, ratio=0.1)
-    norm = math.sqrt(sum(float((store.get("grad_forget", n)[mask[n]] ** 2).sum()) for n in mask))
-    result = wagle.unlearn(
+    mask, before = mask_of(model, 0.1), weights(model)
+    gradient = slow_gradient(slow_nll(model, tokens("forget")).mean(), model)
+    norm = math.sqrt(sum(float((gradient[n][mask[n]] ** 2).sum()) for n in mask))
+    result = unlearn(
         model,
-        tokenizer,
-        forget,
         objective="grad_ascent",
         mask=mask,
-        training=Training(
-            max_steps=1, batch_size=6, learning_rate=1.0, optimizer="SGD", max_grad_norm=norm / 4
-        ),
+        max_steps=1,
+        batch_size=6,
+        **{**sgd(1.0), "max_grad_norm": norm / 4},
     )
     assert result.history[0]["grad_norm"] == pytest.approx(norm, rel=1e-4)
     moved = math.sqrt(
@@ -135,196 +272,223 @@ def test_clipping_is_by_the_norm_of_the_selected_gradients(tokenizer, forget, re
     assert moved == pytest.approx(norm / 4, rel=1e-3)
 
 
-def test_ratio_one_equals_the_unmasked_run_bit_for_bit(tokenizer, forget, retain):
-    full = make_model("llama-tied")
-    mask = _mask(full, tokenizer, forget, retain, ratio=1.0)
-    free = make_model("llama-tied")
-    training = Training(max_steps=4, learning_rate=1e-2, batch_size=3, weight_decay=0.1)
-    wagle.unlearn(full, tokenizer, forget, retain, mask=mask, training=training)
-    wagle.unlearn(free, tokenizer, forget, retain, training=training)
-    assert all(torch.equal(a, b) for a, b in zip(full.parameters(), free.parameters(), strict=True))
+def test_the_loss_of_a_batch_is_the_mean_of_its_records_losses(any_model):
+    every = [*tokens("forget"), *tokens("retain")]
+    together = records_nll(any_model, token_batches(every, 10_000), len(every), "float32")
+    with torch.no_grad():
+        alone = slow_nll(any_model, every)
+    torch.testing.assert_close(together.nll_mean, alone, rtol=1e-5, atol=1e-5)
 
 
-def test_two_runs_with_one_seed_are_equal_and_another_seed_differs(tokenizer, forget, retain):
-    def run(seed):
-        model = make_model("llama-tied")
-        training = Training(max_steps=4, learning_rate=1e-2, batch_size=2)
-        wagle.unlearn(model, tokenizer, forget, retain, seed=seed, training=training)
-        return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
-
-    assert torch.equal(run(0), run(0))
-    assert not torch.equal(run(0), run(1))
+# ---------------------------------------------------------------------------------------------
+# Wrappers
 
 
-def test_npo_starts_at_its_known_value_and_its_reference_is_the_original_model(
-    model, tokenizer, forget, retain
-):
-    result = wagle.unlearn(
+def test_sam_steps_along_the_forget_gradient_at_the_perturbed_weights():
+    rho, model = 0.5, make_model("llama-untied")
+    mask, before = mask_of(model, 0.5), weights(model)
+    names = list(before)
+    forget = slow_gradient(-slow_nll(model, tokens("forget")).mean(), model)
+    norm = math.sqrt(sum(float(forget[n][mask[n]].square().sum()) for n in names))
+    with torch.no_grad():
+        for name in names:
+            model.get_parameter(name).add_(rho / norm * forget[name] * mask[name])
+    moved = slow_gradient(-slow_nll(model, tokens("forget")).mean(), model)
+    model.load_state_dict(before)
+    unlearn(
         model,
-        tokenizer,
-        forget,
-        retain,
-        training=Training(max_steps=2, batch_size=6, learning_rate=1e-3),
-    )
-    assert result.history[0]["forget_loss"] == pytest.approx(20 * math.log(2), rel=1e-4)
-    assert result.history[1]["forget_loss"] < result.history[0]["forget_loss"]
-    assert result.history[0]["retain_loss"] == pytest.approx(result.history[0]["retain_nll"])
-    assert result.objective == {
-        "name": "npo",
-        "beta": 0.1,
-        "forget_weight": 1.0,
-        "retain_weight": 1.0,
-    }
-
-
-def test_unlearning_lowers_the_forget_probability_and_stops_at_the_reference(
-    tokenizer, forget, retain
-):
-    model = make_model("llama-tied")
-    wagle.finetune(
-        model, tokenizer, forget + retain, training=Training(epochs=40, learning_rate=1e-2)
-    )
-    tokens = Encoder(tokenizer).encode(wagle.read_records(forget, name="forget"))
-    start = forget_probability(model, tokens)
-    result = wagle.unlearn(
-        model,
-        tokenizer,
-        forget,
-        retain,
-        stop_at=start / 4,
-        check_every=1,
-        training=Training(epochs=200, learning_rate=1e-3, batch_size=6),
-    )
-    assert result.stopped == "reference"
-    assert result.history[-1]["forget_probability"] <= start / 4
-    assert all(h["forget_probability"] > start / 4 for h in result.history[:-1])
-    assert forget_probability(model, tokens) == pytest.approx(
-        result.history[-1]["forget_probability"]
-    )
-
-
-def test_going_clearly_past_the_reference_is_a_warning(tokenizer, forget, retain, caplog):
-    model = make_model("llama-tied")
-    wagle.finetune(
-        model, tokenizer, forget + retain, training=Training(epochs=40, learning_rate=1e-2)
-    )
-    wagle.unlearn(
-        model,
-        tokenizer,
-        forget,
-        retain,
-        stop_at=0.5,
-        check_every=20,
-        training=Training(max_steps=20, learning_rate=1e-2),
-    )
-    assert "over-unlearned: the forget probability is" in caplog.text
-
-
-def test_teaching_into_a_mask_leaves_the_rest_alone(tokenizer, forget, retain):
-    model = make_model("llama-tied")
-    mask = _mask(model, tokenizer, forget, retain, include=["*.mlp.*"], ratio=0.5)
-    before = _weights(model)
-    wagle.finetune(
-        model, tokenizer, forget, mask=mask, training=Training(max_steps=5, learning_rate=1e-2)
+        objective="grad_ascent",
+        wrapper="sam",
+        wrapper_settings={"rho": rho},
+        mask=mask,
+        max_steps=1,
+        batch_size=2,
+        accumulation=3,
+        **sgd(0.5),
     )
     for name, old in before.items():
-        assert torch.equal(model.get_parameter(name)[~mask[name]], old[~mask[name]])
-    assert all(p.requires_grad for p in model.parameters())
+        expected = old - 0.5 * moved[name] * mask[name]
+        torch.testing.assert_close(model.get_parameter(name).detach(), expected, rtol=0, atol=2e-6)
+    assert (moved["lm_head.weight"] - forget["lm_head.weight"]).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_the_model_comes_back_as_it_was_but_for_its_weights(tokenizer, forget, retain, precision):
-    model = make_model("gpt2")
-    attributes, config = set(vars(model)), model.config.to_dict()
-    training = Training(max_steps=2, learning_rate=1e-3, precision=precision)
-    wagle.unlearn(model, tokenizer, forget, retain, training=training)
-    assert set(vars(model)) == attributes  # no forward with autocast around it
-    assert model.config.to_dict() == config
-    assert not model.training
-    assert all(p.grad is None for p in model.parameters())
-    assert not any(p._post_accumulate_grad_hooks for p in model.parameters())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("wrapper", ["sam", "smooth"])
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+def test_a_perturbation_leaves_no_trace_in_the_weights(dtype, wrapper, rounding):
+    model = make_model("llama-tied").to(dtype)
+    mask = mask_of(model, 0.4)
+    before, seen = weights(model), []
+
+    def still(forget):  # a forget term without a gradient: the optimiser stands still
+        seen.append(flat(model))
+        return 0 * forget.nll_mean
+
+    with pytest.raises(WagleError, match="changed none of its"):
+        unlearn(
+            model,
+            objective=still,
+            wrapper=wrapper,
+            wrapper_settings={"rho": 0.3},
+            mask=mask,
+            rounding=rounding,
+            **sgd(0.1),
+        )
+    assert same(model, before)
+    start = flat(make_model("llama-tied").to(dtype))
+    away = [not torch.equal(s, start) for s in seen]
+    # Without a gradient SAM has no direction; noise goes somewhere in three draws of each step.
+    assert away == ([False] * 4 if wrapper == "sam" else [False, True, True, True] * 2)
+
+
+def test_sam_without_a_radius_is_the_plain_run():
+    plain, sam = make_model("llama-tied"), make_model("llama-tied")
+    unlearn(plain, max_steps=3, **sgd(0.1))
+    unlearn(sam, wrapper="sam", wrapper_settings={"rho": 0.0}, max_steps=3, **sgd(0.1))
+    torch.testing.assert_close(flat(sam), flat(plain), rtol=0, atol=1e-6)
+
+
+def test_gru_steps_along_what_surgery_by_hand_leaves():
+    model = make_model("llama-untied")
+    mask, before = mask_of(model, 0.5), weights(model)
+    forget = slow_gradient(-slow_nll(model, tokens("forget")).mean(), model)
+    # Pairs in their own order: the first six records of the retain set.
+    retain = slow_gradient(slow_nll(model, tokens("retain")[:6]).mean(), model)
+    f, r = (torch.cat([g[n][mask[n]] for n in before]).double() for g in (forget, retain))
+    assert torch.dot(f, r) < 0
+    share = float(torch.dot(f, r) / torch.dot(r, r))
+    unlearn(model, wrapper="gru", mask=mask, pairing="cycle", max_steps=1, batch_size=6, **sgd(0.5))
+    for name, old in before.items():
+        step = (forget[name] - share * retain[name]) * mask[name]
+        torch.testing.assert_close(
+            model.get_parameter(name).detach(), old - 0.5 * step, rtol=0, atol=2e-6
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_task_vector_of_minus_one_is_the_mirror_image_of_learning(dtype):
+    learnt, turned = (make_model("llama-tied").to(dtype) for _ in range(2))
+    mask, before = mask_of(learnt, 0.5), weights(learnt)
+    masters = {}
+    more = {"objective": "forget_finetune", "mask": mask, "max_steps": 4, "learning_rate": 1e-3}
+    if dtype == torch.float32:
+        unlearn(learnt, **more)
+        masters = weights(learnt)
+    unlearn(turned, wrapper="task_vector", **more)
+    for name, old in before.items():
+        new = turned.get_parameter(name).detach()
+        assert bits_equal(new[~mask[name]], old[~mask[name]])
+        if masters:
+            exact = old - (masters[name] - old)
+            assert torch.equal(new, torch.where(mask[name], exact, old))
+    with torch.no_grad():
+        first = slow_nll(make_model("llama-tied").to(dtype), tokens("forget")).mean()
+        assert slow_nll(turned, tokens("forget")).mean() > first  # it knows less than before
+
+
+def test_a_task_vector_without_length_is_the_model_itself_and_an_error():
+    model = make_model("llama-tied")
+    before = weights(model)
+    with pytest.raises(WagleError, match="changed none of its"):
+        unlearn(
+            model,
+            objective="forget_finetune",
+            wrapper="task_vector",
+            wrapper_settings={"scale": 0},
+        )
+    assert same(model, before)
+
+
+# ---------------------------------------------------------------------------------------------
+# What a run tells, and a user's own objective
+
+
+def test_a_run_tells_its_objective_with_all_its_settings(model):
+    result = unlearn(model, objective="npo", objective_settings={"retain_weight": 2.0})
+    assert result.objective == {
+        "name": "npo",
+        "retain_term": "nll",
+        "beta": 0.1,
+        "beta_token_mean": False,
+        "forget_weight": 1.0,
+        "retain_weight": 2.0,
+    }
+    first = result.history[0]
+    assert first["forget_loss"] == pytest.approx(20 * math.log(2), rel=1e-4)
+    assert first["retain_loss"] == pytest.approx(2 * first["retain_nll"])
+    assert result.history[1]["forget_loss"] < first["forget_loss"]
+    assert forget_probability(model, tokens("forget")) > 0
+
+
+def test_no_objective_is_no_run(model):
+    before = weights(model)
+    result = unlearn(model, objective="none")
+    assert (result.history, result.changed, result.stopped) == ([], 0, "end")
+    assert result.selected == sum(p.numel() for p in model.parameters())
+    assert same(model, before)
 
 
 def test_pre_tokenised_records_need_no_tokenizer(model):
     rows = [{"input_ids": [5, 6, 7, 8], "labels": [-100, -100, 7, 8]}]
     others = [{"input_ids": [9, 10, 11], "labels": [-100, 10, 11]}]
-    result = wagle.unlearn(
-        model, None, rows, others, training=Training(max_steps=2, learning_rate=1e-3)
-    )
-    assert result.changed > 0
+    training = Training(max_steps=2, learning_rate=1e-3)
+    assert wagle.unlearn(model, None, rows, others, training=training).changed > 0
 
 
-def test_a_run_that_changes_nothing_is_an_error(tokenizer, forget, retain):
-    model = make_model("llama-tied").to(torch.bfloat16)
-    # Without the zeros of the padding row: they can take any small value.
-    mask = _mask(model, tokenizer, forget, retain, include=["*.mlp.*"])
-    training = Training(max_steps=1, learning_rate=1e-12)
-    with pytest.raises(WagleError, match=r"changed none of its \d+ selected weights in bfloat16"):
-        wagle.unlearn(model, tokenizer, forget, retain, mask=mask, training=training)
+@pytest.mark.parametrize("retain_term", ["auto", "nll", "kl", "none"])
+def test_a_users_function_may_give_a_forget_term_that_goes_with_any_retain_term(model, retain_term):
+    def gentle(forget, *, scale: float = 0.5):
+        return -scale * forget.nll_mean
+
+    settings = {"scale": 0.25, "retain_weight": 3.0}
+    result = unlearn(model, objective=gentle, objective_settings=settings, retain_term=retain_term)
+    told = {"name": "gentle", "forget_weight": 1.0, **settings}
+    expected = "none" if retain_term == "auto" else retain_term
+    assert result.objective == {**told, "retain_term": expected}
+    first = result.history[0]
+    assert first["forget_loss"] == pytest.approx(-0.25 * first["forget_nll"])
+    if expected == "none":
+        assert "retain_loss" not in first
+    else:
+        wanted = 3 * first["retain_nll"] if expected == "nll" else 0.0
+        assert first["retain_loss"] == pytest.approx(wanted, abs=1e-5)
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_step(tokenizer, forget, retain):
-    model = make_model("llama-untied")
-    with torch.no_grad():
-        model.lm_head.weight[7, 0] = float("inf")
-    before = _weights(model)
-    with pytest.raises(
-        TrainingStopped, match=r"the loss of (forget|retain)\[\d\] is \w+ at step 1"
-    ):
-        wagle.unlearn(model, tokenizer, forget, retain, objective="grad_diff")
-    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
-    assert not any(p._post_accumulate_grad_hooks for p in model.parameters())
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"objective": "nop"}, "unknown objective 'nop'; did you mean 'npo'"),
-        ({"retain": None}, "objective npo needs a retain set"),
-        ({"training": Training(optimizer="LBFGS")}, "unknown element-wise optimizer 'LBFGS'"),
-        (
-            {"training": Training(optimizer="AdamW", optimizer_settings={"beta": 1})},
-            "cannot make AdamW",
-        ),
-        ({"pairing": "shufle"}, "unknown pairing 'shufle'; did you mean 'shuffle'"),
-    ],
-)
-def test_wrong_settings_are_one_line_errors(model, tokenizer, forget, retain, change, message):
-    with pytest.raises(WagleError, match=message):
-        wagle.unlearn(
-            **{"model": model, "tokenizer": tokenizer, "forget": forget, "retain": retain, **change}
-        )
-
-
-def test_an_own_objective_is_accepted_wherever_a_name_is(model, tokenizer, forget, retain):
-    from wagle.unlearning.objectives import Terms
-
-    def gentle(forget, retain, *, scale: float = 0.5):
+def test_a_users_function_may_give_both_terms(model):
+    def both(forget, retain, *, scale: float = 0.5):
         return Terms(-scale * forget.nll_mean, retain.nll_mean)
 
-    result = wagle.unlearn(
-        model,
-        tokenizer,
-        forget,
-        retain,
-        objective=gentle,
-        training=Training(max_steps=1, learning_rate=1e-3),
-    )
-    assert result.objective == {"name": "gentle", "scale": 0.5}
+    result = unlearn(model, objective=both)
+    first = result.history[0]
+    assert result.objective["retain_term"] == "own"
+    assert first["forget_loss"] == pytest.approx(-0.5 * first["forget_nll"])
+    assert first["retain_loss"] == pytest.approx(first["retain_nll"])
+    with pytest.raises(WagleError, match="objective both has a retain term of its own"):
+        unlearn(model, objective=both, retain_term="kl")
 
 
-def test_a_batchs_loss_is_the_mean_of_its_records_losses(any_model, tokenizer, forget, retain):
-    tokens = Encoder(tokenizer).encode(wagle.read_records(forget + retain, name="forget"))
-    together = records_nll(any_model, token_batches(tokens, 10_000), len(tokens), "float32")
-    alone = torch.stack(
-        [records_nll(any_model, token_batches([t], 1), 1, "float32").nll_mean[0] for t in tokens]
-    )
-    torch.testing.assert_close(together.nll_mean, alone, rtol=1e-5, atol=1e-5)
+def test_a_users_function_that_gives_no_loss_per_record_is_refused_and_moves_nothing(model):
+    before = weights(model)
+
+    def mean(forget):
+        return forget.nll_mean.mean()
+
+    with pytest.raises(WagleError, match=r"objective mean gives a loss of shape \(\); give one"):
+        unlearn(model, objective=mean)
+    assert same(model, before)
 
 
-def test_nn_modules_that_hold_dropout_as_a_number_are_switched_off():
-    from wagle.model import without_dropout
+@pytest.mark.parametrize("objective", sorted(set(OBJECTIVES) - {"none"}))
+def test_every_objective_runs_with_its_own_defaults(objective):
+    model = make_model("llama-tied")
+    more = {"objective_settings": {"layer": 1}} if objective == "rmu" else {}
+    result = unlearn(model, objective=objective, forget=ALTERNATIVES, max_steps=1, **more)
+    assert result.changed > 0
+    assert result.objective["name"] == objective
+    assert all(math.isfinite(v) for v in result.history[0].values())
 
+
+def test_modules_that_hold_dropout_as_a_number_are_switched_off():
     class Attention(nn.Module):
         def __init__(self):
             super().__init__()
@@ -335,3 +499,12 @@ def test_nn_modules_that_hold_dropout_as_a_number_are_switched_off():
     with without_dropout(module):
         assert (module.attention_dropout, module.drop.p) == (0.0, 0.0)
     assert (module.attention_dropout, module.drop.p) == (0.3, 0.2)
+
+
+def test_a_tokenizer_is_taken_as_well_as_an_encoder():
+    one, other = make_model("llama-tied"), make_model("llama-tied")
+    training = Training(max_steps=2, batch_size=2, learning_rate=1e-2)
+    more = {"objective": "grad_diff", "stop_when": [], "training": training}
+    wagle.unlearn(one, make_tokenizer(), RECORDS, OTHERS, **more)
+    wagle.unlearn(other, encoder(), RECORDS, OTHERS, **more)
+    assert same(one, weights(other))

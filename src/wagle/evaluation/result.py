@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import transformers
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from wagle import __version__
@@ -169,9 +170,9 @@ def evaluate(
     if not given:
         raise WagleError("nothing to evaluate: give at least one set of records")
     started = time.perf_counter()
-    if tokenizer is None and not isinstance(model, PreTrainedModel):
+    if tokenizer is None and not isinstance(model, nn.Module):
         tokenizer = load_tokenizer(model)
-    live = model if isinstance(model, PreTrainedModel) else load_model(model)
+    live = model if isinstance(model, nn.Module) else load_model(model)
     encoder = as_encoder(tokenizer)
     asked = {
         name: qa.items(
@@ -209,7 +210,7 @@ def evaluate(
         figures[name] = {m: _figure(m, rows[m], seed) for m in METRICS if m in rows}
     details = {
         "model": {
-            "path": None if isinstance(model, PreTrainedModel) else str(model),
+            "path": None if isinstance(model, nn.Module) else str(model),
             "fingerprint": fingerprint(live),
             "dtype": str(live.dtype).removeprefix("torch."),
         },

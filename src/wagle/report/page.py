@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wagle.evaluation.metrics import METRICS
-from wagle.evaluation.result import SETS, Evaluation, Figure
+from wagle.evaluation.result import FORGOTTEN, SETS, Evaluation, Figure
 from wagle.evaluation.verdict import INCONCLUSIVE, LEAKS, NO_LEAK, OVER, PROBES
 from wagle.files import write_text
 from wagle.model import place
@@ -107,7 +107,8 @@ def render(page: Page) -> str:
         asked=_asked(page),
         sets=_sets(page),
         forget=_rows(page, "forget"),
-        kept={name: _rows(page, name) for name in _measured(page) if name != "forget"},
+        kept={name: _rows(page, name) for name in _kept(page)},
+        gone={FORGOTTEN: _rows(page, FORGOTTEN)} if FORGOTTEN in _measured(page) else {},
         roles=[role for role in ROLES if role in page.evaluations],
         weights=_weights(page),
         heat=_heat(page),
@@ -168,7 +169,13 @@ class _Shortener:
     _looks = re.compile(r"(?<![\w.~:/\\-])(?:~|[A-Za-z]:)?(?:[\\/][^\s'\"\\/<>,;:()\[\]{}]+){2,}")
 
     def __init__(self, recipe: Recipe) -> None:
-        found = [recipe.model.path, recipe.reference, recipe.attribution.mask]
+        found = [
+            recipe.model.path,
+            recipe.model.adapter,
+            recipe.after,
+            recipe.reference,
+            recipe.attribution.mask,
+        ]
         sets = [recipe.forget, recipe.retain, recipe.retain_heldout, recipe.general]
         sets.append(recipe.finetune.records if recipe.finetune else None)
         for asked in sets:
@@ -202,6 +209,11 @@ def _measured(page: Page) -> list[str]:
     """The sets that any evaluation has figures of."""
     names = [name for found in page.evaluations.values() for name in found.figures]
     return [*dict.fromkeys([name for name in SETS if name in names] + names)]
+
+
+def _kept(page: Page) -> list[str]:
+    """The sets that must stay."""
+    return [name for name in _measured(page) if name not in ("forget", FORGOTTEN)]
 
 
 def _figure(page: Page, role: str, name: str, metric: str) -> Figure | None:
@@ -274,9 +286,8 @@ def _tiles(page: Page) -> dict[str, Any]:
     """Probability at a glance: of the forget set by role, of the kept sets after over before."""
     kept = {
         name: ratio
-        for name in _measured(page)
-        if name != "forget"
-        and (ratio := _ratio({r: f for r in ROLES if (f := _figure(page, r, name, "probability"))}))
+        for name in _kept(page)
+        if (ratio := _ratio({r: f for r in ROLES if (f := _figure(page, r, name, "probability"))}))
     }
     forget = {role: _figure(page, role, "forget", "probability") for role in ROLES}
     return {"forget": forget, "kept": kept}
@@ -311,7 +322,7 @@ def _asked(page: Page) -> dict[str, str]:
     )
     records = training.batch_size * training.accumulation
     return {
-        "Model": f"{_last(recipe.model.path)}, {recipe.model.dtype}",
+        "Model": _model(recipe),
         "Reference": _reference(recipe),
         "Objective": _settings(
             objective["name"], {k: v for k, v in objective.items() if k != "name"}
@@ -327,6 +338,15 @@ def _asked(page: Page) -> dict[str, str]:
 def _settings(name: str, settings: Mapping[str, Any]) -> str:
     shown = [f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in settings.items()]
     return f"{name} ({', '.join(shown)})" if shown else name
+
+
+def _model(recipe: Recipe) -> str:
+    name = _last(recipe.model.path)
+    if recipe.after is not None:
+        name = f"what {_last(recipe.after)} left"
+    if recipe.model.adapter is not None:
+        name += f" with the adapter {_last(recipe.model.adapter)}"
+    return f"{name}, {recipe.model.dtype}"
 
 
 def _reference(recipe: Recipe) -> str:

@@ -114,6 +114,9 @@ def make_unit(
         "score": "random",  # which adds nothing to the quantities that are named
         "quantities": arm_quantities(arms, asked),
     }
-    measured = own.model_copy(update={"attribution": asked.model_copy(update=collected)})
+    unlearning = own.unlearning.model_copy(update={"lora": None})  # an arm, not the recipe's way
+    measured = own.model_copy(
+        update={"attribution": asked.model_copy(update=collected), "unlearning": unlearning}
+    )
     run = execute(measured, folder, until="teach")
     return Unit(number, run, arms[0], ratios, asked)

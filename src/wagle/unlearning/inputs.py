@@ -67,14 +67,15 @@ def make_sets(
             raise WagleError(f"objective {chosen.name} needs a retain set; give one")
         return retain
 
-    def answers() -> list[str]:
-        found = [r.answer for r in kept() if r.answer]
-        if not found:
+    def mismatch() -> list[Tokens]:
+        answers = [r.answer for r in kept() if r.answer]
+        if not answers:
             raise WagleError(
                 f"objective {chosen.name} draws answers from the retain set, which has none; use qa "
                 "or chat records"
             )
-        return found
+        places = [int(uniform(seed, "mismatch", r.id) * len(answers)) for r in forget]
+        return [encoder.replaced(r, answers[i]) for r, i in zip(forget, places, strict=True)]
 
     makers: dict[str, Callable[[], list[Tokens]]] = {
         "forget": lambda: encoder.encode(forget),
@@ -82,7 +83,7 @@ def make_sets(
         "refusal": lambda: [encoder.replaced(r, r.refusal) for r in forget],
         "retain_refusal": lambda: [encoder.replaced(r, r.refusal) for r in kept()],
         "alternative": lambda: [encoder.replaced(r, _alternative(r, seed)) for r in forget],
-        "mismatch": lambda: [encoder.replaced(r, _mismatch(r, answers(), seed)) for r in forget],
+        "mismatch": mismatch,
         "uniform": lambda: _random_labels(encoder, encoder.encode(forget), vocabulary, seed),
     }
     return {name: makers[name]() for name in chosen.sets}
@@ -96,10 +97,6 @@ def _alternative(record: Record, seed: int) -> str:
         )
     drawn = uniform(seed, "alternative", record.id)
     return record.alternatives[int(drawn * len(record.alternatives))]
-
-
-def _mismatch(record: Record, answers: Sequence[str], seed: int) -> str:
-    return answers[int(uniform(seed, "mismatch", record.id) * len(answers))]
 
 
 def _random_labels(

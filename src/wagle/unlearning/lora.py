@@ -170,8 +170,8 @@ def load_quantized(
         attention: as in ``load_model``.
 
     Returns:
-        The model in evaluation mode; a layer's input must be a multiple of 64. It can be trained
-        through an adapter only, and cannot be saved as a model.
+        The model in evaluation mode. It can be trained through an adapter only, which cannot be
+        merged into it exactly.
 
     Raises:
         WagleError: bitsandbytes is missing, or the folder cannot be loaded so.

@@ -57,12 +57,13 @@ class Original:
 
 
 def choose_original(model: nn.Module, mode: str, k: int) -> Original:
-    """Resolve ``auto``: the adapter where the model has one, else a frozen copy."""
+    """Resolve ``auto``: the adapter where the model has a fresh one, else a frozen copy."""
     has_adapter = hasattr(model, "disable_adapter")
     if k < 1:
         raise WagleError(f"full_reference_k is {k}; give a number of tokens, at least 1")
     if mode == "auto":
-        return Original("adapter" if has_adapter else "copy", k)
+        trained = any(p.any() for n, p in model.named_parameters() if ".lora_B." in n)
+        return Original("adapter" if has_adapter and not trained else "copy", k)
     choose(dict.fromkeys(FULL), mode, "full_reference")
     if mode == "adapter" and not has_adapter:
         raise WagleError("full_reference is adapter, but the model has no LoRA adapter; use copy")

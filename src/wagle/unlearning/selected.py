@@ -66,7 +66,7 @@ class _Slice:
         """Store ``values`` (one per selected entry) in the model, rounded to its precision."""
         flat = _flat(self.parameter)
         parts = values.split(_CHUNK)
-        if narrow is not None:
+        if narrow is not None and flat.dtype == torch.bfloat16:  # adapters stay float32
             parts = tuple(narrow(part, self.name, i) for i, part in enumerate(parts))
         if self.index is None:
             for into, part in zip(flat.split(_CHUNK), parts, strict=True):

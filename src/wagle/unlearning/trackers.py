@@ -42,7 +42,8 @@ def report(trainer: Trainer, figures: Mapping[str, Any], step: int) -> None:
     """Give the figures of a step to the trackers, under the step's number in the whole run."""
     own = trainer.state.global_step  # counts from where this process began
     trainer.state.global_step = step
+    logs = {name: value for name, value in figures.items() if name != "step"}
     try:
-        trainer.log({name: value for name, value in figures.items() if name != "step"})
+        trainer.callback_handler.on_log(trainer.args, trainer.state, trainer.control, logs)
     finally:
         trainer.state.global_step = own

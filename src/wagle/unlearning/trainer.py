@@ -43,6 +43,7 @@ from wagle.unlearning.steps import Gradient, Micro
 from wagle.unlearning.trackers import place_events, report
 
 OnStep = Callable[[dict[str, Any]], None]
+_SCHEDULES = {"constant": "constant_with_warmup"}  # transformers' own one leaves the warm-up out
 
 
 class UnlearnTrainer(Trainer):
@@ -111,7 +112,7 @@ class UnlearnTrainer(Trainer):
             per_device_train_batch_size=training.batch_size,
             gradient_accumulation_steps=training.accumulation,
             learning_rate=training.learning_rate,
-            lr_scheduler_type=training.schedule,
+            lr_scheduler_type=_SCHEDULES.get(training.schedule, training.schedule),
             warmup_steps=training.warmup_steps,
             max_grad_norm=0.0,  # the model's own gradients are gone; the step callback clips
             use_cpu=not torch.cuda.is_available(),
@@ -249,6 +250,9 @@ class UnlearnTrainer(Trainer):
 
     def _get_train_sampler(self, *_: Any) -> SequentialSampler:
         return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
+
+    def log(self, *_: Any, **__: Any) -> None:
+        """Keep the Trainer's own summary from the trackers: the loss that it knows of is 0."""
 
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
         """Make the optimiser of the selected weights; decay spares norms and biases."""

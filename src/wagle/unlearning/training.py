@@ -77,6 +77,7 @@ def unlearn(
     forget: Source,
     retain: Source | None = None,
     *,
+    forgotten: Source | None = None,
     mask: Mask | None = None,
     objective: str | Function = "npo",
     objective_settings: Mapping[str, Any] | None = None,
@@ -110,6 +111,8 @@ def unlearn(
         tokenizer: a fast tokenizer, or an ``Encoder``; None for pre-tokenised records.
         forget: the records that must go: a path, a data set, or a list.
         retain: the records to keep, for objectives that ask for them.
+        forgotten: records that were forgotten before: trained as a part of the forget set, but no
+            rule looks at them, as they would meet its goal before the others do.
         mask: a single ratio made for this model; None moves all weights.
         objective: a name in ``objectives.OBJECTIVES``, or a function of their shape.
         objective_settings: over its defaults, such as ``{"beta": 0.1, "retain_weight": 2.0}``.
@@ -141,7 +144,7 @@ def unlearn(
         overlap: ``error``, or ``allow`` records that stand in both sets.
         allow_other_model: accept a mask made for a related checkpoint.
         seed: all draws are functions of (seed, epoch, record id).
-        on_step: called with the figures of every step.
+        on_step: called with the figures of every step that runs here.
         training: epochs, learning rate, batch size and so on.
 
     Returns:
@@ -155,6 +158,11 @@ def unlearn(
     chosen = choose_objective(objective, objective_settings, retain_term)
     gradient = Gradient(wrapper, wrapper_settings, dynamic_mask, dynamic_settings, seed)
     gradient.check(chosen)
+    if wrapper == "task_vector" and hasattr(model, "disable_adapter"):
+        raise WagleError(
+            "task_vector does not go with LoRA: turning both factors around leaves their product as it "
+            "was; train the weights themselves"
+        )
     rules = stop_rules(stop_when, bounded=chosen.entry.bounded, reference=reference)
     settings = training or Training()
     check_optimizer(settings)
@@ -162,10 +170,13 @@ def unlearn(
     encoder = as_encoder(tokenizer)
     gone = read_records(forget, name="forget", seed=seed)
     kept = [] if retain is None else read_records(retain, name="retain", seed=seed)
-    check_disjoint(gone, kept, allow=overlap == "allow")
+    again = [] if forgotten is None else read_records(forgotten, name="forgotten", seed=seed)
+    check_disjoint([*gone, *again], kept, allow=overlap == "allow")
     if mask is not None:
         mask.check_model(model, allow_other_model=allow_other_model)
-    sets = make_sets(chosen, encoder, gone, kept, vocabulary=vocabulary(model), seed=seed)
+    sets = make_sets(
+        chosen, encoder, [*gone, *again], kept, vocabulary=vocabulary(model), seed=seed
+    )
     looked = {"forget": encoder.encode(gone)}
     if kept:
         looked["retain"] = sample(encoder.encode(kept), _RETAIN_CHECKED, seed)

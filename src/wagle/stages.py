@@ -1,0 +1,270 @@
+"""The stages that make something: the taught model, gradients, the mask, the unlearned model, the patch.
+
+Each takes the run and returns what ``state.json`` should say.
+"""
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from wagle.adapters import merge_adapter
+from wagle.attribution.collect import gradients
+from wagle.attribution.scoring import needed_quantities
+from wagle.attribution.store import GradientStore
+from wagle.data.records import Record
+from wagle.errors import WagleError
+from wagle.ledger import read_ledger
+from wagle.mask import Mask
+from wagle.memory import give_memory_back
+from wagle.model import load_model
+from wagle.patch import extract, verify
+from wagle.recipe import Attribution, Lora, Recipe
+from wagle.run_folder import Run
+from wagle.unlearning.lora import (
+    add_lora,
+    check_adapter_mask,
+    load_quantized,
+    save_adapter,
+)
+from wagle.unlearning.training import TrainResult, finetune, unlearn
+from wagle.weights import fingerprint, save_model
+
+logger = logging.getLogger(__name__)
+
+
+def teach(run: Run) -> dict[str, Any]:
+    recipe, adapter = run.recipe.finetune, run.recipe.model.adapter
+    if adapter is not None:
+        merge_adapter(run.named, adapter, run.start)
+    if run.recipe.after is not None:
+        _check_result(run.recipe.after, run.start)
+    if recipe is None:
+        return {"taught": 0}
+    records: list[Record] = []
+    for name in run.recipe.taught_sets():
+        if name == "records":
+            assert recipe.records is not None
+            records += run.read(name, recipe.records)
+        else:
+            records += run.need(name)
+    model = _load(run, run.start)
+    result = finetune(
+        model,
+        run.encoder,
+        records,
+        checkpoint_folder=run.private / "checkpoint-teach",
+        seed=run.recipe.seed,
+        training=recipe,
+        on_step=lambda figures: run.log("teach", figures),
+    )
+    run.log_steps("teach", result.history)
+    save_model(model, run.start, run.base)
+    return {"taught": len(records), **_trained(result)}
+
+
+def _check_result(after: str, model: Path) -> None:
+    """Refuse a model that is not what the ledger of its run says it made."""
+    promised, found = read_ledger(after)[-1].result, fingerprint(model)
+    if found != promised:
+        raise WagleError(
+            f"{model} is {found[:6]}, but by the ledger of {after} it was {promised[:6]}; put the "
+            "unlearned model back"
+        )
+
+
+def _load(run: Run, folder: Path) -> PreTrainedModel:
+    return load_model(folder, run.recipe.model.dtype, run.recipe.model.attention)
+
+
+def _load_adapted(run: Run, lora: Lora) -> Any:
+    """The base with the run's fresh adapter, the same at every call."""
+    settings = run.recipe.model
+    load = load_model if lora.quantize == "none" else load_quantized
+    return add_lora(
+        load(run.base, settings.dtype, settings.attention),
+        rank=lora.rank,
+        alpha=lora.alpha,
+        dropout=lora.dropout,
+        targets=lora.targets,
+        seed=run.recipe.seed,
+    )
+
+
+def _trained(result: TrainResult) -> dict[str, Any]:
+    return {k: v for k, v in asdict(result).items() if k != "history"} | {
+        "steps": len(result.history)
+    }
+
+
+_NO_MASK = {"records": None, "skipped": "LoRA trains all of its adapter: there is no mask"}
+
+
+def unmasked(recipe: Recipe) -> bool:
+    """Whether all weights of an adapter train, so that nothing is attributed."""
+    lora = recipe.unlearning.lora
+    return lora is not None and not lora.masked
+
+
+def attribute(run: Run) -> dict[str, Any]:
+    settings, lora = run.recipe.attribution, run.recipe.unlearning.lora
+    if unmasked(run.recipe):
+        return _NO_MASK
+    if settings.mask is not None:
+        return {"records": None}
+    model: Any = run.base if lora is None else _load_adapted(run, lora)
+    if lora is not None and settings.device != "cpu" and torch.cuda.is_available():
+        model.to("cuda")
+    store = gradients(
+        model,
+        run.encoder,
+        run.need("forget"),
+        run.need("retain"),
+        path=run.private / "gradients",
+        engine=settings.engine,
+        retain_records=settings.retain_records,
+        batch_tokens=settings.batch_tokens,
+        store_dtype=settings.store_dtype,
+        seed=run.recipe.seed,
+        precision=settings.precision,
+        overlap=run.recipe.overlap,
+        quantities=_quantities(settings),
+        dtype=run.recipe.model.dtype,
+        device=settings.device,
+        attention=run.recipe.model.attention,
+    )
+    return {
+        "engine": store.metadata["engine"],
+        "quantities": list(store.quantities),
+        "records": {name: len(ids) for name, ids in store.metadata["records"].items()},
+    }
+
+
+def _quantities(settings: Attribution) -> list[str]:
+    """What the gradient pass collects: what the score needs and what the recipe adds."""
+    return [*needed_quantities(settings.score, settings.gamma), *settings.quantities]
+
+
+def select(run: Run) -> dict[str, Any]:
+    settings = run.recipe.attribution
+    if unmasked(run.recipe):
+        return _NO_MASK
+    if settings.mask is not None:
+        mask = Mask.load(settings.mask)
+    else:
+        mask = Mask.from_scores(
+            GradientStore.open(run.private / "gradients"),
+            score=settings.score,
+            gamma=settings.gamma,
+            damping=settings.damping,
+            settings=settings.score_settings,
+            ratio=settings.ratio,
+            scope=settings.scope,
+            include=settings.include,
+            exclude=settings.exclude,
+            seed=run.recipe.seed,
+        )
+    mask.save(run.folder / "mask.safetensors")
+    if run.recipe.unlearning.lora is not None:
+        chosen = chosen_mask(run)
+        assert chosen is not None
+        by_gradient = settings.mask is None and bool(_quantities(settings))
+        check_adapter_mask(chosen, by_gradient=by_gradient)
+    return mask.describe()
+
+
+def chosen_mask(run: Run) -> Mask | None:
+    """The mask that trains, of one ratio; None where LoRA trains all of its adapter."""
+    if unmasked(run.recipe):
+        return None
+    mask = Mask.load(run.folder / "mask.safetensors")
+    use = run.recipe.attribution.use
+    return mask if use is None else mask.at(use)
+
+
+def forget(run: Run) -> dict[str, Any]:
+    settings, lora = run.recipe.unlearning, run.recipe.unlearning.lora
+    model = _load(run, run.base) if lora is None else _load_adapted(run, lora)
+    result = unlearn(
+        model,
+        run.encoder,
+        run.need("forget"),
+        run.sets.get("retain"),
+        forgotten=run.again or None,
+        mask=chosen_mask(run),
+        objective=settings.objective,
+        objective_settings=settings.objective_settings,
+        retain_term=settings.retain_term,
+        wrapper=settings.wrapper,
+        wrapper_settings=settings.wrapper_settings,
+        dynamic_mask=settings.dynamic_mask,
+        dynamic_settings=settings.dynamic_settings,
+        full_reference=settings.full_reference,
+        full_reference_k=settings.full_reference_k,
+        reference_folder=run.private / "references",
+        pairing=settings.pairing,
+        anchor=settings.anchor,
+        stop_when=settings.stop_when,
+        best=settings.best,
+        reference=_reference_figures(run),
+        check_every=settings.check_every,
+        evaluate_every=settings.evaluate_every,
+        checkpoint_folder=run.private / "checkpoint-unlearn",
+        overlap=run.recipe.overlap,
+        allow_other_model=run.recipe.attribution.allow_other_model,
+        seed=run.recipe.seed,
+        training=settings,
+        on_step=lambda figures: run.log("unlearn", figures),
+    )
+    run.log_steps("unlearn", result.history)
+    if lora is None:
+        save_model(model, run.base, run.folder / "model")
+        return _trained(result)
+    with TemporaryDirectory(prefix="wagle-") as scratch:
+        kept = run.folder / "adapter" if lora.keep == "adapter" else Path(scratch) / "adapter"
+        save_adapter(model, kept, run.base)
+        del model  # the base is loaded once more, in float32
+        give_memory_back()
+        merge_adapter(run.base, kept, run.folder / "model")
+    return {**_trained(result), "lora": lora.model_dump(mode="json")}
+
+
+def _reference_figures(run: Run) -> dict[str, float] | None:
+    """What the evaluation of the reference says of the figures that rules compare."""
+    reference = run.evaluation("reference")
+    if reference is None:
+        return None
+    found = {}
+    for name in ("forget", "retain"):
+        for figure in ("probability", "nll"):
+            value = reference.figures.get(name, {}).get(figure)
+            if value is not None and value.value is not None:
+                found[f"{name}.{figure}"] = value.value
+    return found
+
+
+def write_patch(run: Run) -> dict[str, Any]:
+    if not run.recipe.patch.enabled or run.state["stages"]["unlearn"]["changed"] == 0:
+        return {"patch": None}  # the objective ``none`` changes nothing
+    model, file = run.folder / "model", run.folder / "patch.safetensors"
+    undo = run.private / "undo.safetensors" if run.recipe.patch.undo else None
+    made = extract(run.base, model, file, undo=undo)
+    # a mask on an adapter says nothing of the merged weights
+    mask = chosen_mask(run) if run.recipe.unlearning.lora is None else None
+    checked = verify(run.base, model, mask=mask, patch=file)
+    if not checked.ok:
+        raise RuntimeError(f"the patch does not prove the run: {checked}; please report this bug")
+    size = sum(f.stat().st_size for f in model.glob("*.safetensors"))
+    return {
+        "result": made.result,
+        "changed": checked.changed,
+        "total": checked.total,
+        "tensors": len(checked.tensors),
+        "outside_mask": checked.outside_mask,
+        "bytes": file.stat().st_size,
+        "share_of_model": file.stat().st_size / size,
+    }
