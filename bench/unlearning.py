@@ -19,10 +19,11 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 
 import wagle
-from bench.measure import Memory, say, timed
+from bench.measure import Memory
 from bench.setup import Setup, encoder_of, random_sets, record_sets
 from wagle.data.batches import Pairs, plan
 from wagle.mask import MaskWriter
+from wagle.memory import give_memory_back
 from wagle.model import load_model, without_dropout
 from wagle.unlearning.options import Training
 
@@ -32,17 +33,16 @@ RATIO_7B = 0.05
 
 
 def random_mask(model: nn.Module, ratio: float) -> wagle.Mask:
-    """A random mask of every parameter, floor(ratio * size) of each, made without a store."""
+    """A random mask of every parameter, each weight with chance ``ratio``, made without a store."""
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     writer, count = MaskWriter(shapes, [ratio]), 0
     for number, (name, shape) in enumerate(shapes.items()):
         size = math.prod(shape)
         draw = torch.rand(size, generator=torch.Generator().manual_seed(number))
-        keep = int(size * ratio)
-        limit = draw.kthvalue(keep).values if keep else -1.0
-        chosen = draw <= limit
+        chosen = draw < ratio
         writer.add(name, chosen)
         count += int(torch.count_nonzero(chosen))
+    give_memory_back()
     return writer.finish([count], {"model": "", "score": "random"})
 
 
@@ -180,8 +180,6 @@ def step_7b(setup: Setup) -> dict[str, Any]:
     times: list[float] = []
     with Memory() as memory:
         model: PreTrainedModel = load_model(folder, "bfloat16", attention="eager")
-        mask, making = timed(lambda: random_mask(model, RATIO_7B))
-        say(f"mask made in {making:.0f} s")
         began = time.perf_counter()
         result = wagle.unlearn(
             model,
@@ -189,7 +187,7 @@ def step_7b(setup: Setup) -> dict[str, Any]:
             forget,
             retain,
             objective="grad_diff",
-            mask=mask,
+            mask=random_mask(model, RATIO_7B),
             stop_when=[],
             allow_other_model=True,
             training=Training(

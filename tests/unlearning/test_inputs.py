@@ -22,11 +22,11 @@ def _everything(forget, refusal, alternative, mismatch, uniform, retain, retain_
     return forget.nll_mean
 
 
-def _sets(seed=0, forget=ROWS, retain=OTHERS, objective=_everything):
+def _sets(seed=0, forget=ROWS, retain=OTHERS, objective=_everything, vocabulary=400):
     chosen = choose_objective(objective)
     gone = wagle.read_records(forget, name="forget", seed=seed)
     kept = wagle.read_records(retain, name="retain", seed=seed) if retain else []
-    made = make_sets(chosen, encoder(), gone, kept, vocabulary=400, seed=seed)
+    made = make_sets(chosen, encoder(), gone, kept, vocabulary=vocabulary, seed=seed)
     return made, gone, kept
 
 
@@ -64,16 +64,16 @@ def test_every_set_has_the_prompts_of_its_side_and_the_answers_that_its_name_say
 
 def test_random_labels_stand_at_the_scored_tokens_and_are_never_special():
     sets, *_ = _sets()
-    special = set(encoder().tokenizer.all_special_ids)
-    assert special
     drawn = []
     for true, random in zip(sets["forget"], sets["uniform"], strict=True):
         assert (random.ids, random.scored) == (true.ids, true.scored)
         assert len(random.labels) == sum(true.scored)
         drawn += random.labels
-    assert not special & set(drawn)
     assert 0 <= min(drawn) < 100 < 300 < max(drawn) < 400
-    assert len(set(drawn)) > 0.8 * len(drawn) * (1 - len(drawn) / 800)
+    few, *_ = _sets(vocabulary=6)  # so few that a special one would be among the draws
+    special = set(encoder().tokenizer.all_special_ids)
+    assert special & set(range(6))
+    assert {i for t in few["uniform"] for i in t.labels} == set(range(6)) - special
 
 
 @pytest.mark.parametrize("name", ["refusal", "alternative", "mismatch", "uniform"])

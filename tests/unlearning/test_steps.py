@@ -47,7 +47,7 @@ def _take(gradient, sizes, *, dtype=torch.float32, ratio=0.5, steps=1):
         return _losses(model, micro)
 
     for step in range(steps):
-        figures = gradient.take(selected, _micros(sizes), loss, step)
+        figures = gradient.take(selected, _micros(sizes), [loss], step)
         total = selected.take("total")
     assert same(model, before)  # a perturbation leaves nothing behind
     return total, figures, logged

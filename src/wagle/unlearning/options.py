@@ -73,4 +73,4 @@ class Training(BaseModel):
 
     report_to: list[str] = []
     """Trackers that get the figures of every step, as in transformers: tensorboard, wandb, trackio,
-    mlflow."""
+    mlflow. tensorboard writes beside the checkpoints, or where TENSORBOARD_LOGGING_DIR says."""

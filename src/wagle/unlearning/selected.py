@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from wagle.errors import WagleError
 from wagle.mask import Mask
-from wagle.memory import Spill
+from wagle.memory import Spill, give_memory_back
 
 _CHUNK = 1 << 22  # indices widened at a time
 Round = Callable[
@@ -43,6 +43,8 @@ class _Slice:
         picked = self.stored()
         self.shared = index is None and picked.dtype == torch.float32
         self.master = nn.Parameter(picked if self.shared else picked.float(), requires_grad=True)
+        # Made once: a vector made anew beside every dense gradient would leave holes in the heap.
+        self.room = None if self.shared else torch.empty_like(self.master, requires_grad=False)
         self.gradients: dict[str, Tensor] = {}
 
     def stored(self) -> Tensor:
@@ -56,11 +58,13 @@ class _Slice:
         assert dense is not None
         self.parameter.grad = None
         flat = dense.view(-1) if dense.is_contiguous() else dense.reshape(-1)
-        part = (flat if self.index is None else flat.index_select(0, self.index)).float()
+        part = flat if self.index is None else flat.index_select(0, self.index)
         if slot in self.gradients:
             self.gradients[slot] += part
+        elif slot == "total" and self.room is not None:
+            self.gradients[slot] = self.room.copy_(part)
         else:
-            self.gradients[slot] = part
+            self.gradients[slot] = part.float()
 
     def put(self, values: Tensor, narrow: Round | None = None) -> None:
         """Store ``values`` (one per selected entry) in the model, rounded to its precision."""
@@ -111,6 +115,7 @@ class SelectedWeights:
             s.parameter.register_post_accumulate_grad_hook(self._taker(s)) for s in self._slices
         ]
         self._seal = self._rest()
+        give_memory_back()
 
     def _taker(self, owner: _Slice) -> Callable[[Tensor], None]:
         def take(_: Tensor) -> None:
@@ -153,9 +158,10 @@ class SelectedWeights:
 
     def take(self, slot: str) -> list[Tensor]:
         """The gradients of a slot, which is emptied; zeros where none arrived."""
+        found = [s.gradients.pop(slot, None) for s in self._slices]
         return [
-            s.gradients.pop(slot) if slot in s.gradients else torch.zeros_like(s.master)
-            for s in self._slices
+            torch.zeros_like(s.master) if g is None else g.clone() if g is s.room else g
+            for s, g in zip(self._slices, found, strict=True)
         ]
 
     def give(self, gradients: Sequence[Tensor]) -> None:

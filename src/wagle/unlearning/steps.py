@@ -113,23 +113,37 @@ class Gradient:
                 )
 
     def take(
-        self, selected: SelectedWeights, micros: Sequence[Micro], loss: Loss, step: int
+        self,
+        selected: SelectedWeights,
+        micros: Sequence[Micro],
+        losses: Sequence[Loss],
+        step: int,
     ) -> dict[str, float]:
-        """Fill the gradient of one step; returns figures to log."""
-        if self.plain:
-            for micro in micros:
-                _backward(sum(t for t in loss(micro) if t is not None))
-            return {}
+        """Fill the gradient of one step; returns figures to log.
+
+        Every term has a backward pass of its own: in one of their sum, the dense gradients of one
+        term would all wait, alive, for those of the other.
+
+        Args:
+            selected: where the gradient goes.
+            micros: the batches of the step.
+            losses: the forget term and the retain term apart, or one that gives both.
+            step: number of the step, for what is drawn.
+        """
+        slots = ("total", "total") if self.plain else ("forget", "retain")
         for micro in micros:
-            terms = loss(micro)
-            with selected.into("forget"):
-                _backward(terms.forget, keep=True)
-            with selected.into("retain"):
-                _backward(terms.retain)
+            for loss in losses:
+                terms = loss(micro)
+                with selected.into(slots[0]):
+                    _backward(terms.forget, keep=terms.retain is not None)
+                with selected.into(slots[1]):
+                    _backward(terms.retain)
+        if self.plain:
+            return {}
         forget, retain = selected.take("forget"), selected.take("retain")
         figures: dict[str, float] = {}
         if self.wrapper in {"sam", "smooth"}:
-            forget = self._perturbed(selected, micros, loss, forget, step)
+            forget = self._perturbed(selected, micros, losses[0], forget, step)
         if self.wrapper == "gru":
             total, self.remembered = gru(
                 forget, retain, remembered=self.remembered, **self.settings
@@ -173,8 +187,8 @@ class Gradient:
         return [g / len(shifts) for g in selected.take("forget")]
 
 
-def _backward(loss: Tensor | int | None, *, keep: bool = False) -> None:
-    if isinstance(loss, Tensor) and loss.requires_grad:
+def _backward(loss: Tensor | None, *, keep: bool = False) -> None:
+    if loss is not None and loss.requires_grad:
         torch.autograd.backward(loss, retain_graph=keep)
 
 

@@ -39,7 +39,7 @@ from wagle.unlearning.optimizers import SophiaG, make_optimizer
 from wagle.unlearning.options import Training
 from wagle.unlearning.rounding import stochastic_bfloat16
 from wagle.unlearning.selected import Round, SelectedWeights
-from wagle.unlearning.steps import Gradient, Micro
+from wagle.unlearning.steps import Gradient, Loss, Micro
 from wagle.unlearning.trackers import place_events, report
 
 OnStep = Callable[[dict[str, Any]], None]
@@ -89,7 +89,8 @@ class UnlearnTrainer(Trainer):
         on_step: OnStep | None = None,
     ) -> None:
         self.epochs = epochs
-        self.mask, self.only = mask, only
+        self.mask: Mask | None = mask
+        self.only = only
         self.chosen, self.supply, self.gradient = chosen, supply, gradient
         self.training, self.seed = training, seed
         self.checks, self.checkpoints = checks, checkpoints
@@ -260,6 +261,7 @@ class UnlearnTrainer(Trainer):
             owner = model or self.model
             assert isinstance(owner, nn.Module)
             self.selected = SelectedWeights(owner, self.mask, self.only)
+            self.mask = None  # large models have large masks
             self.decayed = set(self.get_decay_parameter_names(owner))
             masters = list(self.selected.named_masters())
             groups = [
@@ -311,10 +313,8 @@ class UnlearnTrainer(Trainer):
         counts = num_items_in_batch.tolist()
         assert self.selected is not None
 
-        def loss(micro: Micro, *, log: bool = True) -> Terms:
-            return self._terms(model, micro, counts, log)
-
-        figures = self.gradient.take(self.selected, micros, loss, self.step)
+        losses = [self._loss(model, part, counts) for part in self.chosen.parts()]
+        figures = self.gradient.take(self.selected, micros, losses, self.step)
         self._sums.update(figures)
         if (
             isinstance(self._bare_optimizer, SophiaG)
@@ -343,9 +343,21 @@ class UnlearnTrainer(Trainer):
             return wanted
         return next(name for name in ("retain", "forget", *micros[0]) if name in micros[0])
 
-    def _terms(self, model: nn.Module, micro: Micro, counts: Sequence[int], log: bool) -> Terms:
+    def _loss(self, model: nn.Module, chosen: Chosen, counts: Sequence[int]) -> Loss:
+        def loss(micro: Micro, *, log: bool = True) -> Terms:
+            return self._terms(model, chosen, micro, counts, log)
+
+        return loss
+
+    def _terms(
+        self,
+        model: nn.Module,
+        chosen: Chosen,
+        micro: Micro,
+        counts: Sequence[int],
+        log: bool,
+    ) -> Terms:
         """The part of the step's loss that these records make up, forget and retain apart."""
-        chosen = self.chosen if log else self.chosen.forget_only()  # perturbed: no retain pass
         device = next(iter(micro.values()))["index"].device
         with precision(device, self.training.precision):
             given, shown = self.supply(model, micro, chosen)

@@ -231,6 +231,7 @@ def unlearn(
             epochs=epochs,
             on_step=on_step,
         )
+        del mask  # the trainer lets go of it too, once the weights are selected
         trainer.run()
         result = _result(trainer)
     warn_unknown(checks.known["before"], len(gone), vocabulary(model))
@@ -302,6 +303,7 @@ def finetune(
             epochs=epochs,
             on_step=on_step,
         )
+        del mask  # the trainer lets go of it too, once the weights are selected
         trainer.run()
         return _result(trainer)
 

@@ -193,11 +193,14 @@ class Chosen:
             None if kept is None else self.retain_weight * kept,
         )
 
-    def forget_only(self) -> Chosen:
-        """The same without its retain term, where that is not its own: a cheaper pass."""
-        if self.retain == "own":
-            return self
-        return replace(self, retain="none", inputs=tuple(_asked(self.entry.function)))
+    def parts(self) -> tuple[Chosen, ...]:
+        """The forget term and the retain term apart; whole where they are one function."""
+        if self.retain not in RETAIN_TERMS:
+            return (self,)
+        forget = replace(self, retain="none", inputs=tuple(_asked(self.entry.function)))
+        entry = replace(self.entry, function=none)
+        asked = tuple(_asked(RETAIN_TERMS[self.retain]))
+        return forget, replace(self, entry=entry, settings={}, inputs=asked)
 
     def describe(self) -> dict[str, Any]:
         """Its name, retain term, weights and settings, as results and reports keep them."""
