@@ -63,9 +63,9 @@ CASES = (
     Case("grad_diff", 3e-5),
     Case("ga_kl", 3e-5),
     Case("kl", 3e-5),
-    Case("refusal", 5e-5),
-    Case("po", 7e-5),
-    Case("refusal_kl", 7e-5),
+    Case("refusal", 1e-4),
+    Case("po", 1.5e-4, {"forget_weight": 2.0}),
+    Case("refusal_kl", 1.5e-4, {"forget_weight": 2.0}),
     Case("random_label", 7e-5, more={"retain_term": "nll"}),
     Case("random_label_uniform", 5e-5, more={"retain_term": "nll"}),
     Case("llmu", 3e-5),
@@ -81,8 +81,8 @@ CASES = (
     Case("satimp", 7e-5, {"retain_weight": 1.0}),
     Case("pdu", 5e-5, {"dual_start": 100.0, "epsilon": 0.3}),
     Case("max_entropy", 5e-5),
-    Case("idk_ap", 7e-5),
-    Case("jensun", 7e-5),
+    Case("idk_ap", 1.5e-4, {"forget_weight": 2.0}),
+    Case("jensun", 1.5e-4, {"forget_weight": 2.0}),
     Case("npo", 5e-5, more={"wrapper": "gru"}),
     Case("npo", 5e-5, more={"wrapper": "sam"}),
     Case("npo", 5e-5, more={"wrapper": "smooth"}),
@@ -117,6 +117,11 @@ def _records(run: Run, name: str) -> list[wagle.Record]:
     return [replace(r, alternatives=r.perturbed_answers) for r in run.need(name)]
 
 
+def told_of(case: Case) -> dict[str, Any]:
+    """A case as its file and the table keep it."""
+    return {**asdict(case), "name": case.name}
+
+
 def measure(run: Run, case: Case, arm: str) -> dict[str, Any]:
     """One run: what was reached, and after how many steps."""
     reference = run.evaluation("reference")
@@ -148,7 +153,7 @@ def measure(run: Run, case: Case, arm: str) -> dict[str, Any]:
     took = time.perf_counter() - began
     found = figures(run, model)
     return {
-        "case": {**asdict(case), "name": case.name},
+        "case": told_of(case),
         "arm": arm,
         "steps": steps[-1] if steps else 0,
         "stopped": stopped,
@@ -184,7 +189,8 @@ def run_all(folder: Path, only: Sequence[str] | None) -> list[dict[str, Any]]:
     work += [(c, arm) for c in CASES if c.name in PROBED for arm in ("wagle", "random")]
     for number, (case, arm) in enumerate(work, 1):
         path = folder / "runs" / f"{case.name.replace(' + ', '-')}@{arm}.json"
-        if not path.exists():
+        # Not run yet, or with another setting.
+        if not path.exists() or read_json(path)["case"] != told_of(case):
             if only is not None and case.name not in only:
                 continue
             say(f"{number} of {len(work)}: {case.name}, {arm}")

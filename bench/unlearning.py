@@ -93,7 +93,7 @@ def plain_step(setup: Setup) -> dict[str, Any]:
         trainer = _Plain(
             model,
             TrainingArguments(
-                output_dir=str(setup.at("steps", "plain")),
+                output_dir=str(setup.at("small", "plain")),
                 num_train_epochs=1,
                 per_device_train_batch_size=BATCH,
                 learning_rate=1e-6,
@@ -139,28 +139,32 @@ def masked_step(setup: Setup, objective: str, ratio: float) -> dict[str, Any]:
 
     # The optimiser is made inside; its class is where a hook can be put before that.
     handle = register_optimizer_step_post_hook(count)
-    with Memory() as memory:
-        wagle.unlearn(
-            model,
-            encoder_of(setup),
-            forget,
-            retain,
-            objective=objective,
-            mask=mask,
-            stop_when=[],
-            allow_other_model=True,
-            training=Training(
-                max_steps=STEPS, batch_size=BATCH, learning_rate=1e-6, precision="bfloat16"
-            ),
-            on_step=lambda _: times.append(time.perf_counter()),
-        )
-    handle.remove()
+    try:
+        with Memory() as memory:
+            wagle.unlearn(
+                model,
+                encoder_of(setup),
+                forget,
+                retain,
+                objective=objective,
+                mask=mask,
+                stop_when=[],
+                allow_other_model=True,
+                training=Training(
+                    max_steps=STEPS, batch_size=BATCH, learning_rate=1e-6, precision="bfloat16"
+                ),
+                on_step=lambda _: times.append(time.perf_counter()),
+            )
+    finally:
+        handle.remove()
     weights = sum(p.numel() for p in model.parameters())
     return {"step": _step(times), "held": max(held) / weights, **memory.figures()}
 
 
 def _alive() -> list[Tensor]:
-    return [o for o in gc.get_objects() if isinstance(o, Tensor) and not o.is_meta]
+    found = gc.get_objects()
+    # type() and not isinstance: asking some lazy objects of torch for their class is a warning
+    return [o for o in found if issubclass(type(o), Tensor) and not o.is_meta]
 
 
 def _storages(tensors: Any, without: set[int] | None = None) -> int:
