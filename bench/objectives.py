@@ -97,6 +97,11 @@ CASES = (
 )
 
 
+WORK = [(case, "dense") for case in CASES] + [
+    (case, arm) for case in CASES if case.name in PROBED for arm in ("wagle", "random")
+]
+
+
 def prepare(folder: Path) -> Run:
     """The taught demo model, its reference's figures and its gradients."""
     recipe = load_recipe("demo", ["evaluation.generate=false"])
@@ -185,15 +190,13 @@ def run_all(folder: Path, only: Sequence[str] | None) -> list[dict[str, Any]]:
             model = load_model(source, attention="eager")
             write_json(path, {"arm": role, **figures(run, model)})
         found.append(read_json(path))
-    work = [(case, "dense") for case in CASES]
-    work += [(c, arm) for c in CASES if c.name in PROBED for arm in ("wagle", "random")]
-    for number, (case, arm) in enumerate(work, 1):
+    for number, (case, arm) in enumerate(WORK, 1):
         path = folder / "runs" / f"{case.name.replace(' + ', '-')}@{arm}.json"
         # Not run yet, or with another setting.
         if not path.exists() or read_json(path)["case"] != told_of(case):
             if only is not None and case.name not in only:
                 continue
-            say(f"{number} of {len(work)}: {case.name}, {arm}")
+            say(f"{number} of {len(WORK)}: {case.name}, {arm}")
             write_json(path, measure(run, case, arm))
             give_memory_back()
         found.append(read_json(path))
@@ -228,6 +231,9 @@ def page(found: Sequence[Mapping[str, Any]]) -> str:
             f"| {case['name']} | {weights} | {told} | {one['steps']} | {one['forget']:.3f} | "
             f"{over:.2f} | {kept:.2f} | {one['general']:.3f} | {'yes' if good else 'no'} |"
         )
+    done, of = sum("case" in one for one in found), len(WORK)
+    if done < of:
+        lines += ["", f"{done} of {of} runs so far; the same command makes the rest."]
     best = max(reached, key=lambda one: (one["retain"], one["general"]), default=None)
     if best is not None:
         weights = "all weights" if best["arm"] == "dense" else f"mask {best['arm']} {RATIO:g}"
