@@ -19,7 +19,7 @@ from wagle.attribution.quantities import COLLECTED
 from wagle.attribution.sink import Sink
 from wagle.attribution.store import FORMAT, GradientStore, weight_stamps
 from wagle.attribution.stream import Job
-from wagle.data.draws import order
+from wagle.data.draws import subset
 from wagle.data.records import Source, check_disjoint, read_records
 from wagle.data.tokens import Encoder, Tokens, as_encoder
 from wagle.errors import DiskFull, WagleError, choose
@@ -165,7 +165,7 @@ def _token_sets(
     count = min(len(kept), 4 * len(gone) if retain_records is None else retain_records)
     if count < 1:
         raise WagleError(f"retain_records is {retain_records}; it must be at least 1")
-    chosen = sorted(order(seed, "retain gradient", [r.id for r in kept])[:count])
+    chosen = subset(seed, "retain gradient", [r.id for r in kept], count)
     sets = {"forget": encoder.encode(gone), "retain": encoder.encode([kept[i] for i in chosen])}
     if any(COLLECTED[q].set == "refusal" for q in quantities):
         sets["refusal"] = [encoder.replaced(record, record.refusal) for record in gone]

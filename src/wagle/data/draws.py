@@ -18,3 +18,8 @@ def order(seed: int, purpose: object, ids: Sequence[str]) -> list[int]:
     Leaving records out does not change the order of those that stay.
     """
     return sorted(range(len(ids)), key=lambda i: (uniform(seed, purpose, ids[i]), i))
+
+
+def subset(seed: int, purpose: object, ids: Sequence[str], count: int) -> list[int]:
+    """``count`` of ``range(len(ids))``, ascending; smaller subsets are contained in larger ones."""
+    return sorted(order(seed, purpose, ids)[:count])

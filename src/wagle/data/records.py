@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from wagle.data.chat import Turn, parse_chat, to_last_answer
 from wagle.data.demo import DEMO_SETS, demo_records
-from wagle.data.draws import order, uniform
+from wagle.data.draws import subset, uniform
 from wagle.data.refusals import REFUSALS
 from wagle.errors import WagleError, choose, nearest
 
@@ -394,8 +394,7 @@ def _take(records: list[Record], take: str | int, name: str, seed: int) -> list[
     count = len(records) * int(found[1]) // 100 if found[2] else int(found[1])
     if not 0 < count <= len(records):
         raise WagleError(f"{name}.take asks for {count} of {len(records)} records")
-    chosen = set(order(seed, "take", [r.id for r in records])[:count])
-    return [r for i, r in enumerate(records) if i in chosen]
+    return [records[i] for i in subset(seed, "take", [r.id for r in records], count)]
 
 
 # ---------------------------------------------------------------------------------------------

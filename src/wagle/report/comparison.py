@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from wagle.files import write_text
 from wagle.report.charts import chart_of, svg
+from wagle.report.templates import templates
 
 CONTROL = "random"
 _SHOWN = 0.8  # of the retain probability before: where a drawn curve ends
@@ -29,15 +30,7 @@ def render_comparison(found: Mapping[str, Any]) -> str:
     Args:
         found: what ``comparison.json`` holds: figures, differences, curves; no text of a record.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("wagle", "report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     means = {name: fmean(found[name]) if found[name] else None for name in ("before", "reference")}
     return environment.get_template("comparison.html.j2").render(
         found=found,

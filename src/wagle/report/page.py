@@ -26,6 +26,7 @@ from wagle.report.charts import (
     scores_chart,
     top,
 )
+from wagle.report.templates import templates
 from wagle.unlearning.rules import REACHED
 
 ROLES = ("before", "after", "reference")
@@ -81,15 +82,7 @@ def write_report(page: Page, path: Path) -> None:
 
 def render(page: Page) -> str:
     """The page as HTML; every text from a model or a record is escaped."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("wagle", "report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     environment.filters |= {
         "number": _number,
         "count": "{:,}".format,

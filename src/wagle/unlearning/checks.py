@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from wagle.data.batches import token_batches
-from wagle.data.draws import order
+from wagle.data.draws import subset
 from wagle.data.tokens import Tokens
 from wagle.errors import WagleError
 from wagle.model import records_nll
@@ -46,10 +46,7 @@ def set_figures(
 
 def sample(tokens: Sequence[Tokens], most: int, seed: int) -> list[Tokens]:
     """At most ``most`` records, drawn by (seed, id), in their own order."""
-    if len(tokens) <= most:
-        return list(tokens)
-    chosen = set(order(seed, "check", [t.id for t in tokens])[:most])
-    return [t for i, t in enumerate(tokens) if i in chosen]
+    return [tokens[i] for i in subset(seed, "check", [t.id for t in tokens], most)]
 
 
 def stop_rules(

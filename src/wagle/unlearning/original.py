@@ -74,10 +74,16 @@ def reference_key(
     model: nn.Module, tokens: Sequence[Tokens], dtype: str, **more: Any
 ) -> dict[str, Any]:
     """What a cached reference depends on: the model, the records as tokens, the precision."""
+    records = tokens_digest(tokens)
+    return {"model": fingerprint(model), "records": records, "precision": dtype, **more}
+
+
+def tokens_digest(tokens: Sequence[Tokens]) -> str:
+    """64 hex digits that name what is scored of these records; for private files only."""
     digest = hashlib.sha256()
     for t in tokens:
         digest.update(json.dumps([t.ids, t.scored, t.labels]).encode())
-    return {"model": fingerprint(model), "records": digest.hexdigest(), "precision": dtype, **more}
+    return digest.hexdigest()
 
 
 def _cached(

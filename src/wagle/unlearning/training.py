@@ -35,7 +35,7 @@ from wagle.unlearning.inputs import Supply, make_sets, sides
 from wagle.unlearning.objectives import Chosen, Function, choose_objective
 from wagle.unlearning.optimizers import check_optimizer
 from wagle.unlearning.options import Training
-from wagle.unlearning.original import choose_original
+from wagle.unlearning.original import choose_original, tokens_digest
 from wagle.unlearning.steps import Gradient
 from wagle.unlearning.trackers import check_trackers
 from wagle.unlearning.trainer import OnStep, UnlearnTrainer
@@ -382,9 +382,7 @@ def _key(
     digest = hashlib.sha256(json.dumps(pairs.pairs).encode())
     for side in (pairs.forget, pairs.retain):
         for name, tokens in side.items():
-            digest.update(
-                json.dumps([name, [[t.ids, t.scored, t.labels] for t in tokens]]).encode()
-            )
+            digest.update(f"{name} {tokens_digest(tokens)}".encode())
     settings = training.model_dump(mode="json")
     for free in ("checkpoint_minutes", "report_to"):
         del settings[free]  # they do not change the result
