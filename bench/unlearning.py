@@ -164,7 +164,9 @@ def masked_step(setup: Setup, objective: str, ratio: float) -> dict[str, Any]:
 def _alive() -> list[Tensor]:
     found = gc.get_objects()
     # type() and not isinstance: asking some lazy objects of torch for their class is a warning
-    return [o for o in found if issubclass(type(o), Tensor) and not o.is_meta]
+    tensors = (o for o in found if issubclass(type(o), Tensor))
+    # a meta tensor has no bytes; a sparse one that other code left behind has no storage to ask
+    return [t for t in tensors if not t.is_meta and t.layout == torch.strided]
 
 
 def _storages(tensors: Any, without: set[int] | None = None) -> int:
