@@ -115,13 +115,21 @@ def test_a_run_is_as_the_recipe_asks_but_without_a_rule_that_ends_it(unit, monke
 
     spy.__wrapped__ = plain  # so that its signature is that of unlearn
     monkeypatch.setattr(runs, "unlearn", spy)
-    run_arm(unit, DENSE, learning_rate=2e-3, steps=2, tuning=True)
+    run_arm(unit, DENSE, learning_rate=2e-3, steps=2)
     asked = unit.run.recipe.unlearning
     assert given["stop_when"] == []
     assert "best" not in given
     assert (given["objective"], given["pairing"]) == (asked.objective, asked.pairing)
     assert (given["training"].learning_rate, given["training"].max_steps) == (2e-3, 2)
     assert given["training"].batch_size == asked.batch_size
+
+
+def test_a_trial_ends_where_its_figure_is_read_and_reads_what_the_whole_run_reads(unit):
+    asked = {"learning_rate": 3e-2, "steps": 6}
+    trial, whole = run_arm(unit, DENSE, **asked, tuning=True), run_arm(unit, DENSE, **asked)
+    assert len(trial["trajectory"]) < len(whole["trajectory"])
+    assert trial["stopped"] is None
+    assert read_run(trial, "forget") == read_run(whole, "forget")
 
 
 def test_lora_trains_an_adapter_that_starts_as_the_model_itself(unit):
