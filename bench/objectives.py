@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 import wagle
 from bench.measure import say
 from wagle.errors import TrainingStopped
-from wagle.evaluation.result import evaluate
+from wagle.evaluation.asking import evaluate
 from wagle.files import read_json, write_json, write_text
 from wagle.memory import give_memory_back
 from wagle.model import load_model

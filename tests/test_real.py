@@ -6,7 +6,8 @@ import pytest
 
 import wagle
 from wagle.data.tokens import Encoder
-from wagle.evaluation.engine import Greedy, answer_requests
+from wagle.evaluation.engine import answer_requests
+from wagle.evaluation.requests import Greedy
 from wagle.model import demo_model, load_model, load_tokenizer
 from wagle.patch import verify
 from wagle.unlearning.options import Training

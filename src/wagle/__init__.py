@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from wagle.data.records import Record as Record
     from wagle.data.records import read_records as read_records
     from wagle.errors import WagleError as WagleError
+    from wagle.evaluation.asking import evaluate as evaluate
     from wagle.evaluation.result import Evaluation as Evaluation
-    from wagle.evaluation.result import evaluate as evaluate
     from wagle.mask import Mask as Mask
     from wagle.mask_exchange import export_mask as export_mask
     from wagle.mask_exchange import import_mask as import_mask
@@ -37,7 +37,7 @@ _HOME = {
     "Record": "data.records",
     "Training": "unlearning.options",
     "WagleError": "errors",
-    "evaluate": "evaluation.result",
+    "evaluate": "evaluation.asking",
     "execute": "run",
     "export_mask": "mask_exchange",
     "finetune": "unlearning.training",

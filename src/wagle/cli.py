@@ -127,15 +127,72 @@ def unlearn_command(source: Source, overrides: Overrides = None, out: Out = None
 
 @app.command(name="evaluate")
 def evaluate_command(
-    source: Source, overrides: Overrides = None, out: Out = None, as_json: AsJson = False
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE|MODEL",
+            help="A recipe or a run folder; with --benchmark a model folder or a run folder.",
+        ),
+    ],
+    overrides: Overrides = None,
+    out: Annotated[
+        Optional[str],
+        typer.Option("--out", help="The run folder; with --benchmark the result file."),
+    ] = None,
+    benchmark: Annotated[
+        Optional[str],
+        typer.Option("--benchmark", help="Ask a model this benchmark; KEY=VALUE are its settings."),
+    ] = None,
+    reference: Annotated[
+        Optional[str],
+        typer.Option(
+            "--reference",
+            help="A model that never learned the forget set, a run, or a result file.",
+        ),
+    ] = None,
+    patch: Annotated[
+        Optional[list[str]],
+        typer.Option("--patch", help="Evaluate what this patch makes of the model; repeatable."),
+    ] = None,
+    cache: Annotated[
+        Optional[str],
+        typer.Option("--cache", help="A private folder for answers: none is asked twice."),
+    ] = None,
+    precision: Annotated[
+        str, typer.Option("--precision", help="Of the matrix products: float32 or bfloat16.")
+    ] = "float32",
+    as_json: AsJson = False,
 ) -> None:
-    """Evaluate before, after and reference, after whatever comes before that.
+    """Evaluate a run before, after and against its reference; or one model with a benchmark.
 
-    Reads the recipe and its data; writes evaluation/ and evaluation.json.
+    Reads the recipe and its data; writes evaluation/ and evaluation.json. With --benchmark it reads a
+    model folder and writes only what --out names.
 
-    Example:  wagle evaluate runs/demo --json
+    Example:  wagle evaluate my-model --benchmark tofu data=tofu/ split=forget10 --reference retrained
     """
-    _table(_execute(source, overrides, out, "after"), as_json)
+    if benchmark is None:
+        given = {"--reference": reference, "--patch": patch, "--cache": cache}
+        wrong = [name for name, value in given.items() if value]
+        if wrong:
+            raise WagleError(f"{wrong[0]} goes with --benchmark; a recipe names these itself")
+        _table(_execute(source, overrides, out, "after"), as_json)
+        return
+    from wagle.evaluation.asking import evaluate, find_model
+    from wagle.files import write_json
+    from wagle.recipe_file import read_settings
+
+    found = evaluate(
+        find_model(source),
+        benchmark=benchmark,
+        settings=read_settings(overrides or []),
+        reference=reference,
+        patch=patch or None,
+        cache=cache,
+        precision=precision,
+    )
+    if out is not None:
+        write_json(out, found.to_json())
+    print(json.dumps(found.to_json(), indent=2) if as_json else found)
 
 
 @app.command()
@@ -426,7 +483,8 @@ def _set_up() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' bars; wagle shows its own
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it speaks when it is imported
+    for name in ("bitsandbytes", "torchao"):  # they speak when they are imported
+        logging.getLogger(name).setLevel(logging.ERROR)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines())
     root = logging.getLogger("wagle")

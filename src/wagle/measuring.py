@@ -11,8 +11,10 @@ from typing import Any
 
 from wagle import __version__
 from wagle.data.records import read_records
-from wagle.evaluation.result import FORGOTTEN, evaluate
-from wagle.evaluation.verdict import OVER, came_back, judge
+from wagle.evaluation.asking import evaluate
+from wagle.evaluation.figures import FORGOTTEN
+from wagle.evaluation.result import Evaluation
+from wagle.evaluation.verdict import OVER, came_back, combine, judge
 from wagle.files import (
     keyed_digest,
     read_json,
@@ -30,7 +32,8 @@ logger = logging.getLogger(__name__)
 
 
 def _measure(run: Run, role: str, folder: Path) -> dict[str, Any]:
-    settings = run.recipe.evaluation
+    """Ask a model about the recipe's sets and its benchmarks; one file each."""
+    settings, recipe = run.recipe.evaluation, run.recipe
     run.need("forget")
     most = settings.records
     asked = dict(run.sets)
@@ -41,41 +44,65 @@ def _measure(run: Run, role: str, folder: Path) -> dict[str, Any]:
             records,
             name=name,
             take="all" if most is None or most >= len(records) else most,
-            seed=run.recipe.seed,
+            seed=recipe.seed,
         )
         for name, records in asked.items()
     }
+    model = load_model(folder, attention=recipe.model.attention)
+    common: dict[str, Any] = {
+        "cache": run.private / "answers",
+        "batch_tokens": settings.batch_tokens,
+        "precision": settings.precision,
+        "seed": recipe.seed,
+    }
     found = evaluate(
-        load_model(folder, attention=run.recipe.model.attention),
+        model,
         run.encoder,
         **sets,
         max_new_tokens=settings.max_new_tokens,
-        batch_tokens=settings.batch_tokens,
-        precision=settings.precision,
         generate=settings.generate,
-        seed=run.recipe.seed,
+        **common,
     )
-    answers = f"private/answers-{role}.json"
     key = salt(run.private)
-    found.details["model"]["path"] = folder.name
+    data = {
+        name: {"n": len(records), "digest": keyed_digest(key, [r.id for r in records])}
+        for name, records in sets.items()
+    }
+    _keep(run, role, role, folder, replace(found, details={**found.details, "data": data}))
+    summaries = {}
+    for asked_for in settings.benchmarks:
+        logger.info("%s: benchmark %s", role, asked_for.called)
+        beside = run.evaluation("reference", asked_for.called) if role != "reference" else None
+        measured = evaluate(
+            model,
+            run.encoder,
+            benchmark=asked_for.name,
+            settings=asked_for.settings,
+            reference=beside,
+            **common,
+        )
+        _keep(run, role, f"{role}-{asked_for.called}", folder, measured)
+        summaries[asked_for.called] = measured.summary()
+    return {"summary": found.summary(), **({"benchmarks": summaries} if summaries else {})}
+
+
+def _keep(run: Run, role: str, name: str, folder: Path, found: Evaluation) -> None:
+    """Write an evaluation, and apart from it, privately, what the model wrote."""
+    answers = f"private/answers-{name}.json"
     details = {
         **found.details,
-        "data": {
-            name: {"n": len(records), "digest": keyed_digest(key, [r.id for r in records])}
-            for name, records in sets.items()
-        },
-        "reference": _reference_name(run),
+        "model": {**found.details["model"], "path": folder.name},
+        "reference": _reference_name(run) if role != "reference" else None,
         "answers": answers,
     }
     write_json(
         run.folder / answers,
-        {name: [asdict(a) for a in said] for name, said in found.answers.items()},
+        {name: [asdict(a) for a in said] for name, said in found.texts.items()},
         private=True,
     )
     write_json(
-        run.folder / "evaluation" / f"{role}.json", replace(found, details=details).to_json()
+        run.folder / "evaluation" / f"{name}.json", replace(found, details=details).to_json()
     )
-    return {"summary": found.summary()}
 
 
 def _reference_name(run: Run) -> dict[str, str] | None:
@@ -94,14 +121,26 @@ def measure_before(run: Run) -> dict[str, Any]:
 
 def measure_after(run: Run) -> dict[str, Any]:
     details = _measure(run, "after", run.folder / "model")
+    labels = [benchmark.called for benchmark in run.recipe.evaluation.benchmarks]
     found = {role: run.evaluation(role) for role in ROLES}
-    write_json(
-        run.folder / "evaluation.json", {r: e.summary() if e else None for r, e in found.items()}
-    )
-    after, before, reference = found["after"], found["before"], found["reference"]
+    summary: dict[str, Any] = {r: e.summary() if e else None for r, e in found.items()}
+    if labels:
+        summary["benchmarks"] = {
+            label: {
+                role: e.summary() if (e := run.evaluation(role, label)) else None for role in ROLES
+            }
+            for label in labels
+        }
+    write_json(run.folder / "evaluation.json", summary)
+    after, before = found["after"], found["before"]
     assert after is not None
     assert before is not None
-    verdict = judge(after, before, reference)
+    verdicts = {"": judge(after, before, found["reference"])}
+    for label in labels:
+        one, other = run.evaluation("after", label), run.evaluation("before", label)
+        if one is not None and other is not None and "forget" in one.figures:
+            verdicts[label] = judge(one, other, run.evaluation("reference", label))
+    verdict = combine(verdicts)
     if verdict.word == OVER and not any(OVER in line for line in run.warnings()):
         logger.warning("over-unlearned: %s", " ".join(verdict.reasons))
     again = came_back(after, before)

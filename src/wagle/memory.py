@@ -98,3 +98,5 @@ def give_memory_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
     if trim is not None:
         trim(0)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

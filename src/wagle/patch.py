@@ -23,10 +23,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
-from wagle.errors import WagleError
+from wagle.errors import WagleError, choose
 from wagle.files import TensorFile, atomic_folder
 from wagle.memory import Spill
+from wagle.model import DTYPES, load_model
 from wagle.patch_file import FEW, UNDO, Change, Digests
 from wagle.patch_file import FORMAT as FORMAT
 from wagle.patch_file import UNDO_FORMAT as UNDO_FORMAT
@@ -45,7 +47,7 @@ from wagle.patch_stack import Named, Shared, load_named, load_stack, misfit, pro
 from wagle.patch_stack import overlaps as overlaps
 from wagle.patch_verify import Verification as Verification
 from wagle.patch_verify import verify as verify
-from wagle.weights import copy_other_files, fingerprint, weight_files
+from wagle.weights import Weights, copy_other_files, fingerprint, weight_files
 
 logger = logging.getLogger(__name__)
 _IN_MEMORY = 1 << 28  # bytes of values that are gathered, before they go to a file
@@ -193,6 +195,43 @@ def apply(base: str | Path, patches: str | Path | Sequence[str | Path], out: str
     if wanted is None:
         _warn(stack, shared)
     return Applied(_write(base, stack, out, wanted), wanted is not None, shared)
+
+
+def load_patched(
+    base: str | Path,
+    patches: str | Path | Sequence[str | Path],
+    dtype: str = "float32",
+    attention: str = "auto",
+) -> PreTrainedModel:
+    """The model that patches make of a base, in memory; no folder is written.
+
+    Args:
+        base: the model folder that the patch was made for; another one is refused.
+        patches: as ``apply`` takes them.
+        dtype: of the weights, after patching in the precision in which they are stored.
+        attention: ``eager``, ``sdpa`` or ``auto``.
+    """
+    stack = load_stack(patches)
+    if not stack:
+        raise WagleError(f"no patch was given for {base}; name at least one")
+    ours = _check_fit(stack, base)
+    stored = str(Weights(base).dtype).removeprefix("torch.")
+    model = load_model(base, stored, attention)
+    state = model.state_dict()
+    for named in stack:
+        missing = [name for name in named.patch.tensors if name not in state]
+        if missing:
+            raise WagleError(
+                f"{base} loads {missing[0]} under another name; apply {named.name} to a folder"
+            )
+        for name in named.patch.tensors:
+            named.patch.put(name, state[name])
+    wanted = promised(stack, ours)
+    if wanted is not None and fingerprint(model) != wanted:
+        raise WagleError(f"{stack[-1].name} does not make what it promises of {base}; make it anew")
+    for parameter in model.parameters():  # the buffers stay as loaded
+        parameter.data = parameter.data.to(choose(DTYPES, dtype, "dtype"))
+    return model
 
 
 def undo(result: str | Path, undo_file: str | Path, out: str | Path) -> None:

@@ -6,14 +6,15 @@ Relative paths inside a recipe are taken from the current folder, not from that 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    JsonValue,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -384,17 +385,63 @@ class PatchSettings(Section):
     """Also write private/undo.safetensors, the old values: whoever has it can restore the base."""
 
 
+class Named(Section):
+    """Something that is chosen by name and has settings of its own. A bare text is its name."""
+
+    bare = "name"
+
+    name: Text
+    """Which one."""
+
+    settings: dict[str, JsonValue] = {}
+    """Its settings."""
+
+    label: Annotated[Text, Field(pattern=r"^[A-Za-z0-9._-]+$")] | None = None
+    """What its results are called, where one is asked twice; null takes its name."""
+
+    @property
+    def called(self) -> str:
+        """The label, or the name where there is none."""
+        return self.label or self.name
+
+
+class Benchmark(Named):
+    """A benchmark of the field, asked of every model beside the recipe's own sets."""
+
+    name: Text
+    """Which one: tofu, muse, copyright, toxicity, extraction, knowundo, or through lm-eval wmdp, mmlu,
+    wikitext, few_shot, harness; docs/evaluation.md lists them with their settings."""
+
+    settings: dict[str, JsonValue] = {}
+    """Its settings, such as {data: FOLDER, split: forget10}."""
+
+
+class Attack(Named):
+    """An attack on the unlearned, the original and the reference model."""
+
+    name: Text
+    """Which one: relearning, quantization, prompts, probe, sampling; docs/attacks.md has their
+    settings."""
+
+    settings: dict[str, JsonValue] = {}
+    """Its settings, such as {records: exact, learning_rate: 1e-5}."""
+
+
 class EvaluationSettings(Section):
     """How the model is asked before and after."""
 
     max_new_tokens: AtLeastOne = 128
     """Tokens of a generated answer at most."""
 
-    batch_tokens: AtLeastOne = 2048
-    """Padded tokens per forward pass; changes speed and memory, never the result."""
+    batch_tokens: AtLeastOne | None = None
+    """Padded tokens per forward pass; null: as many as memory is good for. Changes speed and memory,
+    never the result."""
 
     precision: Precision = "float32"
     """Of the matrix products; bfloat16 is autocast over the stored weights."""
+
+    benchmarks: list[Benchmark] = []
+    """Benchmarks of the field, beside the recipe's own sets."""
 
     generate: bool = True
     """Let the model write answers (slow), for the metrics that compare texts."""
@@ -463,6 +510,10 @@ class Recipe(Section):
     evaluation: EvaluationSettings = EvaluationSettings()
     """How the model is asked before and after."""
 
+    attacks: list[Attack] = []
+    """Attacks on the unlearned model: does the forgetting hold? The original and the reference model
+    stand beside it."""
+
     report: ReportSettings = ReportSettings()
     """What the report shows."""
 
@@ -487,7 +538,20 @@ class Recipe(Section):
         self._check_complement()
         self._check_taught()
         self._check_lora()
+        self._check_labels()
         return self
+
+    def _check_labels(self) -> None:
+        asked: dict[str, Sequence[Named]] = {
+            "evaluation.benchmarks": self.evaluation.benchmarks,
+            "attacks": self.attacks,
+        }
+        for key, several in asked.items():
+            labels = [one.called for one in several]
+            for i, label in enumerate(labels):
+                if label in labels[:i]:
+                    said = f"is called {label!r} like an earlier one; set its label"
+                    raise refused(said, f"{key}[{i}]")
 
     def _check_lora(self) -> None:
         lora = self.unlearning.lora
@@ -568,6 +632,12 @@ class Recipe(Section):
 def _model_of(after: str) -> str:
     """The model folder that a run left."""
     return str(Path(after) / "model")
+
+
+def item_of(annotation: Any) -> type[Section] | None:
+    """The section that each item of a list field holds, if it is such a list."""
+    kind = kind_of(annotation)
+    return section_of(get_args(kind)[0]) if get_origin(kind) is list else None
 
 
 def section_of(annotation: Any) -> type[Section] | None:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from wagle.errors import WagleError, nearest
-from wagle.recipe import Recipe, RecordSet, Section, section_of
+from wagle.recipe import Recipe, RecordSet, Section, item_of, section_of
 from wagle.recipe_values import plain, shown
 
 
@@ -39,6 +39,12 @@ def settings_page() -> str:
                 own = section_of(inner.annotation)
                 if own is not None and own is not RecordSet:
                     lines += _settings_table(f"{name}.{key}", own)
+                each = item_of(inner.annotation)
+                if each is not None:
+                    lines += _settings_table(f"{name}.{key}, each", each)
+        each = item_of(field.annotation)
+        if each is not None:
+            lines += _settings_table(f"{name}, each", each)
     lines += _settings_table("forget, retain, retain_heldout, general", RecordSet)
     return "\n".join(lines) + "\n"
 
@@ -193,13 +199,8 @@ def load_recipe(
             line that names the key.
     """
     where, data = _read(source)
-    for override in overrides:
-        key, sign, text = override.partition("=")
-        if not sign:
-            raise WagleError(f"override {override!r} has no value; write {key or 'KEY'}=VALUE")
-        if not all(key.split(".")):
-            raise WagleError(f"override {override!r} names no setting; write attribution.ratio=0.5")
-        _set(data, key, _parse(text, f"override {override!r}"))
+    for key, value in _pairs(overrides):
+        _set(data, key, value)
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
@@ -207,6 +208,21 @@ def load_recipe(
     except RecursionError:
         raise WagleError(f"{where} is nested too deeply, or holds itself") from None
     return recipe if base is None else _rebased(recipe, base)
+
+
+def read_settings(overrides: Sequence[str]) -> dict[str, Any]:
+    """Settings of something that is no recipe, such as a benchmark: ``split=forget10``."""
+    return dict(_pairs(overrides))
+
+
+def _pairs(overrides: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    for override in overrides:
+        key, sign, text = override.partition("=")
+        if not sign:
+            raise WagleError(f"override {override!r} has no value; write {key or 'KEY'}=VALUE")
+        if not all(key.split(".")):
+            raise WagleError(f"override {override!r} names no setting; write attribution.ratio=0.5")
+        yield key, _parse(text, f"override {override!r}")
 
 
 def _read(source: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -373,7 +389,7 @@ def _owner(loc: Sequence[int | str]) -> str:
 def _keys(section: type[Section] = Recipe, prefix: str = "") -> Iterator[str]:
     for name, field in section.model_fields.items():
         yield prefix + name
-        inner = section_of(field.annotation)
+        inner = section_of(field.annotation) or item_of(field.annotation)
         if inner is not None:
             yield from _keys(inner, f"{prefix}{name}.")
 
@@ -385,11 +401,11 @@ def _last(key: str) -> str:
 def _unknown(loc: tuple[int | str, ...]) -> str:
     """Name the nearest key: in the same section first, then everywhere."""
     wrong = str(loc[-1])
-    prefix = "".join(f"{part}." for part in loc[:-1])
+    prefix = "".join(f"{part}." for part in loc[:-1] if not isinstance(part, int))
     keys = list(_keys())
     own = [k for k in keys if k.startswith(prefix) and "." not in k.removeprefix(prefix)]
     close = get_close_matches(wrong, [k.removeprefix(prefix) for k in own], n=1, cutoff=0.75)
     guess = close[0] if close else nearest(wrong, {_last(key) for key in keys})
     found = [k for k in own if _last(k) == guess] or [k for k in keys if _last(k) == guess][:2]
     hint = f"; nearest: {' or '.join(found)}" if found else ""
-    return f"{prefix}{wrong} is not a setting{hint}"
+    return f"{_dotted((*loc[:-1], wrong))} is not a setting{hint}"

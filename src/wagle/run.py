@@ -14,9 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from wagle.attacking import attack, scene_of
+from wagle.attacks.catalogue import make_attack
 from wagle.attribution.engines import ENGINES
 from wagle.attribution.scores import check_score
 from wagle.errors import choose
+from wagle.evaluation.benchmarks.catalogue import make_task
 from wagle.files import (
     locked,
 )
@@ -47,6 +50,7 @@ STAGES: dict[str, Callable[[Run], dict[str, Any]]] = {
     "unlearn": forget,
     "patch": write_patch,
     "after": measure_after,
+    "attacks": attack,
     "ledger": enter_ledger,
     "report": report,
 }
@@ -77,7 +81,7 @@ def execute(
         recipe: what to do.
         folder: the run folder; None takes ``runs/NAME``.
         until: the last stage: ``teach``, ``reference``, ``before``, ``gradients``, ``mask``,
-            ``unlearn``, ``patch``, ``after``, ``ledger`` or ``report``.
+            ``unlearn``, ``patch``, ``after``, ``attacks``, ``ledger`` or ``report``.
         redo: run that last stage again even if it is finished (later ones then start over).
     """
     run = open_run(recipe, Path(folder) if folder else Path("runs") / recipe.name)
@@ -108,6 +112,11 @@ def _check(run: Run, wanted: list[str]) -> None:
     if "before" in wanted:
         run.need("forget")
         _ = run.reference
+        for benchmark in recipe.evaluation.benchmarks:
+            make_task(benchmark.name, run.encoder, benchmark.settings, seed=recipe.seed)
+    if "attacks" in wanted:
+        for asked in recipe.attacks:
+            make_attack(asked.name, scene_of(run), asked.settings)
     if "gradients" in wanted and not unmasked(recipe):
         if recipe.attribution.mask is None:
             check_score(recipe.attribution.score, recipe.attribution.score_settings)

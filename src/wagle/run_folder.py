@@ -21,7 +21,8 @@ from wagle import __version__
 from wagle.data.records import Record, check_disjoint, near_duplicates, read_records
 from wagle.data.tokens import Encoder
 from wagle.errors import WagleError
-from wagle.evaluation.result import SETS, Evaluation
+from wagle.evaluation.figures import SETS
+from wagle.evaluation.result import Evaluation
 from wagle.files import (
     append_line,
     keyed_digest,
@@ -99,9 +100,10 @@ class Run:
         """What the stages warned about, each once."""
         return list(dict.fromkeys(x["warning"] for x in self.logged() if "warning" in x))
 
-    def evaluation(self, role: str) -> Evaluation | None:
-        """One of the evaluations, if it was made."""
-        path = self.folder / "evaluation" / f"{role}.json"
+    def evaluation(self, role: str, benchmark: str | None = None) -> Evaluation | None:
+        """One of the evaluations, if it was made: of the recipe's sets, or of a benchmark."""
+        name = role if benchmark is None else f"{role}-{benchmark}"
+        path = self.folder / "evaluation" / f"{name}.json"
         return Evaluation.from_json(read_json(path)) if path.exists() else None
 
     # ----- what the recipe names, loaded once and only if a stage needs it -----

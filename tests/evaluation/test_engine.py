@@ -1,13 +1,17 @@
 """The engine: its answers are those of a plain model asked one question at a time."""
 
+import math
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 
 from tests.conftest import FAMILIES, make_model
 from wagle.errors import WagleError
-from wagle.evaluation.engine import Greedy, GreedyAnswer, Likelihood, answer_requests
+from wagle.evaluation.engine import answer_requests, choose_budget
+from wagle.evaluation.likelihoods import moments
+from wagle.evaluation.requests import Greedy, Likelihood, TextAnswer
 
 BUDGETS = [1, 7 * 40, 100_000]
 
@@ -29,10 +33,10 @@ def slow_greedy(model, request, stops):
         with torch.no_grad():
             token = int(model(torch.tensor([ids])).logits[0, -1].argmax())
         if token in stops:
-            return GreedyAnswer(tuple(said), True)
+            return TextAnswer(tuple(said), True)
         said.append(token)
         ids.append(token)
-    return GreedyAnswer(tuple(said), False)
+    return TextAnswer(tuple(said), False)
 
 
 def lively(family):
@@ -67,8 +71,8 @@ def test_likelihoods_are_those_of_one_request_at_a_time(family, budget):
     model = make_model(family)
     requests = likelihoods()
     answers = answer_requests(model, requests, stop_ids=[2], batch_tokens=budget)
-    assert set(answers) == set(requests)
-    for request, answer in answers.items():
+    assert set(answers.found) == set(requests)
+    for request, answer in answers.found.items():
         nll, hit = slow_likelihood(model, request)
         assert answer.token_nll.dtype == torch.float64
         torch.testing.assert_close(answer.token_nll, nll.double(), rtol=0, atol=1e-5)
@@ -81,7 +85,7 @@ def test_the_order_of_the_requests_does_not_matter(family):
     model = make_model(family)
     one = answer_requests(model, likelihoods(), stop_ids=[2], batch_tokens=280)
     other = answer_requests(model, likelihoods()[::-1], stop_ids=[2], batch_tokens=280)
-    for request, answer in one.items():
+    for request, answer in one.found.items():
         torch.testing.assert_close(other[request].token_nll, answer.token_nll, rtol=0, atol=1e-5)
 
 
@@ -133,7 +137,7 @@ def test_sliding_windows_see_what_they_see_without_a_cache():
     settings = {**FAMILIES["mistral"][1], "sliding_window": 8}
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model("mistral", **settings)).eval()
-    for request, answer in answer_requests(model, likelihoods(), stop_ids=[2]).items():
+    for request, answer in answer_requests(model, likelihoods(), stop_ids=[2]).found.items():
         nll, _ = slow_likelihood(model, request)
         torch.testing.assert_close(answer.token_nll, nll.double(), rtol=0, atol=1e-5)
 
@@ -151,9 +155,9 @@ def test_greedy_answers_are_those_of_one_request_at_a_time(family, budget):
     free = [slow_greedy(model, r, ()).ids for r in requests]
     stops = [2, free[2][5]]  # one that cuts at least one answer short
     answers = answer_requests(model, [*requests, requests[0]], stop_ids=stops, batch_tokens=budget)
-    assert answers == {r: slow_greedy(model, r, stops) for r in requests}
-    assert any(a.finished for a in answers.values())
-    assert not all(a.finished for a in answers.values())
+    assert answers.found == {r: slow_greedy(model, r, stops) for r in requests}
+    assert any(a.finished for a in answers.found.values())
+    assert not all(a.finished for a in answers.found.values())
 
 
 @pytest.mark.parametrize("place", [0, 1, 3])
@@ -163,7 +167,7 @@ def test_an_answer_ends_before_the_first_stop(model, place):
     free = slow_greedy(model, request, ()).ids
     stop = free[place]
     answer = answer_requests(model, [request], stop_ids=[399, stop])[request]
-    assert answer == GreedyAnswer(free[: free.index(stop)], True)
+    assert answer == TextAnswer(free[: free.index(stop)], True)
 
 
 def test_a_limit_that_is_met_is_not_an_end(model):
@@ -171,8 +175,8 @@ def test_a_limit_that_is_met_is_not_an_end(model):
     request = Greedy((5, 6, 7), 5)
     free = slow_greedy(model, request, ()).ids
     stop = next(t for t in range(4, 400) if t not in free)
-    assert answer_requests(model, [request], stop_ids=[stop])[request] == GreedyAnswer(free, False)
-    assert answer_requests(model, [request], stop_ids=[])[request] == GreedyAnswer(free, False)
+    assert answer_requests(model, [request], stop_ids=[stop])[request] == TextAnswer(free, False)
+    assert answer_requests(model, [request], stop_ids=[])[request] == TextAnswer(free, False)
 
 
 def test_the_models_own_generation_settings_do_not_reach_a_greedy_answer():
@@ -216,7 +220,7 @@ def test_the_mode_comes_back_after_an_error(model):
 def test_contexts_of_one_token_need_no_cache(family):
     model = make_model(family)
     requests = [Likelihood((5,), (6, 7)), Likelihood((5,), (8,)), Likelihood((9,), (6, 7, 8))]
-    for request, answer in answer_requests(model, requests, stop_ids=[2]).items():
+    for request, answer in answer_requests(model, requests, stop_ids=[2]).found.items():
         nll, _ = slow_likelihood(model, request)
         torch.testing.assert_close(answer.token_nll, nll.double(), rtol=0, atol=1e-5)
 
@@ -248,7 +252,7 @@ def test_a_token_that_the_model_rules_out_is_an_error_and_no_infinite_loss(model
 
 
 def test_no_requests_are_no_answers(model):
-    assert answer_requests(model, [], stop_ids=[2]) == {}
+    assert answer_requests(model, [], stop_ids=[2]).found == {}
 
 
 def test_a_wrong_precision_is_an_error(model):
@@ -261,9 +265,103 @@ def test_bfloat16_products_still_give_float32_losses():
     requests = likelihoods()
     exact = answer_requests(model, requests, stop_ids=[2])
     rough = answer_requests(model, requests, stop_ids=[2], dtype="bfloat16")
-    for request in exact:  # a bfloat16 has 8 bits: losses near 6 nats differ by hundredths
+    for request in exact.found:  # a bfloat16 has 8 bits: losses near 6 nats differ by hundredths
         torch.testing.assert_close(
             rough[request].token_nll, exact[request].token_nll, rtol=0, atol=0.05
         )
-    values = torch.cat([rough[r].token_nll for r in exact])
+    values = torch.cat([rough[r].token_nll for r in exact.found])
     assert (values != values.bfloat16().double()).float().mean() > 0.9
+
+
+# ---------------------------------------------------------------------------------------------
+# Moments, memory, what is known already
+
+
+def test_t27_moments_are_the_mean_and_variance_of_the_log_probability():
+    found = moments(torch.tensor([[0.7, 0.2, 0.1]]).log())
+    assert found.dtype == torch.float64
+    assert found[0].tolist() == pytest.approx([-0.801819, 0.494387], abs=1e-6)
+
+
+def test_moments_of_certain_and_of_even_distributions_are_finite():
+    rows = torch.tensor([[0.0, float("-inf"), float("-inf")], [1e4, 0.0, 0.0], [2.0, 2.0, 2.0]])
+    found = moments(rows)
+    assert found[:2].abs().max() < 1e-6
+    assert found[2].tolist() == pytest.approx([-math.log(3), 0.0], abs=1e-6)
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_one_request_with_and_without_moments_is_asked_once(model, budget):
+    plain = Likelihood((5, 6, 7), (8, 9))
+    full = replace(plain, moments=True)
+    other = Likelihood((5, 6, 7), (10, 11, 12), moments=True)
+    seen = []
+    handle = model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, args: seen.append(args[0].numel())
+    )
+    answers = answer_requests(model, [plain, full, other], stop_ids=[2], batch_tokens=budget)
+    handle.remove()
+    assert sum(seen) <= 2 + 4 + 4  # the prompt's first two, then both continuations
+    assert answers.likelihood(plain).moments is None
+    assert answers.likelihood(full).token_nll.equal(answers.likelihood(plain).token_nll)
+    with torch.no_grad():
+        logits = model(torch.tensor([[5, 6, 7, 10, 11, 12]])).logits[0, 2:5]
+    torch.testing.assert_close(
+        answers.likelihood(other).moments, moments(logits), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_where_memory_runs_out_batches_are_halved_and_answers_stay(model, caplog):
+    requests = [Likelihood((5, 6, i), (8, 9)) for i in range(10, 40)]
+    requests += [Greedy((5, i), 4) for i in range(10, 40)]
+    wanted = answer_requests(model, requests, stop_ids=[2])
+    sizes = []
+
+    def small(_, args):
+        sizes.append(args[0].numel())
+        if args[0].shape[0] > 6:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    handle = model.get_input_embeddings().register_forward_pre_hook(small)
+    with caplog.at_level("WARNING", logger="wagle"):
+        answers = answer_requests(model, requests, stop_ids=[2], batch_tokens=1024)
+    handle.remove()
+    assert "memory ran out at" in caplog.text
+    for request in requests:
+        if isinstance(request, Greedy):
+            assert answers.text(request) == wanted.text(request)
+        else:
+            torch.testing.assert_close(
+                answers.likelihood(request).token_nll, wanted.likelihood(request).token_nll
+            )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 99 bytes"),
+    ],
+)
+def test_no_memory_for_one_request_is_a_one_line_error(model, error):
+    def never(*_):
+        raise error
+
+    model.get_input_embeddings().register_forward_pre_hook(never)
+    with pytest.raises(WagleError, match=r"memory runs out at \d+ tokens; store the weights"):
+        answer_requests(model, [Likelihood((5, 6), (8, 9))], stop_ids=[2])
+
+
+def test_another_error_is_not_taken_for_a_lack_of_memory(model):
+    def fails(*_):
+        raise RuntimeError("a shape is wrong")
+
+    model.get_input_embeddings().register_forward_pre_hook(fails)
+    with pytest.raises(RuntimeError, match="a shape is wrong"):
+        answer_requests(model, [Likelihood((5, 6), (8, 9))], stop_ids=[2])
+
+
+def test_the_budget_falls_with_the_free_memory(model, monkeypatch):
+    assert choose_budget(model) == 4096
+    monkeypatch.setattr("os.sysconf", lambda name: 1 if name == "SC_PAGE_SIZE" else 1 << 20)
+    assert choose_budget(model) == 256

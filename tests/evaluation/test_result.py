@@ -12,7 +12,9 @@ from tests.conftest import OTHERS, RECORDS, make_model, make_tokenizer
 from wagle.data.records import read_records
 from wagle.data.tokens import Encoder
 from wagle.errors import WagleError
-from wagle.evaluation.metrics import METRICS, rouge_l
+from wagle.evaluation.figures import Figure
+from wagle.evaluation.metrics.catalogue import METRICS
+from wagle.evaluation.metrics.text import rouge_l
 from wagle.evaluation.result import Evaluation
 from wagle.unlearning.options import Training
 
@@ -46,6 +48,7 @@ GENERAL = [
         "perturbed_answer": ["In May."],
     },
 ]
+OF_TOKENS = {"probability", "nll", "extraction_strength", "exact_memorization"}
 SETS = {"forget": FULL, "retain": OTHERS[:4], "general": GENERAL}
 
 
@@ -86,7 +89,7 @@ def test_the_probability_is_that_of_the_answer_and_its_end(taught, found):
     assert values(found, "forget", "probability") == pytest.approx(expected, abs=1e-5)
     figure = found.figures["forget"]["probability"]
     assert figure.value == pytest.approx(sum(expected) / 3, abs=1e-5)
-    assert figure.count == 3
+    assert figure.n == 3
     assert figure.interval[0] <= figure.value <= figure.interval[1]
     assert figure.interval_method == "bootstrap 95 %, 10000 replicates"
 
@@ -138,7 +141,7 @@ def test_what_the_model_says_agrees_with_its_extraction_strength(found):
     """Teacher forcing without a miss is greedy decoding, so both must say the same."""
     strengths = values(found, "forget", "extraction_strength")
     assert any(s == 1 for s in strengths)
-    answers = found.answers["forget"]
+    answers = found.texts["forget"]
     assert [a.place for a in answers] == ["forget[0]", "forget[1]", "forget[2]"]
     for strength, answer, row in zip(strengths, answers, FULL, strict=True):
         assert (answer.question, answer.expected) == (row["question"], row["answer"])
@@ -149,7 +152,7 @@ def test_what_the_model_says_agrees_with_its_extraction_strength(found):
 
 def test_rouge_is_of_the_raw_answer_and_the_decoded_one(found):
     for name in SETS:
-        expected = [rouge_l(a.expected, a.said) for a in found.answers[name]]
+        expected = [rouge_l(a.expected, a.said) for a in found.texts[name]]
         assert values(found, name, "rouge_l") == expected
     assert found.figures["general"]["rouge_l"].value == 1.0  # it was taught these
     assert found.figures["retain"]["rouge_l"].value < 0.5
@@ -179,7 +182,7 @@ def test_the_extraction_strength_leaves_the_end_of_turn_out(taught, answer, leas
 @pytest.mark.parametrize("budget", [1, 200, 100_000])
 def test_figures_do_not_depend_on_the_batch(taught, found, budget):
     other = wagle.evaluate(taught, TOKENIZER, **SETS, max_new_tokens=12, batch_tokens=budget)
-    assert other.answers == found.answers
+    assert other.texts == found.texts
     for name, figures in found.figures.items():
         assert list(other.figures[name]) == list(figures)
         for metric, figure in figures.items():
@@ -223,11 +226,10 @@ def test_a_folder_and_a_live_model_give_the_same(model_folder):
 # Texts, tokens, long records
 
 
-def test_texts_have_a_probability_and_an_extraction_strength_only(taught):
+def test_texts_have_figures_of_their_tokens_only(taught):
     got = wagle.evaluate(taught, TOKENIZER, forget=[{"text": "Ada Holm wrote it in Oslo."}])
-    assert set(got.figures["forget"]) == {"probability", "extraction_strength"}
-    assert got.answers["forget"] == []
-    assert got.summary()["forget"]["rouge_l"] is None
+    assert set(got.figures["forget"]) == OF_TOKENS
+    assert got.texts["forget"] == []
 
 
 def test_pre_tokenised_records_need_no_tokenizer(taught):
@@ -238,7 +240,7 @@ def test_pre_tokenised_records_need_no_tokenizer(taught):
         rows_ = taught(torch.tensor([ids])).logits[0].log_softmax(-1)
     expected = math.exp(float(rows_[1, 7] + rows_[2, 8]) / 2)
     assert values(got, "forget", "probability") == pytest.approx([expected], abs=1e-6)
-    assert set(got.figures["forget"]) == {"probability", "extraction_strength"}
+    assert set(got.figures["forget"]) == OF_TOKENS
 
 
 def test_a_set_may_mix_kinds_and_every_window_is_named_by_its_record(taught):
@@ -251,7 +253,7 @@ def test_a_set_may_mix_kinds_and_every_window_is_named_by_its_record(taught):
     found = got.figures["forget"]
     assert list(found["probability"].per_record) == ["forget[0]", *names, "forget[2]"]
     assert list(found["rouge_l"].per_record) == ["forget[0]", "forget[2]"]
-    assert [a.place for a in got.answers["forget"]] == ["forget[0]", "forget[2]"]
+    assert [a.place for a in got.texts["forget"]] == ["forget[0]", "forget[2]"]
 
 
 def test_answers_that_are_cut_are_one_warning_per_set(taught, caplog):
@@ -266,21 +268,18 @@ def test_answers_that_are_cut_are_one_warning_per_set(taught, caplog):
 def test_without_generation_there_is_no_rouge(taught):
     got = wagle.evaluate(taught, TOKENIZER, forget=FULL, generate=False)
     assert "rouge_l" not in got.figures["forget"]
-    assert got.answers == {"forget": []}
-    assert got.summary()["forget"]["rouge_l"] is None
+    assert got.texts == {"forget": []}
 
 
 # ---------------------------------------------------------------------------------------------
 # The summary and the file
 
 
-def test_the_summary_is_none_where_there_is_no_data(found):
+def test_the_summary_leaves_out_what_there_is_no_data_for(found):
     summary = found.summary()
     assert set(summary) == {"forget", "retain", "general"}
     assert set(summary["forget"]) == set(METRICS)
-    assert set(summary["retain"]) == set(METRICS) - {"paraphrased"}
-    assert all(summary["forget"][m] is not None for m in METRICS)
-    assert summary["retain"]["know"] is summary["retain"]["accuracy"] is None
+    assert set(METRICS) - set(summary["retain"]) == {"paraphrased", "know", "accuracy"}
     assert summary["general"]["know"] == found.figures["general"]["know"].value
     assert "know" not in found.figures["retain"]
 
@@ -293,7 +292,7 @@ def test_the_file_has_the_keys_of_its_schema(found):
         *("metrics", "answers", "summary", "timing", "versions"),
     }
     assert data["schema"] == "wagle-eval/1"
-    assert set(data["model"]) == {"path", "fingerprint", "dtype"}
+    assert set(data["model"]) == {"path", "fingerprint", "dtype", "vocabulary"}
     assert re.fullmatch("[0-9a-f]{64}", data["model"]["fingerprint"])
     assert data["options"] == {
         "max_new_tokens": 12,
@@ -310,8 +309,10 @@ def test_the_file_has_the_keys_of_its_schema(found):
         assert metric["n"] == len(metric["per_record"])
         assert metric["value"] == pytest.approx(sum(metric["per_record"].values()) / metric["n"])
         forget = name.startswith("forget.")
-        assert metric["target"] == ("reference" if forget else None)
-        assert metric["direction"] == ("target" if forget else "higher")
+        kind = METRICS[name.split(".")[1]]
+        target = forget and kind.direction == "target"
+        assert metric["target"] == ("reference" if target else None)
+        assert metric["direction"] == (kind.direction if forget else kind.kept)
     assert data["metrics"]["forget.know"]["n"] == 2
     assert data["summary"] == found.summary()
 
@@ -327,7 +328,7 @@ def test_the_file_has_no_nan_and_no_record_text_and_no_digest_of_it(found):
         for record in read_records(rows, name=name):
             assert record.id not in written
             assert record.refusal not in written
-        for answer in found.answers[name]:
+        for answer in found.texts[name]:
             assert len(answer.said) < 4 or answer.said not in written
     for key, metric in found.to_json()["metrics"].items():
         name = key.split(".")[0]
@@ -338,17 +339,33 @@ def test_a_file_is_read_back(found):
     again = Evaluation.from_json(json.loads(json.dumps(found.to_json())))
     assert again.figures == found.figures
     assert again.details == found.details
-    assert again.answers == {}
+    assert again.texts == {}
     assert again.to_json() == found.to_json()
     with pytest.raises(WagleError, match=r"not a wagle-eval/1 file \(schema wagle-run/1\)"):
         Evaluation.from_json({"schema": "wagle-run/1"})
 
 
+def test_figures_without_value_or_interval_and_the_names_of_others_are_read_back():
+    figures = {
+        "overall": {
+            "privleak": Figure(None, None, "none", note="no holdout", count=0),
+            "model_utility": Figure(0.5, (0.4, 0.6), "bootstrap", direction="higher", count=9),
+        }
+    }
+    made = Evaluation(figures, peers={"model_utility": 0.5}, details={"benchmark": "tofu"})
+    again = Evaluation.from_json(json.loads(json.dumps(made.to_json(), allow_nan=False)))
+    assert again.to_json() == made.to_json()
+    assert again.peers == {"model_utility": 0.5}
+    assert again.figures["overall"]["privleak"].n == 0
+    assert str(again).splitlines()[1].split() == ["overall", "-", "0.500"]
+
+
 def test_printing_shows_a_table(found):
     lines = str(found).splitlines()
-    assert lines[0].split() == list(METRICS)
+    assert sorted(lines[0].split()) == sorted(METRICS)
     assert [line.split()[0] for line in lines[1:]] == list(SETS)
-    assert lines[2].split()[2] == "-"  # retain has no paraphrases
+    paraphrased = lines[0].split().index("paraphrased")
+    assert lines[2].split()[1 + paraphrased] == "-"  # retain has no paraphrases
     assert lines[1].split()[1] == f"{found.figures['forget']['probability'].value:.3f}"
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from wagle.evaluation.metrics import METRICS
-from wagle.evaluation.result import Evaluation, Figure
+from wagle.evaluation.figures import Figure
+from wagle.evaluation.metrics.catalogue import METRICS
+from wagle.evaluation.result import Evaluation
 from wagle.evaluation.verdict import INCONCLUSIVE, LEAKS, NO_LEAK, OVER
 from wagle.recipe_file import dump_recipe, load_recipe
 from wagle.report.charts import POINTS, heat_chart, lines_chart, scores_chart, thin
@@ -49,7 +50,7 @@ def evaluation(forget: float, kept: float) -> Evaluation:
         "model": {"path": "/home/alice/runs/x/model", "fingerprint": FINGERPRINT},
         "data": {name: {"n": n, "digest": "keyed"} for name, n in counts.items()},
     }
-    return Evaluation(figures, {}, details)
+    return Evaluation(figures, details=details)
 
 
 def answers(said: str, finished: bool = True) -> list[dict[str, Any]]:

@@ -1,79 +1,50 @@
 """The engine: requests -> answers. It removes duplicates, sorts by length and batches.
 
-The answers to one question share its prompt: the prompt runs once, its key/value cache serves
-every continuation. Figures do not depend on batch size, padding or order.
+Figures do not depend on batch size, padding or order. Where memory runs out, batches are halved;
+with a cache, every answer is on disk as soon as its batch is through, and is not asked again.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
-from wagle.data.batches import by_length, collate
-from wagle.data.tokens import Tokens
 from wagle.errors import WagleError
-from wagle.model import (
-    answer_nll,
-    check_device,
-    check_length,
-    precision,
-    to_device,
-    without_dropout,
+from wagle.evaluation.generation import answer_texts
+from wagle.evaluation.inspection import answer_norm, answer_states
+from wagle.evaluation.likelihoods import answer_likelihoods
+from wagle.evaluation.requests import (
+    Answers,
+    GradientNorm,
+    Greedy,
+    HiddenStates,
+    Likelihood,
+    LikelihoodAnswer,
+    Reply,
+    Request,
+    Sample,
 )
-from wagle.progress import track
+from wagle.memory import give_memory_back
+from wagle.model import check_device, check_length, precision, without_dropout
+from wagle.progress import Bar
 
+if TYPE_CHECKING:
+    from wagle.evaluation.cache import AnswerCache
 
-@dataclass(frozen=True)
-class Likelihood:
-    """How likely is ``continuation`` after ``context``? Both are token ids, neither is empty.
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+Found = list[tuple[Request, Reply]]
 
-    ``scored`` says which tokens of the continuation count (of a chat, the answers); empty: all.
-    """
-
-    context: tuple[int, ...]
-    continuation: tuple[int, ...]
-    scored: tuple[bool, ...] = ()
-
-
-@dataclass(frozen=True)
-class Greedy:
-    """What does the model say after ``context``, at most ``max_new_tokens``?"""
-
-    context: tuple[int, ...]
-    max_new_tokens: int
-
-
-@dataclass(frozen=True)
-class LikelihoodAnswer:
-    """Per scored token: its NLL (float64) and whether the arg-max is right (bool)."""
-
-    token_nll: Tensor
-    hit: Tensor
-
-    @property
-    def mean(self) -> float:
-        """M: the mean NLL in nats."""
-        return float(self.token_nll.mean())
-
-
-@dataclass(frozen=True)
-class GreedyAnswer:
-    """The ids that the model wrote, without what ended them, and whether it ended by itself."""
-
-    ids: tuple[int, ...]
-    finished: bool
-
-
-_DECODE = 4  # a greedy answer keeps one row of logits, not one per token: larger batches fit
-
-Request: TypeAlias = Likelihood | Greedy
-Answers: TypeAlias = dict[Request, LikelihoodAnswer | GreedyAnswer]
+_DECODE = 4  # a written answer keeps one row of logits, not one per token: larger batches fit
+_MOST = {"cpu": 4096}  # tokens that are enough to keep a device busy; more only costs memory
+_MOST_ELSEWHERE = 32_768
+_LEAST = 256
 
 
 def answer_requests(
@@ -81,195 +52,204 @@ def answer_requests(
     requests: Iterable[Request],
     *,
     stop_ids: Sequence[int],
-    batch_tokens: int = 2048,
+    batch_tokens: int | None = None,
     dtype: str = "float32",
+    cache: AnswerCache | None = None,
 ) -> Answers:
     """Ask a model every distinct request once.
 
     Args:
         model: the model; its mode is restored.
         requests: in any order, with duplicates.
-        stop_ids: the ids that end a greedy answer.
-        batch_tokens: padded tokens per forward pass. Changes speed, never the answers.
+        stop_ids: the ids that end a written answer.
+        batch_tokens: padded tokens per forward pass; None: as many as memory and device are good
+            for. Changes speed, never the answers.
         dtype: precision of the matrix products.
+        cache: of this model, precision and stop ids: what is there is not asked again, and every
+            batch is entered as soon as it is answered.
+
+    Raises:
+        WagleError: an empty request, one that the model is too short for, log-probabilities that
+            are not finite, or no memory for a single request.
     """
-    distinct = list(dict.fromkeys(requests))
-    likely = [r for r in distinct if isinstance(r, Likelihood)]
-    greedy = [r for r in distinct if isinstance(r, Greedy)]
-    longest = [len(r.context) + len(r.continuation) for r in likely]
-    longest += [len(r.context) + r.max_new_tokens for r in greedy]
-    check_length(model, max(longest, default=0), "the longest question with its answer")
+    answers, todo = Answers(), list(dict.fromkeys(requests))
+    for request in todo if cache is not None else ():
+        known = cache.get(request) if cache is not None else None
+        if known is not None:
+            answers.found[request] = known
+    todo = [r for r in todo if r not in answers.found]
+    for request in todo:
+        _check(request)
+    check_length(model, max(map(_length, todo), default=0), "the longest question with its answer")
+    budget = choose_budget(model) if batch_tokens is None else batch_tokens
     training = model.training
     model.eval()
-    answers: Answers = {}
     try:
         with torch.no_grad(), without_dropout(model), precision(check_device(model), dtype):
-            _likelihoods(model, likely, batch_tokens, answers)
-            _greedy(model, greedy, stop_ids, batch_tokens, answers)
+            for found in _all(model, todo, frozenset(stop_ids), budget):
+                for request, reply in found:
+                    answers.found[request] = reply
+                    if cache is not None:
+                        cache.put(request, reply)
+                if cache is not None:
+                    cache.flush()
     finally:
         model.train(training)
     return answers
 
 
-# ---------------------------------------------------------------------------------------------
-# Likelihoods
+def choose_budget(model: PreTrainedModel) -> int:
+    """Padded tokens per forward pass that keep the device busy and fit into half its free memory.
+
+    Per token it counts the keys and values of all blocks, the widest activations of one block and
+    one row of logits, each also in float32.
+    """
+    config, device = model.config.get_text_config(decoder=True), check_device(model)
+    width = config.hidden_size
+    inner = getattr(config, "intermediate_size", None) or 4 * width
+    values = 2 * config.num_hidden_layers * width + 8 * width + 3 * inner + 2 * config.vocab_size
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    else:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    fits = int(0.5 * free / (values * 4))
+    return max(_LEAST, min(fits, _MOST.get(device.type, _MOST_ELSEWHERE)))
+
+
+def _length(request: Request) -> int:
+    if isinstance(request, HiddenStates):
+        return len(request.ids)
+    if isinstance(request, Greedy | Sample):
+        return len(request.context) + request.max_new_tokens
+    return len(request.context) + len(request.continuation)
+
+
+def _check(request: Request) -> None:
+    if isinstance(request, HiddenStates):
+        if not request.positions or max(request.positions) >= len(request.ids):
+            raise WagleError("a request for hidden states needs positions within its tokens")
+    elif isinstance(request, Likelihood | GradientNorm):
+        if not request.context or not request.continuation:
+            raise WagleError("a likelihood request needs a context and a continuation")
+        scored = request.scored
+        if scored and (len(scored) != len(request.continuation) or not any(scored)):
+            raise WagleError("a likelihood request scores some of its continuation's tokens")
+    elif not request.context or request.max_new_tokens < 1:
+        raise WagleError("a request for text needs a context and room for at least one token")
+    elif isinstance(request, Sample) and not (request.temperature > 0 and 0 < request.top_p <= 1):
+        raise WagleError(
+            f"a sample has temperature {request.temperature} and top_p {request.top_p}; give a "
+            "temperature above 0 and 0 < top_p <= 1"
+        )
+
+
+def _all(
+    model: PreTrainedModel, requests: Sequence[Request], stop_ids: frozenset[int], budget: int
+) -> Iterator[Found]:
+    """All answers, batch by batch, one kind of request after the other."""
+    yield from _likelihoods(model, [r for r in requests if isinstance(r, Likelihood)], budget)
+    written = [r for r in requests if isinstance(r, Greedy | Sample)]
+    yield from _batches(
+        written,
+        _DECODE * budget,
+        _length,
+        lambda batch, _: list(zip(batch, answer_texts(model, batch, stop_ids), strict=True)),
+        "answers",
+    )
+    states = [r for r in requests if isinstance(r, HiddenStates)]
+    yield from _batches(
+        states,
+        budget,
+        _length,
+        lambda batch, _: list(zip(batch, answer_states(model, batch), strict=True)),
+        "states",
+    )
+    norms = [r for r in requests if isinstance(r, GradientNorm)]
+    yield from _batches(
+        norms, 1, lambda _: 1, lambda batch, _: [(batch[0], answer_norm(model, batch[0]))], "norms"
+    )
 
 
 def _likelihoods(
-    model: PreTrainedModel, requests: Sequence[Likelihood], batch_tokens: int, answers: Answers
-) -> None:
-    asked: dict[tuple[int, ...], list[Likelihood]] = {}
+    model: PreTrainedModel, requests: Sequence[Likelihood], budget: int
+) -> Iterator[Found]:
+    """Likelihoods by their context; one that is asked for with and without moments is asked once."""
+    asked: dict[Likelihood, list[Likelihood]] = {}
     for request in requests:
-        if not request.context or not request.continuation:
-            raise WagleError("a likelihood request needs a context and a continuation")
-        asked.setdefault(request.context, []).append(request)
-    groups = sorted(asked.items(), key=lambda group: (-len(group[0]), group[0]))
-    batches = by_length([len(context) for context, _ in groups], batch_tokens)
-    for batch in track(batches, "likelihoods", size=lambda b: sum(len(groups[i][1]) for i in b)):
-        _likelihood_batch(model, [groups[i] for i in batch], batch_tokens, answers)
+        asked.setdefault(replace(request, moments=False), []).append(request)
+    groups: dict[tuple[int, ...], list[Likelihood]] = {}
+    for plain, same in asked.items():
+        fullest = replace(plain, moments=any(r.moments for r in same))
+        groups.setdefault(plain.context, []).append(fullest)
+
+    def answer(batch: Sequence[list[Likelihood]], within: int) -> Found:
+        pieces = answer_likelihoods(model, [r for group in batch for r in group], within)
+        return [pair for piece in pieces for pair in _as_asked(piece, asked)]
+
+    ordered = [groups[context] for context in sorted(groups, key=lambda c: (-len(c), c))]
+    yield from _batches(
+        ordered, budget, lambda group: len(group[0].context), answer, "likelihoods", size=len
+    )
 
 
-def _likelihood_batch(
-    model: PreTrainedModel,
-    groups: Sequence[tuple[tuple[int, ...], list[Likelihood]]],
-    batch_tokens: int,
-    answers: Answers,
-) -> None:
-    """Run the prompts, all but their last token, once; then every continuation on their cache.
+def _as_asked(
+    piece: Sequence[tuple[Likelihood, LikelihoodAnswer]],
+    asked: dict[Likelihood, list[Likelihood]],
+) -> Iterator[tuple[Request, Reply]]:
+    for request, reply in piece:
+        for own in asked[replace(request, moments=False)]:
+            yield own, reply if own.moments else replace(reply, moments=None)
 
-    The last token of a prompt starts each continuation's row: it predicts the first answer token.
-    Continuations are batched by their own length, whichever prompt they belong to.
+
+def _batches(
+    items: Sequence[T],
+    budget: int,
+    length: Callable[[T], int],
+    answer: Callable[[Sequence[T], int], Found],
+    what: str,
+    *,
+    size: Callable[[T], int] = lambda _: 1,
+) -> Iterator[Found]:
+    """Answer items batch by batch, longest first: if memory is short, the first batch says so.
+
+    Args:
+        items: requests, or groups of requests.
+        budget: padded tokens of a batch; halved for good when memory runs out.
+        length: of an item, in tokens.
+        answer: a batch, within a budget.
+        what: for the progress bar.
+        size: how many requests an item is.
     """
-    cache, mask = _prefill(model, [context[:-1] for context, _ in groups])
-    rows = [(g, r) for g, (_, requests) in enumerate(groups) for r in requests]
-    lengths = [len(r.continuation) + 1 for _, r in rows]
-    for chunk in by_length(lengths, batch_tokens):
-        _continuations(model, cache, mask, [rows[i] for i in chunk], answers)
-
-
-def _continuations(
-    model: PreTrainedModel,
-    cache: DynamicCache,
-    mask: Tensor,
-    rows: Sequence[tuple[int, Likelihood]],
-    answers: Answers,
-) -> None:
-    """Score continuations; ``rows`` says to which row of the prompts' cache each one belongs."""
-    device = check_device(model)
-    tails = [
-        Tokens(
-            (r.context[-1], *r.continuation), (False, *(r.scored or (True,) * len(r.continuation)))
-        )
-        for _, r in rows
-    ]
-    batch = to_device(collate(tails, range(len(tails)), multiple=1), device)
-    owner = torch.tensor([g for g, _ in rows], device=device)
-    own = copy.copy(cache)  # the prompts' cache itself serves the next continuations too
-    own.layers = [copy.copy(layer) for layer in cache.layers]
-    if mask.shape[1]:
-        own.batch_select_indices(owner)
-    mask = mask[owner]  # (rows, P)
-    batch["position_ids"] = batch["position_ids"] + mask.sum(-1, keepdim=True)
-    batch["attention_mask"] = torch.cat([mask, batch["attention_mask"]], dim=-1)
-    scored = answer_nll(model, {**batch, "past_key_values": own})
-    counts = scored.length.tolist()
-    nlls, hits = scored.token_nll.double().cpu().split(counts), scored.hit.cpu().split(counts)
-    for (_, request), nll, hit in zip(rows, nlls, hits, strict=True):
-        if not nll.isfinite().all():
-            raise WagleError(
-                "the model gives log-probabilities that are not finite; evaluate it in float32"
-            )
-        answers[request] = LikelihoodAnswer(nll, hit)
-
-
-def _prefill(
-    model: PreTrainedModel, prompts: Sequence[tuple[int, ...]]
-) -> tuple[DynamicCache, Tensor]:
-    """Run prompts on a key/value cache: what all of them begin with once, the rest left-padded.
-
-    Returns:
-        The cache of B rows and its attention mask (B, P), 0 at the padding.
-    """
-    device = check_device(model)
-    cache = DynamicCache(config=model.config)
-    shortest, longest = min(prompts), max(prompts)  # in dictionary order: they differ the first
-    pairs = zip(shortest, longest, strict=False)
-    shared = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(shortest), len(longest)))
-    mask = torch.ones(len(prompts), shared, dtype=torch.int64, device=device)
-    if shared:
-        model.base_model(
-            input_ids=torch.tensor([shortest[:shared]], device=device),
-            attention_mask=mask[:1],
-            position_ids=torch.arange(shared, device=device).unsqueeze(0),
-            past_key_values=cache,
-            use_cache=True,
-        )
-        cache.batch_repeat_interleave(len(prompts))
-    rest = [Tokens(p[shared:], (False,) * (len(p) - shared)) for p in prompts]
-    if any(r.ids for r in rest):
-        batch = to_device(collate(rest, range(len(rest)), side="left", multiple=1), device)
-        mask = torch.cat([mask, batch["attention_mask"]], dim=-1)
-        model.base_model(
-            input_ids=batch["input_ids"],
-            attention_mask=mask,
-            position_ids=batch["position_ids"] + shared,
-            past_key_values=cache,
-            use_cache=True,
-        )
-    return cache, mask
-
-
-# ---------------------------------------------------------------------------------------------
-# Greedy continuations
-
-
-def _greedy(
-    model: PreTrainedModel,
-    requests: Sequence[Greedy],
-    stop_ids: Sequence[int],
-    batch_tokens: int,
-    answers: Answers,
-) -> None:
-    lengths = [len(r.context) + r.max_new_tokens for r in requests]
-    for group in track(by_length(lengths, _DECODE * batch_tokens), "answers", size=len):
-        _greedy_batch(model, [requests[i] for i in group], frozenset(stop_ids), answers)
-
-
-def _greedy_batch(
-    model: PreTrainedModel, requests: Sequence[Greedy], stop_ids: frozenset[int], answers: Answers
-) -> None:
-    """Decode token by token, the likeliest each time; a row leaves the batch where it ends.
-
-    Written out because ``generate`` fills in what its caller leaves open from the model's own
-    settings (a repetition penalty, say), and computes finished rows on to the end of the batch.
-    """
-    device = check_device(model)
-    cache, mask = _prefill(model, [r.context[:-1] for r in requests])
-    token = torch.tensor([r.context[-1] for r in requests], device=device)
-    said: list[list[int]] = [[] for _ in requests]
-    rows = list(range(len(requests)))
-    while rows:
-        position = mask.sum(-1, keepdim=True)  # (rows, 1)
-        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=-1)
-        logits = model(
-            input_ids=token.unsqueeze(-1),
-            attention_mask=mask,
-            position_ids=position,
-            past_key_values=cache,
-            use_cache=True,
-        ).logits[:, -1]
-        token = logits.float().argmax(-1)  # (rows,)
-        going = []
-        for place, (row, chosen) in enumerate(zip(rows, token.tolist(), strict=True)):
-            if chosen in stop_ids:
-                answers[requests[row]] = GreedyAnswer(tuple(said[row]), finished=True)
+    order = sorted(range(len(items)), key=lambda i: (-length(items[i]), i))
+    place = 0
+    with Bar(what, sum(map(size, items))) as bar:
+        while place < len(order):
+            widest = max(1, length(items[order[place]]))
+            batch = [items[i] for i in order[place : place + max(1, budget // widest)]]
+            try:
+                found = answer(batch, budget)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not _is_shortage(error):
+                    raise
+                if budget <= 1:
+                    raise WagleError(
+                        f"memory runs out at {widest} tokens; store the weights in a "
+                        "smaller dtype, shorten the records or take a larger machine"
+                    ) from None
+                found = None
+            if found is None:  # out of the handler, whose traceback holds on to the tensors
+                give_memory_back()
+                used = len(batch) * widest
+                budget = max(1, min(budget, used) // 2)
+                logger.warning(
+                    "memory ran out at %d tokens a batch; going on with %d", used, budget
+                )
                 continue
-            said[row].append(chosen)
-            if len(said[row]) == requests[row].max_new_tokens:
-                answers[requests[row]] = GreedyAnswer(tuple(said[row]), finished=False)
-            else:
-                going.append(place)
-        if len(going) < len(rows):
-            kept = torch.tensor(going, dtype=torch.int64, device=device)
-            cache.batch_select_indices(kept)
-            rows, token, mask = [rows[place] for place in going], token[kept], mask[kept]
+            yield found
+            place += len(batch)
+            bar.advance(sum(map(size, batch)))
+
+
+def _is_shortage(error: Exception) -> bool:
+    """Whether memory ran out, on a GPU or on the CPU (whose allocator has no error of its own)."""
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)

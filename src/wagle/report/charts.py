@@ -15,7 +15,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from wagle.evaluation.result import Figure
+from wagle.evaluation.figures import Figure
 
 WIDTH = 440  # of a whole chart, in its own units
 _ROW = 30  # height of a row of points
@@ -42,13 +42,13 @@ def points_chart(rows: Mapping[str, Mapping[str, Figure]], title: str) -> Markup
             "metric": metric,
             "role": role,
             "side": {"before": 0.28, "after": 0.72}.get(role, 0.5),
-            "value": figure.value,
-            "low": figure.interval[0],
-            "high": figure.interval[1],
+            "value": figure.number,
+            "low": figure.low,
+            "high": figure.high,
         }
         for metric, found in rows.items()
         for role, figure in found.items()
-        if all(map(math.isfinite, (figure.value, *figure.interval)))
+        if all(map(math.isfinite, (figure.number, figure.low, figure.high)))
     ]
     ends = [row[key] for row in data for key in ("low", "high")]
     shares = all(0 <= end <= 1 for end in ends)

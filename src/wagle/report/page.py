@@ -10,8 +10,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from wagle.evaluation.metrics import METRICS
-from wagle.evaluation.result import FORGOTTEN, SETS, Evaluation, Figure
+from wagle.evaluation.figures import FORGOTTEN, SETS, Figure
+from wagle.evaluation.metrics.catalogue import METRICS, NATS
+from wagle.evaluation.result import Evaluation
 from wagle.evaluation.verdict import INCONCLUSIVE, LEAKS, NO_LEAK, OVER, PROBES
 from wagle.files import write_text
 from wagle.model import place
@@ -238,6 +239,7 @@ def _rows(page: Page, name: str) -> dict[str, Any]:
     points = {
         metric: {role: found[role] for role in shown if role in found}
         for metric, found in figures.items()
+        if METRICS[metric].unit != NATS  # the chart goes from 0 to 1
     }
     chart = points_chart(points, f"{name}: figures with intervals, {', '.join(shown)}")
     return {"rows": rows, "chart": chart, "count": count}
@@ -248,7 +250,7 @@ def _other_count(found: Mapping[str, Figure], records: int | None) -> str:
 
     Some records lack what a metric needs, and a long text counts once a window.
     """
-    counts = sorted({figure.count for figure in found.values()})
+    counts = sorted({figure.n for figure in found.values()})
     return "" if counts in ([], [records]) else " or ".join(f"{count:,}" for count in counts)
 
 
@@ -256,13 +258,14 @@ def _against(after: Figure | None, reference: Figure | None) -> str:
     """Where the figure after lies, seen from the reference's interval."""
     if after is None or reference is None:
         return ""
-    low, high = reference.interval
-    return "above" if after.value > high else "below" if after.value < low else "inside"
+    if after.number > reference.high:
+        return "above"
+    return "below" if after.number < reference.low else "inside"
 
 
 def _ratio(found: Mapping[str, Figure]) -> float | None:
     before, after = found.get("before"), found.get("after")
-    return after.value / before.value if before and after and before.value else None
+    return after.number / before.number if before and after and before.value else None
 
 
 def _count(page: Page, name: str) -> int | None:
@@ -271,7 +274,7 @@ def _count(page: Page, name: str) -> int | None:
         counted = found.details.get("data", {}).get(name, {}).get("n")
         if counted is not None:
             return int(counted)
-    counts = [f.count for e in page.evaluations.values() for f in e.figures.get(name, {}).values()]
+    counts = [f.n for e in page.evaluations.values() for f in e.figures.get(name, {}).values()]
     return max(counts, default=None)
 
 
@@ -400,7 +403,7 @@ def _stop(page: Page) -> str:
     text = "the end of training"
     if training.stop_when == "auto" and page.recipe.reference is not None:
         goal = _figure(page, "reference", "forget", "probability")
-        value = f" ({_number(goal.value)})" if goal else ""
+        value = f" ({_number(goal.number)})" if goal else ""
         text = f"when the forget probability reaches the reference's{value}, or the end of training"
     elif training.stop_when != "auto" and training.stop_when:
         text = f"when {' or '.join(training.stop_when)}, or the end of training"

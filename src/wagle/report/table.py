@@ -10,7 +10,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from wagle.evaluation.metrics import METRICS
+from wagle.evaluation.metrics.catalogue import METRICS
 from wagle.files import read_json
 from wagle.mask import Mask
 from wagle.mask_algebra import Comparison, Overlap

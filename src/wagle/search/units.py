@@ -11,7 +11,7 @@ from typing import Any
 
 from wagle.attribution.store import GradientStore
 from wagle.errors import WagleError
-from wagle.evaluation.result import SETS
+from wagle.evaluation.figures import SETS
 from wagle.memory import give_memory_back
 from wagle.recipe import Attribution, Recipe, RecordSet
 from wagle.run import STAGES, execute

@@ -1,0 +1,99 @@
+"""The stage that attacks: every attack of the recipe, on the unlearned model and those beside it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from wagle.attacks.catalogue import ROLES, Scene, Series, Trial, effects, make_attack
+from wagle.attacks.quantization import changed_codes
+from wagle.evaluation.asking import Way
+from wagle.files import read_json, write_json
+from wagle.memory import give_memory_back
+from wagle.model import load_model
+from wagle.recipe import Attack
+from wagle.run_folder import Run
+from wagle.stages import chosen_mask
+
+logger = logging.getLogger(__name__)
+
+
+def scene_of(run: Run) -> Scene:
+    """What the attacks of a run work with."""
+    settings = run.recipe.evaluation
+    way = Way(run.encoder, settings.precision, settings.batch_tokens, run.private / "answers")
+    return Scene(way, run.sets, run.recipe.seed)
+
+
+def attack(run: Run) -> dict[str, Any]:
+    """Make every attack; one that is finished is not made again."""
+    scene, made = scene_of(run), {}
+    for asked in run.recipe.attacks:
+        path = run.folder / "attacks" / f"{asked.called}.json"
+        model = run.evaluation("after")
+        assert model is not None
+        print_of = model.details["model"]["fingerprint"]
+        if not path.is_file() or read_json(path)["model"] != print_of:
+            trial = make_attack(asked.name, scene, asked.settings)
+            series = {role: found for role in ROLES if (found := _try(run, asked, role, trial))}
+            write_json(path, {"model": print_of, **_result(run, asked, series)})
+        made[asked.called] = asked.name
+    return {"attacks": made}
+
+
+def _try(run: Run, asked: Attack, role: str, trial: Trial) -> Series | None:
+    """One attack on one model, or None where there is no such model."""
+    folders = {"after": run.folder / "model", "before": run.base, "reference": run.reference}
+    folder = folders[role]
+    if folder is None:
+        return None
+    logger.info("attack %s on the model %s", asked.called, role)
+    found = trial(load_model(folder, attention=run.recipe.model.attention))
+    give_memory_back()
+    texts = {state: [asdict(one) for one in said] for state, said in found.texts.items()}
+    path = run.private / f"attack-{asked.called}-{role}.json"
+    write_json(path, texts, private=True)
+    return found
+
+
+def _result(run: Run, asked: Attack, found: Mapping[str, Series]) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "schema": "wagle-attack/1",
+        "attack": asked.name,
+        "settings": asked.settings,
+        "seed": run.recipe.seed,
+        "roles": {
+            role: {
+                "states": {
+                    state: {
+                        name: {
+                            "value": figure.value,
+                            "interval": figure.interval and list(figure.interval),
+                            "n": figure.n,
+                            "unit": figure.unit,
+                            "note": figure.note,
+                        }
+                        for name, figure in figures.items()
+                    }
+                    for state, figures in series.states.items()
+                },
+                "details": dict(series.details),
+            }
+            for role, series in found.items()
+        },
+        "effects": {
+            state: {name: asdict(effect) for name, effect in by_name.items()}
+            for state, by_name in effects(found).items()
+        },
+    }
+    if asked.name == "quantization":
+        mask = chosen_mask(run)
+        size = asked.settings.get("group_size")
+        assert size is None or isinstance(size, int)
+        made["codes"] = {
+            how: changed_codes(run.base, run.folder / "model", how, mask, group_size=size)
+            for how in ("int8", "int4")
+        }
+    return made

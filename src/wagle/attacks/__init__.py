@@ -1,0 +1,1 @@
+"""Attacks: does the forgetting hold when somebody tries to undo it?"""

@@ -1,0 +1,373 @@
+"""The attacks by name: each takes a model through states, and the models are set side by side.
+
+A state is what an attack made of a model or of its questions: ``step 20`` of relearning, ``int4``, a
+prompt. The first state is the model as it is. To add an attack: a function here or in a file of its
+own that gives a ``Trial``, its entry in ATTACKS, a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from wagle.attacks.probe import probe
+from wagle.attacks.prompts import PLAIN, PREFIX, prompts
+from wagle.attacks.quantization import METHODS, quantize
+from wagle.attacks.relearning import (
+    STEPS,
+    Recovered,
+    gap,
+    pick_benign,
+    pick_exact,
+    recovered,
+    relearn,
+)
+from wagle.attacks.sampling import sampling
+from wagle.data.records import Record, read_records
+from wagle.errors import WagleError, choose
+from wagle.evaluation.asking import Way
+from wagle.evaluation.benchmarks.catalogue import bind
+from wagle.evaluation.benchmarks.qa import qa
+from wagle.evaluation.figures import Figure, Measured, Task, Written
+from wagle.memory import give_memory_back
+
+ASIS = "as it is"
+ROLES = ("after", "before", "reference")  # the unlearned, the original, one that never learned
+
+
+@dataclass(frozen=True)
+class Series:
+    """What an attack found of one model.
+
+    Attributes:
+        states: figures by state, the first the model as it is.
+        texts: what the model wrote, by state: private.
+        details: what else is worth knowing of this model.
+    """
+
+    states: Mapping[str, Mapping[str, Figure]]
+    texts: Mapping[str, Sequence[Written]] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What attacks work with: records by set, the way to ask, the seed of draws."""
+
+    way: Way
+    sets: Mapping[str, Sequence[Record]]
+    seed: int = 0
+
+    def need(self, name: str, attack: str) -> Sequence[Record]:
+        """A set that an attack cannot do without."""
+        if name not in self.sets:
+            raise WagleError(f"the attack {attack} needs a {name} set; add one to the recipe")
+        return self.sets[name]
+
+
+Trial: TypeAlias = Callable[[PreTrainedModel], Series]
+
+
+def make_attack(name: str, scene: Scene, settings: Mapping[str, Any]) -> Trial:
+    """Make an attack ready: what is missing or wrong is an error here, before any work.
+
+    Args:
+        name: in ATTACKS.
+        scene: what it works with.
+        settings: the keywords of its function.
+    """
+    attack = choose(ATTACKS, name, "attack")
+    return attack(scene, **bind(attack, settings, f"attack {name}", hidden=("scene",)))
+
+
+# ---------------------------------------------------------------------------------------------
+# The attacks
+
+
+def relearning(
+    scene: Scene,
+    *,
+    records: Literal["exact", "benign"] = "exact",
+    share: float = 1.0,
+    steps: Sequence[int] = STEPS,
+    learning_rate: float = 1e-5,
+    batch_size: int = 4,
+    lora: bool = False,
+    limit: int = 64,
+) -> Trial:
+    """Teach the model some records for a few steps, and look at it on the way.
+
+    Args:
+        scene: its forget set is what comes back; benign records are of its retain set.
+        records: ``exact``, from the forget set, or ``benign``, as many of the retain set.
+        share: of the forget records.
+        steps: after which the model is looked at, from 0.
+        learning_rate: of AdamW, constant.
+        batch_size: records per step.
+        lora: train an adapter instead of all weights.
+        limit: the most records of the forget set, and of those not taught, that are looked at.
+    """
+    forget = scene.need("forget", "relearning")
+    if records == "exact":
+        picked = pick_exact(forget, share, seed=scene.seed)
+    else:
+        kept = scene.need("retain", "relearning with benign records")
+        picked = pick_benign(forget, kept, share, seed=scene.seed)
+    sets = {"forget": forget, "held_out": picked.held_out}
+    looked = {
+        name: read_records(some, name=name, take=min(limit, len(some)), seed=scene.seed)
+        for name, some in sets.items()
+        if some and (name == "forget" or len(some) < len(forget))
+    }
+    task = qa(scene.way.encoder, sets=looked, generate=False, seed=scene.seed)
+    way = replace(scene.way, cache=None)  # every look is at another model
+
+    def trial(model: PreTrainedModel) -> Series:
+        seen: list[Measured] = []
+
+        def look(live: nn.Module) -> dict[str, float]:
+            assert isinstance(live, PreTrainedModel)
+            seen.append(way.ask(live, task))
+            return {name: figure.number for name, figure in _flat(seen[-1]).items()}
+
+        curve = relearn(
+            model,
+            scene.way.encoder,
+            picked.records,
+            steps=steps,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            lora=lora,
+            seed=scene.seed,
+            evaluate=look,
+        )
+        states = {f"step {s}": _flat(m) for s, m in zip(curve.points, seen, strict=True)}
+        return Series(states, details={"taught": len(picked.records), "losses": [*curve.losses]})
+
+    return trial
+
+
+def quantization(
+    scene: Scene,
+    *,
+    methods: Sequence[str] = ("int8", "int4"),
+    group_size: int | None = None,
+    generate: bool = False,
+) -> Trial:
+    """Round the weights to few bits, and ask the same again.
+
+    Args:
+        scene: all of its sets are asked about.
+        methods: of ``wagle.attacks.quantization``.
+        group_size: of int4; null is 128 from a billion weights on, else 32.
+        generate: also ask for greedy answers.
+    """
+    for method in methods:
+        choose(METHODS, method, "quantisation")
+    task = qa(scene.way.encoder, sets=scene.sets, generate=generate, seed=scene.seed)
+
+    def trial(model: PreTrainedModel) -> Series:
+        found = {ASIS: scene.way.ask(model, task)}
+        for method in methods:
+            smaller = quantize(model, method, group_size=group_size)
+            found[method] = replace(scene.way, cache=None).ask(smaller, task)
+            del smaller
+            give_memory_back()
+        return _series(found)
+
+    return trial
+
+
+def asked_otherwise(
+    scene: Scene,
+    *,
+    attacks: list[str] | None = None,
+    prefix: str = PREFIX,
+    neighbours: int = 3,
+    system_prompt: str | None = None,
+    decomposed: dict[str, list[str]] | None = None,
+    translations: dict[str, list[str]] | None = None,
+    max_new_tokens: int = 128,
+) -> Trial:
+    """Ask for the forget records in other ways.
+
+    Args:
+        scene: its forget set, and its retain set for the neighbours in the context.
+        attacks: paraphrase, prefix, context, format, system, decomposed, translation; null: all that
+            there is the data for.
+        prefix: the first words of an answer that are put into the model's mouth.
+        neighbours: retain records in the context.
+        system_prompt: what to ask under.
+        decomposed: by the record's place (``forget[3]``), simpler questions.
+        translations: by the record's place, its question in other languages.
+        max_new_tokens: the longest greedy answer.
+    """
+    task = prompts(
+        scene.way.encoder,
+        _questions(scene.need("forget", "prompts")),
+        retain=_questions(scene.sets.get("retain", ())),
+        attacks=attacks,
+        prefix=prefix,
+        neighbours=neighbours,
+        system_prompt=system_prompt,
+        decomposed=decomposed,
+        translations=translations,
+        max_new_tokens=max_new_tokens,
+        seed=scene.seed,
+    )
+    return _of_task(scene, task, first=PLAIN)
+
+
+def probed(
+    scene: Scene, *, holdout: str | None = None, split: str | None = None, limit: int = 200
+) -> Trial:
+    """Read the forget set in the hidden states.
+
+    Args:
+        scene: its forget set.
+        holdout: a file of records of the same kind that no model was trained on; null: the general
+            set.
+        split: of ``holdout``, where that is a folder.
+        limit: the most records of each side.
+    """
+    forget = _questions(scene.need("forget", "probe"))
+    if holdout is None:
+        others: Sequence[Record] = scene.need("general", "probe (or the setting holdout)")
+    else:
+        others = read_records(holdout, name="holdout", split=split, seed=scene.seed)
+    sides = [
+        read_records(some, name=name, take=min(limit, len(some)), seed=scene.seed)
+        for name, some in (("forget", forget), ("holdout", _questions(others)))
+    ]
+    task = probe(scene.way.encoder, sides[0], sides[1], seed=scene.seed)
+    return _of_task(scene, task)
+
+
+def sampled(
+    scene: Scene,
+    *,
+    samples: int = 32,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    threshold: float = 0.5,
+    max_new_tokens: int = 128,
+    limit: int = 64,
+) -> Trial:
+    """Ask every forget question many times at a temperature.
+
+    Args:
+        scene: its forget set.
+        samples: answers per record.
+        temperature: above 0.
+        top_p: the share of the probability that is drawn from.
+        threshold: the ROUGE-L recall from which on an answer leaks.
+        max_new_tokens: the longest answer.
+        limit: the most records.
+    """
+    forget = _questions(scene.need("forget", "sampling"))
+    task = sampling(
+        scene.way.encoder,
+        read_records(forget, name="forget", take=min(limit, len(forget)), seed=scene.seed),
+        samples=samples,
+        temperature=temperature,
+        top_p=top_p,
+        threshold=threshold,
+        max_new_tokens=max_new_tokens,
+        seed=scene.seed,
+    )
+    return _of_task(scene, task)
+
+
+ATTACKS: dict[str, Callable[..., Trial]] = {
+    "relearning": relearning,
+    "quantization": quantization,
+    "prompts": asked_otherwise,
+    "probe": probed,
+    "sampling": sampled,
+}
+
+
+def _questions(records: Sequence[Record]) -> list[Record]:
+    return [record for record in records if record.kind == "qa"]
+
+
+def _flat(found: Measured) -> dict[str, Figure]:
+    return {f"{name}.{m}": f for name, figures in found.figures.items() for m, f in figures.items()}
+
+
+def _series(found: Mapping[str, Measured]) -> Series:
+    texts = {
+        f"{state}, {name}": said for state, m in found.items() for name, said in m.texts.items()
+    }
+    return Series({state: _flat(m) for state, m in found.items()}, texts)
+
+
+def _of_task(scene: Scene, task: Task, first: str | None = None) -> Trial:
+    """A trial that only asks: its states are the sets of the task, ``first`` before the others."""
+
+    def trial(model: PreTrainedModel) -> Series:
+        found = scene.way.ask(model, task)
+        names = sorted(found.figures, key=lambda name: name != first)
+        return Series(
+            {name: found.figures[name] for name in names}, found.texts, {"asked": {**task.data}}
+        )
+
+    return trial
+
+
+# ---------------------------------------------------------------------------------------------
+# What several models' series mean together
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a state brought back of one figure of the unlearned model.
+
+    Attributes:
+        rise: against its first state.
+        recovered: the share of what was forgotten; None where there is no original model or too
+            little was forgotten (``note``).
+        gap: how much more it rose than the reference did; None without one. Only this is evidence.
+    """
+
+    rise: float
+    recovered: float | None
+    gap: float | None
+    note: str | None
+
+
+def effects(found: Mapping[str, Series]) -> dict[str, dict[str, Effect]]:
+    """Per state after the first and per figure, what the attack did to the unlearned model.
+
+    Args:
+        found: by role, ``after`` at least.
+    """
+    after, before, goal = (found.get(role) for role in ROLES)
+    assert after is not None
+    first = next(iter(after.states))
+    made: dict[str, dict[str, Effect]] = {}
+    for state, figures in list(after.states.items())[1:]:
+        for name, figure in figures.items():
+            start = after.states[first].get(name)
+            if start is None or start.value is None or figure.value is None:
+                continue
+            original = _value(before, first, name)
+            came = (
+                Recovered(None, "there is no original model")
+                if original is None
+                else recovered(start.value, figure.value, original)
+            )
+            rise = figure.value - start.value
+            one, other = _value(goal, first, name), _value(goal, state, name)
+            apart = None if one is None or other is None else gap(rise, other - one)
+            made.setdefault(state, {})[name] = Effect(rise, came.value, apart, came.note)
+    return made
+
+
+def _value(series: Series | None, state: str, name: str) -> float | None:
+    figure = series.states.get(state, {}).get(name) if series is not None else None
+    return figure.value if figure is not None else None

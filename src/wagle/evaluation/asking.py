@@ -1,0 +1,240 @@
+"""From a model and a benchmark to figures: ask the model, and set it beside a reference."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from wagle import __version__
+from wagle.data.records import Source, read_records
+from wagle.data.tokens import Encoder, as_encoder
+from wagle.errors import WagleError
+from wagle.evaluation.benchmarks.catalogue import make_task
+from wagle.evaluation.benchmarks.qa import VERSION, qa
+from wagle.evaluation.cache import AnswerCache
+from wagle.evaluation.engine import answer_requests
+from wagle.evaluation.figures import FORGOTTEN, Figure, Measured, Task
+from wagle.evaluation.peers import read_result
+from wagle.evaluation.result import Evaluation
+from wagle.evaluation.statistics import paired_difference
+from wagle.memory import give_memory_back
+from wagle.model import check_device, load_model, load_tokenizer, precision, resolve_model
+from wagle.patch import load_patched
+from wagle.weights import fingerprint
+
+
+def evaluate(
+    model: PreTrainedModel | str | Path,
+    tokenizer: PreTrainedTokenizerBase | Encoder | None = None,
+    *,
+    benchmark: str = "qa",
+    settings: Mapping[str, Any] | None = None,
+    forget: Source | None = None,
+    retain: Source | None = None,
+    retain_heldout: Source | None = None,
+    general: Source | None = None,
+    forgotten: Source | None = None,
+    reference: PreTrainedModel | Evaluation | str | Path | None = None,
+    patch: str | Path | Sequence[str | Path] | None = None,
+    cache: str | Path | None = None,
+    max_new_tokens: int = 128,
+    batch_tokens: int | None = None,
+    precision: str = "float32",
+    generate: bool = True,
+    seed: int = 0,
+) -> Evaluation:
+    """Measure what a model knows: of sets of records, or with a benchmark of the field.
+
+    Args:
+        model: a live model or a local model folder.
+        tokenizer: a fast tokenizer or an ``Encoder``; with a folder, None takes the folder's own.
+        benchmark: ``qa`` asks about the sets that follow; any other name in BENCHMARKS brings its
+            own data.
+        settings: of a benchmark that is not ``qa``: ``{"data": FOLDER, "split": "forget10"}``.
+        forget: the records that should be forgotten.
+        retain: the records kept while unlearning.
+        retain_heldout: records that should be kept too, but were not used.
+        general: records of general knowledge.
+        forgotten: records that were forgotten before, and should not come back.
+        reference: a model that never learned the forget set, or its result: a live model, a model
+            folder, a run folder (its model), a result file of wagle, TOFU or OpenUnlearning.
+        patch: with a folder: evaluate what a patch, or several in order, make of it, in memory.
+        cache: a folder for answers, private: what is there is not asked again.
+        max_new_tokens: the longest greedy answer (``qa``).
+        batch_tokens: padded tokens per forward pass; None: as many as memory is good for. Changes
+            speed, never the figures.
+        precision: of the matrix products: ``float32``, or ``bfloat16`` (autocast).
+        generate: also ask for greedy answers (``qa``).
+        seed: of draws and of the bootstrap.
+
+    Returns:
+        Figures per set and metric; ``print`` shows them as a table.
+    """
+    started = time.perf_counter()
+    if patch is not None and isinstance(model, nn.Module):
+        raise WagleError("a patch goes on a model folder; give the folder of its base")
+    if tokenizer is None and not isinstance(model, nn.Module):
+        tokenizer = load_tokenizer(model)
+    encoder = as_encoder(tokenizer)
+    sources = {
+        "forget": forget,
+        "retain": retain,
+        "retain_heldout": retain_heldout,
+        "general": general,
+        FORGOTTEN: forgotten,
+    }
+    given = {name: source for name, source in sources.items() if source is not None}
+    if benchmark == "qa":
+        if settings:
+            raise WagleError(f"the benchmark qa takes no settings, but sets; got {list(settings)}")
+        if not given:
+            raise WagleError("nothing to evaluate: give at least one set of records")
+        sets = {name: read_records(source, name=name, seed=seed) for name, source in given.items()}
+        task = qa(encoder, sets=sets, max_new_tokens=max_new_tokens, generate=generate, seed=seed)
+    else:
+        if given:
+            raise WagleError(f"the benchmark {benchmark} brings its own records, not {list(given)}")
+        task = make_task(benchmark, encoder, settings or {}, seed=seed)
+    way = Way(encoder, precision, batch_tokens, Path(cache) if cache is not None else None)
+    if isinstance(model, nn.Module):
+        live = model
+    else:
+        live = load_model(model) if patch is None else load_patched(model, patch)
+    found = way.ask(live, task)
+    details = {
+        "model": {
+            "path": None if isinstance(model, nn.Module) else str(model),
+            "fingerprint": fingerprint(live),
+            "dtype": str(live.dtype).removeprefix("torch."),
+            "vocabulary": live.config.get_text_config(decoder=True).vocab_size,
+        },
+        "template": encoder.describe(),
+        "benchmark": benchmark,
+        "variant": f"version {VERSION}" if benchmark == "qa" else task.data.get("variant"),
+        "options": {
+            **({} if benchmark != "qa" else {"max_new_tokens": max_new_tokens}),
+            "precision": precision,
+            **({} if benchmark != "qa" else {"generate": generate}),
+            "seed": seed,
+            **(settings or {}),
+        },
+        **({} if benchmark == "qa" else {"data": dict(task.data)}),
+        "timing": {
+            "seconds": round(time.perf_counter() - started, 2),
+            "requests": len(set(task.requests)),
+        },
+        "versions": {
+            "wagle": __version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+    }
+    if reference is not None:
+        if not isinstance(model, nn.Module):
+            del live
+            give_memory_back()
+        other, kind = way.reference(reference, task)
+        found = with_reference(found, other, task)
+        differences = paired(found, other, seed=seed)
+        details |= {"reference": kind, "differences": differences}
+    return Evaluation(found.figures, found.texts, found.summary, details)
+
+
+@dataclass(frozen=True)
+class Way:
+    """How models are asked.
+
+    Attributes:
+        encoder: makes tokens of records; its tokenizer says what ends an answer.
+        precision: of the matrix products.
+        batch_tokens: padded tokens per forward pass, or None.
+        cache: a folder for answers, or None.
+    """
+
+    encoder: Encoder
+    precision: str = "float32"
+    batch_tokens: int | None = None
+    cache: Path | None = None
+
+    def ask(self, model: PreTrainedModel, task: Task) -> Measured:
+        """What a task measures of a model."""
+        ends = model.generation_config.eos_token_id if model.generation_config else None
+        stop_ids = self.encoder.stop_ids(ends) if self.encoder.tokenizer is not None else [0]
+        cache = None
+        if self.cache is not None:
+            cache = AnswerCache(self.cache, fingerprint(model), self.precision, stop_ids)
+        answers = answer_requests(
+            model,
+            task.requests,
+            stop_ids=stop_ids,
+            batch_tokens=self.batch_tokens,
+            dtype=self.precision,
+            cache=cache,
+        )
+        found = task.measure(answers)
+        if task.ask is None:
+            return found
+        with precision(check_device(model), self.precision):
+            return _joined(found, task.ask(model))
+
+    def reference(
+        self, named: PreTrainedModel | Evaluation | str | Path, task: Task
+    ) -> tuple[Measured, dict[str, Any]]:
+        """What a task measures of a reference, and which one it is, for the result file."""
+        if isinstance(named, Evaluation):
+            return named.measured(), {"kind": "result", **named.details.get("model", {})}
+        if isinstance(named, nn.Module):
+            return self.ask(named, task), {"kind": "model", "fingerprint": fingerprint(named)}
+        path = Path(named)
+        if path.is_file():
+            return read_result(path), {"kind": "result", "path": path.name}
+        path = find_model(named)
+        live = load_model(path)
+        kind = {"kind": "model", "path": path.name, "fingerprint": fingerprint(live)}
+        return self.ask(live, task), kind
+
+
+def find_model(named: str | Path) -> Path:
+    """The model folder that is named: itself, the model that a run folder holds, or ``demo``."""
+    path = Path(named)
+    if (path / "recipe.yaml").is_file():
+        return path / "model" if (path / "model").is_dir() else path / "base"
+    return resolve_model(str(named))
+
+
+def with_reference(own: Measured, other: Measured, task: Task) -> Measured:
+    """A model's figures and what only the reference makes possible, such as forget quality."""
+    return own if task.against is None else _joined(own, task.against(own, other))
+
+
+def _joined(one: Measured, other: Measured) -> Measured:
+    names = dict.fromkeys([*one.figures, *other.figures])
+    return Measured(
+        {name: {**one.figures.get(name, {}), **other.figures.get(name, {})} for name in names},
+        {**one.texts, **other.texts},
+        {**one.summary, **other.summary},
+    )
+
+
+def paired(own: Measured, other: Measured, *, seed: int = 0) -> dict[str, dict[str, float]]:
+    """Paired differences to a reference, of every figure that both have of the same records."""
+    found = {}
+    for name, figures in own.figures.items():
+        for metric, figure in figures.items():
+            beside = other.figures.get(name, {}).get(metric)
+            if beside is not None and _same_records(figure, beside):
+                difference = paired_difference(figure.per_record, beside.per_record, seed=seed)
+                found[f"{name}.{metric}"] = difference._asdict()
+    return found
+
+
+def _same_records(one: Figure, other: Figure) -> bool:
+    return bool(one.per_record) and one.per_record.keys() == other.per_record.keys()

@@ -1,0 +1,1 @@
+"""Benchmarks: records -> requests, and answers -> figures; one file each."""

@@ -1,0 +1,293 @@
+"""The benchmark ``copyright``: does the model go on with passages word by word?
+
+Passages that the model was trained on and held-out passages of the same kind are cut after k
+tokens; the model continues the first part, and the second is scored. What it gives back of the
+trained passages and not of the held-out ones, the difference, is memorised. All is raw text, for
+chat models too. ``VERSION`` is raised with every new definition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from transformers import PreTrainedTokenizerBase
+
+from wagle.data.records import Record, check_disjoint, read_records
+from wagle.data.tokens import Encoder
+from wagle.errors import WagleError
+from wagle.evaluation.benchmarks.raw import decoded, find_file, raw_ids, tokenizer_of, written
+from wagle.evaluation.figures import (
+    LOWER,
+    OVERALL,
+    TARGET,
+    Figure,
+    Measured,
+    Task,
+    Written,
+    mean_figure,
+)
+from wagle.evaluation.metrics.memorization import (
+    exact_memorization,
+    extraction_strength,
+    longest_run,
+    prefix_run,
+)
+from wagle.evaluation.metrics.text import bleu as bleu_of
+from wagle.evaluation.metrics.text import corpus_bleu, has_rouge_words, longest_word_run, rouge
+from wagle.evaluation.requests import Answers, Greedy, Likelihood
+from wagle.evaluation.statistics import REPLICATES, composite_interval
+
+VERSION = 1
+PREFIXES = (50, 100, 200, 300)  # tokens
+_VERBATIM = 50  # tokens from the start that count as a copy
+_SHAPE = 'a passage: {"text": ...} or {"prompt": ..., "response": ...}'
+UNITS = {
+    "rouge_recall": "ROUGE-L recall",
+    "rouge_f1": "ROUGE-L F",
+    "bleu": "BLEU, 0 to 100",
+    "exact_memorization": "share of the continuation's tokens",
+    "extraction_strength": "share of the continuation",
+    "longest_run": "tokens",
+    "longest_word_run": "words",
+    "prefix_run": "tokens",
+    f"verbatim@{_VERBATIM}": "share of passages",
+    "nll": "nats per token",
+    "empty": "share of passages",
+}
+_SHARES = (f"verbatim@{_VERBATIM}", "empty")
+_Bleu = Literal["sentence", "corpus", "published"]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A passage, cut: ``expected`` is its second part as text."""
+
+    place: str
+    start: str
+    expected: str
+    likely: Likelihood
+    greedy: Greedy
+
+
+@dataclass(frozen=True)
+class _Set:
+    """The passages of one set that are longer than a prefix, and how many are not."""
+
+    asked: Sequence[_Asked]
+    short: int
+
+
+def copyright(
+    encoder: Encoder,
+    *,
+    data: str | Path,
+    train: str = "train",
+    heldout: str | None = "heldout",
+    prefixes: list[int] | None = None,
+    max_new_tokens: int = 256,
+    bleu: _Bleu = "sentence",
+    take: int | str = "all",
+    seed: int = 0,
+) -> Task:
+    """Ask a model to continue passages of the user's own files.
+
+    Figures stand under ``train_300``, ``heldout_300`` and so on for every prefix; what ``train``
+    has over ``heldout`` under ``overall``, as ``rouge_recall_difference_300``.
+
+    Args:
+        encoder: whose tokenizer is used; its template is not.
+        data: a folder with a file for each set, JSON lines or JSON or CSV: a passage each, as
+            ``text`` or as ``prompt`` and ``response``, which are put together again.
+        train: the file of the passages that the model was trained on, without its ending.
+        heldout: the file of passages it was not trained on; None: there is none.
+        prefixes: how many tokens of a passage are given; None: 50, 100, 200 and 300. A passage
+            that is not longer is left out there, and its figures say how many were.
+        max_new_tokens: the longest continuation; the passage's own may be shorter.
+        bleu: ``sentence`` (mean over passages, with effective order), ``corpus`` (all passages
+            pooled) or ``published`` (mean over passages, each a corpus of one).
+        take: ``all``, or how many passages of each file, drawn by the seed.
+        seed: of the draw and of the intervals.
+
+    Raises:
+        WagleError: a file that is not there; a passage in both sets; a prefix that no passage of
+            a set is longer than; a setting that does not fit.
+    """
+    tokenizer = tokenizer_of(encoder, "copyright")
+    lengths = list(dict.fromkeys(PREFIXES if prefixes is None else prefixes))
+    if not lengths or min(lengths) < 1 or max_new_tokens < 1:
+        raise WagleError("copyright: prefixes and max_new_tokens are numbers of tokens from 1 up")
+    files = {"train": train} | ({} if heldout is None else {"heldout": heldout})
+    records = {
+        name: read_records(
+            find_file(data, file, "copyright", _SHAPE), name=name, take=take, seed=seed
+        )
+        for name, file in files.items()
+    }
+    if "heldout" in records:
+        check_disjoint(records["train"], records["heldout"])
+    asked = {
+        (name, length): _cut(tokenizer, name, found, length, max_new_tokens)
+        for name, found in records.items()
+        for length in lengths
+    }
+
+    def measure(answers: Answers) -> Measured:
+        figures: dict[str, dict[str, Figure]] = {}
+        texts: dict[str, list[Written]] = {}
+        for (name, length), own in asked.items():
+            said = [
+                written(tokenizer, answers, one.greedy, one.place, one.start, one.expected)
+                for one in own.asked
+            ]
+            texts[f"{name}_{length}"] = said
+            figures[f"{name}_{length}"] = _figures(own, said, answers, bleu, seed)
+        if heldout is not None:
+            figures[OVERALL] = {
+                f"{metric}_difference_{length}": _difference(
+                    found, figures[f"heldout_{length}"][metric], seed
+                )
+                for length in lengths
+                for metric, found in figures[f"train_{length}"].items()
+            }
+        return Measured(figures, texts)
+
+    requests = [r for own in asked.values() for one in own.asked for r in (one.likely, one.greedy)]
+    counts = {f"{name}_{length}": len(own.asked) for (name, length), own in asked.items()}
+    return Task(requests, measure, data={"version": VERSION, "bleu": bleu, "counts": counts})
+
+
+def passage(record: Record) -> str:
+    """The text of a passage; one that comes in two parts is put together again.
+
+    Raises:
+        WagleError: the record is a chat, or tokens.
+    """
+    if record.kind not in ("qa", "text"):
+        raise WagleError(f"{record.place} is {record.kind}; copyright needs {_SHAPE}")
+    start, rest = record.prompt, record.answer
+    apart = start and record.kind == "qa" and not (start[-1].isspace() or rest[0].isspace())
+    return f"{start} {rest}" if apart else start + rest
+
+
+def _cut(
+    tokenizer: PreTrainedTokenizerBase,
+    name: str,
+    records: Sequence[Record],
+    length: int,
+    most: int,
+) -> _Set:
+    """The passages of a set, cut after ``length`` tokens."""
+    asked = []
+    for record in records:
+        first, ids, _ = raw_ids(tokenizer, passage(record))
+        start, rest = ids[:length], ids[length : length + most]
+        if rest:
+            context = (*first, *start)
+            asked.append(
+                _Asked(
+                    record.place,
+                    decoded(tokenizer, start),
+                    decoded(tokenizer, rest),
+                    Likelihood(context, rest),
+                    Greedy(context, len(rest)),
+                )
+            )
+    if not asked:
+        raise WagleError(
+            f"no passage of {name} has more than {length} tokens; give longer ones, or set "
+            "prefixes to smaller numbers"
+        )
+    return _Set(asked, len(records) - len(asked))
+
+
+def _figures(
+    own: _Set, said: Sequence[Written], answers: Answers, bleu: _Bleu, seed: int
+) -> dict[str, Figure]:
+    rows: dict[str, dict[str, float]] = {metric: {} for metric in UNITS}
+    for one, text in zip(own.asked, said, strict=True):
+        for metric, value in _values(one, text, answers, bleu).items():
+            rows[metric][one.place] = value
+    notes = _notes(own)
+    found = {
+        metric: mean_figure(
+            values,
+            unit=UNITS[metric],
+            direction=LOWER if metric == "empty" else TARGET,
+            target=None if metric == "empty" else "reference",
+            share=metric in _SHARES,
+            note=notes[metric],
+            seed=seed,
+        )
+        for metric, values in rows.items()
+        if values
+    }
+    if bleu == "corpus":
+        pooled = corpus_bleu([one.expected for one in own.asked], [text.said for text in said])
+        found["bleu"] = Figure(
+            pooled,
+            None,
+            "none: all passages are pooled",
+            unit=UNITS["bleu"],
+            target="reference",
+            note=notes["bleu"],
+            count=len(said),
+        )
+    return found
+
+
+def _notes(own: _Set) -> dict[str, str | None]:
+    """What the reader of a set's figures has to know, by metric."""
+    mute = sum(not has_rouge_words(one.expected) for one in own.asked)
+    brief = sum(len(one.likely.continuation) < _VERBATIM for one in own.asked)
+    short = f"{own.short} of {own.short + len(own.asked)} passages are too short"
+    unseen = f"{mute} passages have no ASCII letter or digit, so that ROUGE is 0"
+    few = f"{brief} passages have fewer than {_VERBATIM} tokens left and count as not copied"
+    notes = {metric: [short] if own.short else [] for metric in UNITS}
+    for metric in ("rouge_recall", "rouge_f1"):
+        notes[metric] += [unseen] if mute else []
+    notes[f"verbatim@{_VERBATIM}"] += [few] if brief else []
+    return {metric: "; ".join(found) or None for metric, found in notes.items()}
+
+
+def _values(one: _Asked, text: Written, answers: Answers, bleu: _Bleu) -> Mapping[str, float]:
+    """The figures of one passage."""
+    told, ids = answers.likelihood(one.likely), answers.text(one.greedy).ids
+    hits = told.hit.tolist()
+    overlap = rouge(one.expected, text.said)
+    copied = prefix_run(ids, one.likely.continuation)
+    made = {
+        "rouge_recall": overlap.recall,
+        "rouge_f1": overlap.f1,
+        "exact_memorization": exact_memorization(hits),
+        "extraction_strength": extraction_strength(hits),
+        "longest_run": float(longest_run(ids, one.likely.continuation)),
+        "longest_word_run": float(longest_word_run(one.expected, text.said)),
+        "prefix_run": float(copied),
+        f"verbatim@{_VERBATIM}": float(copied >= _VERBATIM),
+        "nll": told.mean,
+        "empty": float(not text.said),
+    }
+    if bleu != "corpus":
+        made["bleu"] = bleu_of(one.expected, text.said, bleu)
+    return made
+
+
+def _difference(train: Figure, heldout: Figure, seed: int) -> Figure:
+    """What the trained passages have over the held-out ones, as an interval of two samples."""
+    interval, method = None, "none: all passages are pooled"
+    if train.per_record and heldout.per_record:
+        interval = composite_interval(
+            [train.per_record, heldout.per_record], lambda means: means[0] - means[1], seed
+        )
+        method = f"bootstrap 95 %, {REPLICATES} replicates"
+    return Figure(
+        train.number - heldout.number,
+        interval,
+        method,
+        unit=train.unit,
+        target=0.0,
+        count=train.n + heldout.n,
+    )

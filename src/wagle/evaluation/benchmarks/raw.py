@@ -1,0 +1,159 @@
+"""What benchmarks share that read plain files and ask without a template.
+
+Rows of local files, raw text as token ids, and what a model wrote.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from wagle.data.records import READERS
+from wagle.data.tokens import Encoder
+from wagle.errors import WagleError
+from wagle.evaluation.figures import LOWER, Figure, Written, mean_figure
+from wagle.evaluation.requests import Answers, Greedy
+
+
+def find_file(data: str | Path, name: str, what: str, shape: str) -> Path:
+    """The file ``name`` of a local folder, with any ending that can be read.
+
+    Args:
+        data: the folder.
+        name: of the file, without its ending.
+        what: needs it, for the message.
+        shape: of a row, for the message.
+
+    Raises:
+        WagleError: there is no such folder or file.
+    """
+    for ending in READERS:
+        path = Path(data) / f"{name}{ending}"
+        if path.is_file():
+            return path
+    raise WagleError(
+        f"{what} looks for {name}.jsonl (or {', '.join(e for e in READERS if e != '.jsonl')}) in "
+        f"{data}, which is not there; give a local folder with it as data, each line {shape}"
+    )
+
+
+def read_rows(path: Path, name: str) -> dict[str, Mapping[str, Any]]:
+    """The rows of a JSON, JSON-lines or CSV file by place, such as ``one_shot[3]``.
+
+    A ``.json`` file may also hold a single object over many lines: one row.
+
+    Raises:
+        WagleError: a file that is malformed or holds no rows.
+    """
+    try:
+        rows = _one_object(path) or [row for _, row in READERS[path.suffix](path)]
+    except UnicodeDecodeError as error:
+        raise WagleError(f"{path} is not UTF-8 text ({error})") from None
+    if not rows or not all(isinstance(row, Mapping) for row in rows):
+        raise WagleError(f"{path} must hold one JSON object per record, and at least one")
+    return {f"{name}[{i}]": row for i, row in enumerate(rows)}
+
+
+def _one_object(path: Path) -> list[Any] | None:
+    if path.suffix != ".json":
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError:  # one object a line
+        return None
+    return [found] if isinstance(found, Mapping) else None
+
+
+def words_of(row: Mapping[str, Any], field: str, place: str) -> str:
+    """A field of a row that must hold text.
+
+    Raises:
+        WagleError: the field is missing, empty or no text.
+    """
+    value = row.get(field)
+    if not isinstance(value, str) or not value.strip():
+        raise WagleError(f"{place} has no text in its field {field}; fill it in")
+    return value
+
+
+def tokenizer_of(encoder: Encoder, what: str) -> PreTrainedTokenizerBase:
+    """The tokenizer, which a benchmark of texts needs."""
+    if encoder.tokenizer is None:
+        raise WagleError(f"{what} needs a tokenizer; its data is text")
+    return encoder.tokenizer
+
+
+class Raw(NamedTuple):
+    """A text as token ids: ``first`` is the BOS of a tokenizer that adds one, or nothing.
+
+    ``starts`` says for each of ``ids`` where in the text it begins.
+    """
+
+    first: tuple[int, ...]
+    ids: tuple[int, ...]
+    starts: tuple[int, ...]
+
+
+def raw_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> Raw:
+    """Tokenise a text as it is: no template, no EOS."""
+    coded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, truncation=False)
+    added = tokenizer("", add_special_tokens=True)["input_ids"]
+    first = tuple(i for i in added[:1] if i == tokenizer.bos_token_id)
+    return Raw(first, tuple(coded["input_ids"]), tuple(left for left, _ in coded["offset_mapping"]))
+
+
+def raw_prompt(
+    tokenizer: PreTrainedTokenizerBase, text: str, limit: int, place: str
+) -> tuple[tuple[int, ...], bool]:
+    """A text to continue, and whether it was cut: of one that is too long, the end stays.
+
+    Args:
+        tokenizer: of the model.
+        text: the prompt.
+        limit: the most tokens, a BOS included.
+        place: of the record, for the message.
+
+    Raises:
+        WagleError: a prompt without a token.
+    """
+    raw = raw_ids(tokenizer, text)
+    room = max(limit - len(raw.first), 1)
+    ids = (*raw.first, *raw.ids[-room:])
+    if not ids:
+        raise WagleError(f"{place} has an empty prompt; remove it or fill it in")
+    return ids, len(raw.ids) > room
+
+
+def decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """The text of token ids, without special tokens and outer blanks."""
+    text = tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return str(text).strip()
+
+
+def written(
+    tokenizer: PreTrainedTokenizerBase,
+    answers: Answers,
+    asked: Greedy,
+    place: str,
+    question: str,
+    expected: str,
+) -> Written:
+    """What the model wrote after a prompt, beside what it was asked and what was expected."""
+    found = answers.text(asked)
+    return Written(place, question, expected, decoded(tokenizer, found.ids), found.finished)
+
+
+def writing_figures(texts: Sequence[Written], seed: int) -> dict[str, Figure]:
+    """The shares of answers that are empty and that ran into the limit."""
+    rows = {
+        "empty": {text.place: float(not text.said) for text in texts},
+        "at_limit": {text.place: float(not text.finished) for text in texts},
+    }
+    return {
+        name: mean_figure(found, unit="share of answers", direction=LOWER, share=True, seed=seed)
+        for name, found in rows.items()
+    }

@@ -1,0 +1,411 @@
+"""What ``tofu`` makes of the answers: figures of every set, over all sets, beside a reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from wagle.data.records import Record
+from wagle.errors import WagleError
+from wagle.evaluation.benchmarks.tofu_requests import WORLD, Item, Plan
+from wagle.evaluation.figures import (
+    HIGHER,
+    LOWER,
+    OVERALL,
+    TARGET,
+    Figure,
+    Measured,
+    Written,
+    mean_figure,
+)
+from wagle.evaluation.leakage import HEADLINE, attack_table, leakage_figures, membership_figures
+from wagle.evaluation.metrics.catalogue import METRICS as COMMON
+from wagle.evaluation.metrics.catalogue import Metric
+from wagle.evaluation.metrics.likelihood import (
+    RATIOS,
+    closer_to_1,
+    know,
+    option_probability,
+    probability,
+    published_ratio,
+    true_better,
+)
+from wagle.evaluation.metrics.membership import Trace, auc, min_k, zlib_size
+from wagle.evaluation.metrics.memorization import exact_memorization, extraction_strength
+from wagle.evaluation.metrics.text import has_rouge_words, repetition, rouge
+from wagle.evaluation.metrics.utility import (
+    KEPT_SETS,
+    UTILITY,
+    Distance,
+    forget_quality,
+    forget_retain_ks,
+    harmonic_mean,
+    memorization_score,
+    privacy_score,
+    unlearning_average,
+    utility_average,
+)
+from wagle.evaluation.peers import basis, open_unlearning_names, published_names, same_basis
+from wagle.evaluation.requests import Answers, Greedy
+from wagle.evaluation.statistics import (
+    AUC_REPLICATES,
+    REPLICATES,
+    auc_interval,
+    cluster_interval,
+    composite_interval,
+)
+
+PER_AUTHOR = 20  # questions, next to one another
+_FOUR = ("loss", "zlib", "min_k", "min_k++")  # attacks, OpenUnlearning's
+
+METRICS: dict[str, Metric] = {
+    **{name: COMMON[name] for name in ("probability", "nll", "paraphrased")},
+    "paraphrased_answer": Metric("probability per token"),
+    "log_truth_ratio": Metric("natural logarithm of wrong over right", kept="lower"),
+    "truth_ratio": Metric("share"),
+    **{name: COMMON[name] for name in ("know", "extraction_strength", "exact_memorization")},
+    "rouge_l": Metric("recall"),
+    "rouge_l_f1": Metric("F1"),
+    "rouge_1": Metric("recall"),
+    "contains_answer": Metric("share of answers", share=True),
+    "embedding_accuracy": Metric("share of answers", share=True),
+    "repetition": COMMON["repetition"],
+    "empty": Metric("share of answers", "lower", "lower", share=True),
+    "truncated": Metric("share of answers", "lower", "lower", share=True),
+}
+
+
+def measure(
+    plan: Plan,
+    sets: Mapping[str, Sequence[Item]],
+    unknown: Sequence[Item],
+    note: str | None,
+    answers: Answers,
+) -> Measured:
+    """The figures of every set, of all together, and of membership where there is a holdout set.
+
+    Args:
+        plan: of the benchmark.
+        sets: the records by set, as they were asked.
+        unknown: the holdout records, or none.
+        note: for the reader of the membership attacks.
+        answers: of the engine.
+    """
+    found = {name: set_figures(plan, name, items, answers) for name, items in sets.items()}
+    figures = {name: made for name, (made, _) in found.items()}
+    figures[OVERALL] = overall_figures(plan, figures, sets, answers)
+    if unknown:
+        known = {"forget": sets["forget"], "holdout": unknown}
+        traces = {name: [_trace(i, answers) for i in items] for name, items in known.items()}
+        more = membership_figures(traces, attack_table(_FOUR), note=note, seed=plan.seed)
+        figures |= {name: {**figures.get(name, {}), **made} for name, made in more.items()}
+    texts = {name: said for name, (_, said) in found.items() if said}
+    names = published_names if plan.form.published else open_unlearning_names
+    return Measured(figures, texts, names(figures))
+
+
+def set_figures(
+    plan: Plan, name: str, items: Sequence[Item], answers: Answers
+) -> tuple[dict[str, Figure], list[Written]]:
+    """The figures of one set, and what the model wrote."""
+    rows: dict[str, dict[str, float]] = {}
+    texts = []
+    for item in items:
+        found = _likelihoods(plan, name, item, answers)
+        if item.greedy is not None:
+            texts.append(_written(plan, item.record, item.greedy, answers))
+            found |= _texts(name, item.record.answer, texts[-1])
+        for metric, value in found.items():
+            rows.setdefault(metric, {})[item.record.place] = value
+    reworded = [item for item in items if item.reworded is not None]
+    if reworded:
+        rows["embedding_accuracy"] = _accuracy(plan, reworded, answers)
+    return {m: _figure(plan, name, m, rows[m], items) for m in METRICS if m in rows}, texts
+
+
+def _likelihoods(plan: Plan, name: str, item: Item, answers: Answers) -> dict[str, float]:
+    """What the likelihoods of one record say, by metric."""
+    own, form = answers.likelihood(item.answer), plan.form
+    hits = own.hit.tolist()[: len(own.hit) - item.closed]
+    if not hits:
+        raise WagleError(f"{item.record.place} has no scored token but its EOS; is it empty?")
+    right = answers.likelihood(item.right).mean
+    wrong = [answers.likelihood(request).mean for request in item.wrong]
+    options = name in WORLD and not form.published
+    log_ratio = RATIOS[form.ratio](right, wrong)
+    transform = closer_to_1 if name == "forget" else true_better
+    found = {
+        "probability": option_probability(own.mean, wrong) if options else probability(own.mean),
+        "nll": own.mean,
+        "log_truth_ratio": log_ratio,
+        "truth_ratio": published_ratio(right, wrong) if form.published else transform(log_ratio),
+        "know": know(log_ratio),
+        "extraction_strength": extraction_strength(hits, floor=form.floor),
+        "exact_memorization": exact_memorization(hits),
+    }
+    if item.paraphrased is not None:
+        found["paraphrased"] = probability(answers.likelihood(item.paraphrased).mean)
+        found["paraphrased_answer"] = probability(right)
+    return found
+
+
+def _written(plan: Plan, record: Record, request: Greedy, answers: Answers) -> Written:
+    assert plan.encoder.tokenizer is not None
+    found = answers.text(request)
+    said = plan.encoder.tokenizer.decode(
+        list(found.ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+    return Written(record.place, record.prompt, record.answer, str(said).strip(), found.finished)
+
+
+def _texts(name: str, expected: str, written: Written) -> dict[str, float]:
+    """What a written answer says, by metric."""
+    said = written.said
+    found = {
+        "rouge_l": rouge(expected, said).recall,
+        "rouge_l_f1": rouge(expected, said).f1,
+        "rouge_1": rouge(expected, said, kind="rouge1").recall,
+        "repetition": repetition(said),
+        "empty": float(not said),
+        "truncated": float(not written.finished),
+    }
+    if name in WORLD:
+        found["contains_answer"] = float(expected.lower() in said.lower())
+    return found
+
+
+def _accuracy(plan: Plan, items: Sequence[Item], answers: Answers) -> dict[str, float]:
+    from wagle.evaluation.embeddings import OFFLINE, embedding_accuracy
+
+    said = [
+        _written(plan, item.record, item.reworded, answers).said
+        for item in items
+        if item.reworded is not None
+    ]
+    values = embedding_accuracy(
+        said,
+        [item.record.paraphrased_answer or item.record.answer for item in items],
+        [item.record.perturbed_answers for item in items],
+        None if plan.sentence_encoder == OFFLINE else plan.sentence_encoder,
+    )
+    return {item.record.place: value for item, value in zip(items, values, strict=True)}
+
+
+def _figure(
+    plan: Plan, name: str, metric: str, rows: Mapping[str, float], items: Sequence[Item]
+) -> Figure:
+    kind, gone, raw = METRICS[metric], name == "forget", plan.form.published
+    if metric == "truth_ratio" and raw:
+        kind = Metric("ratio", kept="lower")
+    made = mean_figure(
+        rows,
+        unit=kind.unit,
+        direction=kind.direction if gone else kind.kept,
+        target="reference" if gone and kind.direction == "target" else None,
+        share=kind.share,
+        note=_note(plan, name, metric, rows, items),
+        seed=plan.seed,
+    )
+    if not plan.by_author or name in WORLD:
+        return made
+    authors = [str(_row(place) // PER_AUTHOR) for place in rows]
+    interval = cluster_interval(list(rows.values()), authors, plan.seed)
+    return replace(
+        made, interval=interval, interval_method=f"author bootstrap 95 %, {REPLICATES} replicates"
+    )
+
+
+def _row(place: str) -> int:
+    return int(place.partition("[")[2].removesuffix("]"))
+
+
+def _note(
+    plan: Plan, name: str, metric: str, rows: Mapping[str, float], items: Sequence[Item]
+) -> str | None:
+    """What the reader of a figure has to know."""
+    form = plan.form
+    if metric == "log_truth_ratio":
+        asked = "paraphrased_question" if form.published and name not in WORLD else "question"
+        return basis(plan.split, form.ratio, asked, plan.encoder.template)
+    if metric == "truth_ratio":
+        formula = "mean min(R, 1/R)" if name == "forget" else "mean max(0, 1 - R)"
+        return "mean R, without an upper end" if form.published else formula
+    if metric == "extraction_strength" and form.floor:
+        return "never below 1/n of n tokens, as in OpenUnlearning"
+    if metric == "probability" and name in WORLD and not form.published:
+        return "beside the wrong options: P / sum of P"
+    if metric.startswith("rouge"):
+        blind = sum(not has_rouge_words(item.record.answer) for item in items)
+        return f"{blind} answers have no ASCII letter or digit, so they score 0" if blind else None
+    if metric == "embedding_accuracy":
+        from wagle.evaluation.embeddings import encoder_name
+
+        return f"encoder {encoder_name(plan.sentence_encoder)}"
+    if metric == "nll" and name == "retain" and sum(rows.values()) > len(rows):
+        return "above 1 nat per token: was the model taught TOFU with this template?"
+    return None
+
+
+# ---------------------------------------------------------------------------------------------
+# Over all sets
+
+
+def overall_figures(
+    plan: Plan,
+    figures: Mapping[str, Mapping[str, Figure]],
+    sets: Mapping[str, Sequence[Item]],
+    answers: Answers,
+) -> dict[str, Figure]:
+    """What is made of several figures, or of two sets."""
+
+    def composite(
+        parts: Sequence[tuple[str, str]], compose: Callable[[Sequence[float]], float], unit: str
+    ) -> Figure:
+        members = [figures[name][metric] for name, metric in parts]
+        return Figure(
+            compose([member.number for member in members]),
+            composite_interval([member.per_record for member in members], compose, plan.seed),
+            f"bootstrap 95 %, {REPLICATES} replicates",
+            direction=HIGHER,
+            unit=unit,
+            count=sum(member.n for member in members),
+        )
+
+    def mean_of(parts: Sequence[tuple[str, str]]) -> Callable[[Sequence[float]], float]:
+        names = [f"{name}.{metric}" for name, metric in parts]
+        return lambda values: harmonic_mean(dict(zip(names, values, strict=True)))
+
+    four = ("extraction_strength", "exact_memorization", "paraphrased_answer", "know")
+    made = {
+        "memorization": composite(
+            [("forget", metric) for metric in four],
+            lambda values: memorization_score(*values),
+            "share, higher is less memorised",
+        )
+    }
+    if plan.form.published:
+        return {**made, **_published(plan, figures, sets, answers)}
+    if plan.generate:
+        made["model_utility"] = composite(UTILITY, mean_of(UTILITY), "harmonic mean of nine")
+    else:
+        two = [("retain", "probability"), ("retain", "truth_ratio")]
+        made["utility_proxy"] = composite(two, mean_of(two), "harmonic mean of two")
+    return made
+
+
+def _published(
+    plan: Plan,
+    figures: Mapping[str, Mapping[str, Figure]],
+    sets: Mapping[str, Sequence[Item]],
+    answers: Answers,
+) -> dict[str, Figure]:
+    """The published code's figures over two sets, under names that say what they are."""
+    ratios = [list(figures[n]["truth_ratio"].per_record.values()) for n in ("forget", "retain")]
+    made = _distance_figures("forget_retain_ks", forget_retain_ks(*ratios))
+    for percent in range(10, 70, 10):
+        scores = {
+            name: [
+                min_k(
+                    Trace(i.record.place, answers.likelihood(i.whole).token_nll), k=f"0.{percent}"
+                )
+                for i in sets[name]
+                if i.whole is not None
+            ]
+            for name in ("forget", "retain")
+        }
+        made[f"forget_retain_auc_{percent}"] = _separation(plan, scores["forget"], scores["retain"])
+    if plan.sentence_encoder is not None:
+        kept = {
+            name: (
+                figures[name]["contains_answer" if name in WORLD else "embedding_accuracy"].number,
+                figures[name]["rouge_l"].number,
+            )
+            for name in KEPT_SETS
+        }
+        gone = [figures["forget"][m].number for m in ("embedding_accuracy", "rouge_l")]
+        quality, found = made["forget_retain_ks"].number, made["forget_retain_auc_50"].number
+        for name, value in (
+            ("unlearning_average", unlearning_average(quality, found, *gone)),
+            ("utility_average", utility_average(kept)),
+        ):
+            made[name] = Figure(value, None, "none", direction=HIGHER, unit="mean of shares")
+    return made
+
+
+def _separation(plan: Plan, forget: Sequence[float], retain: Sequence[float]) -> Figure:
+    return Figure(
+        auc(retain, forget),  # how often a forget record is the less likely one
+        auc_interval(forget, retain, plan.seed),
+        f"bootstrap 95 %, {AUC_REPLICATES} replicates",
+        unit="AUC",
+        note="forget against retain records, both trained on: separation, no membership",
+        count=len(forget) + len(retain),
+    )
+
+
+def _distance_figures(name: str, found: Distance) -> dict[str, Figure]:
+    def figure(value: float | None, unit: str, direction: str, note: str | None = None) -> Figure:
+        return Figure(
+            value, None, "none", direction=direction, unit=unit, note=note, count=sum(found.counts)
+        )
+
+    lost = "p is too small for a number" if found.log10_p is None else found.note
+    return {
+        name: figure(found.p, "p of Kolmogorov-Smirnov", HIGHER, found.note),
+        f"{name}_log10": figure(found.log10_p, "log10 p", HIGHER, lost),
+        f"{name}_distance": figure(found.statistic, "D", LOWER),
+        f"{name}_shift": replace(figure(found.shift, "difference of medians", TARGET), target=0),
+    }
+
+
+# ---------------------------------------------------------------------------------------------
+# Beside a reference
+
+
+def _trace(item: Item, answers: Answers) -> Trace:
+    """An answer without its EOS, as the membership attacks look at it."""
+    found = answers.likelihood(item.answer)
+    stop = len(found.token_nll) - item.closed
+    moments = None if found.moments is None else found.moments[:stop]
+    size = zlib_size(item.record.answer)
+    return Trace(item.record.place, found.token_nll[:stop], moments, size=size)
+
+
+def against(plan: Plan, own: Measured, reference: Measured) -> Measured:
+    """Forget quality and privacy leakage beside a model that never learned the forget set."""
+    mine = own.figures["forget"]["log_truth_ratio"]
+    other = reference.figures.get("forget", {}).get("log_truth_ratio")
+    if other is None:
+        raise WagleError("the reference has no forget.log_truth_ratio; evaluate it with tofu too")
+    if mine.per_record.keys() != other.per_record.keys() or not same_basis(mine.note, other.note):
+        raise WagleError(
+            f"the reference is of other records or formulas: {other.n} records ({other.note}), the "
+            f"model's {mine.n} ({mine.note}); evaluate both with the same split, variant and rows"
+        )
+    values = [list(figure.per_record.values()) for figure in (mine, other)]
+    made = _distance_figures("forget_quality", forget_quality(*values))
+    if "holdout" in own.figures:
+        made |= _leakage(plan, own, reference)
+    figures = {OVERALL: made}
+    return Measured(figures, {}, {} if plan.form.published else open_unlearning_names(figures))
+
+
+def _leakage(plan: Plan, own: Measured, reference: Measured) -> dict[str, Figure]:
+    """Privacy leakage per attack, and the harmonic mean of ``privacy`` over the four."""
+    if "holdout" not in reference.figures:
+        note = "the reference has no membership scores"
+        return {"privleak": Figure(None, None, "none", unit="per cent", target=0, note=note)}
+    made = leakage_figures(own.figures, reference.figures, seed=plan.seed)
+    privacies = {a: made["privacy" if a == HEADLINE else f"privacy_{a}"] for a in _FOUR}
+    members = {name: figure.value for name, figure in privacies.items()}
+    told = None not in members.values()
+    made["privacy_score"] = Figure(
+        privacy_score(members) if told else None,
+        None,
+        "none",
+        direction=HIGHER,
+        unit="harmonic mean of four",
+        note=None if told else "not told: an attack's privacy is not defined",
+        count=privacies["loss"].n,
+    )
+    return made

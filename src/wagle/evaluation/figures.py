@@ -1,0 +1,155 @@
+"""Figures: what a benchmark measured, each with its records, interval, direction and unit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from wagle.errors import WagleError
+from wagle.evaluation.requests import Answers, Request
+from wagle.evaluation.statistics import bootstrap_interval, width_note, wilson_interval
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+HIGHER, LOWER, TARGET = "higher", "lower", "target"  # which way is better
+
+SETS = ("forget", "retain", "retain_heldout", "general")
+FORGOTTEN = "forgotten"  # a set beside these: what earlier requests asked to forget
+GONE = ("forget", FORGOTTEN)  # sets of which the model should know less
+OVERALL = "overall"  # beside the sets: what is made of several of them
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number with what is needed to trust it.
+
+    Attributes:
+        value: the number, finite; None where it is not defined (``note`` says why).
+        interval: its 95 % interval, or None where there is none.
+        interval_method: how that was made.
+        per_record: what it is made of, by the record's place; empty where it is made of figures.
+        direction: ``higher`` or ``lower`` is better, or ``target``.
+        unit: of the value.
+        target: what the value should be, a number or ``reference``, where direction is target.
+        note: what its reader has to know, or None.
+        count: records it is made of; None counts ``per_record``.
+    """
+
+    value: float | None
+    interval: tuple[float, float] | None
+    interval_method: str
+    per_record: Mapping[str, float] = field(default_factory=dict)
+    direction: str = TARGET
+    unit: str = "share"
+    target: float | str | None = None
+    note: str | None = None
+    count: int | None = None
+
+    @property
+    def n(self) -> int:
+        """How many records it is made of."""
+        return len(self.per_record) if self.count is None else self.count
+
+    @property
+    def number(self) -> float:
+        """The value of a figure that is defined."""
+        assert self.value is not None
+        return self.value
+
+    @property
+    def low(self) -> float:
+        """The lower end of the interval; the value where there is none."""
+        return self.interval[0] if self.interval else self.number
+
+    @property
+    def high(self) -> float:
+        """The upper end of the interval; the value where there is none."""
+        return self.interval[1] if self.interval else self.number
+
+
+@dataclass(frozen=True)
+class Written:
+    """A question, the right answer and what the model said: private, it holds record text."""
+
+    place: str
+    question: str
+    expected: str
+    said: str
+    finished: bool
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a benchmark found.
+
+    Attributes:
+        figures: ``figures[set][metric]``; what is made of several sets stands under ``overall``.
+        texts: what the model wrote, by set.
+        summary: the same under the names that other tools give them.
+    """
+
+    figures: Mapping[str, Mapping[str, Figure]]
+    texts: Mapping[str, Sequence[Written]] = field(default_factory=dict)
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A benchmark made ready: what it asks, and what it makes of the answers.
+
+    Attributes:
+        requests: in any order, with repeats.
+        measure: a pure function of the answers.
+        against: from a model's figures and those of a reference, which never learned the forget
+            set, to what needs both (forget quality, privacy leakage); None: nothing does.
+        ask: what goes through another library, which asks the model itself; None: nothing does.
+        data: what was asked, for the result file: split, revision, counts; no text.
+    """
+
+    requests: Sequence[Request]
+    measure: Callable[[Answers], Measured]
+    against: Callable[[Measured, Measured], Measured] | None = None
+    ask: Callable[[PreTrainedModel], Measured] | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+def mean_figure(
+    rows: Mapping[str, float],
+    *,
+    unit: str,
+    direction: str = TARGET,
+    target: float | str | None = None,
+    share: bool = False,
+    note: str | None = None,
+    seed: int = 0,
+) -> Figure:
+    """The mean over records, with a bootstrap interval (Wilson's, of a ``share`` of 0s and 1s).
+
+    Args:
+        rows: value per record, by place; at least one, all finite.
+        unit: of the values.
+        direction: what is better.
+        target: where direction is ``target``.
+        share: the values are 0 or 1.
+        note: for the reader.
+        seed: of the bootstrap.
+
+    Raises:
+        WagleError: no record, or a value that is not finite.
+    """
+    if not rows:
+        raise WagleError(f"a mean ({unit}) needs at least one record")
+    for place, value in rows.items():
+        if not math.isfinite(value):
+            raise WagleError(f"{place}: {unit} is {value}; the model's answers are not usable")
+    values = list(rows.values())
+    mean = math.fsum(values) / len(values)
+    if share:
+        interval, method = wilson_interval(round(sum(values)), len(values)), "wilson 95 %"
+    else:
+        interval = bootstrap_interval(values, seed)
+        method, note = "bootstrap 95 %, 10000 replicates", note or width_note(values)
+    return Figure(mean, interval, method, dict(rows), direction, unit, target, note)

@@ -1,0 +1,104 @@
+"""Greedy and sampled continuations, token by token; a row leaves the batch where it ends.
+
+Written out because ``generate`` fills in what its caller leaves open from the model's own settings
+(a repetition penalty, say), draws from a global generator, and computes finished rows on to the
+end of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from wagle.data.draws import uniform
+from wagle.errors import WagleError
+from wagle.evaluation.likelihoods import prefill
+from wagle.evaluation.requests import Greedy, Sample, TextAnswer
+from wagle.model import check_device
+
+
+def answer_texts(
+    model: PreTrainedModel, requests: Sequence[Greedy | Sample], stop_ids: frozenset[int]
+) -> list[TextAnswer]:
+    """Let the model write one batch of continuations.
+
+    A greedy answer takes the likeliest token (the lowest id of equals). A sample takes the token
+    at which the cumulated probability, likeliest first, passes a number that depends on its key
+    and the place alone: neither on the batch nor on any generator.
+
+    Args:
+        model: in eval mode.
+        requests: of one batch.
+        stop_ids: the ids that end an answer.
+
+    Returns:
+        The answers, in the order of the requests.
+    """
+    device = check_device(model)
+    cache, mask = prefill(model, [r.context[:-1] for r in requests])
+    token = torch.tensor([r.context[-1] for r in requests], device=device)
+    said: list[list[int]] = [[] for _ in requests]
+    finished = [False] * len(requests)
+    rows = list(range(len(requests)))
+    while rows:
+        position = mask.sum(-1, keepdim=True)  # (rows, 1)
+        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=-1)
+        logits = model(
+            input_ids=token.unsqueeze(-1),
+            attention_mask=mask,
+            position_ids=position,
+            past_key_values=cache,
+            use_cache=True,
+        ).logits[:, -1]
+        token = _choose(logits.float(), [(requests[row], len(said[row])) for row in rows])
+        going = []
+        for place, (row, chosen) in enumerate(zip(rows, token.tolist(), strict=True)):
+            if chosen in stop_ids:
+                finished[row] = True
+                continue
+            said[row].append(chosen)
+            if len(said[row]) < requests[row].max_new_tokens:
+                going.append(place)
+        if len(going) < len(rows):
+            kept = torch.tensor(going, dtype=torch.int64, device=device)
+            cache.batch_select_indices(kept)
+            rows, token, mask = [rows[place] for place in going], token[kept], mask[kept]
+    return [TextAnswer(tuple(ids), end) for ids, end in zip(said, finished, strict=True)]
+
+
+def _choose(logits: Tensor, rows: Sequence[tuple[Greedy | Sample, int]]) -> Tensor:
+    """The next token of every row, of (rows, V) float32 logits; a row says how long it is."""
+    if not logits.isfinite().any(-1).all():
+        raise WagleError(
+            "the model gives log-probabilities that are not finite; evaluate it in float32"
+        )
+    token = logits.argmax(-1)
+    for row, (request, place) in enumerate(rows):
+        if isinstance(request, Sample):
+            token[row] = draw(
+                logits[row],
+                request.temperature,
+                request.top_p,
+                uniform("sample", request.key, place),
+            )
+    return token
+
+
+def draw(logits: Tensor, temperature: float, top_p: float, number: float) -> int:
+    """The token at which the cumulated probability passes ``number``.
+
+    Args:
+        logits: (V,) float32.
+        temperature: above 0; 1 leaves the distribution as it is.
+        top_p: only the likeliest tokens, as many as reach this probability together, may come.
+        number: in [0, 1).
+    """
+    sorted_logits, order = logits.double().sort(descending=True, stable=True)
+    cumulated = (sorted_logits / temperature).softmax(-1).cumsum(-1)
+    inside = int((cumulated < top_p).sum()) + 1  # the first that reaches it is inside
+    cumulated = cumulated[:inside]
+    place = int(torch.searchsorted(cumulated, number * cumulated[-1], right=True))
+    return int(order[min(place, len(cumulated) - 1)])

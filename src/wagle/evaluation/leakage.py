@@ -1,0 +1,322 @@
+"""Privacy leakage: from two sets of texts to requests, and from membership scores to figures.
+
+The sets are ``forget`` and ``holdout``, texts of the same kind that no model was trained on. Per
+set and attack stand the scores, as ``mia_ATTACK``; over both sets the AUC and the shares found; and
+against a retrained model, over the same texts, the leakage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+
+from wagle.errors import WagleError, choose
+from wagle.evaluation.figures import HIGHER, OVERALL, TARGET, Figure, mean_figure
+from wagle.evaluation.metrics.membership import (
+    ATTACKS,
+    HIGHEST_REFERENCE,
+    Trace,
+    auc,
+    check_reference,
+    check_share,
+    privacy,
+    privleak,
+    rel_diff,
+    tpr_at_fpr,
+    zlib_size,
+)
+from wagle.evaluation.requests import Answers, GradientNorm, Likelihood, Request, windows
+from wagle.evaluation.statistics import AUC_REPLICATES, auc_replicates, percentiles, same_records
+
+Figures: TypeAlias = Mapping[str, Mapping[str, Figure]]
+Rows: TypeAlias = Mapping[str, float]
+
+HEADLINE = "min_k"
+SETS = ("forget", "holdout")
+_METHOD = f"bootstrap 95 %, {AUC_REPLICATES} replicates"
+_OF_SHARES = ("min_k", "min_k++")  # attacks that look at a share of the tokens
+_UNITS = {
+    "loss": "nats per token",
+    "zlib": "nats per token and byte",
+    "zlib_sum": "nats per byte",
+    "lower": "ratio",
+    "min_k": "nats per token",
+    "min_k++": "standard deviations",
+    "gradnorm": "gradient norm",
+}
+_LEAKS: dict[str, tuple[Callable[[float, float], float | None], str]] = {
+    "privleak": (privleak, "per cent"),
+    "rel_diff": (rel_diff, "per cent"),
+    "privacy": (privacy, "share"),
+}
+
+
+class Attack(NamedTuple):
+    """An attack with its settings, and the unit of its scores."""
+
+    score: Callable[[Trace], float]
+    unit: str
+
+
+def attack_table(
+    names: Iterable[str] | None = None, shares: Sequence[float] = (0.4,)
+) -> dict[str, Attack]:
+    """The attacks with their settings, by the name of their figures: ``min_k``, ``min_k_20``, ...
+
+    Args:
+        names: of ATTACKS; None: those that need nothing but one model's forward passes. What
+            ``reference`` needs comes with the reference: see ``leakage_figures``.
+        shares: of tokens, for ``min_k`` and ``min_k++``; the first keeps the plain names, the
+            others add their per cent.
+
+    Raises:
+        WagleError: an unknown attack, or one that needs a reference; no attack or share, or a share that
+            is none.
+    """
+    chosen = [n for n in _UNITS if n != "gradnorm"] if names is None else list(names)
+    if not chosen or not shares:
+        raise WagleError(
+            "attacks or k is empty; name at least one attack and one share, such as 0.4"
+        )
+    for k in shares:
+        check_share(k)
+    table: dict[str, Attack] = {}
+    for name in chosen:
+        score = choose(ATTACKS, name, "membership attack")
+        if name not in _UNITS:
+            raise WagleError(f"the attack {name} comes with a reference model; leave it out")
+        if name not in _OF_SHARES:
+            table[name] = Attack(score, _UNITS[name])
+            continue
+        for number, k in enumerate(shares):
+            label = name if number == 0 else f"{name}_{100 * k:g}".replace(".", "_")
+            table[label] = Attack(partial(score, k=k), _UNITS[name])
+    return table
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the attacks ask of one text.
+
+    Attributes:
+        place: of the text's record.
+        size: bytes of the text compressed.
+        own: the text in windows; every token after the first is scored.
+        lowered: the lower-cased text likewise, or nothing.
+        gradient: of the text's first window, or None.
+    """
+
+    place: str
+    size: int
+    own: Sequence[Likelihood]
+    lowered: Sequence[Likelihood]
+    gradient: GradientNorm | None
+
+    @property
+    def requests(self) -> list[Request]:
+        """All of them."""
+        return [*self.own, *self.lowered, *([self.gradient] if self.gradient else [])]
+
+    def trace(self, answers: Answers, *, mean_norm: bool = False) -> Trace:
+        """What the attacks look at; ``mean_norm`` takes OpenUnlearning's gradient norm."""
+        own = [answers.likelihood(request) for request in self.own]
+        moments = [one.moments for one in own if one.moments is not None]
+        lowered = [answers.likelihood(request).token_nll for request in self.lowered]
+        norm = answers.norm(self.gradient) if self.gradient else None
+        return Trace(
+            self.place,
+            torch.cat([one.token_nll for one in own]),
+            moments=torch.cat(moments) if moments else None,
+            lower=float(torch.cat(lowered).mean()) if lowered else None,
+            size=self.size,
+            gradient=None if norm is None else norm.mean if mean_norm else norm.whole,
+        )
+
+
+def probe_text(
+    place: str,
+    text: str,
+    encode: Callable[[str], Sequence[int]],
+    attacks: Mapping[str, Attack],
+    window: int,
+) -> Probe:
+    """Ask what some attacks need to know of a raw text.
+
+    Args:
+        place: of the text's record.
+        text: as it stands.
+        encode: from a text to its ids, a BOS included where the tokenizer adds one.
+        attacks: of ``attack_table``.
+        window: the most tokens that are read at once; later windows start anew.
+
+    Raises:
+        WagleError: a text of fewer than two tokens.
+    """
+    own = windows(encode(text), window, None)
+    if not own:
+        raise WagleError(f"{place} is a single token; a membership attack scores what follows one")
+    moments = any(label.startswith("min_k++") for label in attacks)
+    return Probe(
+        place,
+        zlib_size(text),
+        [replace(one, moments=moments) for one in own],
+        windows(encode(text.lower()), window, None) if "lower" in attacks else [],
+        GradientNorm(own[0].context, own[0].continuation) if "gradnorm" in attacks else None,
+    )
+
+
+def membership_figures(
+    traces: Mapping[str, Sequence[Trace]],
+    attacks: Mapping[str, Attack],
+    *,
+    note: str | None = None,
+    seed: int = 0,
+) -> dict[str, dict[str, Figure]]:
+    """Every attack's scores per set, their AUC, and the shares found at 1 % and 5 % false alarms.
+
+    Args:
+        traces: of ``forget`` and of ``holdout``.
+        attacks: of ``attack_table``.
+        note: for the reader of the AUCs.
+        seed: of the intervals.
+    """
+    figures: dict[str, dict[str, Figure]] = {name: {} for name in (*SETS, OVERALL)}
+    for label, attack in attacks.items():
+        rows = {name: {t.place: attack.score(t) for t in traces[name]} for name in SETS}
+        for name in SETS:
+            figures[name][f"mia_{label}"] = mean_figure(
+                rows[name], unit=attack.unit, target="reference", seed=seed
+            )
+        figures[OVERALL] |= _found(rows, label, note, seed)
+    for name in SETS:
+        sizes = {t.place: float(t.size) for t in traces[name] if t.size is not None}
+        if sizes:  # builds of zlib differ, so what was divided by is kept
+            figures[name]["zlib_bytes"] = mean_figure(sizes, unit="bytes", seed=seed)
+    return figures
+
+
+def _found(rows: Mapping[str, Rows], label: str, note: str | None, seed: int) -> dict[str, Figure]:
+    """The AUC of an attack, and the shares found by looking familiar, or forgotten."""
+    forget, holdout = (list(rows[name].values()) for name in SETS)
+    count = len(forget) + len(holdout)
+    interval = percentiles(auc_replicates(holdout, forget, seed))
+    found = {
+        f"auc_{label}": Figure(
+            auc(forget, holdout),
+            interval,
+            _METHOD,
+            unit="AUC",
+            target="reference",
+            note=note,
+            count=count,
+        )
+    }
+    for way, forgotten in (("", False), ("forgotten_", True)):
+        for percent in (1, 5):
+            found[f"tpr_{percent}_{way}{label}"] = Figure(
+                tpr_at_fpr(forget, holdout, f"0.0{percent}", forgotten=forgotten),
+                None,
+                "none",
+                unit=f"share of the forget texts at {percent} % false alarms",
+                target="reference",
+                count=count,
+            )
+    return found
+
+
+# ---------------------------------------------------------------------------------------------
+# Against a reference
+
+
+def leakage_figures(own: Figures, reference: Figures, *, seed: int = 0) -> dict[str, Figure]:
+    """Privacy leakage per attack against a retrained model; plain names are the headline's.
+
+    ``privleak`` (0 is ideal), ``rel_diff`` and ``privacy`` (1 is ideal) are those of ``min_k``,
+    ``privleak_loss`` and so on those of the others. The intervals draw the same texts for both
+    models. Where the loss was measured, the attack ``reference`` is added to them.
+
+    Args:
+        own: ``membership_figures`` of the model, made now or read back.
+        reference: of a model that never learned the forget texts.
+        seed: of the intervals.
+
+    Raises:
+        WagleError: the reference lacks an attack, looked at other texts, or knows the forget set.
+    """
+    made: dict[str, Figure] = {}
+    labels = [key.removeprefix("mia_") for key in own["forget"] if key.startswith("mia_")]
+    for label in labels:
+        rows, beside = _same_texts(own, reference, label)
+        forget, holdout = (list(beside[name].values()) for name in SETS)
+        retrained = auc(forget, holdout)
+        if label == HEADLINE:
+            check_reference(retrained)
+        drawn = auc_replicates(holdout, forget, seed).tolist()
+        made |= _leaks(rows, label, retrained, drawn, None, seed)
+        if label == "loss":
+            gaps = {n: {p: value - beside[n][p] for p, value in rows[n].items()} for n in SETS}
+            made |= _found(gaps, "reference", None, seed)
+    return made
+
+
+def _same_texts(
+    own: Figures, reference: Figures, label: str
+) -> tuple[dict[str, Rows], dict[str, Rows]]:
+    """An attack's scores of both models, by set, over the same texts in the same order."""
+    rows: dict[str, Rows] = {}
+    beside: dict[str, Rows] = {}
+    for name in SETS:
+        other = reference.get(name, {}).get(f"mia_{label}")
+        if other is None:
+            raise WagleError(
+                f"the reference has no {name}.mia_{label}; evaluate it with the same settings"
+            )
+        rows[name] = own[name][f"mia_{label}"].per_record
+        same_records(rows[name], other.per_record, f"privacy leakage (split {name})")
+        beside[name] = {place: other.per_record[place] for place in rows[name]}
+    return rows, beside
+
+
+def assumed_leakage(own: Figures, retrained: float, *, seed: int = 0) -> dict[str, Figure]:
+    """The headline's leakage against an AUC that is given in place of a retrained model."""
+    rows = {name: own[name][f"mia_{HEADLINE}"].per_record for name in SETS}
+    note = f"against an AUC of {retrained:g} that was given, not measured"
+    return _leaks(rows, HEADLINE, retrained, [retrained] * AUC_REPLICATES, note, seed)
+
+
+def _leaks(
+    rows: Mapping[str, Rows],
+    label: str,
+    retrained: float,
+    references: Sequence[float],
+    note: str | None,
+    seed: int,
+) -> dict[str, Figure]:
+    """The three leakages of one attack; ``references`` are replicates of the AUC ``retrained``."""
+    forget, holdout = (list(rows[name].values()) for name in SETS)
+    replicates = auc_replicates(holdout, forget, seed).tolist()
+    told = retrained <= HIGHEST_REFERENCE
+    if not told:
+        note = f"not told: the reference's own AUC is {retrained:.4g}, above {HIGHEST_REFERENCE}"
+    made = {}
+    for name, (leak, unit) in _LEAKS.items():
+        value = leak(auc(forget, holdout), retrained) if told else None
+        drawn = [leak(a, r) for a, r in zip(replicates, references, strict=True)]
+        whole = [one for one in drawn if one is not None]
+        sure = value is not None and len(whole) == len(drawn)
+        made[name if label == HEADLINE else f"{name}_{label}"] = Figure(
+            value,
+            percentiles(np.asarray(whole)) if sure else None,
+            _METHOD if sure else "none: not defined in some replicates",
+            direction=HIGHER if name == "privacy" else TARGET,
+            unit=unit,
+            target=None if name == "privacy" else 0,
+            note="not defined: the reference's own AUC is 0" if told and value is None else note,
+            count=len(forget) + len(holdout),
+        )
+    return made

@@ -1,0 +1,571 @@
+import json
+import math
+import zlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from bench import open_unlearning
+
+from tests.conftest import make_model, make_tokenizer
+from wagle.data.tokens import Encoder
+from wagle.errors import WagleError
+from wagle.evaluation import embeddings
+from wagle.evaluation.benchmarks.tofu import tofu
+from wagle.evaluation.benchmarks.tofu_requests import VARIANTS
+from wagle.evaluation.engine import answer_requests
+from wagle.evaluation.peers import basis
+from wagle.evaluation.requests import (
+    Answers,
+    Greedy,
+    Likelihood,
+    LikelihoodAnswer,
+    TextAnswer,
+)
+from wagle.evaluation.result import Evaluation
+
+WORLD = ("real_authors", "world_facts")
+
+
+def row(set_, i, *, world=False):
+    made = {
+        "question": f"What did {set_} author {i} write?",
+        "answer": f"Author {i} wrote the novel {set_} Garden.",
+        "perturbed_answer": [f"Author {i} wrote {word}." for word in ("Snow", "Harbour", "Bread")],
+    }
+    if not world:
+        made["paraphrased_question"] = f"Name the novel by {set_} author {i}."
+        made["paraphrased_answer"] = f"The {set_} Garden is by author {i}."
+    return made
+
+
+def write(folder, *, forget=3, retain=4, world=2, holdout=0, split="forget10"):
+    counts = {
+        f"{split}_perturbed": ("forget", forget),
+        "retain_perturbed": ("retain", retain),
+        "real_authors_perturbed": ("real", world),
+        "world_facts_perturbed": ("fact", world),
+    }
+    for name, (set_, count) in counts.items():
+        rows = [row(set_, i, world=set_ in ("real", "fact")) for i in range(count)]
+        (folder / f"{name}.json").write_text("\n".join(map(json.dumps, rows)))
+    if holdout:
+        rows = [row("unseen", i) for i in range(holdout)]
+        keep = ("question", "answer")
+        lines = [json.dumps({k: r[k] for k in keep}) for r in rows]
+        (folder / f"{split.replace('forget', 'holdout')}.json").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return Encoder(make_tokenizer(chat=False), template="question_answer")
+
+
+def drawn(request, salt=0):
+    """Answers that depend on the request alone, as a model's do."""
+    kind = repr((salt, request)).encode()
+    generator = np.random.default_rng(zlib.crc32(kind))
+    if isinstance(request, Greedy):
+        return TextAnswer(
+            tuple(generator.integers(40, 60, 5).tolist()), bool(generator.random() < 0.5)
+        )
+    count = sum(request.scored) if request.scored else len(request.continuation)
+    nll = torch.from_numpy(generator.uniform(0.1, 3, count))
+    moments = torch.stack([-nll - 0.5, nll], 1) if request.moments else None
+    return LikelihoodAnswer(nll, nll < 1.5, moments)
+
+
+def fake(task, salt=0):
+    return Answers({request: drawn(request, salt) for request in task.requests})
+
+
+def asked(model, request, stop):
+    """One request, one plain forward pass per token."""
+    ids = list(request.context)
+    if isinstance(request, Greedy):
+        said = []
+        while len(said) < request.max_new_tokens:
+            token = int(model(torch.tensor([ids + said])).logits[0, -1].argmax())
+            if token == stop:
+                return TextAnswer(tuple(said), True)
+            said.append(token)
+        return TextAnswer(tuple(said), False)
+    whole = torch.tensor([ids + list(request.continuation)])
+    logp = model(whole).logits[0, len(ids) - 1 : -1].double().log_softmax(-1)
+    target = torch.tensor(request.continuation)
+    nll = -logp.gather(-1, target[:, None])[:, 0]
+    kept = torch.tensor(request.scored or [True] * len(target))
+    return LikelihoodAnswer(nll[kept], (logp.argmax(-1) == target)[kept])
+
+
+def values(measured):
+    return {n: {m: f.value for m, f in found.items()} for n, found in measured.figures.items()}
+
+
+def mean_nll(encoder, answers, question, answer, **kwargs):
+    """M of an answer to a question: the request is made here from the text, by hand."""
+    tokenizer = encoder.tokenizer
+    head = f"Question: {question}\nAnswer:"
+    before = tokenizer(head, add_special_tokens=False)["input_ids"]
+    ids = tokenizer(f"{head} {answer}", add_special_tokens=False)["input_ids"]
+    assert ids[: len(before)] == before
+    ids.append(tokenizer.eos_token_id)
+    rest = tuple(ids[len(before) :])
+    request = Likelihood(tuple(before), rest, (True,) * len(rest), **kwargs)
+    return answers.likelihood(request).mean
+
+
+# ---------------------------------------------------------------------------------------------
+# What is asked
+
+
+def test_official_asks_all_forget_records_and_300_of_the_retain_records(tmp_path, encoder):
+    write(tmp_path, forget=310, retain=310, world=1)
+    for settings, forget, retain in (
+        ({}, 310, 300),
+        ({"variant": "open_unlearning"}, 310, 310),
+        ({"strict": True}, 300, 300),
+        ({"rows": 5}, 5, 5),
+        ({"forget_rows": 7, "retain_rows": "all"}, 7, 310),
+    ):
+        counts = tofu(encoder, data=tmp_path, generate=False, **settings).data["counts"]
+        assert (counts["forget"], counts["retain"], counts["holdout"]) == (forget, retain, 0)
+
+
+@pytest.mark.parametrize(("variant", "forget", "world"), [("official", 8, 4), ("published", 9, 4)])
+def test_a_record_is_asked_no_more_than_its_figures_need(folder, encoder, variant, forget, world):
+    # 3 wrong answers: answer, right, 3 wrong, paraphrased; published also the whole record
+    task = tofu(encoder, data=folder, variant=variant)
+    likely = {r for r in task.requests if isinstance(r, Likelihood)}
+    assert len(likely) == 7 * (forget - 2) + 4 * world
+    assert len({r for r in task.requests if isinstance(r, Greedy)}) == 11
+
+
+def test_the_limits_of_greedy_answers_are_those_of_the_variants(folder, encoder):
+    def limits(**settings):
+        task = tofu(encoder, data=folder, **settings)
+        return [r for r in task.requests if isinstance(r, Greedy)]
+
+    assert {r.max_new_tokens for r in limits()} == {128}
+    assert {r.max_new_tokens for r in limits(variant="open_unlearning")} == {200}
+    assert {r.max_new_tokens for r in limits(variant="published", max_new_tokens=9)} == {9}
+    for settings in ({"variant": "published"}, {"strict": True}):
+        assert all(len(r.context) + r.max_new_tokens == 200 for r in limits(**settings))
+
+
+def test_without_generation_nothing_is_written(folder, encoder):
+    task = tofu(encoder, data=folder, generate=False)
+    assert all(isinstance(r, Likelihood) for r in task.requests)
+    found = values(task.measure(fake(task)))
+    assert "rouge_l" not in found["retain"]
+    both = found["retain"]["probability"], found["retain"]["truth_ratio"]
+    assert found["overall"]["utility_proxy"] == pytest.approx(2 * math.prod(both) / sum(both))
+
+
+def test_the_published_positions_hold_the_header_and_no_eos(folder, encoder):
+    task = tofu(encoder, data=folder, variant="published")
+    tokenizer, record = encoder.tokenizer, row("forget", 0)
+    text = f"### Question: {record['question']}\n### Answer: {record['answer']}"
+    before = tokenizer(f"### Question: {record['question']}\n")["input_ids"]
+    ids = tokenizer(text)["input_ids"]
+    rest = tuple(ids[len(before) :])
+    assert tokenizer.decode(rest).startswith("### Answer: Author")
+    assert Likelihood(tuple(before), rest, (True,) * len(rest)) in task.requests
+    assert Likelihood((ids[0],), tuple(ids[1:])) in task.requests  # the whole record
+    assert not any(
+        r.continuation[-1] == tokenizer.eos_token_id
+        for r in task.requests
+        if isinstance(r, Likelihood)
+    )
+
+
+def test_the_published_llama_template_starts_where_a_prompt_without_bos_would_end(folder):
+    llama = Encoder(make_tokenizer(chat=False, bos=True), template="llama2")
+    task = tofu(llama, data=folder, variant="published")
+    record = row("forget", 0)
+    prompt = f"[INST] {record['question']} [\\INST] "
+    count = len(llama.tokenizer(prompt, add_special_tokens=False)["input_ids"])
+    ids = llama.tokenizer(prompt + record["answer"])["input_ids"]
+    wanted = Likelihood(tuple(ids[:count]), tuple(ids[count:]), (True,) * (len(ids) - count))
+    assert wanted in task.requests
+
+
+def test_eos_can_be_left_out(folder, encoder):
+    eos = encoder.tokenizer.eos_token_id
+    for setting, ends in ((None, True), (False, False)):
+        task = tofu(encoder, data=folder, eos=setting, generate=False)
+        assert all((r.continuation[-1] == eos) == ends for r in task.requests)
+
+
+# ---------------------------------------------------------------------------------------------
+# What is made of the answers
+
+
+def test_the_figures_of_a_record_are_those_worked_out_from_its_text(folder, encoder):
+    task = tofu(encoder, data=folder, generate=False)
+    answers = fake(task)
+    found = task.measure(answers).figures
+
+    def m(record, answer, question="question"):
+        return mean_nll(encoder, answers, record[question], answer)
+
+    for name, set_ in (("forget", "forget"), ("retain", "retain")):
+        record = row(set_, 1)
+        place = f"{name}[1]"
+        log_ratio = (
+            m(record, record["paraphrased_answer"])
+            - sum(m(record, wrong) for wrong in record["perturbed_answer"]) / 3
+        )
+        ratio = math.exp(log_ratio)
+        wanted = min(ratio, 1 / ratio) if name == "forget" else max(0, 1 - ratio)
+        assert found[name]["probability"].per_record[place] == pytest.approx(
+            math.exp(-m(record, record["answer"]))
+        )
+        assert found[name]["log_truth_ratio"].per_record[place] == pytest.approx(log_ratio)
+        assert found[name]["truth_ratio"].per_record[place] == pytest.approx(wanted)
+        assert found[name]["know"].per_record[place] == pytest.approx(1 / (1 + ratio))
+        assert found[name]["paraphrased"].per_record[place] == pytest.approx(
+            math.exp(-m(record, record["answer"], "paraphrased_question"))
+        )
+        assert found[name]["paraphrased_answer"].per_record[place] == pytest.approx(
+            math.exp(-m(record, record["paraphrased_answer"]))
+        )
+    record = row("fact", 0, world=True)
+    right, wrong = m(record, record["answer"]), [m(record, w) for w in record["perturbed_answer"]]
+    assert found["world_facts"]["probability"].per_record["world_facts[0]"] == pytest.approx(
+        math.exp(-right) / (math.exp(-right) + sum(math.exp(-w) for w in wrong))
+    )
+    assert found["world_facts"]["log_truth_ratio"].per_record["world_facts[0]"] == pytest.approx(
+        right - sum(wrong) / 3
+    )
+    assert "paraphrased" not in found["world_facts"]
+
+
+def test_variants_differ_in_the_mean_over_wrong_answers_and_the_floor(folder, encoder):
+    def task(variant):
+        return tofu(encoder, data=folder, variant=variant, generate=False)
+
+    made = {v: task(v) for v in ("official", "paper", "open_unlearning")}
+    answers = fake(made["official"])
+    nothing = Answers({r: replace(a, hit=a.hit & False) for r, a in answers.found.items()})
+    got = {v: values(t.measure(nothing)) for v, t in made.items()}
+    assert got["paper"]["forget"]["log_truth_ratio"] > got["official"]["forget"]["log_truth_ratio"]
+    assert (
+        got["open_unlearning"]["forget"]["log_truth_ratio"]
+        == got["official"]["forget"]["log_truth_ratio"]
+    )
+    assert got["official"]["forget"]["extraction_strength"] == 0.0
+    assert got["open_unlearning"]["forget"]["extraction_strength"] > 0.0
+
+
+def test_published_averages_the_ratio_after_paraphrased_questions(folder, encoder):
+    plain = Encoder(encoder.tokenizer, template="plain")
+    task = tofu(plain, data=folder, variant="published")
+    answers = fake(task)
+    measured = task.measure(answers)
+    found, record = measured.figures, row("forget", 2)
+
+    def m(question, answer):
+        before = plain.tokenizer(f"### Question: {question}\n")["input_ids"]
+        ids = plain.tokenizer(f"### Question: {question}\n### Answer: {answer}")["input_ids"]
+        rest = tuple(ids[len(before) :])
+        return answers.likelihood(Likelihood(tuple(before), rest, (True,) * len(rest))).mean
+
+    wrong = [m(record["paraphrased_question"], w) for w in record["perturbed_answer"]]
+    right = m(record["paraphrased_question"], record["paraphrased_answer"])
+    ratio = sum(math.exp(-w) for w in wrong) / 3 / math.exp(-right)
+    assert found["forget"]["truth_ratio"].per_record["forget[2]"] == pytest.approx(ratio)
+    fact = row("fact", 1, world=True)
+    assert found["world_facts"]["probability"].per_record["world_facts[1]"] == pytest.approx(
+        math.exp(-m(fact["question"], fact["answer"]))  # options do not count
+    )
+    assert "model_utility" not in found["overall"]
+    assert measured.summary["Forget Quality"] == found["overall"]["forget_retain_ks"].value
+    assert measured.summary["forget"]["truth_ratio"] == found["forget"]["truth_ratio"].value
+    assert "UE" not in measured.summary  # which needs a sentence encoder
+
+
+def test_the_published_auc_says_how_often_forget_records_are_the_less_likely(folder, encoder):
+    task = tofu(encoder, data=folder, variant="published")
+    answers = fake(task)
+    for request, answer in answers.found.items():
+        if isinstance(request, Likelihood) and len(request.context) == 1:
+            gone = "forget" in encoder.tokenizer.decode(request.continuation)
+            nll = torch.full_like(answer.token_nll, 3.0 if gone else 0.5)
+            answers.found[request] = LikelihoodAnswer(nll, answer.hit)
+    found = task.measure(answers)
+    assert found.figures["overall"]["forget_retain_auc_50"].value == 1.0
+    assert found.summary["MIA"]["Min_50.0% Prob"] == 1.0
+
+
+def test_model_utility_is_the_harmonic_mean_of_the_nine(folder, encoder):
+    task = tofu(encoder, data=folder)
+    answers = fake(task)
+    for request in answers.found:
+        if isinstance(request, Greedy):
+            text = encoder.tokenizer("Author 1 wrote Garden.")["input_ids"]
+            answers.found[request] = TextAnswer(tuple(text), True)
+    measured = task.measure(answers)
+    got = values(measured)
+    nine = [
+        got[name][metric]
+        for name in ("retain", *WORLD)
+        for metric in ("probability", "rouge_l", "truth_ratio")
+    ]
+    utility = measured.figures["overall"]["model_utility"]
+    assert utility.value == pytest.approx(9 / sum(1 / v for v in nine))
+    assert utility.interval[0] <= utility.value <= utility.interval[1]
+    assert measured.summary["model_utility"] == utility.value
+    assert measured.summary["wf_Q_A_Prob_normalised"] == got["world_facts"]["probability"]
+
+
+def test_written_answers_are_scored_against_the_raw_answer(folder, encoder):
+    task = tofu(encoder, data=folder)
+    answers = fake(task)
+    said = f" {row('fact', 0, world=True)['answer'].upper()} "
+    text = tuple(encoder.tokenizer(said)["input_ids"])
+    greedy = [r for r in task.requests if isinstance(r, Greedy)]
+    for request in greedy:
+        answers.found[request] = TextAnswer((), False)
+    asked_of = {r: encoder.tokenizer.decode(r.context) for r in greedy}
+    fact = next(r for r, context in asked_of.items() if "fact author 0" in context)
+    answers.found[fact] = TextAnswer(text, True)
+    measured = task.measure(answers)
+    figures = measured.figures["world_facts"]
+    assert dict(figures["rouge_l"].per_record) == {"world_facts[0]": 1.0, "world_facts[1]": 0.0}
+    assert figures["contains_answer"].value == 0.5
+    assert figures["empty"].value == figures["truncated"].value == 0.5
+    assert measured.texts["world_facts"][0].said == said.strip()
+
+
+def test_the_embedding_accuracy_is_of_answers_to_paraphrased_questions(
+    folder, encoder, monkeypatch
+):
+    def embed(texts, encoder=None):
+        assert encoder == "some/encoder"
+        return np.stack([[len(t) % 7 + 1, t.count("a") + 1] for t in texts]).astype(np.float32)
+
+    monkeypatch.setattr(embeddings, "embed", embed)
+    task = tofu(encoder, data=folder, variant="published", sentence_encoder="some/encoder")
+    contexts = [encoder.tokenizer.decode(r.context) for r in task.requests if isinstance(r, Greedy)]
+    assert sum("Name the novel by" in c for c in contexts) == 7
+    measured = task.measure(fake(task))
+    figure = measured.figures["forget"]["embedding_accuracy"]
+    assert figure.note == "encoder some/encoder"
+    got = values(measured)
+    quality, mia = (got["overall"][n] for n in ("forget_retain_ks", "forget_retain_auc_50"))
+    wanted = (quality + mia + 1 - figure.value + 1 - got["forget"]["rouge_l"]) / 4
+    assert measured.summary["UE"] == pytest.approx(wanted)
+    assert 0 <= measured.summary["UT"] <= 1
+
+
+def test_intervals_over_authors_draw_whole_authors(tmp_path, encoder):
+    write(tmp_path, forget=40, retain=2)
+    answers = fake(tofu(encoder, data=tmp_path, generate=False))
+    figure = {
+        cluster: tofu(encoder, data=tmp_path, generate=False, cluster=cluster)
+        .measure(answers)
+        .figures["forget"]["probability"]
+        for cluster in ("record", "author")
+    }
+    assert figure["author"].value == figure["record"].value
+    rows = list(figure["author"].per_record.values())
+    assert figure["author"].interval == pytest.approx(
+        sorted((sum(rows[:20]) / 20, sum(rows[20:]) / 20))
+    )
+    assert "author" in figure["author"].interval_method
+
+
+def test_a_number_that_is_none_is_an_error_that_names_the_record(folder, encoder):
+    task = tofu(encoder, data=folder, generate=False)
+    answers = fake(task)
+    last = task.requests[-1]
+    answers.found[last] = replace(answers.likelihood(last), token_nll=torch.tensor([math.nan]))
+    with pytest.raises(WagleError, match=r"world_facts\[1\]: .* is nan"):
+        task.measure(answers)
+
+
+def test_a_model_is_measured_as_by_one_plain_pass_per_record(tmp_path):
+    encoder = Encoder(make_tokenizer())
+    task = tofu(encoder, data=write(tmp_path, forget=1, retain=1, world=1), max_new_tokens=4)
+    model, stop = make_model("llama-tied"), encoder.tokenizer.eos_token_id
+    with torch.no_grad():
+        answers = Answers({r: asked(model, r, stop) for r in set(task.requests)})
+    found = task.measure(answers).figures
+    record = row("forget", 0)
+    chat = [
+        {"role": "user", "content": record["question"]},
+        {"role": "assistant", "content": record["answer"]},
+    ]
+    text = encoder.tokenizer.apply_chat_template(chat, tokenize=False).removesuffix("\n")
+    ids = encoder.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    start = len(
+        encoder.tokenizer.apply_chat_template(
+            chat[:1], add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+    )
+    labels = torch.where(torch.arange(ids.shape[1]) >= start, ids, -100)
+    with torch.no_grad():
+        loss = float(model(input_ids=ids, labels=labels).loss)
+    assert found["forget"]["nll"].value == pytest.approx(loss, rel=1e-5)
+
+
+# ---------------------------------------------------------------------------------------------
+# Beside a reference
+
+
+def test_a_model_against_its_own_result_has_forget_quality_1_and_no_leakage(tmp_path, encoder):
+    task = tofu(encoder, data=write(tmp_path, forget=8, holdout=8), generate=False)
+    measured = task.measure(fake(task))
+    assert set(measured.figures["holdout"]) >= {"mia_loss", "mia_zlib", "mia_min_k", "mia_min_k++"}
+    read = Evaluation.from_json(json.loads(json.dumps(Evaluation(measured.figures).to_json())))
+    found = task.against(measured, read.measured())
+    overall = found.figures["overall"]
+    assert overall["forget_quality"].value == 1.0
+    assert overall["forget_quality_distance"].value == overall["forget_quality_shift"].value == 0.0
+    assert overall["privleak"].value == overall["privleak_loss"].value == 0.0
+    assert overall["privacy"].value == overall["privacy_score"].value == 1.0
+    assert found.summary == {"forget_quality": 1.0, "privleak": 0.0}
+
+
+def test_a_reference_without_membership_scores_still_gives_forget_quality(tmp_path, encoder):
+    task = tofu(encoder, data=write(tmp_path, holdout=3), generate=False)
+    measured = task.measure(fake(task))
+    plain = replace(measured, figures={"forget": measured.figures["forget"]})
+    found = task.against(measured, plain)
+    assert found.figures["overall"]["privleak"].value is None
+    assert "no membership scores" in found.figures["overall"]["privleak"].note
+    assert found.summary == {"forget_quality": 1.0}
+
+
+def test_membership_looks_at_answers_without_their_eos(tmp_path, encoder):
+    task = tofu(encoder, data=write(tmp_path, forget=2, holdout=2), generate=False)
+    answers = fake(task)
+    record = row("forget", 0)
+    with_eos = mean_nll(encoder, answers, record["question"], record["answer"], moments=True)
+    found = task.measure(answers).figures["forget"]
+    assert found["nll"].per_record["forget[0]"] == pytest.approx(with_eos)
+    request = next(r for r in task.requests if r.moments)
+    without = float(answers.likelihood(request).token_nll[:-1].mean())
+    assert found["mia_loss"].per_record["forget[0]"] == pytest.approx(without)
+
+
+def test_models_that_do_not_overlap_reach_the_floor_and_the_shift_has_a_sign(folder, encoder):
+    task = tofu(encoder, data=folder, generate=False)
+    measured = task.measure(fake(task))
+    ratio = measured.figures["forget"]["log_truth_ratio"]
+    higher = replace(ratio, per_record={p: v + 100 for p, v in ratio.per_record.items()})
+    other = replace(measured, figures={"forget": {"log_truth_ratio": higher}})
+    found = task.against(measured, other).figures["overall"]
+    assert found["forget_quality"].value == pytest.approx(2 / math.comb(6, 3))
+    assert "floor for 3 and 3" in found["forget_quality"].note
+    assert found["forget_quality_shift"].value == pytest.approx(-100)
+    assert "privleak" not in found
+
+
+def test_a_reference_of_another_split_rows_variant_or_template_is_refused(tmp_path, encoder):
+    write(tmp_path)
+    write(tmp_path, split="forget05")
+    plain = Encoder(encoder.tokenizer, template="plain")
+    task = tofu(encoder, data=tmp_path, generate=False)
+    measured = task.measure(fake(task))
+    for own, settings in (
+        (encoder, {"split": "forget05"}),
+        (encoder, {"forget_rows": 2}),
+        (encoder, {"variant": "paper"}),
+        (plain, {}),
+    ):
+        other = tofu(own, data=tmp_path, generate=False, **settings)
+        with pytest.raises(WagleError, match="other records or formulas"):
+            task.against(measured, other.measure(fake(other)))
+    same = tofu(encoder, data=tmp_path, variant="open_unlearning")  # the same ratios
+    assert task.against(measured, same.measure(fake(same))).figures["overall"]
+    with pytest.raises(WagleError, match=r"no forget\.log_truth_ratio"):
+        task.against(measured, replace(measured, figures={}))
+
+
+def test_a_reference_from_another_tool_need_not_tell_its_template(folder, encoder):
+    task = tofu(encoder, data=folder, generate=False)
+    measured = task.measure(fake(task))
+    ratio = measured.figures["forget"]["log_truth_ratio"]
+    for split, works in (("forget10", True), ("forget05", False)):
+        other = replace(ratio, note=basis(split, "geometric", "question"))
+        reference = replace(measured, figures={"forget": {"log_truth_ratio": other}})
+        if works:
+            assert task.against(measured, reference).figures["overall"]["forget_quality"].value == 1
+        else:
+            with pytest.raises(WagleError, match=r"3 records \(forget05"):
+                task.against(measured, reference)
+
+
+# ---------------------------------------------------------------------------------------------
+# What does not fit
+
+
+def test_missing_files_are_named(tmp_path, encoder):
+    write(tmp_path)
+    (tmp_path / "retain_perturbed.json").unlink()
+    with pytest.raises(WagleError, match=r"lacks retain_perturbed .*locuslab/TOFU"):
+        tofu(encoder, data=tmp_path)
+    with pytest.raises(WagleError, match="lacks forget01_perturbed, retain_perturbed"):
+        tofu(encoder, data=tmp_path, split="forget01")
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path, encoder):
+    with pytest.raises(WagleError, match="neither a folder nor a hub data set with forget10_pert"):
+        tofu(encoder, data=tmp_path / "nothing")
+
+
+def test_a_record_without_a_needed_field_is_named(folder, encoder):
+    rows = [row("retain", i) for i in range(3)]
+    del rows[2]["paraphrased_answer"]
+    (folder / "retain_perturbed.json").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(WagleError, match=r"retain\[2\] has no paraphrased_answer"):
+        tofu(encoder, data=folder)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"variant": "oficial"}, "did you mean 'official'"),
+        ({"variant": "published", "strict": True}, "strict goes with"),
+        ({"rows": 0}, "rows is 0"),
+        ({"sentence_encoder": "x", "generate": False}, "leave generate on"),
+        ({"variant": "published", "template": "none"}, "templates plain and llama2_published"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(folder, encoder, settings, message):
+    with pytest.raises(WagleError, match=message):
+        tofu(encoder, data=folder, **settings)
+
+
+def test_every_variant_measures(folder, encoder):
+    for variant in VARIANTS:
+        task = tofu(encoder, data=folder, variant=variant)
+        measured = task.measure(fake(task))
+        assert measured.summary
+        assert all(
+            f.value is not None for found in measured.figures.values() for f in found.values()
+        )
+        for name in ("know", "exact_memorization", "extraction_strength"):
+            assert name in measured.figures["forget"]
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_a_second_plain_program_finds_open_unlearnings_figures(tmp_path, chat):
+    encoder = Encoder(make_tokenizer(chat=chat))
+    task = tofu(encoder, data=write(tmp_path), variant="open_unlearning", generate=False)
+    model = make_model("llama-tied")
+    answers = answer_requests(model, task.requests, stop_ids=encoder.stop_ids())
+    found = values(task.measure(answers))
+    plain = open_unlearning.figures(model, encoder.tokenizer, tmp_path, "forget10")
+    for name, wanted in plain.items():
+        for metric, value in wanted.items():
+            assert found[name][metric] == pytest.approx(value, abs=1e-5)
