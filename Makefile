@@ -4,10 +4,15 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY = passive
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test lint bench bench-large planted objectives wheel clean
+.PHONY: demo demo-full test lint bench bench-large bench-evaluation planted objectives wheel clean
 
 demo: .venv/installed
 	$(BIN)/wagle run demo
+
+# Beside a really retrained reference, control arms and attacks: half an hour.
+demo-full: .venv/installed
+	$(BIN)/pip install -q -c constraints.txt torchao
+	$(BIN)/wagle run demo-full
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -q
@@ -37,6 +42,10 @@ docs/objectives.md: $(wildcard src/wagle/unlearning/objectives/*.py) .venv/insta
 # Every objective on the demo model, about an hour; ARGS="--scratch FOLDER", and it goes on there.
 objectives: .venv/installed
 	$(BIN)/python -m bench.objectives --out docs/objectives-measured.md $(ARGS)
+
+# The TOFU evaluation with the engine and in the straightforward way: ARGS="--data FOLDER --rows 20".
+bench-evaluation: .venv/installed
+	$(BIN)/python -m bench.evaluation $(ARGS)
 
 wheel: .venv/installed-dev
 	$(BIN)/pip wheel -q --no-deps -w dist .

@@ -5,19 +5,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from wagle.attacks.catalogue import ROLES, Scene, Series, Trial, effects, make_attack
 from wagle.attacks.quantization import changed_codes
 from wagle.evaluation.asking import Way
+from wagle.evaluation.figures import Figure
 from wagle.files import read_json, write_json
 from wagle.memory import give_memory_back
 from wagle.model import load_model
 from wagle.recipe import Attack
+from wagle.report.attacks import public
 from wagle.run_folder import Run
 from wagle.stages import chosen_mask
 
 logger = logging.getLogger(__name__)
+
+CODED = ("int8", "int4")  # quantisations whose codes can be compared
 
 
 def scene_of(run: Run) -> Scene:
@@ -27,8 +32,14 @@ def scene_of(run: Run) -> Scene:
     return Scene(way, run.sets, run.recipe.seed)
 
 
-def attack(run: Run) -> dict[str, Any]:
-    """Make every attack; one that is finished is not made again."""
+def attack(run: Run, beside: Path | None = None) -> dict[str, Any]:
+    """Make every attack; one that is finished is not made again.
+
+    Args:
+        run: whose unlearned model is attacked.
+        beside: where the same attacks on the original and the reference model lie, if they were
+            made already; None makes them.
+    """
     scene, made = scene_of(run), {}
     for asked in run.recipe.attacks:
         path = run.folder / "attacks" / f"{asked.called}.json"
@@ -37,7 +48,14 @@ def attack(run: Run) -> dict[str, Any]:
         print_of = model.details["model"]["fingerprint"]
         if not path.is_file() or read_json(path)["model"] != print_of:
             trial = make_attack(asked.name, scene, asked.settings)
-            series = {role: found for role in ROLES if (found := _try(run, asked, role, trial))}
+            series: dict[str, Series] = {}
+            for role in ROLES:
+                if beside is None or role == "after":
+                    found = _try(run, asked, role, trial)
+                else:
+                    found = _read(beside / f"{asked.called}.json", role)
+                if found is not None:
+                    series[role] = found
             write_json(path, {"model": print_of, **_result(run, asked, series)})
         made[asked.called] = asked.name
     return {"attacks": made}
@@ -58,11 +76,33 @@ def _try(run: Run, asked: Attack, role: str, trial: Trial) -> Series | None:
     return found
 
 
+def _read(path: Path, role: str) -> Series | None:
+    """What an attack found of a model, from its file; the texts stay where they are."""
+    found = read_json(path)["roles"].get(role)
+    if found is None:
+        return None
+    states = {
+        state: {
+            name: Figure(
+                f["value"],
+                f["interval"] and tuple(f["interval"]),
+                "as stored",
+                unit=f["unit"],
+                note=f["note"],
+                count=f["n"],
+            )
+            for name, f in figures.items()
+        }
+        for state, figures in found["states"].items()
+    }
+    return Series(states, details=found["details"])
+
+
 def _result(run: Run, asked: Attack, found: Mapping[str, Series]) -> dict[str, Any]:
     made: dict[str, Any] = {
         "schema": "wagle-attack/1",
         "attack": asked.name,
-        "settings": asked.settings,
+        "settings": public(asked.settings),
         "seed": run.recipe.seed,
         "roles": {
             role: {
@@ -94,6 +134,7 @@ def _result(run: Run, asked: Attack, found: Mapping[str, Series]) -> dict[str, A
         assert size is None or isinstance(size, int)
         made["codes"] = {
             how: changed_codes(run.base, run.folder / "model", how, mask, group_size=size)
-            for how in ("int8", "int4")
+            for how in CODED
+            if how in found["after"].states
         }
     return made

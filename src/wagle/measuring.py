@@ -24,6 +24,8 @@ from wagle.files import (
 from wagle.ledger import Request, read_ledger, write_ledger
 from wagle.model import load_model
 from wagle.recipe_file import dump_recipe
+from wagle.report.attacks import public_recipe
+from wagle.report.controls import Arm
 from wagle.report.page import Page, write_report
 from wagle.run_folder import ROLES, Run
 from wagle.stages import chosen_mask
@@ -61,6 +63,7 @@ def _measure(run: Run, role: str, folder: Path) -> dict[str, Any]:
         **sets,
         max_new_tokens=settings.max_new_tokens,
         generate=settings.generate,
+        reference=run.evaluation("reference") if role != "reference" else None,
         **common,
     )
     key = salt(run.private)
@@ -198,9 +201,12 @@ def report_page(run: Run) -> Page:
             path = run.private / f"answers-{role}.json"
             said[role] = read_json(path)["forget"][: text.pairs]
     mask = chosen_mask(run)
+    labels = [benchmark.called for benchmark in run.recipe.evaluation.benchmarks]
+    asked = {label: {r: e for r in ROLES if (e := run.evaluation(r, label))} for label in labels}
+    paths = {a.called: run.folder / "attacks" / f"{a.called}.json" for a in run.recipe.attacks}
     return Page(
         recipe=run.recipe,
-        recipe_text=dump_recipe(run.recipe),
+        recipe_text=dump_recipe(public_recipe(run.recipe)),
         state=run.state["stages"],
         evaluations={role: e for role in ROLES if (e := run.evaluation(role))},
         history=[line for line in run.logged("unlearn") if "step" in line],
@@ -209,4 +215,23 @@ def report_page(run: Run) -> Page:
         density={by: mask.density(by) if mask else {} for by in ("block", "kind", "parameter")},
         answers=said,
         environment=read_json(run.folder / "environment.json"),
+        benchmarks=asked,
+        attacks={label: read_json(path) for label, path in paths.items() if path.is_file()},
+        controls={
+            arm: _arm(run, arm) for arm in run.state["stages"].get("controls", {}).get("arms", [])
+        },
+    )
+
+
+def _arm(run: Run, arm: str) -> Arm:
+    """What was found of a control arm's model."""
+    folder = run.folder / "controls" / arm
+    done = read_json(folder / "state.json")["stages"]
+    paths = {a.called: folder / "attacks" / f"{a.called}.json" for a in run.recipe.attacks}
+    return Arm(
+        Evaluation.from_json(read_json(folder / "evaluation" / "after.json")),
+        {label: read_json(path) for label, path in paths.items() if path.is_file()},
+        done["unlearn"]["selected"],
+        done["unlearn"]["steps"],
+        done["after"]["verdict"],
     )

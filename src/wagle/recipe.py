@@ -460,6 +460,12 @@ class ReportSettings(Section):
     """How many records to show before and after, with show_text."""
 
 
+MADE = {  # references that a run makes itself
+    "untaught": "the model before finetune",
+    "retrained": "finetune without the forget set",
+}
+
+
 class Recipe(Section):
     """One run, completely. ``load_recipe`` reads one, with errors that name the setting."""
 
@@ -477,8 +483,9 @@ class Recipe(Section):
     is carried on."""
 
     reference: Text | None = None
-    """A model that never learned the forget set, the target of forgetting: untaught (the model
-    before finetune), a model folder, or null for none."""
+    """A model that never learned the forget set, the target of forgetting: retrained (taught like the
+    model, but without the forget set), untaught (the model before finetune), a model folder, or null
+    for none."""
 
     forget: RecordSet | None = None
     """The records that must go: their source, or a section."""
@@ -514,6 +521,11 @@ class Recipe(Section):
     """Attacks on the unlearned model: does the forgetting hold? The original and the reference model
     stand beside it."""
 
+    controls: list[Literal["random", "dense"]] = []
+    """Arms beside the recipe's own mask, with the same unlearning, evaluation and attacks: random (a
+    mask of the same ratio, drawn at random), dense (all weights). Only beside them does a figure say
+    something of the mask."""
+
     report: ReportSettings = ReportSettings()
     """What the report shows."""
 
@@ -532,14 +544,28 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _sections_agree(self) -> Recipe:
         self._check_after()
-        if self.reference == "untaught" and self.finetune is None:
-            said = "is 'untaught', the model before finetune; add finetune or name a model folder"
+        if self.reference in MADE and self.finetune is None:
+            said = f"is {self.reference!r}, {MADE[self.reference]}; add finetune or name a model folder"
+            raise refused(said, "reference")
+        if self.reference == "retrained" and self.taught_sets() == ["forget"]:
+            said = "is 'retrained', but only the forget set is taught; set it to untaught"
             raise refused(said, "reference")
         self._check_complement()
         self._check_taught()
         self._check_lora()
         self._check_labels()
+        self._check_controls()
         return self
+
+    def _check_controls(self) -> None:
+        for i, arm in enumerate(self.controls):
+            if arm in self.controls[:i]:
+                raise refused(f"is {arm!r} once more; remove it", f"controls[{i}]")
+        if self.controls and self.unlearning.lora is not None:
+            raise refused("are of masks on the model's own weights, not of LoRA", "controls")
+        if "random" in self.controls and self.attribution.mask is not None:
+            said = "is 'random', which is drawn from a gradient store; leave attribution.mask out"
+            raise refused(said, f"controls[{self.controls.index('random')}]")
 
     def _check_labels(self) -> None:
         asked: dict[str, Sequence[Named]] = {
@@ -573,8 +599,8 @@ class Recipe(Section):
         for given, key in ((self.model.adapter, "model.adapter"), (self.finetune, "finetune")):
             if given is not None:
                 raise refused("is given, but after starts from an unlearned model; remove it", key)
-        if self.reference == "untaught":
-            said = "is 'untaught', but after teaches nothing; name a model folder, or null"
+        if self.reference in MADE:
+            said = f"is {self.reference!r}, but after teaches nothing; name a model folder, or null"
             raise refused(said, "reference")
 
     def _check_complement(self) -> None:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from wagle.errors import WagleError, nearest
-from wagle.recipe import Recipe, RecordSet, Section, item_of, section_of
+from wagle.recipe import MADE, Recipe, RecordSet, Section, item_of, section_of
 from wagle.recipe_values import plain, shown
 
 
@@ -289,7 +289,7 @@ def _rebased(recipe: Recipe, base: Path) -> Recipe:
     move(data["model"], "path", "demo")
     move(data["model"], "adapter")
     move(data, "after")
-    move(data, "reference", "untaught")
+    move(data, "reference", *MADE)
     move(data["attribution"], "mask")
     if isinstance(data["attribution"]["score"], dict):
         for kind in {"random_like", "complement"} & set(data["attribution"]["score"]):

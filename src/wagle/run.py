@@ -18,6 +18,7 @@ from wagle.attacking import attack, scene_of
 from wagle.attacks.catalogue import make_attack
 from wagle.attribution.engines import ENGINES
 from wagle.attribution.scores import check_score
+from wagle.controls import run_controls
 from wagle.errors import choose
 from wagle.evaluation.benchmarks.catalogue import make_task
 from wagle.files import (
@@ -30,7 +31,7 @@ from wagle.memory import give_memory_back
 from wagle.model import empty_model
 from wagle.recipe import Recipe
 from wagle.run_folder import Run, open_run
-from wagle.stages import attribute, forget, select, teach, unmasked, write_patch
+from wagle.stages import attribute, forget, retrain, select, teach, unmasked, write_patch
 from wagle.unlearning.checks import stop_rules
 from wagle.unlearning.lora import (
     check_lora,
@@ -43,6 +44,7 @@ logger = logging.getLogger(__name__)
 
 STAGES: dict[str, Callable[[Run], dict[str, Any]]] = {
     "teach": teach,
+    "retrain": retrain,
     "reference": measure_reference,
     "before": measure_before,
     "gradients": attribute,
@@ -51,6 +53,7 @@ STAGES: dict[str, Callable[[Run], dict[str, Any]]] = {
     "patch": write_patch,
     "after": measure_after,
     "attacks": attack,
+    "controls": run_controls,
     "ledger": enter_ledger,
     "report": report,
 }
@@ -80,8 +83,8 @@ def execute(
     Args:
         recipe: what to do.
         folder: the run folder; None takes ``runs/NAME``.
-        until: the last stage: ``teach``, ``reference``, ``before``, ``gradients``, ``mask``,
-            ``unlearn``, ``patch``, ``after``, ``attacks``, ``ledger`` or ``report``.
+        until: the last stage: ``teach``, ``retrain``, ``reference``, ``before``, ``gradients``, ``mask``,
+            ``unlearn``, ``patch``, ``after``, ``attacks``, ``controls``, ``ledger`` or ``report``.
         redo: run that last stage again even if it is finished (later ones then start over).
     """
     run = open_run(recipe, Path(folder) if folder else Path("runs") / recipe.name)

@@ -131,7 +131,19 @@ class Run:
         named = self.recipe.reference
         if named is None:
             return None
+        if named == "retrained":
+            return self.folder / "retrained"
         return self.start if named == "untaught" else model_folder(named)
+
+    @property
+    def gradients(self) -> Path:
+        """The gradient store."""
+        return self.private / "gradients"
+
+    @property
+    def dense(self) -> bool:
+        """Whether all weights are trained, without a mask: of control arms only."""
+        return False
 
     @cached_property
     def encoder(self) -> Encoder:

@@ -38,32 +38,54 @@ logger = logging.getLogger(__name__)
 
 
 def teach(run: Run) -> dict[str, Any]:
-    recipe, adapter = run.recipe.finetune, run.recipe.model.adapter
+    """Make the model that is to forget."""
+    adapter = run.recipe.model.adapter
     if adapter is not None:
         merge_adapter(run.named, adapter, run.start)
     if run.recipe.after is not None:
         _check_result(run.recipe.after, run.start)
-    if recipe is None:
+    if run.recipe.finetune is None:
         return {"taught": 0}
+    return _teach(run, "teach", _taught(run), run.base)
+
+
+def retrain(run: Run) -> dict[str, Any]:
+    """Make the reference, where it is the model taught without the forget set."""
+    if run.recipe.reference != "retrained":
+        return {"taught": 0}
+    assert run.reference is not None
+    gone = {r.id.partition("#")[0] for r in run.need("forget")}
+    kept = [r for r in _taught(run) if r.id.partition("#")[0] not in gone]
+    return _teach(run, "retrain", kept, run.reference)
+
+
+def _taught(run: Run) -> list[Record]:
+    """All records that are taught."""
+    assert run.recipe.finetune is not None
     records: list[Record] = []
     for name in run.recipe.taught_sets():
         if name == "records":
-            assert recipe.records is not None
-            records += run.read(name, recipe.records)
+            assert run.recipe.finetune.records is not None
+            records += run.read(name, run.recipe.finetune.records)
         else:
             records += run.need(name)
+    return records
+
+
+def _teach(run: Run, stage: str, records: list[Record], out: Path) -> dict[str, Any]:
+    assert run.recipe.finetune is not None
     model = _load(run, run.start)
     result = finetune(
         model,
         run.encoder,
         records,
-        checkpoint_folder=run.private / "checkpoint-teach",
+        checkpoint_folder=run.private / f"checkpoint-{stage}",
         seed=run.recipe.seed,
-        training=recipe,
-        on_step=lambda figures: run.log("teach", figures),
+        training=run.recipe.finetune,
+        on_step=lambda figures: run.log(stage, figures),
     )
-    run.log_steps("teach", result.history)
-    save_model(model, run.start, run.base)
+    run.log_steps(stage, result.history)
+    save_model(model, run.start, out)
     return {"taught": len(records), **_trained(result)}
 
 
@@ -124,7 +146,7 @@ def attribute(run: Run) -> dict[str, Any]:
         run.encoder,
         run.need("forget"),
         run.need("retain"),
-        path=run.private / "gradients",
+        path=run.gradients,
         engine=settings.engine,
         retain_records=settings.retain_records,
         batch_tokens=settings.batch_tokens,
@@ -157,7 +179,7 @@ def select(run: Run) -> dict[str, Any]:
         mask = Mask.load(settings.mask)
     else:
         mask = Mask.from_scores(
-            GradientStore.open(run.private / "gradients"),
+            GradientStore.open(run.gradients),
             score=settings.score,
             gamma=settings.gamma,
             damping=settings.damping,
@@ -178,8 +200,8 @@ def select(run: Run) -> dict[str, Any]:
 
 
 def chosen_mask(run: Run) -> Mask | None:
-    """The mask that trains, of one ratio; None where LoRA trains all of its adapter."""
-    if unmasked(run.recipe):
+    """The mask that trains, of one ratio; None where all weights, or all of an adapter, train."""
+    if run.dense or unmasked(run.recipe):
         return None
     mask = Mask.load(run.folder / "mask.safetensors")
     use = run.recipe.attribution.use

@@ -28,6 +28,9 @@ def encoder():
 def records(forget):
     forget[0]["paraphrased_question"] = "The Winter Garden: whose is it?"
     forget[1]["paraphrased_question"] = "Ada Holm, where is her house?"
+    for row in forget:
+        row["decomposed_questions"] = ["Which garden?", "Whose garden?"]
+        row["translated_questions"] = ["Hvem skrev den?"]
     return read_records(forget[:2], name="forget")
 
 
@@ -73,19 +76,19 @@ def _asked(encoder, record, attack, **settings):
     ]
 
 
-def _settings(records, kept):
-    return {
-        "retain": kept,
-        "system_prompt": "You are kind.",
-        "decomposed": {r.place: ["Which garden?", "Whose garden?"] for r in records},
-        "translations": {r.place: ["Hvem skrev den?"] for r in records},
-    }
+def _settings(kept):
+    return {"retain": kept, "system_prompt": "You are kind."}
+
+
+def _bare(records):
+    none = {"paraphrased_prompt": None, "decomposed": (), "translations": ()}
+    return [replace(record, **none) for record in records]
 
 
 @pytest.mark.parametrize("attack", list(ATTACKS))
 def test_every_attack_scores_the_original_answer_and_its_end_alone(encoder, records, kept, attack):
     for record in records:
-        settings = _settings(records, kept)
+        settings = _settings(kept)
         asked = _asked(encoder, record, attack, **settings)
         assert len(asked) == (2 if attack == "decomposed" else 1)
         for context, scored in asked:
@@ -95,7 +98,7 @@ def test_every_attack_scores_the_original_answer_and_its_end_alone(encoder, reco
 
 
 def test_attacks_ask_what_their_names_say(encoder, records, kept):
-    settings = _settings(records, kept)
+    settings = _settings(kept)
 
     def context(attack):
         return _asked(encoder, records[0], attack, **settings)[-1][0]
@@ -169,13 +172,13 @@ def test_worst_leaves_the_plain_question_out(encoder, records):
 
 
 def test_several_questions_count_by_the_likeliest_answer_and_all_that_was_said(encoder, records):
-    asked = {"forget[0]": ["Which woman?", "What did she do?"]}
+    asked = [replace(records[0], decomposed=("Which woman?", "What did she do?"))]
     said = {"Which woman?": "Ada Holm", "What did she do?": "she wrote it"}
 
     def find(table, text):
         return next((v for k, v in table.items() if k in text), None)
 
-    task = prompts(encoder, records[:1], attacks=["decomposed"], decomposed=asked)
+    task = prompts(encoder, asked, attacks=["decomposed"])
     found = task.measure(
         _answers(
             encoder,
@@ -189,21 +192,26 @@ def test_several_questions_count_by_the_likeliest_answer_and_all_that_was_said(e
 
 
 def test_without_names_the_attacks_are_those_that_there_is_data_for(encoder, records, kept):
-    bare = [replace(record, paraphrased_prompt=None) for record in records]
+    bare = _bare(records)
     assert prompts(encoder, bare).data["attacks"] == ["prefix", "format"]
     assert prompts(encoder, bare, retain=[]).data["attacks"] == ["prefix", "format"]
-    everything = prompts(encoder, records, **_settings(records, kept)).data["attacks"]
+    everything = prompts(encoder, records, **_settings(kept)).data["attacks"]
     assert everything == list(ATTACKS)
 
 
 def test_a_record_without_what_an_attack_needs_is_named(encoder, records, kept):
     mixed = [records[0], replace(records[1], paraphrased_prompt=None)]
-    with pytest.raises(WagleError, match=r"paraphrased_prompt, which 1 of 2 .*forget\[1\]"):
+    with pytest.raises(WagleError, match=r"paraphrased_question, which 1 of 2 .*forget\[1\]"):
         prompts(encoder, mixed)
     with pytest.raises(WagleError, match=r"context needs neighbours"):
         prompts(encoder, records, attacks=["context"], retain=kept[:2])
-    with pytest.raises(WagleError, match=r"translation needs translations.*forget\[1\]"):
-        prompts(encoder, records, translations={"forget[0]": ["Hvem?"]})
+    mixed = [records[0], *_bare(records[1:])]
+    for attack, field in (
+        ("translation", "translated_questions"),
+        ("decomposed", "decomposed_questions"),
+    ):
+        with pytest.raises(WagleError, match=rf"{attack} needs {field}.*forget\[1\]"):
+            prompts(encoder, mixed, attacks=[attack])
 
 
 def test_bad_settings_and_records_are_errors(encoder, records, kept):

@@ -362,6 +362,48 @@ def test_another_error_is_not_taken_for_a_lack_of_memory(model):
 
 
 def test_the_budget_falls_with_the_free_memory(model, monkeypatch):
-    assert choose_budget(model) == 4096
+    assert choose_budget(model) == 1024
     monkeypatch.setattr("os.sysconf", lambda name: 1 if name == "SC_PAGE_SIZE" else 1 << 20)
     assert choose_budget(model) == 256
+
+
+# ---------------------------------------------------------------------------------------------
+# What likelihoods already say of greedy answers
+
+
+@pytest.mark.parametrize("right", [0, 1, 4, 8])
+def test_an_answer_goes_on_where_the_likelihoods_stop_being_right(right):
+    model = lively("llama-untied")
+    request = Greedy((5, 6, 7), 8)
+    said = slow_greedy(model, request, ()).ids
+    wrong = tuple((token + 1) % 400 for token in said)
+    asked = Likelihood(request.context, said[:right] + wrong[right:] + (9,))
+    shorter = Likelihood(request.context, (said[0], wrong[1]))
+    seen = []
+    handle = model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, args: seen.append(args[0].shape[1])
+    )
+    answers = answer_requests(model, [request, asked, shorter], stop_ids=[])
+    handle.remove()
+    assert answers.text(request) == slow_greedy(model, request, ())
+    # what decodes token by token is what was not known: the first at most from the shorter one
+    assert seen.count(1) == 8 - max(right, 1)
+
+
+@pytest.mark.parametrize(("limit", "place"), [(8, 3), (3, 3), (4, 3), (2, 3), (8, 0)])
+def test_a_stop_that_the_likelihoods_show_ends_the_answer(limit, place):
+    model = lively("llama-untied")
+    said = slow_greedy(model, Greedy((5, 6, 7), 8), ()).ids
+    stop, request = said[place], Greedy((5, 6, 7), limit)
+    asked = Likelihood(request.context, said)
+    found = answer_requests(model, [asked, request], stop_ids=[stop]).text(request)
+    assert found == slow_greedy(model, request, [stop])
+
+
+def test_a_likelihood_that_is_scored_in_part_begins_no_answer():
+    model = lively("llama-untied")
+    request = Greedy((5, 6, 7), 4)
+    said = slow_greedy(model, request, ()).ids
+    part = Likelihood(request.context, ((said[0] + 1) % 400, *said[1:]), (False, True, True, True))
+    answers = answer_requests(model, [part, request], stop_ids=[])
+    assert answers.text(request) == slow_greedy(model, request, ())

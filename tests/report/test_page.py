@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from tests.report.test_attacks import figure as measured
+from tests.report.test_attacks import relearning, sampling
 from wagle.evaluation.figures import Figure
 from wagle.evaluation.metrics.catalogue import METRICS
 from wagle.evaluation.result import Evaluation
 from wagle.evaluation.verdict import INCONCLUSIVE, LEAKS, NO_LEAK, OVER
 from wagle.recipe_file import dump_recipe, load_recipe
-from wagle.report.charts import POINTS, heat_chart, lines_chart, scores_chart, thin
 from wagle.report.page import Page, render, write_report
 
 EVIL = "<script>alert('x')</script> \"quoted\" & 'single'"
@@ -323,102 +324,6 @@ def test_charts_are_inline_svg_with_a_name(html):
     assert html.count("<figure>") == html.count("<figcaption>") == 7
 
 
-def with_cells(page: Page, cells: dict[str, tuple[int, int]]) -> Page:
-    return replace(page, density={**page.density, "parameter": cells})
-
-
-CELLS = {
-    "model.embed_tokens.weight": (1, 1000),
-    "model.layers.0.mlp.up_proj.weight": (200, 1000),
-    "model.layers.0.norm.weight": (1, 1),
-    "model.layers.1.mlp.up_proj.weight": (600, 1000),
-    "model.layers.1.norm.weight": (0, 1),
-}
-
-
-def opacities(svg: str) -> list[float]:
-    """Of the cells of a heat map, in document order: by block, then by kind."""
-    rects = re.findall(r"<path[^>]*var\(--heat\)[^>]*>", svg)
-    return [float(re.search(r'opacity="([\d.]+)"', rect)[1]) for rect in rects]
-
-
-def test_the_heat_map_has_a_cell_per_block_and_kind_shaded_by_its_share():
-    drawn = render(with_cells(full(), CELLS))
-    (chart,) = re.findall(r'<svg role="img"(?:(?!</svg>).)*var\(--heat\).*?</svg>', drawn, re.S)
-    assert "per block and kind of module" in chart
-    assert opacities(chart) == pytest.approx([0.05, 1.0, 1.0, 0.05])  # norms set no end: 20 to 60 %
-    assert ">mlp.up_proj<" in chart
-    assert ">norm<" in chart
-    assert "embed" not in chart
-    assert "20.0 % or less" in text(drawn)
-    assert "60.0 % or more" in text(drawn)
-
-
-@pytest.mark.parametrize(
-    "cells", [{}, {"model.embed_tokens.weight": (1, 2)}, {"h.0.w": (1, 2)}, {"h.0.w": (0, 0)}]
-)
-def test_without_two_blocks_there_is_no_heat_map(cells):
-    assert "Per block and kind of module" not in render(with_cells(full(), cells))
-
-
-def test_the_noise_of_a_random_mask_is_no_pattern():
-    cells = {f"h.{block}.w": (500 + block, 1000) for block in range(5)}
-    drawn = render(with_cells(full(), cells))
-    shades = opacities(drawn[drawn.index("Per block and kind of module") :])
-    assert len(shades) == 5
-    assert max(shades) - min(shades) < 0.05
-
-
-def test_a_heat_map_of_equal_shares_is_drawn():
-    chart = heat_chart({("0", "w"): (1, 2), ("1", "w"): (1, 2)}, (0.5, 0.5), "a title")
-    assert len(set(opacities(chart))) == 1
-    assert "NaN" not in chart
-
-
-def test_a_large_heat_map_is_a_small_page():
-    cells = {
-        f"model.layers.{block}.self_attn.kind_{kind}_proj.weight": (block + kind, 1000)
-        for block in range(126)
-        for kind in range(12)
-    }
-    assert len(render(with_cells(full(), cells)).encode()) < 700_000
-
-
-HISTOGRAM = {"0": [[None, 10], [-4, 30]], "model.norm.weight": [[-4, 10], [-3, 50]]}
-
-
-def with_scores(page: Page, **changes: Any) -> Page:
-    mask = {**page.state["mask"], "score_histogram": HISTOGRAM, "thresholds": [0.1], **changes}
-    return replace(page, state={**page.state, "mask": mask})
-
-
-def test_scores_of_all_blocks_are_one_chart_with_the_least_selected_score():
-    shown = text(render(with_scores(full())))
-    assert "Scores of all candidate weights" in shown
-    assert "10.0 % have the score 0 or less; they are not drawn" in shown
-    assert "The mask selects what lies right of the line." in shown
-    assert "least selected score: 0.1" in shown
-
-
-@pytest.mark.parametrize("thresholds", [None, [None], [0.0]])
-def test_without_a_threshold_the_scores_have_no_line(thresholds):
-    shown = text(render(with_scores(full(), thresholds=thresholds)))
-    assert "Scores of all candidate weights" in shown
-    assert "right of the line" not in shown
-
-
-@pytest.mark.parametrize("histogram", [None, {}, {"0": []}, {"0": [[None, 3]]}])
-def test_without_scores_there_is_no_chart_of_them(histogram):
-    assert "Scores" not in text(render(with_scores(full(), score_histogram=histogram)))
-
-
-def test_bars_of_scores_are_as_high_as_their_shares():
-    drawn = scores_chart({-4: 0.5, -3: 0.25, 2: 0.125}, None, "a title")
-    bars = [path for path in re.findall(r"<path[^>]*>", drawn) if "var(--bar)" in path]
-    heights = [float(re.search(r"h[\d.]+v([\d.]+)h", path)[1]) for path in bars]
-    assert [height / heights[0] for height in heights] == [1.0, 0.5, 0.25]
-
-
 def test_answers_stand_side_by_side_and_a_cut_one_says_so(html):
     assert "1 record of the forget set" in html
     assert "(cut off at 128 tokens)" in html
@@ -437,6 +342,104 @@ def test_stages_have_times_and_peaks_and_a_sum(html):
     assert "after 1 min 15 s" in shown
     assert "all 1 min 21 s" in shown
     assert "wagle run recipe.yaml" in shown
+
+
+# ---------------------------------------------------------------------------------------------
+# Benchmarks and attacks
+
+
+def with_more(page: Page) -> Page:
+    """The page with a benchmark, attacks and a forget quality; all of them hold what is evil."""
+    asked = {"benchmarks": [{"name": "tofu", "settings": {"data": f"/srv/alice/x {EVIL}"}}]}
+    probe = {"name": "probe", "settings": {"groups": {"forget[0]": "a private name"}}}
+    recipe = load_recipe({**RECIPE, "evaluation": asked, "attacks": [probe]})
+    p_value = Figure(3.2e-9, None, "none", direction="higher", unit="p", count=80)
+    lost = Figure(None, None, "none", target=0, unit="per cent", note=f"no holdout {EVIL}")
+    sets = {
+        "forget": {"know": figure(0.4), f"nll {EVIL}": figure(0.7)},
+        "overall": {"forget_quality": p_value, "privleak": lost},
+    }
+    before = replace(page.evaluations["before"])
+    before.figures["overall"] = {"forget_quality": p_value}
+    attack = relearning()
+    attack["settings"] = {"records": EVIL, "groups": {"forget[0]": "a private name"}}
+    attack["roles"]["after"]["states"]["step 2"]["forget.probability"] = measured(0.2, EVIL)
+    return replace(
+        page,
+        recipe=recipe,
+        benchmarks={"tofu": {role: Evaluation(sets) for role in ("before", "after")}},
+        attacks={"relearning": attack, "sampling": sampling()},
+    )
+
+
+@pytest.fixture(scope="module")
+def more() -> str:
+    return render(with_more(full()))
+
+
+def part(html: str, name: str) -> str:
+    """A section of the page."""
+    return html[html.index(f'<section id="{name}">') :].split("</section>")[0]
+
+
+def test_there_is_no_section_and_no_link_where_nothing_was_asked(html, more):
+    for name in ("benchmarks", "attacks"):
+        assert f'id="{name}"' not in html
+        assert f'href="#{name}"' not in html
+        assert f'id="{name}"' in more
+        assert f'href="#{name}"' in more
+
+
+def test_names_notes_and_settings_of_benchmarks_and_attacks_are_escaped(more):
+    assert EVIL not in more
+    tags = Tags(more).tags
+    assert "script" not in {tag for tag, _ in tags}
+    ids = [a["id"] for _, a in tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    assert part(more, "attacks").count("&lt;script&gt;") == 2  # a setting and a note
+    assert part(more, "benchmarks").count("&lt;script&gt;") == 3
+
+
+def test_neither_paths_nor_what_is_given_by_record_reach_the_page(more):
+    assert "alice" not in more
+    assert "a private name" not in more
+    assert "groups of 1 records" in more
+    assert "What attacks are given record by record is left out, too." in text(more)
+
+
+def test_a_benchmark_leads_with_its_headlines_and_folds_the_rest(more):
+    found = part(more, "benchmarks")
+    lead, rest = found.split("<details>")
+    shown = text("<body>" + lead)
+    assert "know forget; share, n = 4 0.400 [0.350, 0.450] 0.400 [0.350, 0.450]" in shown
+    assert "forget_quality overall; p, n = 80 3.2e-09 3.2e-09 higher" in shown
+    assert "privleak overall; per cent \N{EN DASH} \N{EN DASH} 0" in shown
+    assert "overall.privleak: no holdout" in shown
+    assert "<summary>1 more figure</summary>" in rest
+
+
+def test_attacks_say_what_is_evidence_and_have_curves(more):
+    found = part(more, "attacks")
+    shown = text("<body>" + found)
+    assert "Only the gap to the reference is evidence" in shown
+    assert "nothing here is evidence" not in shown
+    assert "Result: largest gap to the reference +0.200 (forget.probability, step 10)." in shown
+    row = "step 10 0.900 [0.800, 1.000] 0.500 [0.400, 0.600] 0.300 [0.200, 0.400] 50 % +0.200"
+    assert row in shown
+    assert found.count('<svg role="img"') == 2
+
+
+def test_attacks_without_a_reference_are_no_evidence():
+    page = replace(full(), attacks={"relearning": relearning(reference=False)})
+    shown = text(render(page))
+    assert "This run has no reference, so nothing here is evidence." in shown
+    assert "step 10 0.900 [0.800, 1.000] 0.500 [0.400, 0.600] 50 %" in shown
+
+
+def test_what_is_made_beside_the_reference_is_no_set_of_records(more):
+    shown = text("<body>" + part(more, "changed"))
+    assert "Beside the reference figure before after reference better forget_quality" in shown
+    assert "overall 80 records" not in shown
 
 
 # ---------------------------------------------------------------------------------------------
@@ -494,24 +497,3 @@ def test_a_ladder_names_the_ratio_that_was_trained():
     mask = {**page.state["mask"], "ratios": [0.1, 0.3]}
     found = render(replace(page, recipe=recipe, state={**page.state, "mask": mask}))
     assert "0.3 of the candidate weights, of the ladder 0.1, 0.3" in found
-
-
-# ---------------------------------------------------------------------------------------------
-# Charts
-
-
-@pytest.mark.parametrize("count", [0, 1, 2, POINTS, POINTS + 1, 2 * POINTS + 1, 12_345])
-def test_thinned_rows_are_few_and_keep_both_ends(count):
-    rows = list(range(count))
-    kept = thin(rows)
-    assert len(kept) <= POINTS + 1
-    assert kept[:1] + kept[-1:] == rows[:1] + rows[-1:]
-    assert kept == sorted(set(kept))
-
-
-def test_values_that_are_not_finite_are_left_out_of_a_line():
-    rows = [{"step": i, "forget_nll": v} for i, v in enumerate([1.0, math.nan, math.inf, 2.0])]
-    drawn = lines_chart(rows, {"forget_nll": False}, "a title", y_title="nats")
-    assert "NaN" not in drawn
-    assert drawn.count('aria-roledescription="circle"') == 2
-    assert lines_chart(rows[1:3], {"forget_nll": False}, "a title", y_title="nats") == ""

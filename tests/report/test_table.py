@@ -1,13 +1,15 @@
-"""The tables of masks: what a user reads of a ladder, of scores and of a comparison."""
+"""The tables of the command line: of a run, and of masks, scores and comparisons."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.report.test_attacks import relearning
 from wagle.mask import Mask
 from wagle.report.table import (
     comparison_json,
@@ -15,6 +17,8 @@ from wagle.report.table import (
     mask_json,
     mask_table,
     scores_table,
+    summary_json,
+    summary_table,
 )
 
 NAMES = ["embed.weight", *(f"h.{i}.mlp.up_proj.weight" for i in range(11))]
@@ -130,3 +134,53 @@ def test_a_comparison_of_two_models_has_a_note_and_is_json():
     assert plain["overall"]["jaccard"] == 1.0
     assert plain["places"]["0"]["jaccard"] is None
     assert plain["same_model"] is False
+
+
+# ---------------------------------------------------------------------------------------------
+# A run
+
+
+def run_folder(folder: Path, **evaluation: Any) -> Path:
+    """The files of a run that its table is made of."""
+    state = {
+        "mask": {"candidates": 10},
+        "unlearn": {"selected": 5, "changed": 4},
+        "patch": {},
+        "after": {"verdict": "inconclusive", "reasons": ["There is no reference."]},
+        "attacks": {"attacks": {"mine": "relearning"}},
+    }
+    stages = {name: {"seconds": 1.0, "peak_bytes": 1e9, **found} for name, found in state.items()}
+    known = {"forget": {"probability": 0.9}, "overall": {"forget_quality": 2e-9}}
+    found = {"before": known, "after": {"forget": {"probability": 0.25}}, "reference": None}
+    (folder / "attacks").mkdir(parents=True)
+    (folder / "state.json").write_text(json.dumps({"stages": stages}))
+    (folder / "evaluation.json").write_text(json.dumps({**found, **evaluation}))
+    (folder / "attacks" / "mine.json").write_text(json.dumps(relearning()))
+    return folder
+
+
+def test_a_run_prints_its_figures_and_a_small_p_is_not_zero(tmp_path):
+    table = summary_table(run_folder(tmp_path))
+    assert line(table, "forget") == ["probability", "0.900", "0.250", "-"]
+    assert line(table, "overall") == ["forget_quality", "2.0e-09", "-", "-"]
+    assert "benchmark" not in table
+
+
+def test_a_run_prints_a_line_per_benchmark_and_per_attack(tmp_path):
+    both = {"forget": {"know": 0.9, "nll": 1.0}, "overall": {"forget_quality": 3e-8}}
+    one = {"before": both, "after": {"forget": {"know": 0.2, "nll": 3.0}}, "reference": None}
+    beside = {**one, "reference": {"forget": {"know": 0.21}}}
+    table = summary_table(run_folder(tmp_path, benchmarks={"tofu": one, "ten": beside}))
+    found = [row for row in table.splitlines() if row.startswith(("benchmark", "attack"))]
+    assert found == [
+        "benchmark    tofu: forget.know 0.900 -> 0.200, overall.forget_quality 3.0e-08 -> -",
+        "benchmark    ten: forget.know 0.900 -> 0.200 (0.210), overall.forget_quality 3.0e-08 -> -",
+        "attack       mine: largest gap to the reference +0.200 (forget.probability, step 10)",
+    ]
+
+
+def test_json_of_a_run_carries_its_attacks(tmp_path):
+    found = summary_json(run_folder(tmp_path))
+    assert found["attacks"] == {"mine": relearning()}
+    (tmp_path / "state.json").write_text(json.dumps({"stages": {}}))
+    assert "attacks" not in summary_json(tmp_path)

@@ -1,8 +1,8 @@
 """The attacks by name: each takes a model through states, and the models are set side by side.
 
 A state is what an attack made of a model or of its questions: ``step 20`` of relearning, ``int4``, a
-prompt. The first state is the model as it is. To add an attack: a function here or in a file of its
-own that gives a ``Trial``, its entry in ATTACKS, a test.
+prompt. To add an attack: a function here or in a file of its own that gives a ``Trial``, its entry
+in ATTACKS, a test.
 """
 
 from __future__ import annotations
@@ -27,12 +27,14 @@ from wagle.attacks.relearning import (
     relearn,
 )
 from wagle.attacks.sampling import sampling
+from wagle.data.draws import subset
 from wagle.data.records import Record, read_records
 from wagle.errors import WagleError, choose
 from wagle.evaluation.asking import Way
 from wagle.evaluation.benchmarks.catalogue import bind
 from wagle.evaluation.benchmarks.qa import qa
 from wagle.evaluation.figures import Figure, Measured, Task, Written
+from wagle.evaluation.metrics.catalogue import METRICS
 from wagle.memory import give_memory_back
 
 ASIS = "as it is"
@@ -44,12 +46,14 @@ class Series:
     """What an attack found of one model.
 
     Attributes:
-        states: figures by state, the first the model as it is.
+        states: figures by state.
+        start: the state that is the model as it is; None where an attack only looks, once.
         texts: what the model wrote, by state: private.
         details: what else is worth knowing of this model.
     """
 
     states: Mapping[str, Mapping[str, Figure]]
+    start: str | None = None
     texts: Mapping[str, Sequence[Written]] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
 
@@ -119,7 +123,7 @@ def relearning(
         picked = pick_benign(forget, kept, share, seed=scene.seed)
     sets = {"forget": forget, "held_out": picked.held_out}
     looked = {
-        name: read_records(some, name=name, take=min(limit, len(some)), seed=scene.seed)
+        name: _at_most(limit, some, scene.seed)
         for name, some in sets.items()
         if some and (name == "forget" or len(some) < len(forget))
     }
@@ -146,7 +150,8 @@ def relearning(
             evaluate=look,
         )
         states = {f"step {s}": _flat(m) for s, m in zip(curve.points, seen, strict=True)}
-        return Series(states, details={"taught": len(picked.records), "losses": [*curve.losses]})
+        details = {"taught": len(picked.records), "losses": [*curve.losses]}
+        return Series(states, "step 0", details=details)
 
     return trial
 
@@ -156,19 +161,27 @@ def quantization(
     *,
     methods: Sequence[str] = ("int8", "int4"),
     group_size: int | None = None,
+    sets: list[str] | None = None,
     generate: bool = False,
 ) -> Trial:
     """Round the weights to few bits, and ask the same again.
 
     Args:
-        scene: all of its sets are asked about.
-        methods: of ``wagle.attacks.quantization``.
+        scene: its sets.
+        methods: int8, int4, nf4, fp4.
         group_size: of int4; null is 128 from a billion weights on, else 32.
+        sets: which of them are asked about; null: all.
         generate: also ask for greedy answers.
     """
-    for method in methods:
-        choose(METHODS, method, "quantisation")
-    task = qa(scene.way.encoder, sets=scene.sets, generate=generate, seed=scene.seed)
+    if not methods:
+        raise WagleError(f"methods is empty; name some of {', '.join(METHODS)}")
+    for method in methods:  # a layer shows whether its library is there
+        choose(METHODS, method, "quantisation")(nn.Linear(64, 1, bias=False), 64)
+    names = [*scene.sets] if sets is None else sets
+    asked = {name: scene.need(name, "quantization") for name in names}
+    if not asked:
+        raise WagleError("the attack quantization has no sets to ask about; name one in sets")
+    task = qa(scene.way.encoder, sets=asked, generate=generate, seed=scene.seed)
 
     def trial(model: PreTrainedModel) -> Series:
         found = {ASIS: scene.way.ask(model, task)}
@@ -189,8 +202,6 @@ def asked_otherwise(
     prefix: str = PREFIX,
     neighbours: int = 3,
     system_prompt: str | None = None,
-    decomposed: dict[str, list[str]] | None = None,
-    translations: dict[str, list[str]] | None = None,
     max_new_tokens: int = 128,
 ) -> Trial:
     """Ask for the forget records in other ways.
@@ -202,28 +213,30 @@ def asked_otherwise(
         prefix: the first words of an answer that are put into the model's mouth.
         neighbours: retain records in the context.
         system_prompt: what to ask under.
-        decomposed: by the record's place (``forget[3]``), simpler questions.
-        translations: by the record's place, its question in other languages.
         max_new_tokens: the longest greedy answer.
     """
     task = prompts(
         scene.way.encoder,
-        _questions(scene.need("forget", "prompts")),
-        retain=_questions(scene.sets.get("retain", ())),
+        _questions(scene.need("forget", "prompts"), "prompts", ("qa",)),
+        retain=[record for record in scene.sets.get("retain", ()) if record.kind == "qa"],
         attacks=attacks,
         prefix=prefix,
         neighbours=neighbours,
         system_prompt=system_prompt,
-        decomposed=decomposed,
-        translations=translations,
         max_new_tokens=max_new_tokens,
         seed=scene.seed,
     )
-    return _of_task(scene, task, first=PLAIN)
+    return _of_task(scene, task, start=PLAIN)
 
 
 def probed(
-    scene: Scene, *, holdout: str | None = None, split: str | None = None, limit: int = 200
+    scene: Scene,
+    *,
+    holdout: str | None = None,
+    split: str | None = None,
+    groups: dict[str, str] | None = None,
+    readings: list[str] | None = None,
+    limit: int = 200,
 ) -> Trial:
     """Read the forget set in the hidden states.
 
@@ -232,18 +245,26 @@ def probed(
         holdout: a file of records of the same kind that no model was trained on; null: the general
             set.
         split: of ``holdout``, where that is a folder.
+        groups: by the record's place (``forget[3]``, ``holdout[3]``; of the general set
+            ``general[3]``), its author or document, which is never on both sides of a fold; null:
+            every record is its own.
+        readings: ``forget_or_holdout``, ``choice``; null: both, the second where forget records
+            have wrong answers.
         limit: the most records of each side.
     """
-    forget = _questions(scene.need("forget", "probe"))
+    forget = _questions(scene.need("forget", "probe"), "probe")
     if holdout is None:
         others: Sequence[Record] = scene.need("general", "probe (or the setting holdout)")
     else:
         others = read_records(holdout, name="holdout", split=split, seed=scene.seed)
-    sides = [
-        read_records(some, name=name, take=min(limit, len(some)), seed=scene.seed)
-        for name, some in (("forget", forget), ("holdout", _questions(others)))
-    ]
-    task = probe(scene.way.encoder, sides[0], sides[1], seed=scene.seed)
+    task = probe(
+        scene.way.encoder,
+        _at_most(limit, forget, scene.seed),
+        _at_most(limit, _questions(others, "probe"), scene.seed),
+        groups=groups,
+        readings=readings,
+        seed=scene.seed,
+    )
     return _of_task(scene, task)
 
 
@@ -268,10 +289,10 @@ def sampled(
         max_new_tokens: the longest answer.
         limit: the most records.
     """
-    forget = _questions(scene.need("forget", "sampling"))
+    forget = _questions(scene.need("forget", "sampling"), "sampling")
     task = sampling(
         scene.way.encoder,
-        read_records(forget, name="forget", take=min(limit, len(forget)), seed=scene.seed),
+        _at_most(limit, forget, scene.seed),
         samples=samples,
         temperature=temperature,
         top_p=top_p,
@@ -291,8 +312,26 @@ ATTACKS: dict[str, Callable[..., Trial]] = {
 }
 
 
-def _questions(records: Sequence[Record]) -> list[Record]:
-    return [record for record in records if record.kind == "qa"]
+def _questions(
+    records: Sequence[Record], attack: str, kinds: Sequence[str] = ("qa", "chat")
+) -> list[Record]:
+    """Those of some records that ask something."""
+    found = [record for record in records if record.kind in kinds]
+    if not found:
+        raise WagleError(
+            f"the attack {attack} needs questions with answers; {records[0].place} is of the kind "
+            f"{records[0].kind!r}, and so are the others: leave it out"
+        )
+    return found
+
+
+def _at_most(limit: int, records: Sequence[Record], seed: int) -> list[Record]:
+    """Some of the records, drawn by (seed, record), under their own places."""
+    if limit < 1:
+        raise WagleError(f"limit is {limit}; look at one record at least")
+    if limit >= len(records):
+        return list(records)
+    return [records[i] for i in subset(seed, "take", [r.id for r in records], limit)]
 
 
 def _flat(found: Measured) -> dict[str, Figure]:
@@ -303,18 +342,15 @@ def _series(found: Mapping[str, Measured]) -> Series:
     texts = {
         f"{state}, {name}": said for state, m in found.items() for name, said in m.texts.items()
     }
-    return Series({state: _flat(m) for state, m in found.items()}, texts)
+    return Series({state: _flat(m) for state, m in found.items()}, ASIS, texts)
 
 
-def _of_task(scene: Scene, task: Task, first: str | None = None) -> Trial:
-    """A trial that only asks: its states are the sets of the task, ``first`` before the others."""
+def _of_task(scene: Scene, task: Task, start: str | None = None) -> Trial:
+    """A trial that only asks: its states are the sets of the task."""
 
     def trial(model: PreTrainedModel) -> Series:
         found = scene.way.ask(model, task)
-        names = sorted(found.figures, key=lambda name: name != first)
-        return Series(
-            {name: found.figures[name] for name in names}, found.texts, {"asked": {**task.data}}
-        )
+        return Series(found.figures, start, found.texts, {"asked": {**task.data}})
 
     return trial
 
@@ -328,44 +364,66 @@ class Effect:
     """What a state brought back of one figure of the unlearned model.
 
     Attributes:
-        rise: against its first state.
-        recovered: the share of what was forgotten; None where there is no original model or too
-            little was forgotten (``note``).
-        gap: how much more it rose than the reference did; None without one. Only this is evidence.
+        rise: against the model as it is; None where the attack only looks.
+        recovered: the share of what was forgotten; None where that cannot be told (``note``), and
+            where the attack only looks.
+        gap: how much more it rose than the reference did, or, where the attack only looks, how far
+            it lies above the reference's; None without one. Only this is evidence.
+        note: why it cannot be told, or None.
     """
 
-    rise: float
+    rise: float | None
     recovered: float | None
     gap: float | None
     note: str | None
 
 
 def effects(found: Mapping[str, Series]) -> dict[str, dict[str, Effect]]:
-    """Per state after the first and per figure, what the attack did to the unlearned model.
+    """Per state that an attack made and per figure, what it did to the unlearned model.
+
+    Figures that rise as a model forgets (losses, repetition) are left out.
 
     Args:
         found: by role, ``after`` at least.
     """
+    after, made = found["after"], {}
+    for state, figures in after.states.items():
+        if state == after.start:
+            continue
+        several = {
+            name: effect
+            for name, figure in figures.items()
+            if _falls(name)
+            and figure.value is not None
+            and (effect := _effect(found, state, name, figure.value)) is not None
+        }
+        if several:
+            made[state] = several
+    return made
+
+
+def _falls(name: str) -> bool:
+    """Whether a figure falls as a model forgets."""
+    metric = METRICS.get(name.rpartition(".")[2])
+    return metric is None or metric.kept == "higher"
+
+
+def _effect(found: Mapping[str, Series], state: str, name: str, value: float) -> Effect | None:
     after, before, goal = (found.get(role) for role in ROLES)
     assert after is not None
-    first = next(iter(after.states))
-    made: dict[str, dict[str, Effect]] = {}
-    for state, figures in list(after.states.items())[1:]:
-        for name, figure in figures.items():
-            start = after.states[first].get(name)
-            if start is None or start.value is None or figure.value is None:
-                continue
-            original = _value(before, first, name)
-            came = (
-                Recovered(None, "there is no original model")
-                if original is None
-                else recovered(start.value, figure.value, original)
-            )
-            rise = figure.value - start.value
-            one, other = _value(goal, first, name), _value(goal, state, name)
-            apart = None if one is None or other is None else gap(rise, other - one)
-            made.setdefault(state, {})[name] = Effect(rise, came.value, apart, came.note)
-    return made
+    other = _value(goal, state, name)
+    if after.start is None:
+        apart = None if other is None else value - other
+        return Effect(None, None, apart, None)
+    own = _value(after, after.start, name)
+    if own is None:
+        return None
+    original, first = _value(before, after.start, name), _value(goal, after.start, name)
+    came = Recovered(None, "there is no original model")
+    if original is not None:
+        came = recovered(own, value, original)
+    apart = None if first is None or other is None else gap(value - own, other - first)
+    return Effect(value - own, came.value, apart, came.note)
 
 
 def _value(series: Series | None, state: str, name: str) -> float | None:

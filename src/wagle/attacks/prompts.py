@@ -41,8 +41,6 @@ def prompts(
     prefix: str = PREFIX,
     neighbours: int = 3,
     system_prompt: str | None = None,
-    decomposed: Mapping[str, Sequence[str]] | None = None,
-    translations: Mapping[str, Sequence[str]] | None = None,
     max_new_tokens: int = 128,
     seed: int = 0,
 ) -> Task:
@@ -61,8 +59,6 @@ def prompts(
         prefix: the beginning of the answer that ``prefix`` puts into the model's mouth.
         neighbours: how many retain records ``context`` shows, >= 1.
         system_prompt: what ``system`` asks under, such as the benchmark's; needs a chat template.
-        decomposed: by the record's place, simpler questions that its answer is put together from.
-        translations: by the record's place, its question in other languages.
         max_new_tokens: the longest greedy answer.
         seed: of the intervals.
 
@@ -77,8 +73,6 @@ def prompts(
         prefix=prefix.strip(),
         neighbours=neighbours,
         system_prompt=system_prompt,
-        decomposed=decomposed or {},
-        translations=translations or {},
         max_new_tokens=max_new_tokens,
     )
     asked = {PLAIN: {r.place: means.ask(r, [r.prompt]) for r in records}}
@@ -135,8 +129,6 @@ class Means:
     prefix: str
     neighbours: int
     system_prompt: str | None
-    decomposed: Mapping[str, Sequence[str]]
-    translations: Mapping[str, Sequence[str]]
     max_new_tokens: int
 
     def ask(
@@ -220,12 +212,12 @@ def _system(record: Record, means: Means) -> list[Item]:
 
 def _decomposed(record: Record, means: Means) -> list[Item]:
     """Simpler questions, one by one."""
-    return means.ask(record, means.decomposed.get(record.place, ()))
+    return means.ask(record, record.decomposed)
 
 
 def _translation(record: Record, means: Means) -> list[Item]:
     """The question in other languages, one by one."""
-    return means.ask(record, means.translations.get(record.place, ()))
+    return means.ask(record, record.translations)
 
 
 class Attack(NamedTuple):
@@ -241,13 +233,13 @@ class Attack(NamedTuple):
 
 
 ATTACKS: dict[str, Attack] = {
-    "paraphrase": Attack(_paraphrase, "paraphrased_prompt"),
+    "paraphrase": Attack(_paraphrase, "paraphrased_question"),
     "prefix": Attack(_prefix, "answer"),
     "context": Attack(_context, "neighbours (give as many retain questions, or more)"),
     "format": Attack(_format, "question"),
     "system": Attack(_system, "system_prompt"),
-    "decomposed": Attack(_decomposed, "decomposed questions"),
-    "translation": Attack(_translation, "translations"),
+    "decomposed": Attack(_decomposed, "decomposed_questions"),
+    "translation": Attack(_translation, "translated_questions"),
 }
 
 

@@ -42,6 +42,8 @@ class Record:
         paraphrased_answer: the same answer in other words.
         perturbed_answers: wrong answers of the same form.
         alternatives: other answers that an objective may teach instead.
+        decomposed: simpler questions, whose answers together are the answer; never trained on.
+        translations: the same question in other languages, never trained on.
         refusal: the answer of refusal objectives; drawn per (seed, id) where none is given.
         few_shot: (question, answer) pairs that come before the question.
         messages: the turns (``chat``).
@@ -63,6 +65,8 @@ class Record:
     paraphrased_answer: str | None = None
     perturbed_answers: tuple[str, ...] = ()
     alternatives: tuple[str, ...] = ()
+    decomposed: tuple[str, ...] = ()
+    translations: tuple[str, ...] = ()
     refusal: str = ""
     few_shot: tuple[tuple[str, str], ...] = ()
     messages: tuple[Turn, ...] = ()
@@ -90,6 +94,8 @@ _ALIASES = {
     "paraphrased_answer": ("paraphrased_answer",),
     "perturbed_answers": ("perturbed_answer", "perturbed_answers"),
     "alternatives": ("alternatives", "alternative"),
+    "decomposed": ("decomposed", "decomposed_questions"),
+    "translations": ("translations", "translated_questions"),
     "refusal": ("refusal",),
     "few_shot": ("few_shot",),
     "messages": ("messages", "conversations"),
@@ -99,8 +105,24 @@ _ALIASES = {
     "labels": ("labels",),
 }
 _FIELD = {alias: field for field, aliases in _ALIASES.items() for alias in aliases}
-_LISTS = {"perturbed_answers", "alternatives", "few_shot", "messages", "input_ids", "labels"}
-_NOT_OF_CHATS = ("few_shot", "paraphrased_prompt", "paraphrased_answer", "perturbed_answers")
+_LISTS = {
+    "perturbed_answers",
+    "alternatives",
+    "decomposed",
+    "translations",
+    "few_shot",
+    "messages",
+    "input_ids",
+    "labels",
+}
+_NOT_OF_CHATS = (
+    "few_shot",
+    "paraphrased_prompt",
+    "paraphrased_answer",
+    "perturbed_answers",
+    "decomposed",
+    "translations",
+)
 _NOT_FIELDS = re.compile(r"^(option\d+|id|metadata|attention_mask|source|title|url|doi|subject)$")
 
 
@@ -142,6 +164,8 @@ def parse_record(row: Mapping[str, Any], place: str) -> Record:
         paraphrased_answer=_optional(got, "paraphrased_answer", place),
         perturbed_answers=_several(got, "perturbed_answers", place),
         alternatives=_several(got, "alternatives", place),
+        decomposed=_several(got, "decomposed", place),
+        translations=_several(got, "translations", place),
         refusal=str(got.get("refusal", "")),
         few_shot=_shots(got.get("few_shot", ()), place),
         place=place,

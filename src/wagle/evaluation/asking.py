@@ -30,6 +30,8 @@ from wagle.model import check_device, load_model, load_tokenizer, precision, res
 from wagle.patch import load_patched
 from wagle.weights import fingerprint
 
+MAX_NEW_TOKENS = 128  # of a greedy answer
+
 
 def evaluate(
     model: PreTrainedModel | str | Path,
@@ -45,7 +47,7 @@ def evaluate(
     reference: PreTrainedModel | Evaluation | str | Path | None = None,
     patch: str | Path | Sequence[str | Path] | None = None,
     cache: str | Path | None = None,
-    max_new_tokens: int = 128,
+    max_new_tokens: int = MAX_NEW_TOKENS,
     batch_tokens: int | None = None,
     precision: str = "float32",
     generate: bool = True,
@@ -77,10 +79,16 @@ def evaluate(
 
     Returns:
         Figures per set and metric; ``print`` shows them as a table.
+
+    Raises:
+        WagleError: before the model is asked: nothing to ask about, data or settings that are
+            missing or wrong, a model, reference or patch that is not there or does not fit. After
+            it: a reference of other records, answers that are not finite.
     """
     started = time.perf_counter()
     if patch is not None and isinstance(model, nn.Module):
         raise WagleError("a patch goes on a model folder; give the folder of its base")
+    _check_reference(reference)
     if tokenizer is None and not isinstance(model, nn.Module):
         tokenizer = load_tokenizer(model)
     encoder = as_encoder(tokenizer)
@@ -94,14 +102,23 @@ def evaluate(
     given = {name: source for name, source in sources.items() if source is not None}
     if benchmark == "qa":
         if settings:
-            raise WagleError(f"the benchmark qa takes no settings, but sets; got {list(settings)}")
+            raise WagleError(
+                f"the benchmark qa takes no settings, but sets of records; got {', '.join(settings)}"
+            )
         if not given:
             raise WagleError("nothing to evaluate: give at least one set of records")
         sets = {name: read_records(source, name=name, seed=seed) for name, source in given.items()}
         task = qa(encoder, sets=sets, max_new_tokens=max_new_tokens, generate=generate, seed=seed)
     else:
         if given:
-            raise WagleError(f"the benchmark {benchmark} brings its own records, not {list(given)}")
+            raise WagleError(
+                f"the benchmark {benchmark} brings its own records; leave out {', '.join(given)}"
+            )
+        if max_new_tokens != MAX_NEW_TOKENS or not generate:
+            raise WagleError(
+                f"max_new_tokens and generate are of the benchmark qa; of {benchmark} they go into "
+                "settings, where it has them"
+            )
         task = make_task(benchmark, encoder, settings or {}, seed=seed)
     way = Way(encoder, precision, batch_tokens, Path(cache) if cache is not None else None)
     if isinstance(model, nn.Module):
@@ -112,6 +129,7 @@ def evaluate(
     details = {
         "model": {
             "path": None if isinstance(model, nn.Module) else str(model),
+            **({} if patch is None else {"patches": _names(patch)}),
             "fingerprint": fingerprint(live),
             "dtype": str(live.dtype).removeprefix("torch."),
             "vocabulary": live.config.get_text_config(decoder=True).vocab_size,
@@ -120,12 +138,15 @@ def evaluate(
         "benchmark": benchmark,
         "variant": f"version {VERSION}" if benchmark == "qa" else task.data.get("variant"),
         "options": {
-            **({} if benchmark != "qa" else {"max_new_tokens": max_new_tokens}),
             "precision": precision,
-            **({} if benchmark != "qa" else {"generate": generate}),
             "seed": seed,
-            **(settings or {}),
+            **(
+                {"max_new_tokens": max_new_tokens, "generate": generate}
+                if benchmark == "qa"
+                else {k: str(v) if isinstance(v, Path) else v for k, v in (settings or {}).items()}
+            ),
         },
+        "reference": None,
         **({} if benchmark == "qa" else {"data": dict(task.data)}),
         "timing": {
             "seconds": round(time.perf_counter() - started, 2),
@@ -206,8 +227,23 @@ def find_model(named: str | Path) -> Path:
     """The model folder that is named: itself, the model that a run folder holds, or ``demo``."""
     path = Path(named)
     if (path / "recipe.yaml").is_file():
-        return path / "model" if (path / "model").is_dir() else path / "base"
+        return resolve_model(str(path / ("model" if (path / "model").is_dir() else "base")))
     return resolve_model(str(named))
+
+
+def _check_reference(named: PreTrainedModel | Evaluation | str | Path | None) -> None:
+    """Find out that a reference is missing, or no result, before the model is asked."""
+    if isinstance(named, str | Path):
+        if Path(named).is_file():
+            read_result(named)
+        else:
+            find_model(named)
+
+
+def _names(patch: str | Path | Sequence[str | Path]) -> list[str]:
+    """The names of patch files, in their order."""
+    several = [patch] if isinstance(patch, str | Path) else patch
+    return [Path(one).name for one in several]
 
 
 def with_reference(own: Measured, other: Measured, task: Task) -> Measured:

@@ -29,6 +29,7 @@ from wagle.evaluation.requests import (
     Reply,
     Request,
     Sample,
+    TextAnswer,
 )
 from wagle.memory import give_memory_back
 from wagle.model import check_device, check_length, precision, without_dropout
@@ -41,8 +42,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Found = list[tuple[Request, Reply]]
 
-_DECODE = 4  # a written answer keeps one row of logits, not one per token: larger batches fit
-_MOST = {"cpu": 4096}  # tokens that are enough to keep a device busy; more only costs memory
+_DECODE = 16  # a written answer takes one token a step: more rows keep the device busy
+_MOST = {"cpu": 1024}  # tokens that keep a device busy; more only adds padding
 _MOST_ELSEWHERE = 32_768
 _LEAST = 256
 
@@ -86,7 +87,7 @@ def answer_requests(
     model.eval()
     try:
         with torch.no_grad(), without_dropout(model), precision(check_device(model), dtype):
-            for found in _all(model, todo, frozenset(stop_ids), budget):
+            for found in _all(model, todo, frozenset(stop_ids), budget, answers):
                 for request, reply in found:
                     answers.found[request] = reply
                     if cache is not None:
@@ -144,16 +145,22 @@ def _check(request: Request) -> None:
 
 
 def _all(
-    model: PreTrainedModel, requests: Sequence[Request], stop_ids: frozenset[int], budget: int
+    model: PreTrainedModel,
+    requests: Sequence[Request],
+    stop_ids: frozenset[int],
+    budget: int,
+    answers: Answers,
 ) -> Iterator[Found]:
     """All answers, batch by batch, one kind of request after the other."""
     yield from _likelihoods(model, [r for r in requests if isinstance(r, Likelihood)], budget)
     written = [r for r in requests if isinstance(r, Greedy | Sample)]
+    whole, begun = _known_beginnings(written, answers, stop_ids)
+    yield list(whole.items())
     yield from _batches(
-        written,
+        [request for request in written if request not in whole],
         _DECODE * budget,
         _length,
-        lambda batch, _: list(zip(batch, answer_texts(model, batch, stop_ids), strict=True)),
+        lambda batch, _: list(zip(batch, answer_texts(model, batch, stop_ids, begun), strict=True)),
         "answers",
     )
     states = [r for r in requests if isinstance(r, HiddenStates)]
@@ -168,6 +175,38 @@ def _all(
     yield from _batches(
         norms, 1, lambda _: 1, lambda batch, _: [(batch[0], answer_norm(model, batch[0]))], "norms"
     )
+
+
+def _known_beginnings(
+    written: Sequence[Greedy | Sample], answers: Answers, stop_ids: frozenset[int]
+) -> tuple[dict[Request, Reply], dict[Greedy, tuple[int, ...]]]:
+    """What likelihoods say of greedy answers: as long as the arg-max is right, it is what is said.
+
+    Returns:
+        The answers that are known to their end, and the beginnings of others.
+    """
+    said: dict[tuple[int, ...], tuple[int, ...]] = {}
+    for request, reply in answers.found.items():
+        if isinstance(request, Likelihood) and isinstance(reply, LikelihoodAnswer):
+            hits = reply.hit.tolist()
+            if len(hits) == len(request.continuation):  # all of it is scored
+                right = next((i for i, hit in enumerate(hits) if not hit), len(hits))
+                if right > len(said.get(request.context, ())):
+                    said[request.context] = request.continuation[:right]
+    whole: dict[Request, Reply] = {}
+    begun: dict[Greedy, tuple[int, ...]] = {}
+    for asked in written:
+        if not isinstance(asked, Greedy) or asked.context not in said:
+            continue
+        start = said[asked.context]
+        end = next((i for i, token in enumerate(start) if token in stop_ids), None)
+        if end is not None and end < asked.max_new_tokens:
+            whole[asked] = TextAnswer(start[:end], finished=True)
+        elif len(start) >= asked.max_new_tokens:
+            whole[asked] = TextAnswer(start[: asked.max_new_tokens], finished=False)
+        else:
+            begun[asked] = start
+    return whole, begun
 
 
 def _likelihoods(

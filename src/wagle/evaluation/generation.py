@@ -7,7 +7,7 @@ end of the batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -21,9 +21,12 @@ from wagle.model import check_device
 
 
 def answer_texts(
-    model: PreTrainedModel, requests: Sequence[Greedy | Sample], stop_ids: frozenset[int]
+    model: PreTrainedModel,
+    requests: Sequence[Greedy | Sample],
+    stop_ids: frozenset[int],
+    begun: Mapping[Greedy, tuple[int, ...]] | None = None,
 ) -> list[TextAnswer]:
-    """Let the model write one batch of continuations.
+    """Let the model write one batch of continuations, each after what is ``begun`` of it.
 
     A greedy answer takes the likeliest token (the lowest id of equals). A sample takes the token
     at which the cumulated probability, likeliest first, passes a number that depends on its key
@@ -33,14 +36,18 @@ def answer_texts(
         model: in eval mode.
         requests: of one batch.
         stop_ids: the ids that end an answer.
+        begun: the first ids of some answers, if they are known: without a stop id, and fewer than
+            ``max_new_tokens``.
 
     Returns:
         The answers, in the order of the requests.
     """
     device = check_device(model)
-    cache, mask = prefill(model, [r.context[:-1] for r in requests])
-    token = torch.tensor([r.context[-1] for r in requests], device=device)
-    said: list[list[int]] = [[] for _ in requests]
+    known = begun or {}
+    said = [list(known.get(r, ())) if isinstance(r, Greedy) else [] for r in requests]
+    prompts = [(*r.context, *start) for r, start in zip(requests, said, strict=True)]
+    cache, mask = prefill(model, [prompt[:-1] for prompt in prompts])
+    token = torch.tensor([prompt[-1] for prompt in prompts], device=device)
     finished = [False] * len(requests)
     rows = list(range(len(requests)))
     while rows:
@@ -71,7 +78,7 @@ def answer_texts(
 
 def _choose(logits: Tensor, rows: Sequence[tuple[Greedy | Sample, int]]) -> Tensor:
     """The next token of every row, of (rows, V) float32 logits; a row says how long it is."""
-    if not logits.isfinite().any(-1).all():
+    if not logits.amax(-1).isfinite().all():  # NaN anywhere, or nothing that is possible
         raise WagleError(
             "the model gives log-probabilities that are not finite; evaluate it in float32"
         )

@@ -95,21 +95,25 @@ def lines_chart(
     title: str,
     *,
     y_title: str,
+    x_title: str = "step",
     goal: float | None = None,
 ) -> Markup:
     """Figures over the steps of a training run.
 
     Args:
         history: the figures of every step, with ``step``.
-        lines: by figure, whether its line is dashed; ``forget_nll`` has the colour ``--forget``.
+        lines: by figure, whether its line is dashed; ``forget_nll`` has the colour ``--forget``,
+            ``after`` has ``--after``.
         title: what the chart shows, for those who cannot see it.
         y_title: over the vertical axis.
+        x_title: under the horizontal axis.
         goal: where the horizontal line of the reference lies.
     """
     import altair as alt
 
     layers: list[Any] = []
     number = alt.Axis(grid=True, tickCount=5)
+    steps = alt.Axis(grid=False, tickMinStep=1, tickCount=6)
     for name, dashed in lines.items():
         colour = f"var(--{re.split('[._]', name)[0]})"
         found = [
@@ -120,7 +124,7 @@ def lines_chart(
         if not found:
             continue
         here = chart_of(thin(found)).encode(
-            x=alt.X("step:Q", title="step", axis=alt.Axis(grid=False, tickMinStep=1, tickCount=6)),
+            x=alt.X("step:Q", title=x_title, axis=steps),
             y=alt.Y("value:Q", title=y_title, axis=number, scale=alt.Scale(zero=True, nice=5)),
         )
         dash = [6, 4] if dashed else [1, 0]

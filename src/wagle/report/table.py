@@ -10,18 +10,28 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from wagle.evaluation.figures import OVERALL
 from wagle.evaluation.metrics.catalogue import METRICS
 from wagle.files import read_json
 from wagle.mask import Mask
 from wagle.mask_algebra import Comparison, Overlap
 from wagle.model import place
 from wagle.patch import Applied, Verification
+from wagle.report.attacks import strongest
+from wagle.report.benchmarks import headlines
+from wagle.report.templates import small
 
 
 def summary_json(folder: Path) -> dict[str, Any]:
-    """Figures, verdict and costs of a run as JSON."""
+    """Figures, verdict, costs and attacks of a run as JSON."""
     state = read_json(folder / "state.json")["stages"]
-    return {"evaluation": read_json(folder / "evaluation.json"), "stages": state}
+    found = {"evaluation": read_json(folder / "evaluation.json"), "stages": state}
+    made = state.get("attacks", {}).get("attacks", {})
+    if made:
+        found["attacks"] = {
+            label: read_json(folder / "attacks" / f"{label}.json") for label in made
+        }
+    return found
 
 
 def summary_table(folder: Path) -> str:
@@ -30,15 +40,21 @@ def summary_table(folder: Path) -> str:
     evaluation, state = found["evaluation"], found["stages"]
     lines = [f"{'':<16}{'':<22}{'before':>9}{'after':>9}{'reference':>11}"]
     for name in evaluation["before"]:
-        for metric in METRICS:
+        for metric in METRICS if name != OVERALL else ("forget_quality", "privleak"):
             row = [
                 (evaluation[role] or {}).get(name, {}).get(metric)
                 for role in ("before", "after", "reference")
             ]
             if any(value is not None for value in row):
-                cells = ["-" if value is None else f"{value:.3f}" for value in row]
+                cells = [_small(value) for value in row]
                 lines.append(f"{name:<16}{metric:<22}{cells[0]:>9}{cells[1]:>9}{cells[2]:>11}")
     lines.append("")
+    for label, by_role in evaluation.get("benchmarks", {}).items():
+        lines.append(f"benchmark    {label}: {_headline_text(by_role)}")
+    for label, attack in found.get("attacks", {}).items():
+        lines.append(f"attack       {label}: {strongest(attack)}")
+    for arm, control in state.get("controls", {}).get("arms", {}).items():
+        lines.append(f"control      {arm}: {_control_text(control)}")
     mask, unlearn, patch = state["mask"], state["unlearn"], state["patch"]
     of = f" of {mask['candidates']:,}" if "candidates" in mask else ""
     if "lora" in unlearn:
@@ -63,6 +79,45 @@ def summary_table(folder: Path) -> str:
     lines.extend(f"             {reason}" for reason in state["after"]["reasons"])
     lines.append(f"report       {folder / 'report.html'}")
     return "\n".join(lines)
+
+
+def _headline_text(by_role: Mapping[str, Mapping[str, Mapping[str, float | None]] | None]) -> str:
+    """The figures of a benchmark that lead: before -> after (reference)."""
+    known = [
+        (name, metric)
+        for found in by_role.values()
+        for name, values in (found or {}).items()
+        for metric in values
+    ]
+    texts = []
+    for name, metric in headlines(known):
+        before, after, goal = (
+            (by_role.get(role) or {}).get(name, {}).get(metric)
+            for role in ("before", "after", "reference")
+        )
+        beside = "" if goal is None else f" ({small(goal)})"
+        texts.append(f"{name}.{metric} {_small(before)} -> {_small(after)}{beside}")
+    return ", ".join(texts) or "no figures"
+
+
+def _control_text(control: Mapping[str, Any]) -> str:
+    """What a control arm ended with, and its verdict."""
+    found = control["summary"]
+    texts = [
+        f"{name}.{metric} {_small(found[name][metric])}"
+        for name, metric in (
+            ("forget", "probability"),
+            ("forget", "paraphrased"),
+            ("forget", "extraction_strength"),
+            ("retain", "probability"),
+        )
+        if metric in found.get(name, {})
+    ]
+    return f"{', '.join(texts)}; {control['verdict']}"
+
+
+def _small(value: float | None) -> str:
+    return "-" if value is None else small(value)
 
 
 def mask_json(mask: Mask) -> dict[str, Any]:

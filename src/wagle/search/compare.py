@@ -108,7 +108,9 @@ class Comparison:
     def _has_reference(self) -> bool:
         """A model that was retrained without one forget set is none where others are forgotten."""
         named = self.recipe.reference
-        return named == "untaught" or (named is not None and not forget_set_varies(self.recipe))
+        if named in (None, "retrained"):  # to teach every unit twice is another experiment
+            return False
+        return named == "untaught" or not forget_set_varies(self.recipe)
 
     @cached_property
     def steps(self) -> int:

@@ -240,5 +240,5 @@ def test_the_bag_of_words_needs_two_texts_of_each_set():
 
 def test_the_bag_of_words_says_what_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.pipeline", None)
-    with pytest.raises(WagleError, match="needs scikit-learn: pip install .wagle.eval.."):
+    with pytest.raises(WagleError, match=r"needs scikit-learn: pip install .wagle\[eval\]."):
         bag_of_words(["a", "b"], ["c", "d"])

@@ -13,12 +13,15 @@ from dataclasses import dataclass
 
 from wagle.data.records import Record
 from wagle.data.tokens import Encoder, Tokens
-from wagle.evaluation.figures import GONE, Measured, Task, Written, mean_figure
+from wagle.evaluation.figures import GONE, OVERALL, Measured, Task, Written, mean_figure
 from wagle.evaluation.metrics.catalogue import METRICS
 from wagle.evaluation.metrics.likelihood import accuracy, know, log_truth_ratio, probability
 from wagle.evaluation.metrics.memorization import exact_memorization, extraction_strength
 from wagle.evaluation.metrics.text import repetition, rouge_l
+from wagle.evaluation.metrics.utility import forget_quality
+from wagle.evaluation.quality import distance_figures
 from wagle.evaluation.requests import Answers, Greedy, Likelihood, Request
+from wagle.evaluation.statistics import same_records
 
 VERSION = 2
 
@@ -72,7 +75,21 @@ def qa(
         )
 
     requests = [r for made in asked.values() for item in made for r in item.requests]
-    return Task(requests, measure, data={name: len(made) for name, made in asked.items()})
+    counts = {name: len(made) for name, made in asked.items()}
+    return Task(requests, measure, against=_against, data=counts)
+
+
+def _against(own: Measured, reference: Measured) -> Measured:
+    """Forget quality, where forget records have wrong answers.
+
+    It is taken from ``know``, which falls as the truth ratio rises: the test sees ranks alone.
+    """
+    mine, other = (m.figures.get("forget", {}).get("know") for m in (own, reference))
+    if mine is None or other is None:
+        return Measured({})
+    same_records(mine.per_record, other.per_record, "forget quality")
+    found = forget_quality([*mine.per_record.values()], [*other.per_record.values()])
+    return Measured({OVERALL: distance_figures("forget_quality", found)})
 
 
 def items(

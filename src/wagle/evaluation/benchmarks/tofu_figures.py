@@ -10,9 +10,7 @@ from wagle.errors import WagleError
 from wagle.evaluation.benchmarks.tofu_requests import WORLD, Item, Plan
 from wagle.evaluation.figures import (
     HIGHER,
-    LOWER,
     OVERALL,
-    TARGET,
     Figure,
     Measured,
     Written,
@@ -36,7 +34,6 @@ from wagle.evaluation.metrics.text import has_rouge_words, repetition, rouge
 from wagle.evaluation.metrics.utility import (
     KEPT_SETS,
     UTILITY,
-    Distance,
     forget_quality,
     forget_retain_ks,
     harmonic_mean,
@@ -46,6 +43,7 @@ from wagle.evaluation.metrics.utility import (
     utility_average,
 )
 from wagle.evaluation.peers import basis, open_unlearning_names, published_names, same_basis
+from wagle.evaluation.quality import distance_figures
 from wagle.evaluation.requests import Answers, Greedy
 from wagle.evaluation.statistics import (
     AUC_REPLICATES,
@@ -301,7 +299,7 @@ def _published(
 ) -> dict[str, Figure]:
     """The published code's figures over two sets, under names that say what they are."""
     ratios = [list(figures[n]["truth_ratio"].per_record.values()) for n in ("forget", "retain")]
-    made = _distance_figures("forget_retain_ks", forget_retain_ks(*ratios))
+    made = distance_figures("forget_retain_ks", forget_retain_ks(*ratios))
     for percent in range(10, 70, 10):
         scores = {
             name: [
@@ -343,21 +341,6 @@ def _separation(plan: Plan, forget: Sequence[float], retain: Sequence[float]) ->
     )
 
 
-def _distance_figures(name: str, found: Distance) -> dict[str, Figure]:
-    def figure(value: float | None, unit: str, direction: str, note: str | None = None) -> Figure:
-        return Figure(
-            value, None, "none", direction=direction, unit=unit, note=note, count=sum(found.counts)
-        )
-
-    lost = "p is too small for a number" if found.log10_p is None else found.note
-    return {
-        name: figure(found.p, "p of Kolmogorov-Smirnov", HIGHER, found.note),
-        f"{name}_log10": figure(found.log10_p, "log10 p", HIGHER, lost),
-        f"{name}_distance": figure(found.statistic, "D", LOWER),
-        f"{name}_shift": replace(figure(found.shift, "difference of medians", TARGET), target=0),
-    }
-
-
 # ---------------------------------------------------------------------------------------------
 # Beside a reference
 
@@ -383,7 +366,7 @@ def against(plan: Plan, own: Measured, reference: Measured) -> Measured:
             f"model's {mine.n} ({mine.note}); evaluate both with the same split, variant and rows"
         )
     values = [list(figure.per_record.values()) for figure in (mine, other)]
-    made = _distance_figures("forget_quality", forget_quality(*values))
+    made = distance_figures("forget_quality", forget_quality(*values))
     if "holdout" in own.figures:
         made |= _leakage(plan, own, reference)
     figures = {OVERALL: made}

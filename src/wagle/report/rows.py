@@ -1,0 +1,42 @@
+"""What rows of figures have in common: of how many records they are, and their notes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from wagle.evaluation.figures import Figure
+
+ROLES = ("before", "after", "reference")
+_NAMED = 3  # figures that a note names, before it counts the others
+
+
+def other_count(found: Mapping[str, Figure], records: int | None) -> str:
+    """Of how many a figure is the mean, where that is not the set's number of records.
+
+    Some records lack what a metric needs, and a long text counts once a window.
+    """
+    counts = sorted({figure.n for figure in found.values()})
+    return "" if counts in ([], [records]) else " or ".join(f"{count:,}" for count in counts)
+
+
+def notes(rows: Iterable[tuple[str, Mapping[str, Figure]]]) -> dict[str, str]:
+    """The notes of figures, each once, with the names of those that have it.
+
+    Args:
+        rows: names, and their figures by role; a note of some roles only names these.
+    """
+    found: dict[str, list[str]] = {}
+    for name, figures in rows:
+        noted: dict[str, list[str]] = {}
+        for role, figure in figures.items():
+            if figure.note:
+                noted.setdefault(figure.note, []).append(role)
+        for note, roles in noted.items():
+            whole = len(roles) == len(figures)
+            found.setdefault(note, []).append(name if whole else f"{name} ({', '.join(roles)})")
+    return {note: _several(list(dict.fromkeys(names))) for note, names in found.items()}
+
+
+def _several(names: list[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
