@@ -54,8 +54,8 @@ def retrain(run: Run) -> dict[str, Any]:
     if run.recipe.reference != "retrained":
         return {"taught": 0}
     assert run.reference is not None
-    gone = {r.id.partition("#")[0] for r in run.need("forget")}
-    kept = [r for r in _taught(run) if r.id.partition("#")[0] not in gone]
+    gone = {r.content_id for r in run.need("forget")}
+    kept = [r for r in _taught(run) if r.content_id not in gone]
     return _teach(run, "retrain", kept, run.reference)
 
 

@@ -157,7 +157,7 @@ def test_a_missing_package_is_named_with_its_extra(model, monkeypatch):
         ("bitsandbytes", "bitsandbytes.nn", "nf4"),
     ):
         monkeypatch.setitem(sys.modules, module, None)
-        with pytest.raises(WagleError, match=rf"needs {package}: pip install 'wagle\[quantize\]'"):
+        with pytest.raises(WagleError, match=rf"needs {package}: pip install 'wagle\[attacks\]'"):
             quantize(model, how)
 
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.conftest import FAMILIES, make_model
+from tests.conftest import FAMILIES, MORE_FAMILIES, make_model
 from wagle.errors import WagleError
 from wagle.evaluation.engine import answer_requests, choose_budget
-from wagle.evaluation.likelihoods import moments
+from wagle.evaluation.likelihoods import Tree, moments
 from wagle.evaluation.requests import Greedy, Likelihood, TextAnswer
 
 BUDGETS = [1, 7 * 40, 100_000]
@@ -115,7 +115,7 @@ def test_every_distinct_request_is_asked_once(model):
     answers = answer_requests(model, requests, stop_ids=[2])
     handle.remove()
     assert len(answers) == 1
-    assert sum(seen) == 5
+    assert sum(seen) == 4  # the last token of an answer is only looked up
 
 
 def test_a_shared_prompt_runs_once(model):
@@ -127,8 +127,49 @@ def test_a_shared_prompt_runs_once(model):
     requests = [Likelihood(prompt, (i, 7)) for i in range(5)]
     answer_requests(model, requests, stop_ids=[2])
     handle.remove()
-    # 39 tokens of the prompt, then five rows of its last token and two more
-    assert seen == [39, 15]
+    # 39 tokens of the prompt, then its last one and the first of each answer
+    assert seen == [39, 6]
+
+
+def test_what_answers_to_one_question_begin_with_runs_once(model):
+    seen = []
+    handle = model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, args: seen.append(args[0].numel())
+    )
+    start = (10, 11, 12, 13)
+    requests = [Likelihood((5, 6), (*start, i, 7)) for i in range(20, 23)]
+    requests.append(Likelihood((5, 6), (*start, 20)))
+    answers = answer_requests(model, requests, stop_ids=[2])
+    handle.remove()
+    assert seen == [1, 1 + 4 + 3]
+    for request in requests:
+        nll, _ = slow_likelihood(model, request)
+        torch.testing.assert_close(
+            answers.likelihood(request).token_nll, nll.double(), rtol=0, atol=1e-5
+        )
+
+
+def test_a_tree_holds_every_beginning_once_and_a_node_sees_its_ancestors():
+    context = (5, 6)
+    tree = Tree.of([Likelihood(context, c) for c in ((7, 8, 9), (7, 8), (7, 5, 9), (4,))])
+    assert tree.ids == [6, 7, 8, 5]
+    assert tree.parents == [-1, 0, 1, 1]
+    assert tree.paths == [[0, 1, 2], [0, 1], [0, 1, 3], [0]]
+    assert tree.depths() == [0, 1, 2, 2]
+    assert tree.sees().int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 0, 1]]
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("family", sorted(set(MORE_FAMILIES) - set(FAMILIES)))
+def test_trees_are_right_in_every_family_and_attention(family, attention):
+    model = make_model(family)
+    if attention == "sdpa" and not model._supports_sdpa:
+        pytest.skip(f"{family} has no sdpa")
+    model.set_attn_implementation(attention)
+    for request, answer in answer_requests(model, likelihoods(), stop_ids=[2]).found.items():
+        nll, hit = slow_likelihood(model, request)
+        torch.testing.assert_close(answer.token_nll, nll.double(), rtol=0, atol=1e-5)
+        assert answer.hit.tolist() == hit.tolist()
 
 
 def test_sliding_windows_see_what_they_see_without_a_cache():

@@ -369,6 +369,16 @@ def test_printing_shows_a_table(found):
     assert lines[1].split()[1] == f"{found.figures['forget']['probability'].value:.3f}"
 
 
+def test_many_metrics_stand_below_one_another():
+    one = Figure(0.5, None, "none")
+    figures = {"forget": {f"metric_{i}": one for i in range(13)}, "retain": {"metric_3": one}}
+    lines = str(Evaluation(figures)).splitlines()
+    assert lines[0].split() == ["forget", "retain"]
+    assert lines[4].split() == ["metric_3", "0.500", "0.500"]
+    assert lines[5].split() == ["metric_4", "0.500", "-"]
+    assert len({len(line) for line in lines}) == 1
+
+
 def test_the_model_comes_back_as_it_was(taught):
     taught.train()
     before = [p.detach().clone() for p in taught.parameters()]

@@ -20,6 +20,7 @@ from wagle.attacks.quantization import METHODS, quantize
 from wagle.attacks.relearning import (
     STEPS,
     Recovered,
+    check_budget,
     gap,
     pick_benign,
     pick_exact,
@@ -115,6 +116,7 @@ def relearning(
         lora: train an adapter instead of all weights.
         limit: the most records of the forget set, and of those not taught, that are looked at.
     """
+    check_budget(steps, learning_rate, batch_size)
     forget = scene.need("forget", "relearning")
     if records == "exact":
         picked = pick_exact(forget, share, seed=scene.seed)

@@ -62,8 +62,8 @@ def pick_exact(forget: Source, share: float, *, seed: int = 0) -> Picked:
     """
     gone = read_records(forget, name="forget", seed=seed)
     picked = _draw(gone, _count(len(gone), share), seed)
-    told = {_content(record) for record in picked}
-    return Picked(picked, [record for record in gone if _content(record) not in told])
+    told = {record.content_id for record in picked}
+    return Picked(picked, [record for record in gone if record.content_id not in told])
 
 
 def pick_benign(forget: Source, other: Source, share: float, *, seed: int = 0) -> Picked:
@@ -98,11 +98,6 @@ def _count(records: int, share: float) -> int:
 
 def _draw(records: Sequence[Record], count: int, seed: int) -> list[Record]:
     return [records[i] for i in subset(seed, "relearning", [r.id for r in records], count)]
-
-
-def _content(record: Record) -> str:
-    """The record's id without the number that tells exact repeats apart."""
-    return record.id.partition("#")[0]
 
 
 # ---------------------------------------------------------------------------------------------
@@ -170,12 +165,7 @@ def relearn(
             a figure that is not finite.
         TrainingStopped: a loss that is not finite. The model is what it was then, too.
     """
-    _check_steps(steps)
-    if not learning_rate > 0 or batch_size < 1:
-        raise WagleError(
-            f"learning_rate is {learning_rate} and batch_size {batch_size}; give a rate above 0 and "
-            "a size of at least 1"
-        )
+    check_budget(steps, learning_rate, batch_size)
     _check_plain(model)
     points = {0: _look(model, evaluate, 0)}
     if steps[-1] == 0:
@@ -194,7 +184,19 @@ def relearn(
     return Curve(points, [step["retain_nll"] for step in result.history], result.changed)
 
 
-def _check_steps(steps: Sequence[int]) -> None:
+def check_budget(steps: Sequence[int], learning_rate: float, batch_size: int) -> None:
+    """Refuse a budget that is none.
+
+    Args:
+        steps: ascending from 0.
+        learning_rate: > 0.
+        batch_size: >= 1.
+    """
+    if not learning_rate > 0 or batch_size < 1:
+        raise WagleError(
+            f"learning_rate is {learning_rate} and batch_size {batch_size}; give a rate above 0 and "
+            "a size of at least 1"
+        )
     ascending = all(one < other for one, other in pairwise(steps))
     if not steps or steps[0] != 0 or not ascending:
         raise WagleError(f"steps is {list(steps)}; begin with 0, the model before, and ascend")

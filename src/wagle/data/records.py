@@ -78,6 +78,11 @@ class Record:
     domain: int = 0
     weight: float | None = None
 
+    @property
+    def content_id(self) -> str:
+        """The id without the number that tells exact repeats apart."""
+        return self.id.partition("#")[0]
+
     def content(self) -> dict[str, Any]:
         """The fields that make the record what it is, without its name and its place."""
         names = {"id", "place", "refusal", "domain", "weight"}

@@ -109,12 +109,24 @@ def choose_budget(model: PreTrainedModel) -> int:
     width = config.hidden_size
     inner = getattr(config, "intermediate_size", None) or 4 * width
     values = 2 * config.num_hidden_layers * width + 8 * width + 3 * inner + 2 * config.vocab_size
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    else:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    fits = int(0.5 * free / (values * 4))
+    fits = int(0.5 * _free_bytes(device) / (values * 4))
     return max(_LEAST, min(fits, _MOST.get(device.type, _MOST_ELSEWHERE)))
+
+
+def _kept_budget(model: PreTrainedModel, budget: int) -> int:
+    """Tokens whose keys and values written answers may keep: a quarter of the free memory."""
+    config = model.config.get_text_config(decoder=True)
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    per_token = 2 * config.num_hidden_layers * heads * size * model.dtype.itemsize
+    fits = int(0.25 * _free_bytes(check_device(model)) / per_token)
+    return max(budget, min(_DECODE * budget, fits))
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _length(request: Request) -> int:
@@ -158,7 +170,7 @@ def _all(
     yield list(whole.items())
     yield from _batches(
         [request for request in written if request not in whole],
-        _DECODE * budget,
+        _kept_budget(model, budget),
         _length,
         lambda batch, _: list(zip(batch, answer_texts(model, batch, stop_ids, begun), strict=True)),
         "answers",

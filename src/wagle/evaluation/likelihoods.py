@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 
 from wagle.data.batches import by_length, collate
 from wagle.data.tokens import Tokens
 from wagle.errors import WagleError
 from wagle.evaluation.requests import Likelihood, LikelihoodAnswer
-from wagle.model import answer_logits, check_device, score, to_device
+from wagle.model import check_device, head_at, to_device
 
 _ROWS = 512  # of float32 logits at a time, where moments are asked for
 
@@ -23,9 +26,9 @@ def answer_likelihoods(
 ) -> Iterator[list[tuple[Likelihood, LikelihoodAnswer]]]:
     """Answer one batch of requests, piece by piece; those with one context should come together.
 
-    The prompts run once, all but their last token. That token starts each continuation's row: it
-    predicts the first answer token. Continuations are batched by their own length, whichever
-    prompt they belong to.
+    The prompts run once, all but their last token. That token is the root of a tree: the answers to
+    one question run as one row, in which every beginning that they share stands once, and a token
+    sees its own ancestors alone. The last token of an answer is only looked up, never run.
 
     Args:
         model: in eval mode.
@@ -33,12 +36,74 @@ def answer_likelihoods(
         batch_tokens: padded tokens of continuations per forward pass.
     """
     contexts = list(dict.fromkeys(r.context for r in requests))
-    row = {context: i for i, context in enumerate(contexts)}
     cache, mask = prefill(model, [context[:-1] for context in contexts])
-    for chunk in by_length([len(r.continuation) + 1 for r in requests], batch_tokens):
-        asked = [requests[i] for i in chunk]
-        owner = torch.tensor([row[r.context] for r in asked], device=mask.device)
-        yield list(zip(asked, _score(model, cache, mask, owner, asked), strict=True))
+    owner = {context: i for i, context in enumerate(contexts)}
+    asked: dict[tuple[int, ...], list[Likelihood]] = {}
+    together = _sees_trees(model, cache)
+    for number, request in enumerate(requests):
+        key = request.context if together else (number,)
+        asked.setdefault(key, []).append(request)
+    trees = [Tree.of(several) for several in asked.values()]
+    for chunk in by_length([len(tree.ids) for tree in trees], batch_tokens):
+        some = [trees[i] for i in chunk]
+        rows = torch.tensor([owner[tree.requests[0].context] for tree in some], device=mask.device)
+        yield _score(model, cache, mask, rows, some, together)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Continuations of one context, as a tree of tokens.
+
+    Attributes:
+        requests: whose continuations it holds.
+        ids: of its nodes; the first is the last token of the context, and parents come before
+            their children.
+        parents: of its nodes, -1 for the first.
+        paths: per request, the nodes that predict its tokens, one after the other.
+    """
+
+    requests: Sequence[Likelihood]
+    ids: list[int]
+    parents: list[int]
+    paths: list[list[int]]
+
+    @classmethod
+    def of(cls, requests: Sequence[Likelihood]) -> Tree:
+        """The tree of some requests with one context."""
+        ids, parents, paths = [requests[0].context[-1]], [-1], []
+        children: dict[tuple[int, int], int] = {}
+        for request in requests:
+            at, path = 0, [0]
+            for token in request.continuation[:-1]:
+                node = children.setdefault((at, token), len(ids))
+                if node == len(ids):
+                    ids.append(token)
+                    parents.append(at)
+                at = node
+                path.append(at)
+            paths.append(path)
+        return cls(requests, ids, parents, paths)
+
+    def depths(self) -> list[int]:
+        """How many tokens stand above each node."""
+        found = [0]
+        for parent in self.parents[1:]:
+            found.append(found[parent] + 1)
+        return found
+
+    def sees(self) -> Tensor:
+        """(nodes, nodes) bool: who sees whom, its ancestors and itself."""
+        seen = np.eye(len(self.ids), dtype=bool)
+        for node, parent in enumerate(self.parents[1:], 1):
+            seen[node] |= seen[parent]
+        return torch.from_numpy(seen)
+
+
+def _sees_trees(model: PreTrainedModel, cache: DynamicCache) -> bool:
+    """Whether the model attends as it is told, token by token, over all that came before."""
+    plain = all(type(layer) is DynamicLayer for layer in cache.layers)
+    own = type(model).__module__.startswith("transformers.")
+    return own and plain and model.config._attn_implementation in ("eager", "sdpa")
 
 
 def _score(
@@ -46,38 +111,85 @@ def _score(
     cache: DynamicCache,
     mask: Tensor,
     owner: Tensor,
-    asked: Sequence[Likelihood],
-) -> list[LikelihoodAnswer]:
-    """Score continuations; ``owner`` (rows,) says to which row of the cache each one belongs."""
-    tails = [
-        Tokens(
-            (r.context[-1], *r.continuation), (False, *(r.scored or (True,) * len(r.continuation)))
-        )
-        for r in asked
-    ]
-    batch = to_device(collate(tails, range(len(tails)), multiple=1), check_device(model))
-    own = copy.copy(cache)  # the prompts' cache itself serves the next continuations too
+    trees: Sequence[Tree],
+    together: bool,
+) -> list[tuple[Likelihood, LikelihoodAnswer]]:
+    """Score trees; ``owner`` (rows,) says to which row of the prompts' cache each one belongs."""
+    own = copy.copy(cache)  # the prompts' cache itself serves the next trees too
     own.layers = [copy.copy(layer) for layer in cache.layers]
     if mask.shape[1]:
         own.batch_select_indices(owner)
     mask = mask[owner]  # (rows, P)
-    batch["position_ids"] = batch["position_ids"] + mask.sum(-1, keepdim=True)
-    batch["attention_mask"] = torch.cat([mask, batch["attention_mask"]], dim=-1)
-    logits, target = answer_logits(model, {**batch, "past_key_values": own})
-    scored = score(logits, target, batch["scored"])
-    counts = scored.length.tolist()
-    nlls, hits = scored.token_nll.double().cpu().split(counts), scored.hit.cpu().split(counts)
-    if not all(nll.isfinite().all() for nll in nlls):
-        raise WagleError(
-            "the model gives log-probabilities that are not finite; evaluate it in float32"
-        )
-    if not any(r.moments for r in asked):
-        return [LikelihoodAnswer(nll, hit) for nll, hit in zip(nlls, hits, strict=True)]
-    spread = moments(logits).cpu().split(counts)
-    return [
-        LikelihoodAnswer(nll, hit, both if request.moments else None)
-        for request, nll, hit, both in zip(asked, nlls, hits, spread, strict=True)
-    ]
+    width = max(len(tree.ids) for tree in trees)
+    shape = (len(trees), width)
+    ids, depth = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
+    real = torch.zeros(shape, dtype=torch.bool)
+    for row, tree in enumerate(trees):
+        ids[row, : len(tree.ids)] = torch.tensor(tree.ids)
+        depth[row, : len(tree.ids)] = torch.tensor(tree.depths())
+        real[row, : len(tree.ids)] = True
+    device = mask.device
+    attention = _tree_mask(mask, trees, width) if together else torch.cat([mask, real.to(mask)], -1)
+    with head_at(model, real.to(device)):
+        logits = model(
+            input_ids=ids.to(device),
+            attention_mask=_as_taken(model, attention),
+            position_ids=depth.to(device) + mask.sum(-1, keepdim=True),
+            past_key_values=own,
+            use_cache=True,
+        ).logits[0]  # (nodes, V), tree by tree
+    return _read(logits, trees)
+
+
+def _tree_mask(mask: Tensor, trees: Sequence[Tree], width: int) -> Tensor:
+    """(rows, 1, width, P + width) bool: a node sees the whole prompt and its own ancestors."""
+    sees = torch.eye(width, dtype=torch.bool).repeat(len(trees), 1, 1)  # padding sees itself
+    for row, tree in enumerate(trees):
+        sees[row, : len(tree.ids), : len(tree.ids)] = tree.sees()
+    prompt = mask.bool().unsqueeze(1).expand(-1, width, -1)
+    return torch.cat([prompt, sees.to(mask.device)], dim=-1).unsqueeze(1)
+
+
+def _as_taken(model: PreTrainedModel, mask: Tensor) -> Tensor:
+    """A mask as the model's attention takes it: where that adds it, not bool."""
+    if mask.dtype != torch.bool or model.config._attn_implementation == "sdpa":
+        return mask
+    low = torch.finfo(model.dtype).min
+    return torch.zeros(mask.shape, dtype=model.dtype, device=mask.device).masked_fill(~mask, low)
+
+
+def _read(logits: Tensor, trees: Sequence[Tree]) -> list[tuple[Likelihood, LikelihoodAnswer]]:
+    """The answers of all requests, read off the logits (nodes, V) of their trees."""
+    asked: list[Likelihood] = []
+    nodes: list[int] = []
+    tokens: list[int] = []
+    start = 0
+    for tree in trees:
+        for request, path in zip(tree.requests, tree.paths, strict=True):
+            asked.append(request)
+            nodes += [start + node for node in path]
+            tokens += request.continuation
+        start += len(tree.ids)
+    parts = [(r.float().logsumexp(-1), r.argmax(-1)) for r in logits.split(_ROWS)]
+    total, best = (torch.cat(part) for part in zip(*parts, strict=True))
+    where = torch.tensor(nodes, device=logits.device)
+    target = torch.tensor(tokens, device=logits.device)
+    nll = (total[where] - logits[where, target].float()).double().cpu()
+    hit = (best[where] == target).cpu()
+    spread = moments(logits)[where].cpu() if any(r.moments for r in asked) else None
+    made, start = [], 0
+    for request in asked:
+        place = slice(start, start + len(request.continuation))
+        start = place.stop
+        kept = torch.tensor(request.scored or (True,) * len(request.continuation))
+        own = nll[place][kept]
+        if not own.isfinite().all():
+            raise WagleError(
+                "the model gives log-probabilities that are not finite; evaluate it in float32"
+            )
+        moved = spread[place][kept] if request.moments and spread is not None else None
+        made.append((request, LikelihoodAnswer(own, hit[place][kept], moved)))
+    return made
 
 
 def moments(logits: Tensor) -> Tensor:

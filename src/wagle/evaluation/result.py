@@ -10,6 +10,7 @@ from wagle.errors import WagleError
 from wagle.evaluation.figures import Figure, Measured, Written
 
 SCHEMA = "wagle-eval/1"
+_ACROSS = 12  # metrics at most, side by side in a table
 
 
 @dataclass(frozen=True)
@@ -88,12 +89,22 @@ class Evaluation:
         )
 
     def __str__(self) -> str:
-        """A table: sets down, metrics across."""
+        """A table: sets down and metrics across, or the other way round where these are many."""
         columns = list(dict.fromkeys(m for found in self.figures.values() for m in found))
-        lines = [" " * 15 + "".join(f"  {metric}" for metric in columns)]
-        for name, found in self.summary().items():
-            cells = [found.get(metric) for metric in columns]
-            texts = ["-" if c is None else f"{c:.3f}" for c in cells]
-            row = (f"  {t:>{len(m)}}" for t, m in zip(texts, columns, strict=True))
-            lines.append(f"{name:<15}" + "".join(row))
+        cells = {
+            (name, metric): "-" if value is None else f"{value:.3f}"
+            for name, found in self.summary().items()
+            for metric, value in found.items()
+        }
+        down, across = list(self.figures), columns
+        turned = len(columns) > _ACROSS
+        if turned:
+            down, across = across, down
+        head = max(map(len, ["", *down])) + 2
+        lines = [" " * head + "".join(f"  {title:>7}" for title in across)]
+        for row in down:
+            keys = [(column, row) if turned else (row, column) for column in across]
+            texts = (cells.get(key, "-") for key in keys)
+            padded = (f"  {t:>{max(7, len(c))}}" for t, c in zip(texts, across, strict=True))
+            lines.append(f"{row:<{head}}" + "".join(padded))
         return "\n".join(lines)
