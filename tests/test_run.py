@@ -86,7 +86,8 @@ def test_a_run_leaves_the_folder_that_the_design_promises(recipe_file, tmp_path)
     assert load_recipe(out / "recipe.yaml") == load_recipe(recipe_file)
     summary = json.loads((out / "evaluation.json").read_text())
     assert set(summary) == {"before", "after", "reference"}
-    assert set(summary["after"]) == {"forget", "retain", "retain_heldout"}
+    assert set(summary["before"]) == {"forget", "retain", "retain_heldout", "overall"}
+    assert "forget_quality" in summary["after"]["overall"]
     assert set(summary["after"]["retain"]) == set(METRICS)
     assert set(summary["after"]["forget"]) == set(METRICS)
     mask = wagle.Mask.load(out / "mask.safetensors")

@@ -100,26 +100,12 @@ def evaluate(
         FORGOTTEN: forgotten,
     }
     given = {name: source for name, source in sources.items() if source is not None}
+    asked: dict[str, Any] = {"max_new_tokens": max_new_tokens, "generate": generate}
     if benchmark == "qa":
-        if settings:
-            raise WagleError(
-                f"the benchmark qa takes no settings, but sets of records; got {', '.join(settings)}"
-            )
-        if not given:
-            raise WagleError("nothing to evaluate: give at least one set of records")
-        sets = {name: read_records(source, name=name, seed=seed) for name, source in given.items()}
-        task = qa(encoder, sets=sets, max_new_tokens=max_new_tokens, generate=generate, seed=seed)
+        task = _of_sets(encoder, given, settings, asked, seed)
     else:
-        if given:
-            raise WagleError(
-                f"the benchmark {benchmark} brings its own records; leave out {', '.join(given)}"
-            )
-        if max_new_tokens != MAX_NEW_TOKENS or not generate:
-            raise WagleError(
-                f"max_new_tokens and generate are of the benchmark qa; of {benchmark} they go into "
-                "settings, where it has them"
-            )
-        task = make_task(benchmark, encoder, settings or {}, seed=seed)
+        task = _of_benchmark(benchmark, encoder, given, settings, asked, seed)
+        asked = {k: str(v) if isinstance(v, Path) else v for k, v in (settings or {}).items()}
     way = Way(encoder, precision, batch_tokens, Path(cache) if cache is not None else None)
     if isinstance(model, nn.Module):
         live = model
@@ -137,15 +123,7 @@ def evaluate(
         "template": encoder.describe(),
         "benchmark": benchmark,
         "variant": f"version {VERSION}" if benchmark == "qa" else task.data.get("variant"),
-        "options": {
-            "precision": precision,
-            "seed": seed,
-            **(
-                {"max_new_tokens": max_new_tokens, "generate": generate}
-                if benchmark == "qa"
-                else {k: str(v) if isinstance(v, Path) else v for k, v in (settings or {}).items()}
-            ),
-        },
+        "options": {"precision": precision, "seed": seed, **asked},
         "reference": None,
         **({} if benchmark == "qa" else {"data": dict(task.data)}),
         "timing": {
@@ -167,6 +145,45 @@ def evaluate(
         differences = paired(found, other, seed=seed)
         details |= {"reference": kind, "differences": differences}
     return Evaluation(found.figures, found.texts, found.summary, details)
+
+
+def _of_sets(
+    encoder: Encoder,
+    given: Mapping[str, Source],
+    settings: Mapping[str, Any] | None,
+    asked: Mapping[str, Any],
+    seed: int,
+) -> Task:
+    """The benchmark ``qa`` of some sets of records."""
+    if settings:
+        raise WagleError(
+            f"the benchmark qa takes no settings, but sets of records; got {', '.join(settings)}"
+        )
+    if not given:
+        raise WagleError("nothing to evaluate: give at least one set of records")
+    sets = {name: read_records(source, name=name, seed=seed) for name, source in given.items()}
+    return qa(encoder, sets=sets, **asked, seed=seed)
+
+
+def _of_benchmark(
+    benchmark: str,
+    encoder: Encoder,
+    given: Mapping[str, Source],
+    settings: Mapping[str, Any] | None,
+    asked: Mapping[str, Any],
+    seed: int,
+) -> Task:
+    """A benchmark that brings its own records, and has settings of its own."""
+    if given:
+        raise WagleError(
+            f"the benchmark {benchmark} brings its own records; leave out {', '.join(given)}"
+        )
+    if asked != {"max_new_tokens": MAX_NEW_TOKENS, "generate": True}:
+        raise WagleError(
+            f"max_new_tokens and generate are of the benchmark qa; of {benchmark} they go into "
+            "settings, where it has them"
+        )
+    return make_task(benchmark, encoder, settings or {}, seed=seed)
 
 
 @dataclass(frozen=True)
