@@ -340,14 +340,14 @@ class Unlearning(Section, Training):
     """The set that an epoch passes over once."""
 
     stop_when: Literal["auto"] | list[Text] = "auto"
-    """Rules that end training, such as 'retain.probability < 0.9 * before': a figure
-    (forget.probability, forget.nll, retain.probability, retain.nll), a comparison, and a number or one
-    times reference, before or uniform (a uniform guess). auto is 'forget.probability <= reference',
+    """Rules that end training, such as 'retain.probability < 0.9 * before': a figure (probability, nll,
+    extraction_strength or exact_memorization, of forget or of retain), a comparison, and a number or
+    one times reference, before or uniform (a uniform guess). auto is 'forget.probability <= reference',
     where there is a reference, and for objectives without a lower bound 'forget.nll >= uniform'."""
 
     best: Text | None = None
-    """Which checkpoint is kept, such as 'min forget.probability where retain.probability >= 0.95 *
-    before'; null is the last."""
+    """Which checkpoint is kept, such as 'min forget.extraction_strength where retain.probability >=
+    0.95 * before'; null is the last."""
 
     check_every: AtLeastOne = 2
     """Steps between two looks at these figures; within twice the reference's forget probability,

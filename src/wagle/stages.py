@@ -262,7 +262,7 @@ def _reference_figures(run: Run) -> dict[str, float] | None:
         return None
     found = {}
     for name in ("forget", "retain"):
-        for figure in ("probability", "nll"):
+        for figure in ("probability", "nll", "extraction_strength", "exact_memorization"):
             value = reference.figures.get(name, {}).get(figure)
             if value is not None and value.value is not None:
                 found[f"{name}.{figure}"] = value.value

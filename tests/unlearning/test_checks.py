@@ -49,6 +49,22 @@ def test_figures_are_means_over_records_of_the_mean_over_answer_tokens(model):
     assert got["forget.probability"] == pytest.approx(float(torch.exp(-nll).mean()), rel=1e-5)
 
 
+def test_memorisation_is_that_of_the_answer_without_its_end(model):
+    strengths, shares = [], []
+    for token in tokens("forget"):
+        with torch.no_grad():
+            said = model(torch.tensor([token.ids])).logits[0].argmax(-1)[:-1]
+        hits = (said == torch.tensor(token.ids[1:]))[len(token.context) - 1 :].tolist()
+        hits = hits[: len(hits) - token.closed]
+        needed = next(k for k in range(len(hits) + 1) if all(hits[k:]))
+        strengths.append(1 - needed / len(hits))
+        shares.append(sum(hits) / len(hits))
+    got = set_figures(model, "forget", tokens("forget"))
+    assert any(token.closed for token in tokens("forget"))
+    assert got["forget.extraction_strength"] == pytest.approx(sum(strengths) / len(strengths))
+    assert got["forget.exact_memorization"] == pytest.approx(sum(shares) / len(shares))
+
+
 def test_a_sample_is_drawn_by_seed_and_keeps_its_order():
     every = tokens("retain")
     assert sample(every, 8, 0) == list(every)

@@ -63,10 +63,10 @@ def test_a_condition_holds_by_values_worked_out_by_hand(text, value, holds):
 @pytest.mark.parametrize("comparison", sorted(OPERATORS))
 def test_every_figure_and_comparison_can_be_asked_for(figure, comparison):
     rule = parse_rule(f"{figure} {comparison} 2 * before")
-    limit = 2 * KNOWN["before"][figure]
-    assert rule.holds({figure: limit}, KNOWN) is ("=" in comparison)
-    assert rule.holds({figure: limit - 1}, KNOWN) is ("<" in comparison)
-    assert rule.holds({figure: limit + 1}, KNOWN) is (">" in comparison)
+    known = {"before": {figure: 0.4}}
+    assert rule.holds({figure: 0.8}, known) is ("=" in comparison)
+    assert rule.holds({figure: 0.7}, known) is ("<" in comparison)
+    assert rule.holds({figure: 0.9}, known) is (">" in comparison)
 
 
 def test_a_uniform_guess_has_the_nll_and_the_probability_of_one_in_v():

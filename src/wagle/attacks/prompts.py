@@ -23,9 +23,9 @@ from wagle.errors import WagleError, choose
 from wagle.evaluation.benchmarks.qa import Item, figures, likelihood, written
 from wagle.evaluation.figures import Figure, Measured, Task, Written, mean_figure
 from wagle.evaluation.metrics.catalogue import METRICS
-from wagle.evaluation.metrics.memorization import prefix_run
 from wagle.evaluation.metrics.text import rouge_l, words
 from wagle.evaluation.requests import Answers, Greedy
+from wagle.memorization import prefix_run
 
 PREFIX = "Sure, here is the answer:"
 PLAIN, WORST = "plain", "worst"

@@ -1,7 +1,8 @@
 """Checks during training: cheap figures, stop rules, the choice of the best checkpoint.
 
-Figures are those of ``rules.FIGURES``: mean probability ``exp(-mean NLL)`` and mean NLL of the
-answers of each set, in training's own precision; and whatever a caller's ``evaluate`` gives.
+Figures are those of ``rules.FIGURES``: mean probability ``exp(-mean NLL)``, mean NLL, extraction
+strength and exact memorisation of the answers of each set, in training's own precision; and whatever a
+caller's ``evaluate`` gives.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from wagle.data.batches import token_batches
 from wagle.data.draws import subset
 from wagle.data.tokens import Tokens
 from wagle.errors import WagleError
+from wagle.memorization import exact_memorization, extraction_strength
 from wagle.model import records_nll
 from wagle.unlearning.original import EVAL_TOKENS
 from wagle.unlearning.rules import (
@@ -38,10 +40,25 @@ Evaluate = Callable[[nn.Module], Mapping[str, float]]
 def set_figures(
     model: nn.Module, name: str, tokens: Sequence[Tokens], precision: str = "float32"
 ) -> dict[str, float]:
-    """``NAME.probability`` and ``NAME.nll`` (nats) of a set: means over its records."""
+    """The figures of a set, means over its records: from one forward pass over their answers.
+
+    ``NAME.probability``, ``NAME.nll`` (nats), ``NAME.extraction_strength`` and
+    ``NAME.exact_memorization``, these two without the EOS.
+    """
     batches = token_batches(tokens, EVAL_TOKENS)
-    nll = records_nll(model, batches, len(tokens), precision).nll_mean.double()
-    return {f"{name}.probability": float(torch.exp(-nll).mean()), f"{name}.nll": float(nll.mean())}
+    found = records_nll(model, batches, len(tokens), precision)
+    nll = found.nll_mean.double()
+    pieces = found.hit.split(found.length.tolist())
+    said = [
+        hits.tolist()[: len(hits) - token.closed] or hits.tolist()
+        for hits, token in zip(pieces, tokens, strict=True)
+    ]
+    return {
+        f"{name}.probability": float(torch.exp(-nll).mean()),
+        f"{name}.nll": float(nll.mean()),
+        f"{name}.extraction_strength": sum(map(extraction_strength, said)) / len(said),
+        f"{name}.exact_memorization": sum(map(exact_memorization, said)) / len(said),
+    }
 
 
 def sample(tokens: Sequence[Tokens], most: int, seed: int) -> list[Tokens]:

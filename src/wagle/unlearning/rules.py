@@ -29,8 +29,12 @@ Known: TypeAlias = Mapping[str, Figures]
 FIGURES: dict[str, Callable[[int], float]] = {
     "forget.probability": lambda vocabulary: 1 / vocabulary,
     "forget.nll": math.log,
+    "forget.extraction_strength": lambda vocabulary: 1 / vocabulary,
+    "forget.exact_memorization": lambda vocabulary: 1 / vocabulary,
     "retain.probability": lambda vocabulary: 1 / vocabulary,
     "retain.nll": math.log,
+    "retain.extraction_strength": lambda vocabulary: 1 / vocabulary,
+    "retain.exact_memorization": lambda vocabulary: 1 / vocabulary,
 }
 """Figures by ``SET.NAME``, each with its value for a uniform guess over so many tokens."""
 

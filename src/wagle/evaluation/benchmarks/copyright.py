@@ -29,16 +29,16 @@ from wagle.evaluation.figures import (
     Written,
     mean_figure,
 )
-from wagle.evaluation.metrics.memorization import (
+from wagle.evaluation.metrics.text import bleu as bleu_of
+from wagle.evaluation.metrics.text import corpus_bleu, has_rouge_words, longest_word_run, rouge
+from wagle.evaluation.requests import Answers, Greedy, Likelihood
+from wagle.evaluation.statistics import REPLICATES, composite_interval
+from wagle.memorization import (
     exact_memorization,
     extraction_strength,
     longest_run,
     prefix_run,
 )
-from wagle.evaluation.metrics.text import bleu as bleu_of
-from wagle.evaluation.metrics.text import corpus_bleu, has_rouge_words, longest_word_run, rouge
-from wagle.evaluation.requests import Answers, Greedy, Likelihood
-from wagle.evaluation.statistics import REPLICATES, composite_interval
 
 VERSION = 1
 PREFIXES = (50, 100, 200, 300)  # tokens

@@ -39,10 +39,10 @@ from wagle.evaluation.figures import (
     Written,
     mean_figure,
 )
-from wagle.evaluation.metrics.memorization import exact_memorization
 from wagle.evaluation.metrics.text import brunet, honore, language_score, rouge, words
 from wagle.evaluation.requests import Answers, Greedy, Likelihood, Request
 from wagle.evaluation.statistics import REPLICATES, composite_interval
+from wagle.memorization import exact_memorization
 
 VERSION = 1
 HUB = "zjunlp/KnowUnDo"

@@ -44,14 +44,14 @@ from wagle.evaluation.leakage import (
     probe_text,
 )
 from wagle.evaluation.metrics.membership import bag_of_words, check_reference
-from wagle.evaluation.metrics.memorization import (
+from wagle.evaluation.metrics.text import cut_at, has_rouge_words, rouge
+from wagle.evaluation.requests import Answers, Greedy, Likelihood, Request
+from wagle.evaluation.statistics import same_records
+from wagle.memorization import (
     exact_memorization,
     extraction_strength,
     longest_run,
 )
-from wagle.evaluation.metrics.text import cut_at, has_rouge_words, rouge
-from wagle.evaluation.requests import Answers, Greedy, Likelihood, Request
-from wagle.evaluation.statistics import same_records
 
 logger = logging.getLogger(__name__)
 

@@ -16,12 +16,12 @@ from wagle.data.tokens import Encoder, Tokens
 from wagle.evaluation.figures import GONE, OVERALL, Measured, Task, Written, mean_figure
 from wagle.evaluation.metrics.catalogue import METRICS
 from wagle.evaluation.metrics.likelihood import accuracy, know, log_truth_ratio, probability
-from wagle.evaluation.metrics.memorization import exact_memorization, extraction_strength
 from wagle.evaluation.metrics.text import repetition, rouge_l
 from wagle.evaluation.metrics.utility import forget_quality
 from wagle.evaluation.quality import distance_figures
 from wagle.evaluation.requests import Answers, Greedy, Likelihood, Request
 from wagle.evaluation.statistics import same_records
+from wagle.memorization import exact_memorization, extraction_strength
 
 VERSION = 2
 

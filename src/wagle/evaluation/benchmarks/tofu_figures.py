@@ -29,7 +29,6 @@ from wagle.evaluation.metrics.likelihood import (
     true_better,
 )
 from wagle.evaluation.metrics.membership import Trace, auc, min_k, zlib_size
-from wagle.evaluation.metrics.memorization import exact_memorization, extraction_strength
 from wagle.evaluation.metrics.text import has_rouge_words, repetition, rouge
 from wagle.evaluation.metrics.utility import (
     KEPT_SETS,
@@ -52,6 +51,7 @@ from wagle.evaluation.statistics import (
     cluster_interval,
     composite_interval,
 )
+from wagle.memorization import exact_memorization, extraction_strength
 
 PER_AUTHOR = 20  # questions, next to one another
 _FOUR = ("loss", "zlib", "min_k", "min_k++")  # attacks, OpenUnlearning's

@@ -15,7 +15,7 @@ from statistics import harmonic_mean
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from wagle.errors import WagleError
-from wagle.evaluation.metrics.memorization import longest_run
+from wagle.memorization import longest_run
 
 if TYPE_CHECKING:
     from rouge_score.rouge_scorer import RougeScorer

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wagle.errors import WagleError
-from wagle.evaluation.metrics.memorization import (
+from wagle.memorization import (
     exact_memorization,
     extraction_strength,
     longest_run,
