@@ -57,6 +57,8 @@ def attack(run: Run, beside: Path | None = None) -> dict[str, Any]:
                 if found is not None:
                     series[role] = found
             write_json(path, {"model": print_of, **_result(run, asked, series)})
+            if beside is None:  # of control arms the report says it side by side
+                _warn(asked.called, series)
         made[asked.called] = asked.name
     return {"attacks": made}
 
@@ -74,6 +76,29 @@ def _try(run: Run, asked: Attack, role: str, trial: Trial) -> Series | None:
     path = run.private / f"attack-{asked.called}-{role}.json"
     write_json(path, texts, private=True)
     return found
+
+
+def _warn(label: str, found: Mapping[str, Series]) -> None:
+    """Say aloud where an attack brought out clearly more than it did of the reference."""
+    worst: tuple[float, str, str] | None = None
+    for state, by_name in effects(found).items():
+        for name, effect in by_name.items():
+            own = found["after"].states[state][name]
+            goal = found["reference"].states[state].get(name) if effect.gap is not None else None
+            if goal is None or goal.value is None or effect.gap is None or effect.gap <= 0:
+                continue
+            if own.low > goal.high and (worst is None or effect.gap > worst[0]):
+                worst = (effect.gap, f"{name} {own.number:.3g} ({state})", f"{goal.number:.3g}")
+    if worst is not None:
+        gap, what, beside = worst
+        logger.warning(
+            "the attack %s brings back what the reference does not know: %s, the reference's %s, a "
+            "gap of %.2g",
+            label,
+            what,
+            beside,
+            gap,
+        )
 
 
 def _read(path: Path, role: str) -> Series | None:

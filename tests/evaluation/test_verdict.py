@@ -144,15 +144,22 @@ def test_only_probes_that_all_three_models_answered_count():
     assert judge(evaluation(rouge_l=0.3), before, REFERENCE).word == INCONCLUSIVE
 
 
-def test_know_and_accuracy_are_no_probes():
-    after = evaluation(**CLEAN, know=1.0, accuracy=1.0)
-    reference = Evaluation(
-        {"forget": {**REFERENCE.figures["forget"], "know": figure(0.2), "accuracy": figure(0.2)}},
-        {},
-        {},
-    )
-    before = evaluation(**CLEAN, know=1.0, accuracy=1.0)
-    assert judge(after, before, reference).word == INCONCLUSIVE
+@pytest.mark.parametrize(("kind", "word"), [("untaught", NO_LEAK), ("retrained", LEAKS)])
+def test_know_is_a_probe_beside_a_retrained_model_only(kind, word):
+    def model(know):
+        figures = {"forget": {k: figure(v) for k, v in {**CLEAN, "know": know}.items()}}
+        return Evaluation(figures, details={"reference": {"kind": kind}})
+
+    reference = Evaluation({"forget": {**REFERENCE.figures["forget"], "know": figure(0.5)}})
+    before = Evaluation({"forget": {**BEFORE.figures["forget"], "know": figure(0.9)}})
+    assert judge(model(0.6), before, reference).word == word
+    assert judge(model(0.5), before, reference).word == NO_LEAK
+
+
+def test_accuracy_is_no_probe():
+    goal = Evaluation({"forget": {**REFERENCE.figures["forget"], "accuracy": figure(0.2)}})
+    both = evaluation(**CLEAN, accuracy=1.0)
+    assert judge(both, both, goal).word == INCONCLUSIVE
 
 
 def with_more(probes, privleak=None, vocabulary=None):

@@ -20,6 +20,9 @@ PROBES = (
     "exact_memorization",
     "rouge_l",
 )
+RELATIVE = (
+    "know",
+)  # probes too, but only beside a retrained model: they turn on what it was taught
 COLLAPSED = 0.5  # of the 4-grams of answers are repeats
 
 
@@ -47,7 +50,7 @@ def judge(after: Evaluation, before: Evaluation, reference: Evaluation | None) -
             INCONCLUSIVE, ("There is no reference: a model that never learned the forget set.",)
         )
     now, then, goal = (_defined(e, "forget") for e in (after, before, reference))
-    probes = [p for p in PROBES if p in now and p in goal and p in then]
+    probes = [p for p in probes_of(after) if p in now and p in goal and p in then]
     leak, leak_before = (_defined(e, OVERALL).get("privleak") for e in (after, before))
     leaked = leak is not None and leak_before is not None and leak_before.high < 0
     if not leaked and not any(_above(then[p], goal[p]) for p in probes):
@@ -66,6 +69,16 @@ def judge(after: Evaluation, before: Evaluation, reference: Evaluation | None) -
     return Verdict(
         NO_LEAK, tuple(_sentence(p, now[p], goal[p], _where(now[p], goal[p])) for p in probes)
     )
+
+
+def probes_of(after: Evaluation) -> tuple[str, ...]:
+    """The figures of the forget set that count, by the kind of the reference.
+
+    An untaught reference was taught none of the other records either, so how it weighs right
+    answers against wrong ones says nothing of the forget set alone.
+    """
+    kind = (after.details.get("reference") or {}).get("kind")
+    return PROBES if kind == "untaught" else (*PROBES, *RELATIVE)
 
 
 def combine(verdicts: Mapping[str, Verdict]) -> Verdict:

@@ -10,7 +10,7 @@ from typing import Any
 from wagle.evaluation.figures import FORGOTTEN, GONE, OVERALL, SETS, Figure
 from wagle.evaluation.metrics.catalogue import METRICS, NATS
 from wagle.evaluation.result import Evaluation
-from wagle.evaluation.verdict import INCONCLUSIVE, LEAKS, NO_LEAK, OVER, PROBES
+from wagle.evaluation.verdict import INCONCLUSIVE, LEAKS, NO_LEAK, OVER, probes_of
 from wagle.files import write_text
 from wagle.recipe import Recipe
 from wagle.report.asked import Shortener, facts, record_sets
@@ -161,6 +161,8 @@ def _figure(page: Page, role: str, name: str, metric: str) -> Figure | None:
 def _rows(page: Page, name: str) -> dict[str, Any]:
     """A table of a set and its chart; the forget set has a row for what was not measured, too."""
     count = _count(page, name)
+    after = page.evaluations.get("after")
+    probes = probes_of(after) if after is not None else ()
     figures = {
         metric: {role: f for role in ROLES if (f := _figure(page, role, name, metric))}
         for metric in METRICS
@@ -170,7 +172,7 @@ def _rows(page: Page, name: str) -> dict[str, Any]:
             "metric": metric,
             "unit": METRICS[metric].unit,
             "n": other_count(found, count),
-            "counts": metric in PROBES,
+            "counts": metric in probes,
             "figures": found,
             "against": _against(found.get("after"), found.get("reference")),
             "ratio": _ratio(found),
