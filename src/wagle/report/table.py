@@ -71,10 +71,11 @@ def summary_table(folder: Path) -> str:
         lines.append(
             f"patch        {patch['bytes'] / 1e6:.1f} MB, {patch['share_of_model']:.1%} of the model"
         )
-    seconds = {name: stage["seconds"] for name, stage in state.items()}
+    spent = {name: stage["seconds"] for name, stage in state.items()}
+    seconds = {name: value for name, value in spent.items() if value >= 0.5}
     peak = max(stage["peak_bytes"] for stage in state.values()) / 1e9
     parts = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
-    lines.append(f"time         {sum(seconds.values()):.0f} s ({parts}); peak memory {peak:.2f} GB")
+    lines.append(f"time         {sum(spent.values()):.0f} s ({parts}); peak memory {peak:.2f} GB")
     lines.append(f"verdict      {state['after']['verdict']}")
     lines.extend(f"             {reason}" for reason in state["after"]["reasons"])
     lines.append(f"report       {folder / 'report.html'}")
