@@ -17,6 +17,7 @@ from functools import cache
 from wagle.data.records import Record
 from wagle.data.tokens import Encoder
 from wagle.errors import WagleError
+from wagle.evaluation.benchmarks.raw import written
 from wagle.evaluation.figures import Figure, Measured, Task, Written, mean_figure
 from wagle.evaluation.metrics.text import has_rouge_words, rouge_l
 from wagle.evaluation.requests import Answers, Sample
@@ -171,9 +172,8 @@ def _check(samples: int, temperature: float, top_p: float, threshold: float) -> 
 
 def _written(record: Record, answers: Answers, request: Sample, encoder: Encoder) -> Written:
     assert encoder.tokenizer is not None
-    found = answers.text(request)
-    said = str(encoder.tokenizer.decode(list(found.ids), skip_special_tokens=True)).strip()
-    return Written(record.place, record.prompt, record.answer, said, found.finished)
+    tokenizer = encoder.tokenizer
+    return written(tokenizer, answers, request, record.place, record.prompt, record.answer)
 
 
 def _curves(recalls: dict[str, list[float]], threshold: float, seed: int) -> dict[str, Figure]:

@@ -324,9 +324,7 @@ class Encoder:
         if tokenizer.eos_token_id is not None:
             ids.append(tokenizer.eos_token_id)
             scored.append(True)
-        # A BOS only where the tokenizer adds one: SmolLM2's would open a chat turn.
-        added = tokenizer("", add_special_tokens=True)["input_ids"]
-        first = [i for i in added[:1] if i == tokenizer.bos_token_id]
+        first = leading_bos(tokenizer)
         room = self.max_length - len(first)
         cuts = list(range(0, len(ids), room))
         if not first and len(ids) - cuts[-1] == 1 and len(cuts) > 1:
@@ -358,6 +356,19 @@ class Encoder:
         more = [generation_eos] if isinstance(generation_eos, int) else list(generation_eos or ())
         eos = self.tokenizer.eos_token_id
         return sorted({*closing, *more, *(() if eos is None else (eos,))})
+
+
+def leading_bos(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """The BOS that the tokenizer puts before a text, or nothing: SmolLM2's would open a chat turn."""
+    added = tokenizer("", add_special_tokens=True)["input_ids"]
+    return tuple(i for i in added[:1] if i == tokenizer.bos_token_id)
+
+
+def text_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """What a model wrote: the text of ids without special tokens, its blanks as they are."""
+    return str(
+        tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    )
 
 
 def as_encoder(tokenizer: PreTrainedTokenizerBase | Encoder | None) -> Encoder:

@@ -111,12 +111,13 @@ def evaluate(
         live = model
     else:
         live = load_model(model) if patch is None else load_patched(model, patch)
-    found = way.ask(live, task)
+    mark = fingerprint(live)
+    found = way.ask(live, task, mark)
     details = {
         "model": {
             "path": None if isinstance(model, nn.Module) else str(model),
             **({} if patch is None else {"patches": _names(patch)}),
-            "fingerprint": fingerprint(live),
+            "fingerprint": mark,
             "dtype": str(live.dtype).removeprefix("torch."),
             "vocabulary": live.config.get_text_config(decoder=True).vocab_size,
         },
@@ -202,13 +203,13 @@ class Way:
     batch_tokens: int | None = None
     cache: Path | None = None
 
-    def ask(self, model: PreTrainedModel, task: Task) -> Measured:
-        """What a task measures of a model."""
+    def ask(self, model: PreTrainedModel, task: Task, mark: str | None = None) -> Measured:
+        """What a task measures of a model; ``mark`` is its fingerprint, if that is known."""
         ends = model.generation_config.eos_token_id if model.generation_config else None
         stop_ids = self.encoder.stop_ids(ends) if self.encoder.tokenizer is not None else [0]
         cache = None
         if self.cache is not None:
-            cache = AnswerCache(self.cache, fingerprint(model), self.precision, stop_ids)
+            cache = AnswerCache(self.cache, mark or fingerprint(model), self.precision, stop_ids)
         answers = answer_requests(
             model,
             task.requests,
@@ -230,14 +231,16 @@ class Way:
         if isinstance(named, Evaluation):
             return named.measured(), {"kind": "result", **named.details.get("model", {})}
         if isinstance(named, nn.Module):
-            return self.ask(named, task), {"kind": "model", "fingerprint": fingerprint(named)}
+            mark = fingerprint(named)
+            return self.ask(named, task, mark), {"kind": "model", "fingerprint": mark}
         path = Path(named)
         if path.is_file():
             return read_result(path), {"kind": "result", "path": path.name}
         path = find_model(named)
         live = load_model(path)
-        kind = {"kind": "model", "path": path.name, "fingerprint": fingerprint(live)}
-        return self.ask(live, task), kind
+        mark = fingerprint(live)
+        kind = {"kind": "model", "path": path.name, "fingerprint": mark}
+        return self.ask(live, task, mark), kind
 
 
 def find_model(named: str | Path) -> Path:

@@ -74,11 +74,10 @@ def answer_requests(
             are not finite, or no memory for a single request.
     """
     answers, todo = Answers(), list(dict.fromkeys(requests))
-    for request in todo if cache is not None else ():
-        known = cache.get(request) if cache is not None else None
-        if known is not None:
-            answers.found[request] = known
-    todo = [r for r in todo if r not in answers.found]
+    if cache is not None:
+        known = {request: cache.get(request) for request in todo}
+        answers.found.update({r: reply for r, reply in known.items() if reply is not None})
+        todo = [r for r in todo if r not in answers.found]
     for request in todo:
         _check(request)
     check_length(model, max(map(_length, todo), default=0), "the longest question with its answer")

@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from wagle.data.muse import Corpus, muse_rows
-from wagle.data.tokens import Encoder
+from wagle.data.tokens import Encoder, text_of
 from wagle.errors import WagleError
 from wagle.evaluation.benchmarks.raw import raw_ids, tokenizer_of, writing_figures
 from wagle.evaluation.figures import (
@@ -212,11 +212,7 @@ class _How(NamedTuple):
 
     def text(self, ids: Sequence[int]) -> str:
         """What ids say, without special tokens, otherwise untouched."""
-        return str(
-            self.tokenizer.decode(
-                list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
-        )
+        return text_of(self.tokenizer, ids)
 
     def score(self, expected: str, said: str) -> float:
         """ROUGE-L F of an answer."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from wagle.data.records import Record
 from wagle.data.tokens import Encoder, Tokens
+from wagle.evaluation.benchmarks import raw
 from wagle.evaluation.figures import GONE, OVERALL, Measured, Task, Written, mean_figure
 from wagle.evaluation.metrics.catalogue import METRICS
 from wagle.evaluation.metrics.likelihood import accuracy, know, log_truth_ratio, probability
@@ -192,6 +193,7 @@ def written(item: Item, answers: Answers, encoder: Encoder) -> Written | None:
     if item.greedy is None:
         return None
     assert encoder.tokenizer is not None
-    found, record = answers.text(item.greedy), item.record
-    said = str(encoder.tokenizer.decode(list(found.ids), skip_special_tokens=True)).strip()
-    return Written(record.place, record.prompt, record.answer, said, found.finished)
+    record = item.record
+    return raw.written(
+        encoder.tokenizer, answers, item.greedy, record.place, record.prompt, record.answer
+    )

@@ -1,6 +1,6 @@
 """What benchmarks share that read plain files and ask without a template.
 
-Rows of local files, raw text as token ids, and what a model wrote.
+Rows of local files, raw text as token ids; and what a model wrote, for all benchmarks.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from wagle.data.records import READERS
-from wagle.data.tokens import Encoder
+from wagle.data.tokens import Encoder, leading_bos, text_of
 from wagle.errors import WagleError
 from wagle.evaluation.figures import LOWER, Figure, Written, mean_figure
-from wagle.evaluation.requests import Answers, Greedy
+from wagle.evaluation.requests import Answers, Greedy, Sample
 
 
 def find_file(data: str | Path, name: str, what: str, shape: str) -> Path:
@@ -101,9 +101,11 @@ class Raw(NamedTuple):
 def raw_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> Raw:
     """Tokenise a text as it is: no template, no EOS."""
     coded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, truncation=False)
-    added = tokenizer("", add_special_tokens=True)["input_ids"]
-    first = tuple(i for i in added[:1] if i == tokenizer.bos_token_id)
-    return Raw(first, tuple(coded["input_ids"]), tuple(left for left, _ in coded["offset_mapping"]))
+    return Raw(
+        leading_bos(tokenizer),
+        tuple(coded["input_ids"]),
+        tuple(left for left, _ in coded["offset_mapping"]),
+    )
 
 
 def raw_prompt(
@@ -130,14 +132,13 @@ def raw_prompt(
 
 def decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     """The text of token ids, without special tokens and outer blanks."""
-    text = tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return str(text).strip()
+    return text_of(tokenizer, ids).strip()
 
 
 def written(
     tokenizer: PreTrainedTokenizerBase,
     answers: Answers,
-    asked: Greedy,
+    asked: Greedy | Sample,
     place: str,
     question: str,
     expected: str,

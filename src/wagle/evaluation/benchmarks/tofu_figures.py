@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from wagle.data.records import Record
 from wagle.errors import WagleError
+from wagle.evaluation.benchmarks.raw import written
 from wagle.evaluation.benchmarks.tofu_requests import WORLD, Item, Plan
 from wagle.evaluation.figures import (
     HIGHER,
@@ -149,11 +150,8 @@ def _likelihoods(plan: Plan, name: str, item: Item, answers: Answers) -> dict[st
 
 def _written(plan: Plan, record: Record, request: Greedy, answers: Answers) -> Written:
     assert plan.encoder.tokenizer is not None
-    found = answers.text(request)
-    said = plan.encoder.tokenizer.decode(
-        list(found.ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
-    )
-    return Written(record.place, record.prompt, record.answer, str(said).strip(), found.finished)
+    tokenizer = plan.encoder.tokenizer
+    return written(tokenizer, answers, request, record.place, record.prompt, record.answer)
 
 
 def _texts(name: str, expected: str, written: Written) -> dict[str, float]:
