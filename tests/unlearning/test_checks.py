@@ -1,5 +1,6 @@
 import logging
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ import torch
 import wagle
 from tests.conftest import OTHERS, RECORDS, make_model
 from tests.unlearning.conftest import encoder, same, sgd, slow_nll, tokens, unlearn, weights
+from wagle.data.tokens import Tokens
 from wagle.errors import WagleError
 from wagle.unlearning.checks import (
     make_checks,
@@ -63,6 +65,20 @@ def test_memorisation_is_that_of_the_answer_without_its_end(model):
     assert any(token.closed for token in tokens("forget"))
     assert got["forget.extraction_strength"] == pytest.approx(sum(strengths) / len(strengths))
     assert got["forget.exact_memorization"] == pytest.approx(sum(shares) / len(shares))
+
+
+def test_an_answer_that_is_given_back_whole_counts_as_whole_whatever_follows_it(model):
+    ids = [5, 6, 7]
+    with torch.no_grad():
+        for _ in range(4):
+            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+        end = (int(model(torch.tensor([ids])).logits[0, -1].argmax()) + 1) % 400  # not what it says
+    answer = Tokens((*ids, end), (False,) * 3 + (True,) * 5, closed=True)
+    got = set_figures(model, "forget", [answer])
+    assert got["forget.extraction_strength"] == got["forget.exact_memorization"] == 1
+    open_end = replace(answer, closed=False)
+    got = set_figures(model, "forget", [open_end])
+    assert (got["forget.extraction_strength"], got["forget.exact_memorization"]) == (0, 0.8)
 
 
 def test_a_sample_is_drawn_by_seed_and_keeps_its_order():
