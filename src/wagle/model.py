@@ -21,10 +21,13 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    DynamicCache,
     GgufConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+
+from transformers.cache_utils import DynamicLayer
 
 from wagle.errors import WagleError, choose
 from wagle.files import atomic_folder
@@ -32,6 +35,7 @@ from wagle.files import atomic_folder
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 _ROWS = 16  # logits that are widened to float32 at once
+_SHARED = 8  # tokens that a batch must begin with in common for them to run apart, once
 
 
 class Scored(NamedTuple):
@@ -319,17 +323,58 @@ def answer_logits(model: nn.Module, batch: Mapping[str, Any]) -> tuple[Tensor, T
     scored = batch["scored"]  # (B, T)
     keep = torch.zeros_like(scored)
     keep[:, :-1] = scored[:, 1:]  # a position is predicted by the one before it
-    past = batch.get("past_key_values")
-    with head_at(model, keep):
+    past, begun = batch.get("past_key_values"), 0
+    if past is None and not torch.is_grad_enabled():
+        begun = _shared_beginning(model, batch, keep)
+        if begun:
+            past = begin(model, batch["input_ids"][:1, :begun], len(scored))
+    with head_at(model, keep[:, begun:]):
         output = model(
-            input_ids=batch["input_ids"],
+            input_ids=batch["input_ids"][:, begun:],
             attention_mask=batch["attention_mask"],
-            position_ids=batch["position_ids"],
+            position_ids=batch["position_ids"][:, begun:],
             past_key_values=past,
             use_cache=past is not None,
         )
     target = batch["labels"] if "labels" in batch else batch["input_ids"][scored]
     return output.logits[0], target  # in the same record-major order
+
+
+def begin(model: nn.Module, ids: Tensor, rows: int) -> DynamicCache:
+    """Run the tokens (1, n) that ``rows`` sequences begin with once; their key/value cache.
+
+    Gradients must be off: with them, the weights' gradients of all blocks would wait, alive, for
+    those of the beginning.
+    """
+    owner: Any = model
+    cache = DynamicCache(config=owner.config)
+    owner.base_model(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        position_ids=torch.arange(ids.shape[1], device=ids.device).unsqueeze(0),
+        past_key_values=cache,
+        use_cache=True,
+    )
+    cache.batch_repeat_interleave(rows)
+    return cache
+
+
+def keeps_all(model: nn.Module, cache: DynamicCache) -> bool:
+    """Whether this is a model of ``transformers`` whose cache keeps every token of every block."""
+    own = type(model).__module__.startswith("transformers.")
+    return own and all(type(layer) is DynamicLayer for layer in cache.layers)
+
+
+def _shared_beginning(model: nn.Module, batch: Mapping[str, Any], keep: Tensor) -> int:
+    """How many tokens all records of a batch begin with; 0 where it does not pay to run them apart."""
+    owner: Any = model
+    ids, real = batch["input_ids"], batch["attention_mask"]
+    same = ((ids == ids[:1]) & real.bool() & ~keep).all(0)  # (T,)
+    found = int(same.long().cumprod(0).sum())
+    if len(ids) < 2 or found < _SHARED or not hasattr(owner, "base_model"):
+        return 0
+    recomputes = model.training and getattr(owner, "is_gradient_checkpointing", False)
+    return found if not recomputes and keeps_all(model, DynamicCache(config=owner.config)) else 0
 
 
 def score(logits: Tensor, target: Tensor, scored: Tensor) -> Scored:

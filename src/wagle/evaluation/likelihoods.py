@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
 
 from wagle.data.batches import by_length, collate
 from wagle.data.tokens import Tokens
 from wagle.errors import WagleError
 from wagle.evaluation.requests import Likelihood, LikelihoodAnswer
-from wagle.model import check_device, head_at, to_device
+from wagle.model import begin, check_device, head_at, keeps_all, to_device
 
 _ROWS = 512  # of float32 logits at a time, where moments are asked for
 
@@ -101,9 +100,7 @@ class Tree:
 
 def _sees_trees(model: PreTrainedModel, cache: DynamicCache) -> bool:
     """Whether the model attends as it is told, token by token, over all that came before."""
-    plain = all(type(layer) is DynamicLayer for layer in cache.layers)
-    own = type(model).__module__.startswith("transformers.")
-    return own and plain and model.config._attn_implementation in ("eager", "sdpa")
+    return keeps_all(model, cache) and model.config._attn_implementation in ("eager", "sdpa")
 
 
 def _score(
@@ -222,20 +219,15 @@ def prefill(
         The cache of B rows and its attention mask (B, P), 0 at the padding.
     """
     device = check_device(model)
-    cache = DynamicCache(config=model.config)
     shortest, longest = min(prompts), max(prompts)  # in dictionary order: they differ the first
     pairs = zip(shortest, longest, strict=False)
     shared = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(shortest), len(longest)))
     mask = torch.ones(len(prompts), shared, dtype=torch.int64, device=device)
-    if shared:
-        model.base_model(
-            input_ids=torch.tensor([shortest[:shared]], device=device),
-            attention_mask=mask[:1],
-            position_ids=torch.arange(shared, device=device).unsqueeze(0),
-            past_key_values=cache,
-            use_cache=True,
-        )
-        cache.batch_repeat_interleave(len(prompts))
+    cache = (
+        begin(model, torch.tensor([shortest[:shared]], device=device), len(prompts))
+        if shared
+        else DynamicCache(config=model.config)
+    )
     rest = [Tokens(p[shared:], (False,) * (len(p) - shared)) for p in prompts]
     if any(r.ids for r in rest):
         batch = to_device(collate(rest, range(len(rest)), side="left", multiple=1), device)
