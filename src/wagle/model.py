@@ -26,7 +26,6 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-
 from transformers.cache_utils import DynamicLayer
 
 from wagle.errors import WagleError, choose
