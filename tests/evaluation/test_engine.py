@@ -11,7 +11,7 @@ from tests.conftest import FAMILIES, MORE_FAMILIES, make_model
 from wagle.errors import WagleError
 from wagle.evaluation.engine import answer_requests, choose_budget
 from wagle.evaluation.likelihoods import Tree, moments
-from wagle.evaluation.requests import Greedy, Likelihood, TextAnswer
+from wagle.evaluation.requests import Greedy, Likelihood, Sample, TextAnswer
 
 BUDGETS = [1, 7 * 40, 100_000]
 
@@ -131,6 +131,42 @@ def test_a_shared_prompt_runs_once(model):
     assert seen == [39, 6]
 
 
+@pytest.mark.parametrize("budget", [None, 12])
+def test_likelihoods_answers_and_samples_share_their_prompts(model, budget):
+    seen = []
+    handle = model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, args: seen.append(args[0].numel())
+    )
+    prompts = [(5, 6, 7, i) for i in range(10, 18)]
+    requests = [Likelihood(prompt, (300, 301)) for prompt in prompts]
+    requests += [Greedy(prompt, 1) for prompt in prompts]
+    requests += [Sample(prompt, 1, 1.0, 1.0, str(n)) for prompt in prompts for n in range(3)]
+    answers = answer_requests(model, requests, stop_ids=[2], batch_tokens=budget)
+    handle.remove()
+    assert len(answers) == len(requests)
+    # The common beginning, an answer's two tokens each, one token for each text.
+    runs = len([n for n in seen if n == 3])
+    assert runs == 1 if budget is None else runs >= 1
+    assert sum(seen) == 3 * runs + 8 * 2 + 8 + 3 * 8
+
+
+def test_prompts_run_in_pieces_are_those_that_run_together(any_model):
+    rng = random.Random(3)
+    requests = [Likelihood((5, 6, 7, *ids(rng, n)), (8, 9)) for n in (0, 1, 2, 9, 9, 30, 31)]
+    whole = answer_requests(any_model, requests, stop_ids=[2], batch_tokens=10_000)
+    seen = []
+    handle = any_model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, args: seen.append(args[0].numel())
+    )
+    pieces = answer_requests(any_model, requests, stop_ids=[2], batch_tokens=35)
+    handle.remove()
+    assert max(seen) <= 35
+    for request in requests:
+        torch.testing.assert_close(
+            pieces.likelihood(request).token_nll, whole.likelihood(request).token_nll
+        )
+
+
 def test_what_answers_to_one_question_begin_with_runs_once(model):
     seen = []
     handle = model.get_input_embeddings().register_forward_pre_hook(
@@ -181,6 +217,30 @@ def test_sliding_windows_see_what_they_see_without_a_cache():
     for request, answer in answer_requests(model, likelihoods(), stop_ids=[2]).found.items():
         nll, _ = slow_likelihood(model, request)
         torch.testing.assert_close(answer.token_nll, nll.double(), rtol=0, atol=1e-5)
+
+
+def test_a_sliding_window_does_not_count_padding():
+    """Contexts of unequal length, some with a common beginning, and answers that are begun."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    settings = {**FAMILIES["mistral"][1], "sliding_window": 8}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("mistral", **settings)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(6)  # so that one token more or less is seen
+    shared, rng = tuple(range(40, 52)), random.Random(4)
+    contexts = [shared[:5], (*shared, 7), (*shared, *ids(rng, 9)), (*shared, *ids(rng, 20))]
+    greedy = [Greedy(context, 6) for context in contexts]
+    wanted = {request: slow_greedy(model, request, ()) for request in greedy}
+    asked = [Likelihood(r.context, (*wanted[r].ids[: i + 1], 9)) for i, r in enumerate(greedy[:3])]
+    found = answer_requests(model, [*greedy, *asked], stop_ids=[], batch_tokens=40)
+    assert {request: found.text(request) for request in greedy} == wanted
+    for request in asked:
+        nll, _ = slow_likelihood(model, request)
+        torch.testing.assert_close(
+            found.likelihood(request).token_nll, nll.double(), rtol=1e-5, atol=1e-5
+        )
 
 
 # ---------------------------------------------------------------------------------------------
@@ -427,8 +487,10 @@ def test_an_answer_goes_on_where_the_likelihoods_stop_being_right(right):
     answers = answer_requests(model, [request, asked, shorter], stop_ids=[])
     handle.remove()
     assert answers.text(request) == slow_greedy(model, request, ())
-    # what decodes token by token is what was not known: the first at most from the shorter one
-    assert seen.count(1) == 8 - max(right, 1)
+    # After the prompt and the tree: what is known at once (the first at least, from the shorter
+    # one), the rest token by token.
+    known = max(right, 1)
+    assert seen[2:] == ([known] + [1] * (8 - known) if known < 8 else [])
 
 
 @pytest.mark.parametrize(("limit", "place"), [(8, 3), (3, 3), (4, 3), (2, 3), (8, 0)])

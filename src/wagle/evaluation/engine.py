@@ -9,16 +9,18 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from transformers import PreTrainedModel
 
+from wagle.data.batches import by_length
 from wagle.errors import WagleError
 from wagle.evaluation.generation import answer_texts
 from wagle.evaluation.inspection import answer_norm, answer_states
 from wagle.evaluation.likelihoods import answer_likelihoods
+from wagle.evaluation.prompts import Prompts
 from wagle.evaluation.requests import (
     Answers,
     GradientNorm,
@@ -163,83 +165,128 @@ def _all(
     answers: Answers,
 ) -> Iterator[Found]:
     """All answers, batch by batch, one kind of request after the other."""
-    yield from _likelihoods(model, [r for r in requests if isinstance(r, Likelihood)], budget)
-    written = [r for r in requests if isinstance(r, Greedy | Sample)]
-    whole, begun = _known_beginnings(written, answers, stop_ids)
-    yield list(whole.items())
-    yield from _batches(
-        [request for request in written if request not in whole],
-        _kept_budget(model, budget),
-        _length,
-        lambda batch, _: list(zip(batch, answer_texts(model, batch, stop_ids, begun), strict=True)),
-        "answers",
-    )
+    beginnings = _Beginnings(stop_ids)
+    for request, reply in answers.found.items():
+        beginnings.learn(request, reply)
+    yield from _questions(model, requests, stop_ids, budget, beginnings)
     states = [r for r in requests if isinstance(r, HiddenStates)]
     yield from _batches(
         states,
         budget,
         _length,
-        lambda batch, _: list(zip(batch, answer_states(model, batch), strict=True)),
+        lambda batch, _: [list(zip(batch, answer_states(model, batch), strict=True))],
         "states",
     )
     norms = [r for r in requests if isinstance(r, GradientNorm)]
     yield from _batches(
-        norms, 1, lambda _: 1, lambda batch, _: [(batch[0], answer_norm(model, batch[0]))], "norms"
+        norms,
+        1,
+        lambda _: 1,
+        lambda batch, _: [[(batch[0], answer_norm(model, batch[0]))]],
+        "norms",
     )
 
 
-def _known_beginnings(
-    written: Sequence[Greedy | Sample], answers: Answers, stop_ids: frozenset[int]
-) -> tuple[dict[Request, Reply], dict[Greedy, tuple[int, ...]]]:
-    """What likelihoods say of greedy answers: as long as the arg-max is right, it is what is said.
+@dataclass
+class _Question:
+    """All that is asked after one context, which runs once for it."""
 
-    Returns:
-        The answers that are known to their end, and the beginnings of others.
-    """
-    said: dict[tuple[int, ...], tuple[int, ...]] = {}
-    for request, reply in answers.found.items():
-        if isinstance(request, Likelihood) and isinstance(reply, LikelihoodAnswer):
-            hits = reply.hit.tolist()
-            if len(hits) == len(request.continuation):  # all of it is scored
-                right = next((i for i, hit in enumerate(hits) if not hit), len(hits))
-                if right > len(said.get(request.context, ())):
-                    said[request.context] = request.continuation[:right]
-    whole: dict[Request, Reply] = {}
-    begun: dict[Greedy, tuple[int, ...]] = {}
-    for asked in written:
-        if not isinstance(asked, Greedy) or asked.context not in said:
-            continue
-        start = said[asked.context]
-        end = next((i for i, token in enumerate(start) if token in stop_ids), None)
-        if end is not None and end < asked.max_new_tokens:
-            whole[asked] = TextAnswer(start[:end], finished=True)
-        elif len(start) >= asked.max_new_tokens:
-            whole[asked] = TextAnswer(start[: asked.max_new_tokens], finished=False)
-        else:
-            begun[asked] = start
-    return whole, begun
+    context: tuple[int, ...]
+    likelihoods: list[Likelihood] = field(default_factory=list)
+    written: list[Greedy | Sample] = field(default_factory=list)
+
+    def kept(self) -> int:
+        """Tokens whose keys and values it keeps."""
+        return max(len(self.context), sum(map(_length, self.written)))
+
+    def asked(self) -> int:
+        """How many requests it is."""
+        return len(self.likelihoods) + len(self.written)
 
 
-def _likelihoods(
-    model: PreTrainedModel, requests: Sequence[Likelihood], budget: int
+def _questions(
+    model: PreTrainedModel,
+    requests: Sequence[Request],
+    stop_ids: frozenset[int],
+    budget: int,
+    beginnings: _Beginnings,
 ) -> Iterator[Found]:
-    """Likelihoods by their context; one that is asked for with and without moments is asked once."""
+    """Likelihoods and written answers: prompts of many questions, their trees, what they go on with."""
     asked: dict[Likelihood, list[Likelihood]] = {}
     for request in requests:
-        asked.setdefault(replace(request, moments=False), []).append(request)
-    groups: dict[tuple[int, ...], list[Likelihood]] = {}
+        if isinstance(request, Likelihood):
+            asked.setdefault(replace(request, moments=False), []).append(request)
+    questions: dict[tuple[int, ...], _Question] = {}
     for plain, same in asked.items():
         fullest = replace(plain, moments=any(r.moments for r in same))
-        groups.setdefault(plain.context, []).append(fullest)
+        one = questions.setdefault(plain.context, _Question(plain.context))
+        one.likelihoods.append(fullest)
+    for request in requests:
+        if isinstance(request, Greedy | Sample):
+            one = questions.setdefault(request.context, _Question(request.context))
+            one.written.append(request)
 
-    def answer(batch: Sequence[list[Likelihood]], within: int) -> Found:
-        pieces = answer_likelihoods(model, [r for group in batch for r in group], within)
-        return [pair for piece in pieces for pair in _as_asked(piece, asked)]
+    def answer(batch: Sequence[_Question], keeps: int) -> Iterator[Found]:
+        within = min(budget, keeps)
+        needed = [q for q in batch if q.likelihoods or beginnings.split(q.written)[1]]
+        if needed:
+            prompts = Prompts.run(model, [q.context for q in needed], within)
+        likely = [request for q in needed for request in q.likelihoods]
+        for piece in answer_likelihoods(model, prompts, likely, within) if likely else ():
+            for request, reply in piece:
+                beginnings.learn(request, reply)
+            yield list(_as_asked(piece, asked))
+        whole, begun = beginnings.split([request for q in batch for request in q.written])
+        yield list(whole.items())
+        rest = list(begun)
+        for chunk in by_length([_length(request) for request in rest], keeps):
+            some = {rest[i]: begun[rest[i]] for i in chunk}
+            said = answer_texts(model, prompts, some, stop_ids, within)
+            yield list(zip(some, said, strict=True))
 
-    ordered = [groups[context] for context in sorted(groups, key=lambda c: (-len(c), c))]
     yield from _batches(
-        ordered, budget, lambda group: len(group[0].context), answer, "likelihoods", size=len
+        list(questions.values()),
+        _kept_budget(model, budget),
+        _Question.kept,
+        answer,
+        "questions",
+        size=_Question.asked,
     )
+
+
+class _Beginnings:
+    """What likelihoods say of greedy answers: as long as the arg-max is right, it is what is said."""
+
+    def __init__(self, stop_ids: frozenset[int]) -> None:
+        self.stop_ids = stop_ids
+        self._right: dict[tuple[int, ...], tuple[int, ...]] = {}
+
+    def learn(self, request: Request, reply: Reply) -> None:
+        """Take in an answer."""
+        if not isinstance(request, Likelihood) or not isinstance(reply, LikelihoodAnswer):
+            return
+        hits = reply.hit.tolist()
+        if len(hits) == len(request.continuation):  # all of it is scored
+            right = next((i for i, hit in enumerate(hits) if not hit), len(hits))
+            if right > len(self._right.get(request.context, ())):
+                self._right[request.context] = request.continuation[:right]
+
+    def split(
+        self, written: Sequence[Greedy | Sample]
+    ) -> tuple[dict[Request, Reply], dict[Greedy | Sample, tuple[int, ...]]]:
+        """The answers that are known to their end, and what is known of the others."""
+        whole: dict[Request, Reply] = {}
+        begun: dict[Greedy | Sample, tuple[int, ...]] = {}
+        for asked in written:
+            start = self._right.get(asked.context, ()) if isinstance(asked, Greedy) else ()
+            end = next((i for i, token in enumerate(start) if token in self.stop_ids), None)
+            if end is not None and end < asked.max_new_tokens:
+                whole[asked] = TextAnswer(start[:end], finished=True)
+            elif len(start) >= asked.max_new_tokens:
+                whole[asked] = TextAnswer(start[: asked.max_new_tokens], finished=False)
+            else:
+                begun[asked] = start
+        return whole, begun
 
 
 def _as_asked(
@@ -255,7 +302,7 @@ def _batches(
     items: Sequence[T],
     budget: int,
     length: Callable[[T], int],
-    answer: Callable[[Sequence[T], int], Found],
+    answer: Callable[[Sequence[T], int], Iterable[Found]],
     what: str,
     *,
     size: Callable[[T], int] = lambda _: 1,
@@ -266,7 +313,7 @@ def _batches(
         items: requests, or groups of requests.
         budget: padded tokens of a batch; halved for good when memory runs out.
         length: of an item, in tokens.
-        answer: a batch, within a budget.
+        answer: a batch, within a budget, piece by piece; from the start where memory ran out.
         what: for the progress bar.
         size: how many requests an item is.
     """
@@ -276,8 +323,12 @@ def _batches(
         while place < len(order):
             widest = max(1, length(items[order[place]]))
             batch = [items[i] for i in order[place : place + max(1, budget // widest)]]
+            done, short = 0, False
             try:
-                found = answer(batch, budget)
+                for found in answer(batch, budget):
+                    yield found
+                    done += len(found)
+                    bar.advance(len(found))
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not _is_shortage(error):
                     raise
@@ -286,18 +337,17 @@ def _batches(
                         f"memory runs out at {widest} tokens; store the weights in a "
                         "smaller dtype, shorten the records or take a larger machine"
                     ) from None
-                found = None
-            if found is None:  # out of the handler, whose traceback holds on to the tensors
+                short = True
+            if short:  # out of the handler, whose traceback holds on to the tensors
                 give_memory_back()
+                bar.advance(-done)
                 used = len(batch) * widest
                 budget = max(1, min(budget, used) // 2)
                 logger.warning(
                     "memory ran out at %d tokens a batch; going on with %d", used, budget
                 )
                 continue
-            yield found
             place += len(batch)
-            bar.advance(sum(map(size, batch)))
 
 
 def _is_shortage(error: Exception) -> bool:

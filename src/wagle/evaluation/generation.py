@@ -15,18 +15,19 @@ from transformers import PreTrainedModel
 
 from wagle.data.draws import uniform
 from wagle.errors import WagleError
-from wagle.evaluation.likelihoods import prefill
+from wagle.evaluation.prompts import Kept, Prompts
 from wagle.evaluation.requests import Greedy, Sample, TextAnswer
-from wagle.model import check_device
+from wagle.model import keeps_all
 
 
 def answer_texts(
     model: PreTrainedModel,
-    requests: Sequence[Greedy | Sample],
+    prompts: Prompts,
+    begun: Mapping[Greedy | Sample, Sequence[int]],
     stop_ids: frozenset[int],
-    begun: Mapping[Greedy, tuple[int, ...]] | None = None,
+    batch_tokens: int,
 ) -> list[TextAnswer]:
-    """Let the model write one batch of continuations, each after what is ``begun`` of it.
+    """Let the model write one batch of continuations, each after what is known of it.
 
     A greedy answer takes the likeliest token (the lowest id of equals). A sample takes the token
     at which the cumulated probability, likeliest first, passes a number that depends on its key
@@ -34,20 +35,20 @@ def answer_texts(
 
     Args:
         model: in eval mode.
-        requests: of one batch.
+        prompts: of all requests.
+        begun: the requests of one batch, with the first ids of their answers where these are known:
+            without a stop id, and fewer than ``max_new_tokens``.
         stop_ids: the ids that end an answer.
-        begun: the first ids of some answers, if they are known: without a stop id, and fewer than
-            ``max_new_tokens``.
+        batch_tokens: padded tokens per forward pass, of what is begun.
 
     Returns:
         The answers, in the order of the requests.
     """
-    device = check_device(model)
-    known = begun or {}
-    said = [list(known.get(r, ())) if isinstance(r, Greedy) else [] for r in requests]
-    prompts = [(*r.context, *start) for r, start in zip(requests, said, strict=True)]
-    cache, mask = prefill(model, [prompt[:-1] for prompt in prompts])
-    token = torch.tensor([prompt[-1] for prompt in prompts], device=device)
+    requests, said = list(begun), [list(start) for start in begun.values()]
+    ready = _after_begun(model, prompts, requests, said, batch_tokens)
+    cache, mask = ready.cache, ready.mask
+    last = [(r.context[-1], *start)[-1] for r, start in zip(requests, said, strict=True)]
+    token = torch.tensor(last, device=mask.device)
     finished = [False] * len(requests)
     rows = list(range(len(requests)))
     while rows:
@@ -70,10 +71,25 @@ def answer_texts(
             if len(said[row]) < requests[row].max_new_tokens:
                 going.append(place)
         if len(going) < len(rows):
-            kept = torch.tensor(going, dtype=torch.int64, device=device)
+            kept = torch.tensor(going, dtype=torch.int64, device=mask.device)
             cache.batch_select_indices(kept)
             rows, token, mask = [rows[place] for place in going], token[kept], mask[kept]
     return [TextAnswer(tuple(ids), end) for ids, end in zip(said, finished, strict=True)]
+
+
+def _after_begun(
+    model: PreTrainedModel,
+    prompts: Prompts,
+    requests: Sequence[Greedy | Sample],
+    said: Sequence[Sequence[int]],
+    batch_tokens: int,
+) -> Kept:
+    """A cache of all but the last token of what stands there so far, a row for each request."""
+    if any(said) and not keeps_all(model, prompts.kept.cache):  # windows would count the padding
+        whole = [(*r.context, *start) for r, start in zip(requests, said, strict=True)]
+        return Prompts.run(model, whole, batch_tokens).take(whole)
+    rest = [(r.context[-1], *start)[:-1] for r, start in zip(requests, said, strict=True)]
+    return prompts.take([r.context for r in requests]).go_on(model, rest, batch_tokens)
 
 
 def _choose(logits: Tensor, rows: Sequence[tuple[Greedy | Sample, int]]) -> Tensor:

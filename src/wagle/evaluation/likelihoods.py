@@ -1,8 +1,7 @@
-"""Likelihood requests: a question's prompt runs once, its key/value cache serves all its answers."""
+"""Likelihood requests: the answers to one question, as one tree of tokens after its prompt."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,42 +10,40 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from wagle.data.batches import by_length, collate
-from wagle.data.tokens import Tokens
+from wagle.data.batches import by_length
 from wagle.errors import WagleError
+from wagle.evaluation.prompts import Kept, Prompts
 from wagle.evaluation.requests import Likelihood, LikelihoodAnswer
-from wagle.model import begin, check_device, head_at, keeps_all, to_device
+from wagle.model import head_at, keeps_all
 
 _ROWS = 512  # of float32 logits at a time, where moments are asked for
 
 
 def answer_likelihoods(
-    model: PreTrainedModel, requests: Sequence[Likelihood], batch_tokens: int
+    model: PreTrainedModel, prompts: Prompts, requests: Sequence[Likelihood], batch_tokens: int
 ) -> Iterator[list[tuple[Likelihood, LikelihoodAnswer]]]:
-    """Answer one batch of requests, piece by piece; those with one context should come together.
+    """Answer requests piece by piece, after the prompts that they share.
 
-    The prompts run once, all but their last token. That token is the root of a tree: the answers to
-    one question run as one row, in which every beginning that they share stands once, and a token
+    The last token of a prompt, which has not run yet, is the root of a tree: the answers to one
+    question run as one row, in which every beginning that they share stands once, and a token
     sees its own ancestors alone. The last token of an answer is only looked up, never run.
 
     Args:
         model: in eval mode.
-        requests: whose prompts fit into one forward pass.
+        prompts: of all requests.
+        requests: in any order.
         batch_tokens: padded tokens of continuations per forward pass.
     """
-    contexts = list(dict.fromkeys(r.context for r in requests))
-    cache, mask = prefill(model, [context[:-1] for context in contexts])
-    owner = {context: i for i, context in enumerate(contexts)}
     asked: dict[tuple[int, ...], list[Likelihood]] = {}
-    together = _sees_trees(model, cache)
+    together = _sees_trees(model, prompts.kept.cache)
     for number, request in enumerate(requests):
         key = request.context if together else (number,)
         asked.setdefault(key, []).append(request)
     trees = [Tree.of(several) for several in asked.values()]
     for chunk in by_length([len(tree.ids) for tree in trees], batch_tokens):
         some = [trees[i] for i in chunk]
-        rows = torch.tensor([owner[tree.requests[0].context] for tree in some], device=mask.device)
-        yield _score(model, cache, mask, rows, some, together)
+        own = prompts.take([tree.requests[0].context for tree in some])
+        yield _score(model, own, some, together)
 
 
 @dataclass(frozen=True)
@@ -104,19 +101,10 @@ def _sees_trees(model: PreTrainedModel, cache: DynamicCache) -> bool:
 
 
 def _score(
-    model: PreTrainedModel,
-    cache: DynamicCache,
-    mask: Tensor,
-    owner: Tensor,
-    trees: Sequence[Tree],
-    together: bool,
+    model: PreTrainedModel, kept: Kept, trees: Sequence[Tree], together: bool
 ) -> list[tuple[Likelihood, LikelihoodAnswer]]:
-    """Score trees; ``owner`` (rows,) says to which row of the prompts' cache each one belongs."""
-    own = copy.copy(cache)  # the prompts' cache itself serves the next trees too
-    own.layers = [copy.copy(layer) for layer in cache.layers]
-    if mask.shape[1]:
-        own.batch_select_indices(owner)
-    mask = mask[owner]  # (rows, P)
+    """Score trees, each after the row of the cache that is its prompt."""
+    mask = kept.mask  # (rows, P)
     width = max(len(tree.ids) for tree in trees)
     shape = (len(trees), width)
     ids, depth = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
@@ -132,7 +120,7 @@ def _score(
             input_ids=ids.to(device),
             attention_mask=_as_taken(model, attention),
             position_ids=depth.to(device) + mask.sum(-1, keepdim=True),
-            past_key_values=own,
+            past_key_values=kept.cache,
             use_cache=True,
         ).logits[0]  # (nodes, V), tree by tree
     return _read(logits, trees)
@@ -208,35 +196,3 @@ def moments(logits: Tensor) -> Tensor:
         variance = (probabilities * distance.square()).sum(-1)
         parts.append(torch.stack([mean.squeeze(-1), variance], dim=-1).double())
     return torch.cat(parts)
-
-
-def prefill(
-    model: PreTrainedModel, prompts: Sequence[tuple[int, ...]]
-) -> tuple[DynamicCache, Tensor]:
-    """Run prompts on a key/value cache: what all of them begin with once, the rest left-padded.
-
-    Returns:
-        The cache of B rows and its attention mask (B, P), 0 at the padding.
-    """
-    device = check_device(model)
-    shortest, longest = min(prompts), max(prompts)  # in dictionary order: they differ the first
-    pairs = zip(shortest, longest, strict=False)
-    shared = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(shortest), len(longest)))
-    mask = torch.ones(len(prompts), shared, dtype=torch.int64, device=device)
-    cache = (
-        begin(model, torch.tensor([shortest[:shared]], device=device), len(prompts))
-        if shared
-        else DynamicCache(config=model.config)
-    )
-    rest = [Tokens(p[shared:], (False,) * (len(p) - shared)) for p in prompts]
-    if any(r.ids for r in rest):
-        batch = to_device(collate(rest, range(len(rest)), side="left", multiple=1), device)
-        mask = torch.cat([mask, batch["attention_mask"]], dim=-1)
-        model.base_model(
-            input_ids=batch["input_ids"],
-            attention_mask=mask,
-            position_ids=batch["position_ids"] + shared,
-            past_key_values=cache,
-            use_cache=True,
-        )
-    return cache, mask
