@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -21,7 +20,6 @@ from wagle.data.tokens import Encoder
 from wagle.evaluation.result import Evaluation
 from wagle.files import private_folder
 from wagle.measuring import measure_after
-from wagle.memory import give_memory_back
 from wagle.recipe import Recipe
 from wagle.run_folder import Run
 from wagle.stages import forget, select
@@ -114,10 +112,7 @@ def run_controls(run: Run) -> dict[str, Any]:
         for name, step in steps.items():
             if name not in control.state["stages"]:
                 logger.info("control %s: %s", arm, name)
-                started = time.perf_counter()
-                details = step(control)
-                give_memory_back()
-                control.finish(name, {"seconds": time.perf_counter() - started, **details})
+                control.carry_out(name, step)
         shutil.rmtree(control.folder / "model", ignore_errors=True)
         shutil.rmtree(control.private / "answers", ignore_errors=True)
         done = control.state["stages"]

@@ -7,8 +7,6 @@ starts over. No stage reads what a later one writes.
 from __future__ import annotations
 
 import logging
-import resource
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,21 +19,16 @@ from wagle.attribution.scores import check_score
 from wagle.controls import run_controls
 from wagle.errors import choose
 from wagle.evaluation.benchmarks.catalogue import make_task
-from wagle.files import (
-    locked,
-)
+from wagle.files import locked
 from wagle.ledger import read_ledger
 from wagle.mask import Mask
 from wagle.measuring import enter_ledger, measure_after, measure_before, measure_reference, report
-from wagle.memory import give_memory_back
 from wagle.model import empty_model
 from wagle.recipe import Recipe
 from wagle.run_folder import Run, open_run
 from wagle.stages import attribute, forget, retrain, select, teach, unmasked, write_patch
 from wagle.unlearning.checks import stop_rules
-from wagle.unlearning.lora import (
-    check_lora,
-)
+from wagle.unlearning.lora import check_lora
 from wagle.unlearning.objectives import choose_objective
 from wagle.unlearning.optimizers import check_optimizer
 from wagle.unlearning.steps import Gradient
@@ -152,12 +145,7 @@ def _check(run: Run, wanted: list[str]) -> None:
 def _run_stage(run: Run, name: str, number: int, of: int) -> None:
     logger.info("%d/%d %s", number, of, name)
     run.forget_log(name)
-    started = time.perf_counter()
-    details = STAGES[name](run)
-    give_memory_back()
-    seconds = round(time.perf_counter() - started, 2)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    run.finish(name, {"seconds": seconds, "peak_bytes": peak, **details})
+    run.carry_out(name, STAGES[name])
 
 
 @contextmanager

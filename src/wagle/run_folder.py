@@ -6,9 +6,11 @@ import json
 import logging
 import os
 import platform
+import resource
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +35,7 @@ from wagle.files import (
     write_text,
 )
 from wagle.ledger import Request, read_ledger
+from wagle.memory import give_memory_back
 from wagle.model import load_tokenizer, model_folder, resolve_model
 from wagle.recipe import Recipe, RecordSet
 from wagle.recipe_file import dump_recipe, load_recipe
@@ -66,6 +69,15 @@ class Run:
             found: dict[str, Any] = read_json(self.state_file)
             return found
         return {"stages": {}}
+
+    def carry_out(self, name: str, stage: Callable[[Run], dict[str, Any]]) -> None:
+        """Run a stage and enter it with its seconds and the process's peak memory so far."""
+        started = time.perf_counter()
+        details = stage(self)
+        give_memory_back()
+        seconds = round(time.perf_counter() - started, 2)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        self.finish(name, {"seconds": seconds, "peak_bytes": peak, **details})
 
     def finish(self, stage: str, details: Mapping[str, Any]) -> None:
         """Enter a finished stage."""
