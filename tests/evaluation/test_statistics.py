@@ -44,6 +44,23 @@ def test_the_bootstrap_is_a_plain_loop_over_its_draws():
     assert bootstrap_interval(values, 3) == pytest.approx(expected)
 
 
+def test_draws_that_do_not_fit_into_memory_at_once_are_the_same(monkeypatch):
+    values = [0.1, 0.7, 0.4, 0.9, 0.2, 0.5, 0.3]
+    rows = {str(i): v for i, v in enumerate(values)}
+    other = {str(i): v + 0.1 for i, v in enumerate(values[:4])}
+
+    def intervals():
+        return (
+            bootstrap_interval(values, 3),
+            cluster_interval(values, list("aabbccd"), 3),
+            composite_interval([rows, other, rows], sum, 3),
+        )
+
+    whole = intervals()
+    monkeypatch.setattr("wagle.evaluation.statistics._BLOCK", 7 * 999)
+    assert intervals() == whole
+
+
 def test_the_bootstrap_depends_on_its_seed_alone():
     values = [0.1, 0.7, 0.4, 0.95, 0.2, 0.33, 0.58]
     np.random.seed(0)  # noqa: NPY002

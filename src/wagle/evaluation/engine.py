@@ -317,6 +317,8 @@ def _batches(
         what: for the progress bar.
         size: how many requests an item is.
     """
+    if not items:
+        return
     order = sorted(range(len(items)), key=lambda i: (-length(items[i]), i))
     place = 0
     with Bar(what, sum(map(size, items))) as bar:

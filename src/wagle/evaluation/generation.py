@@ -14,9 +14,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from wagle.data.draws import uniform
-from wagle.errors import WagleError
 from wagle.evaluation.prompts import Kept, Prompts
-from wagle.evaluation.requests import Greedy, Sample, TextAnswer
+from wagle.evaluation.requests import Greedy, Sample, TextAnswer, not_finite
 from wagle.model import keeps_all
 
 
@@ -61,7 +60,7 @@ def answer_texts(
             past_key_values=cache,
             use_cache=True,
         ).logits[:, -1]
-        token = _choose(logits.float(), [(requests[row], len(said[row])) for row in rows])
+        token = _choose(logits, [(requests[row], len(said[row])) for row in rows])
         going = []
         for place, (row, chosen) in enumerate(zip(rows, token.tolist(), strict=True)):
             if chosen in stop_ids:
@@ -93,11 +92,10 @@ def _after_begun(
 
 
 def _choose(logits: Tensor, rows: Sequence[tuple[Greedy | Sample, int]]) -> Tensor:
-    """The next token of every row, of (rows, V) float32 logits; a row says how long it is."""
+    """The next token of every row, of (rows, V) logits; a row says how long it is."""
     if not logits.amax(-1).isfinite().all():  # NaN anywhere, or nothing that is possible
-        raise WagleError(
-            "the model gives log-probabilities that are not finite; evaluate it in float32"
-        )
+        raise not_finite("log-probabilities", logits.dtype)
+    logits = logits.float()
     token = logits.argmax(-1)
     for row, (request, place) in enumerate(rows):
         if isinstance(request, Sample):

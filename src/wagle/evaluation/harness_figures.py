@@ -11,7 +11,7 @@ import numpy as np
 
 from wagle.errors import WagleError
 from wagle.evaluation.figures import HIGHER, LOWER, TARGET, Figure, Measured, mean_figure
-from wagle.evaluation.statistics import REPLICATES, percentiles
+from wagle.evaluation.statistics import REPLICATES, draws, percentiles
 
 _Figures = dict[str, dict[str, Figure]]
 _BOOTSTRAP = f"bootstrap 95 %, {REPLICATES} replicates"
@@ -155,8 +155,10 @@ def ratio_figure(
     make, unit = RATIOS[metric]
     nats = np.asarray([-likelihood for likelihood, _ in rows.values()], dtype=np.float64)
     sizes = np.asarray([size for _, size in rows.values()], dtype=np.float64)
-    draws = np.random.default_rng(seed).integers(0, len(rows), (REPLICATES, len(rows)))
-    low, high = percentiles(nats[draws].sum(axis=1) / sizes[draws].sum(axis=1))
+    blocks = draws(np.random.default_rng(seed), len(rows))
+    low, high = percentiles(
+        np.concatenate([nats[d].sum(axis=1) / sizes[d].sum(axis=1) for d in blocks])
+    )
     whole = math.fsum(nats) / math.fsum(sizes)
     rows_made = dict(zip(rows, (nats / sizes).tolist(), strict=True))
     told = [note, "per record: nats; the value is a ratio of sums"]

@@ -10,8 +10,13 @@ from transformers import PreTrainedModel
 
 from wagle.data.batches import collate
 from wagle.data.tokens import Tokens
-from wagle.errors import WagleError
-from wagle.evaluation.requests import GradientNorm, HiddenStates, NormAnswer, StatesAnswer
+from wagle.evaluation.requests import (
+    GradientNorm,
+    HiddenStates,
+    NormAnswer,
+    StatesAnswer,
+    not_finite,
+)
 from wagle.model import answer_nll, check_device, find_blocks, to_device
 
 
@@ -82,5 +87,5 @@ def answer_norm(model: PreTrainedModel, request: GradientNorm) -> NormAnswer:
             parameter.grad = old
     total = sum(squares) ** 0.5
     if not total < float("inf"):
-        raise WagleError("the model gives gradients that are not finite; evaluate it in float32")
+        raise not_finite("gradients", parameters[0].dtype)
     return NormAnswer(total, sum(s**0.5 for s in squares) / len(squares))

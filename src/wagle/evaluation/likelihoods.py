@@ -11,9 +11,8 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from wagle.data.batches import by_length
-from wagle.errors import WagleError
 from wagle.evaluation.prompts import Kept, Prompts
-from wagle.evaluation.requests import Likelihood, LikelihoodAnswer
+from wagle.evaluation.requests import Likelihood, LikelihoodAnswer, not_finite
 from wagle.model import head_at, keeps_all
 
 _ROWS = 512  # of float32 logits at a time, where moments are asked for
@@ -169,9 +168,7 @@ def _read(logits: Tensor, trees: Sequence[Tree]) -> list[tuple[Likelihood, Likel
         kept = torch.tensor(request.scored or (True,) * len(request.continuation))
         own = nll[place][kept]
         if not own.isfinite().all():
-            raise WagleError(
-                "the model gives log-probabilities that are not finite; evaluate it in float32"
-            )
+            raise not_finite("log-probabilities", logits.dtype)
         moved = spread[place][kept] if request.moments and spread is not None else None
         made.append((request, LikelihoodAnswer(own, hit[place][kept], moved)))
     return made

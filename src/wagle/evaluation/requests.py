@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import torch
 from torch import Tensor
+
+from wagle.errors import WagleError
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,15 @@ class Answers:
         found = self.found[request]
         assert isinstance(found, NormAnswer)
         return found
+
+
+def not_finite(what: str, dtype: torch.dtype) -> WagleError:
+    """What to say of a model whose answers are not numbers, where they came in ``dtype``."""
+    if dtype == torch.float32:
+        mend = "its weights are not usable: look at what made it"
+    else:
+        mend = "evaluate it with precision: float32, and store its weights in float32"
+    return WagleError(f"the model gives {what} that are not finite; {mend}")
 
 
 def windows(ids: Sequence[int], length: int, prefix: int | None) -> list[Likelihood]:

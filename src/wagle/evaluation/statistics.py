@@ -5,7 +5,7 @@ All intervals are percentile intervals at 95 %, all draws are functions of ``see
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,13 +18,21 @@ AUC_REPLICATES = 2_000
 NO_WIDTH = "all values are equal, so the interval has no width"
 
 _Floats = NDArray[np.float64]
+_BLOCK = 1 << 22  # draws that are in memory at once
 
 
 def bootstrap_interval(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
     """95 % percentile bootstrap interval of the mean over records (10 000 replicates)."""
     data = np.asarray(values, dtype=np.float64)
-    draws = np.random.default_rng(seed).integers(0, len(data), (REPLICATES, len(data)))
-    return percentiles(data[draws].mean(axis=1))
+    generator = np.random.default_rng(seed)
+    return percentiles(np.concatenate([data[d].mean(axis=1) for d in draws(generator, len(data))]))
+
+
+def draws(generator: np.random.Generator, count: int) -> Iterator[NDArray[np.int64]]:
+    """Records (r, count) drawn for all replicates, some replicates at a time; how many never matters."""
+    most = max(1, _BLOCK // count)
+    for start in range(0, REPLICATES, most):
+        yield generator.integers(0, count, (min(most, REPLICATES - start), count))
 
 
 def wilson_interval(successes: int, count: int) -> tuple[float, float]:
@@ -71,8 +79,10 @@ def cluster_interval(
     home = np.asarray([names[name] for name in clusters])
     totals = np.bincount(home, weights=np.asarray(values, dtype=np.float64))
     sizes = np.bincount(home)
-    draws = np.random.default_rng(seed).integers(0, len(names), (REPLICATES, len(names)))
-    return percentiles(totals[draws].sum(axis=1) / sizes[draws].sum(axis=1))
+    blocks = draws(np.random.default_rng(seed), len(names))
+    return percentiles(
+        np.concatenate([totals[d].sum(axis=1) / sizes[d].sum(axis=1) for d in blocks])
+    )
 
 
 # ---------------------------------------------------------------------------------------------
@@ -132,17 +142,20 @@ def composite_interval(
         WagleError: a component without records, or a composite that is not finite.
     """
     generator = np.random.default_rng(seed)
-    draws: dict[tuple[str, ...], NDArray[np.int64]] = {}
-    means = []
+    together: dict[tuple[str, ...], list[int]] = {}
     for number, rows in enumerate(components):
         if not rows:
             raise WagleError(f"component {number} of a composite has no records")
-        places = tuple(sorted(rows))
-        if places not in draws:
-            draws[places] = generator.integers(0, len(places), (REPLICATES, len(places)))
-        values = np.asarray([rows[place] for place in places], dtype=np.float64)
-        means.append(values[draws[places]].mean(axis=1))
-    made = np.asarray([compose(row) for row in np.stack(means, axis=1).tolist()], dtype=np.float64)
+        together.setdefault(tuple(sorted(rows)), []).append(number)
+    means = np.empty((REPLICATES, len(components)))
+    for places, numbers in together.items():
+        values = np.asarray([[components[i][place] for place in places] for i in numbers])
+        done = 0
+        for block in draws(generator, len(places)):
+            for i, own in zip(numbers, values, strict=True):
+                means[done : done + len(block), i] = own[block].mean(axis=1)
+            done += len(block)
+    made = np.asarray([compose(row) for row in means.tolist()], dtype=np.float64)
     if not np.isfinite(made).all():
         raise WagleError("a composite is not finite in some bootstrap replicates; has it zeros?")
     return percentiles(made)
@@ -203,6 +216,7 @@ def _flip_p(gaps: _Floats, seed: int) -> float:
         permutation_type="samples",
         vectorized=True,
         n_resamples=REPLICATES - 1,
+        batch=max(1, _BLOCK // len(gaps)),
         random_state=np.random.default_rng(seed),
     )
     return float(found.pvalue)
