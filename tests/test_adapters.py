@@ -188,6 +188,49 @@ def test_an_adapter_of_another_name_is_refused_and_the_way_out_works(base, adapt
     assert load_model(base, adapter=rename(adapter, str(base)))
 
 
+def test_a_base_in_the_local_hub_cache_is_known_by_its_place(tmp_path, base, adapter, caplog):
+    snapshot = tmp_path / "hub" / "models--org--chat-7b" / "snapshots" / "abc"
+    shutil.copytree(base, snapshot)
+    load_model(snapshot, adapter=rename(adapter, "org/chat-7b"))
+    assert not caplog.records
+    said = refusal(snapshot, rename(adapter, "org/base-7b"))
+    assert said.startswith(
+        f"adapter {adapter} was made for org/base-7b, {snapshot} calls itself org/chat-7b; if they"
+    )
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("org/chat-7b", "was made for org/chat-7b"),
+        (None, "does not name its base"),
+        ("/gone/base", None),  # the folder has the same name here
+    ],
+)
+def test_a_base_of_which_no_name_is_known_is_said_once(base, adapter, caplog, named, said):
+    load_model(base, adapter=rename(adapter, named))
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == (said is not None)
+    for line in told:
+        assert line.startswith(f"adapter {adapter} {said}, and nothing says that {base} is that")
+
+
+def test_an_adapter_of_another_vocabulary_is_refused(base, adapter, tokenizer):
+    rename(adapter, "somebody/model")
+    for folder in (base, adapter):
+        tokenizer.save_pretrained(folder)
+    assert load_model(base, adapter=adapter)
+    path = adapter / "tokenizer.json"
+    content = json.loads(path.read_text())
+    vocabulary = content["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    path.write_text(json.dumps(content))
+    said = refusal(base, adapter)
+    assert said.startswith(f"adapter {adapter} has another vocabulary than {base}: token ")
+    path.unlink()
+    assert load_model(base, adapter=adapter)
+
+
 def test_an_adapter_of_another_shape_is_refused(tmp_path, adapter):
     config = make_model("llama-untied").config
     config.intermediate_size = 56

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import logging
 import shutil
 
 import pytest
@@ -10,9 +11,10 @@ import yaml
 from tests.conftest import OTHERS, RECORDS, make_model, make_tokenizer
 from wagle import attacking
 from wagle.attacking import attack
-from wagle.attacks.catalogue import ATTACKS
+from wagle.attacks.catalogue import ATTACKS, Series
 from wagle.attacks.prompts import PREFIX
 from wagle.errors import WagleError
+from wagle.evaluation.figures import Figure
 from wagle.recipe_file import load_recipe
 from wagle.run import execute
 from wagle.run_folder import Run
@@ -144,6 +146,47 @@ def test_codes_are_counted_for_the_quantisations_that_were_asked_for(run):
     assert "codes" not in result(run, "relearning")
 
 
+def test_codes_of_a_masked_adapter_are_of_all_weights_that_changed(tmp_path):
+    asked = [{"name": "quantization", "settings": {"methods": ["int8"], "group_size": "16"}}]
+    path = write_recipe(
+        tmp_path,
+        attacks=asked,
+        reference=None,
+        finetune=None,
+        unlearning={**TRAINING, "epochs": 1, "stop_when": [], "lora": {"masked": True}},
+    )
+    made = execute(load_recipe(path), tmp_path / "out", until="attacks")
+    codes = result(made, "quantization")["codes"]["int8"]
+    assert codes["weights"] == codes["changed"] > 0
+
+
+def auc(value, interval=None):
+    return Figure(value, interval, "", unit="AUC", count=20)
+
+
+@pytest.mark.parametrize(
+    ("own", "goal", "warned"),
+    [
+        (auc(0.8, (0.7, 0.9)), auc(0.55, (0.45, 0.65)), True),
+        (auc(0.6, (0.5, 0.7)), auc(0.55, (0.45, 0.65)), False),
+        (auc(0.8), auc(0.55), False),
+        (auc(0.8, (0.7, 0.9)), auc(0.55), False),
+        (auc(0.8), auc(0.55, (0.45, 0.65)), False),
+    ],
+)
+def test_only_a_figure_above_the_reference_with_its_whole_interval_is_warned_of(
+    caplog, own, goal, warned
+):
+    found = {
+        role: Series({"forget_or_holdout": {"auc_block_0": f, "auc_maximum_shuffled": f}})
+        for role, f in (("after", own), ("reference", goal))
+    }
+    with caplog.at_level(logging.WARNING, "wagle"):
+        attacking._warn("probe", found)
+    assert ("auc_block_0" in caplog.text) is warned
+    assert "shuffled" not in caplog.text
+
+
 def test_what_the_models_wrote_is_private_and_nothing_else_holds_record_text(run):
     said = json.loads((run.private / "attack-prompts-after.json").read_text())
     assert said["paraphrase"][0]["question"] == FORGET[0]["paraphrased_question"]
@@ -212,6 +255,10 @@ def test_an_attack_that_a_killed_run_had_not_finished_is_made_and_no_other(home,
         (["relearnin"], "unknown attack 'relearnin'; did you mean 'relearning'"),
         ([{"name": "sampling", "settings": {"smples": 3}}], "did you mean 'samples'"),
         ([{"name": "prompts", "settings": {"attacks": ["system"]}}], "system needs system_prompt"),
+        (
+            [{"name": "quantization", "settings": {"group_size": 7}}],
+            "has 32 inputs, which groups of 7 do not divide; give another group_size",
+        ),
         (["probe", "probe"], r"attacks\[1\] is called 'probe' like an earlier one; set its label"),
     ],
 )

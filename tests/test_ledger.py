@@ -137,7 +137,7 @@ def test_what_the_first_forgot_is_asked_before_and_after_and_shown_in_the_table(
     )
     found = json.loads((run.folder / "evaluation.json").read_text())
     assert set(found["after"]) == {"forget", "retain", "forgotten"}
-    assert run.evaluation("after").details["data"]["forgotten"]["n"] == 2
+    assert run.evaluation("after").details["data"]["sets"]["forgotten"]["n"] == 2
     said = json.loads((run.folder / "evaluation" / "after.json").read_text())["metrics"]
     assert said["forgotten.probability"]["direction"] == "target"
     cli.app(["evaluate", str(run.folder)], standalone_mode=False)

@@ -1,17 +1,23 @@
 import json
 import logging
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 import wagle
 from tests.conftest import OTHERS, RECORDS, make_model
 from wagle.errors import WagleError
 from wagle.evaluation.metrics.catalogue import METRICS
+from wagle.evaluation.verdict import LEAKS, OVER, Verdict
+from wagle.measuring import overdone
 from wagle.patch import apply, verify
 from wagle.recipe_file import load_recipe
 from wagle.run import STAGES, execute
@@ -54,6 +60,15 @@ def recipe_file(tmp_path, model_folder):
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe))
     return path
+
+
+@pytest.fixture
+def forget_texts(tmp_path):
+    """Texts to forget, also as the passages of a benchmark."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "train.json").write_text(json.dumps([{"text": row["answer"]} for row in RECORDS]))
+    return folder
 
 
 def _files(folder):
@@ -170,9 +185,8 @@ def test_the_objective_none_keeps_every_bit_and_makes_no_patch(recipe_file, tmp_
 def test_over_unlearning_is_a_warning_in_log_and_report(recipe_file, tmp_path, caplog):
     settings = [
         "unlearning.stop_when=[]",
-        "unlearning.objective=grad_ascent",
-        "unlearning.epochs=30",
-        "unlearning.learning_rate=0.02",
+        "unlearning.objective=grad_diff",
+        "unlearning.epochs=8",
         "attribution.ratio=1.0",
         "evaluation.generate=false",
     ]
@@ -182,6 +196,64 @@ def test_over_unlearning_is_a_warning_in_log_and_report(recipe_file, tmp_path, c
     assert "over-unlearned" in caplog.text
     assert "over-unlearned" in (tmp_path / "out" / "report.html").read_text()
     assert any("over-unlearned" in line for line in run.warnings())
+
+
+def test_a_benchmark_that_declares_probes_has_a_part_in_the_verdict(
+    recipe_file, tmp_path, forget_texts
+):
+    benchmark = {"name": "copyright", "settings": {"data": str(forget_texts), "heldout": None}}
+    benchmark["settings"] |= {"prefixes": [4], "max_new_tokens": 8}
+    settings = [
+        f"evaluation.benchmarks={json.dumps([benchmark])}",
+        f"forget={forget_texts / 'train.json'}",
+        "unlearning.objective=none",
+        "patch.enabled=false",
+    ]
+    run = execute(load_recipe(recipe_file, settings), tmp_path / "out")
+    after = run.state["stages"]["after"]
+    assert after["verdict"] == "leaks"
+    first = [" ".join(reason.split()[:2]) for reason in after["reasons"]]
+    assert "copyright: train_4.exact_memorization" in first
+
+
+def test_over_unlearning_by_one_benchmark_is_not_hidden_by_a_leak_of_another():
+    verdicts = {
+        "": Verdict(LEAKS, ("probability 0.9 is above.",)),
+        "news": Verdict(OVER, ("verbmem 0.1 is under half.", "nll 9 is above.")),
+    }
+    assert overdone(verdicts) == "news: verbmem 0.1 is under half. news: nll 9 is above."
+    assert overdone({"": Verdict(OVER, ("It is.",))}) == "It is."
+    assert overdone({"": verdicts[""]}) is None
+
+
+def test_a_model_that_never_learned_the_forget_set_is_a_warning_of_the_run(recipe_file, tmp_path):
+    settings = ["finetune.sets=[retain]", "reference=retrained", "evaluation.generate=false"]
+    run = execute(load_recipe(recipe_file, settings), tmp_path / "out", until="unlearn")
+    said = [line for line in run.warnings() if "never knew" in line]
+    assert len(said) == 1
+    assert "(6 records): its probability before is " in said[0]
+    assert "above the reference's" in said[0]
+
+
+def test_a_dynamic_mask_trains_all_weights_unless_attribution_asks_for_a_mask(
+    recipe_file, tmp_path
+):
+    dynamic = ["unlearning.dynamic_mask=sign_agreement", "evaluation.generate=false"]
+    whole = ["attribution={precision: bfloat16, engine: whole}"]  # of gradients, were there any
+    run = execute(load_recipe(recipe_file, [*dynamic, *whole]), tmp_path / "whole")
+    said = run.state["stages"]
+    total = sum(p.numel() for p in make_model("llama-tied").parameters())
+    assert said["unlearn"]["selected"] == total
+    assert said["gradients"]["skipped"] == said["mask"]["skipped"]
+    assert not (run.folder / "mask.safetensors").exists()
+    assert not run.gradients.exists()
+    assert "all weights, chosen from anew in every step" in (run.folder / "report.html").read_text()
+    short = [*dynamic, "finetune=null", "reference=null", "unlearning.max_steps=1"]
+    for number, asked in enumerate(["ratio: 0.5", "include: [ffn]"]):
+        recipe = load_recipe(recipe_file, [*short, f"attribution={{{asked}}}"])
+        run = execute(recipe, tmp_path / f"{number}", until="unlearn")
+        assert run.state["stages"]["unlearn"]["selected"] < total
+        assert (run.folder / "mask.safetensors").exists()
 
 
 def test_two_processes_in_one_folder_are_refused(recipe_file, tmp_path):
@@ -200,30 +272,117 @@ BAD = [
     ("model.max_length=20", r"the prompt of forget\[\d\] leaves no room for an answer"),
     ("model=nowhere", "model folder nowhere does not exist"),
     ("reference=nowhere", "model folder nowhere does not exist"),
+    ("finetune.report_to=[wandbb]", "unknown tracker 'wandbb'; did you mean 'wandb'"),
     ("attribution.ratio=1.5", "attribution.ratio"),
     ("attribution.score=wagel", "unknown score 'wagel'; did you mean 'wagle'"),
+    ("attribution.include=['*.nothing.*']", r"the pattern '\*.nothing.\*' matches no parameter"),
+    ("attribution={score: {by_name: [nothing]}}", "the pattern 'nothing' matches no parameter"),
+    ("attribution={score: {random_like: OTHER}}", "the mask does not fit the model: lm_head"),
     ("attribution.mask=nowhere", "mask nowhere does not exist"),
+    ("attribution.mask=OTHER", "the mask does not fit the model: lm_head.weight is"),
+    ("attribution.mask=LADDER", r"is a ladder of the ratios \[0.1, 0.5\]; choose one: attribution"),
+    ("attribution={mask: LADDER, use: 0.3}", r"the mask has no ratio 0.3 \(it has \[0.1, 0.5\]\)"),
+    (
+        "attribution.mask=LADDER unlearning.lora={masked: true}",
+        "does not fit the model: base_model.",
+    ),
+    ("attribution={mask: LADDER, use: 0.5} UNTAUGHT", "the mask belongs to model 000000, this is"),
     ("unlearning.objective=nop", "unknown objective 'nop'; did you mean 'npo'"),
     ("unlearning.objective_settings={bata: 1}", "no setting 'bata'; nearest: beta"),
+    (
+        "unlearning={objective: rmu, objective_settings: {layer: 2}}",
+        "layer is 2; the model has the",
+    ),
+    (
+        "unlearning={objective: rmu, objective_settings: {layer: 1, direction: contrast, "
+        "novice: I do not know, expert: I know, topics: [music, sport]}}",
+        "topics names 2 topics, the forget set has 1 sources",
+    ),
+    (
+        "unlearning.objective=po forget=TEXTS",
+        r"refusals need questions: forget\[0\] is a text",
+    ),
+    (
+        "unlearning.objective=random_label retain=TOKENS",
+        "draws answers from the retain set, which has",
+    ),
+    ("unlearning.objective=dpo_alt", r"forget\[0\] has no alternative answer"),
+    ("unlearning.wrapper=gru unlearning.retain_term=none", "gru needs a forget term and a retain"),
     ("unlearning.optimizer=LBFGS", "unknown element-wise optimizer"),
+    (
+        "unlearning.report_to=[tensorbord]",
+        "unknown tracker 'tensorbord'; did you mean 'tensorboard'",
+    ),
+    ("unlearning.report_to=[clearml]", "report_to names clearml, which is not installed"),
+    ("unlearning.best='min forget.probabilty'", "unknown figure 'forget.probabilty'"),
+    (
+        "unlearning.stop_when=['forget.nll > 2 * reference'] reference=null",
+        "needs a reference; name one",
+    ),
+    ("unlearning.full_reference=adapter", "the model has no LoRA adapter"),
+    ("unlearning.lora={targets: [q_porj]}", "unknown LoRA target 'q_porj'; did you mean 'q_proj'"),
     ("retain=null", "the recipe has no retain set"),
+    ("retain=null NO_MASK", "objective npo needs a retain set; give one"),
+    (
+        "retain=null NO_MASK unlearning.objective=grad_ascent unlearning.best='max retain.nll'",
+        "the rule 'max retain.nll' needs a retain set; give one",
+    ),
+    ("controls=[random] NO_MASK", "controls stand beside a mask, but with unlearning.dynamic_mask"),
+    ("model=RENAMED", "the model has no tensor 'embed_tokens.weight' that its folder has; save it"),
 ]
+SHORT = {
+    "UNTAUGHT": ["finetune=null", "reference=null"],
+    "NO_MASK": ["unlearning.dynamic_mask=row_norm", "attribution={}"],
+}
 
 
-@pytest.mark.parametrize(("override", "message"), BAD)
-def test_bad_input_is_one_line_before_anything_is_computed(
-    recipe_file, tmp_path, override, message
-):
-    (tmp_path / "empty.json").write_text("[]")
-    (tmp_path / "hollow.json").write_text(
-        json.dumps([RECORDS[0], {"question": "Who?", "answer": " "}])
+def _empty_ladder(family):
+    """A mask of two ratios, neither of which selects anything, of a model that nobody has."""
+    shapes = {name: p.shape for name, p in make_model(family).named_parameters()}
+    return wagle.Mask.from_levels(
+        {name: torch.zeros(shape, dtype=torch.uint8) for name, shape in shapes.items()},
+        ratios=[0.1, 0.5],
+        counts=[0, 0],
+        metadata={"model": "0" * 64, "candidates": 1},
     )
-    for word, name in (("EMPTY", "empty"), ("HOLLOW", "hollow"), ("FORGET", "forget")):
-        override = override.replace(word, str(tmp_path / f"{name}.json"))
+
+
+@pytest.fixture
+def bad_inputs(tmp_path, model_folder):
+    """What the words of BAD stand for."""
+    files = {
+        "EMPTY": [],
+        "HOLLOW": [RECORDS[0], {"question": "Who?", "answer": " "}],
+        "TEXTS": [{"text": row["answer"]} for row in RECORDS],
+        "TOKENS": [{"input_ids": [5, 6, 7], "labels": [-100, 6, 7]}],
+    }
+    found = {word: tmp_path / f"{word.lower()}.json" for word in (*files, "FORGET")}
+    for word, rows in files.items():
+        found[word].write_text(json.dumps(rows))
+    for word, family in (("OTHER", "llama-untied"), ("LADDER", "llama-tied")):
+        found[word] = tmp_path / f"{word.lower()}.safetensors"
+        _empty_ladder(family).save(found[word])
+    found["RENAMED"] = tmp_path / "renamed"  # as a model without a head would be saved
+    shutil.copytree(model_folder, found["RENAMED"])
+    weights = found["RENAMED"] / "model.safetensors"
+    tensors = {name.removeprefix("model."): t for name, t in load_file(weights).items()}
+    save_file(tensors, weights, metadata={"format": "pt"})
+    return found
+
+
+@pytest.mark.parametrize(("asked", "message"), BAD)
+def test_bad_input_is_one_line_before_anything_is_computed(
+    recipe_file, tmp_path, bad_inputs, asked, message
+):
+    for word, path in bad_inputs.items():
+        asked = asked.replace(word, str(path))
+    overrides = []
+    for part in re.split(r" (?=[a-z_.]+=|NO_MASK|UNTAUGHT)", asked):
+        overrides += SHORT.get(part, [part])
     with pytest.raises(WagleError, match=message) as caught:
-        execute(load_recipe(recipe_file, [override]), tmp_path / "out")
+        execute(load_recipe(recipe_file, overrides), tmp_path / "out")
     assert "\n" not in str(caught.value)
-    assert not (tmp_path / "out" / "base").exists()
+    assert not (tmp_path / "out" / "state.json").exists()
 
 
 def test_a_mask_of_another_model_stops_the_run_and_leaves_nothing_half_written(

@@ -6,6 +6,7 @@ left is an ordinary model, the only kind that the rest of wagle knows.
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 from pathlib import Path
@@ -22,6 +23,7 @@ from wagle.weights import fingerprint, save_model
 if TYPE_CHECKING:
     from peft import PeftConfig
 
+logger = logging.getLogger(__name__)
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
@@ -57,6 +59,7 @@ def load_merged(base: str | Path, adapter: str | Path, attention: str = "auto") 
     home, folder = model_folder(base), Path(adapter)
     settings = _read_settings(folder)
     _check_base(home, folder)
+    _check_vocabulary(home, folder)
     with TensorFile(folder / "adapter_model.safetensors", "adapter") as file:
         tensors = {name: file.get(name) for name in file.names}
         model = load_model(home, attention=attention)
@@ -102,11 +105,13 @@ def _read_settings(folder: Path) -> PeftConfig:
 
 
 def _check_base(base: Path, folder: Path) -> None:
-    """Refuse an adapter that names another base, as far as that can be known without network."""
+    """Refuse an adapter that names another base, as far as that can be known without network.
+
+    What is known of a base: the weights where a folder is named that is there, else the name of a
+    hub that its configuration or the hub's local cache gives it. Where neither is, a warning says so.
+    """
     named = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
-    if not named:
-        return
-    if (Path(named) / "config.json").is_file():
+    if named and (Path(named) / "config.json").is_file():
         if Path(named).resolve() == base.resolve():
             return
         theirs, ours = fingerprint(named), fingerprint(base)
@@ -116,12 +121,54 @@ def _check_base(base: Path, folder: Path) -> None:
                 f"({ours[:6]}); use the adapter with its own base"
             )
         return
-    own = read_json(base / "config.json").get("_name_or_path")
-    if own and own != named and _HUB_NAME.fullmatch(own) and _HUB_NAME.fullmatch(named):
+    own = _hub_name(base)
+    if named and named == own:
+        return
+    if named and own and _HUB_NAME.fullmatch(named):
         raise WagleError(
             f"adapter {folder} was made for {named}, {base} calls itself {own}; if they are the "
             f"same, write {base} as base_model_name_or_path into the adapter's adapter_config.json"
         )
+    if not named or Path(named).name not in {base.name, Path(own or "").name}:
+        logger.warning(
+            "adapter %s %s, and nothing says that %s is that model: only names, shapes and vocabulary "
+            "could be compared; if it is, write %s as base_model_name_or_path into the adapter's "
+            "adapter_config.json",
+            folder,
+            f"was made for {named}" if named else "does not name its base",
+            base,
+            base,
+        )
+
+
+def _hub_name(base: Path) -> str | None:
+    """What a model folder is called on a hub, by its configuration or its place in the local cache."""
+    own = read_json(base / "config.json").get("_name_or_path")
+    if own and _HUB_NAME.fullmatch(own):
+        return str(own)
+    cached = [part for part in base.resolve().parts if part.startswith("models--")]
+    return cached[-1].removeprefix("models--").replace("--", "/") if cached else None
+
+
+def _check_vocabulary(base: Path, folder: Path) -> None:
+    """Refuse an adapter whose own tokenizer, where it brings one, numbers tokens otherwise."""
+    theirs, ours = _vocabulary(folder), _vocabulary(base)
+    for token, number in theirs.items():
+        if ours and ours.get(token) != number:
+            raise WagleError(
+                f"adapter {folder} has another vocabulary than {base}: token {number} is {token!r} "
+                "in its tokenizer.json only; use the adapter with its own base, or remove that file "
+                "if they belong together"
+            )
+
+
+def _vocabulary(folder: Path) -> dict[str, int]:
+    """The tokens of a ``tokenizer.json`` but the added ones, with their numbers; none without it."""
+    path = folder / "tokenizer.json"
+    found = read_json(path).get("model", {}).get("vocab", {}) if path.is_file() else {}
+    if isinstance(found, list):  # with a score each
+        return {token: number for number, (token, _) in enumerate(found)}
+    return dict(found)
 
 
 def _check_tied(

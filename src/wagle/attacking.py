@@ -8,7 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from wagle.attacks.catalogue import ROLES, Scene, Series, Trial, effects, make_attack
+from wagle.attacks.catalogue import (
+    ROLES,
+    Scene,
+    Series,
+    Trial,
+    check_settings,
+    effects,
+    make_attack,
+)
 from wagle.attacks.quantization import changed_codes
 from wagle.evaluation.asking import Way
 from wagle.evaluation.figures import Figure
@@ -29,7 +37,7 @@ def scene_of(run: Run) -> Scene:
     """What the attacks of a run work with."""
     settings = run.recipe.evaluation
     way = Way(run.encoder, settings.precision, settings.batch_tokens, run.private / "answers")
-    return Scene(way, run.sets, run.recipe.seed)
+    return Scene(way, run.sets, run.recipe.seed, run.named)
 
 
 def attack(run: Run, beside: Path | None = None) -> dict[str, Any]:
@@ -79,13 +87,18 @@ def _try(run: Run, asked: Attack, role: str, trial: Trial) -> Series | None:
 
 
 def _warn(label: str, found: Mapping[str, Series]) -> None:
-    """Say aloud where an attack brought out clearly more than it did of the reference."""
+    """Say aloud where an attack brought out clearly more than it did of the reference.
+
+    A figure without an interval, such as the largest of many, is never clearly above another.
+    """
     worst: tuple[float, str, str] | None = None
     for state, by_name in effects(found).items():
         for name, effect in by_name.items():
             own = found["after"].states[state][name]
             goal = found["reference"].states[state].get(name) if effect.gap is not None else None
-            if goal is None or goal.value is None or effect.gap is None or effect.gap <= 0:
+            if goal is None or effect.gap is None or effect.gap <= 0:
+                continue
+            if own.interval is None or goal.interval is None:
                 continue
             if own.low > goal.high and (worst is None or effect.gap > worst[0]):
                 worst = (effect.gap, f"{name} {own.number:.3g} ({state})", f"{goal.number:.3g}")
@@ -154,9 +167,9 @@ def _result(run: Run, asked: Attack, found: Mapping[str, Series]) -> dict[str, A
         },
     }
     if asked.name == "quantization":
-        mask = chosen_mask(run)
-        size = asked.settings.get("group_size")
-        assert size is None or isinstance(size, int)
+        # a mask on an adapter says nothing of the merged weights
+        mask = chosen_mask(run) if run.recipe.unlearning.lora is None else None
+        size = check_settings(asked.name, asked.settings).get("group_size")
         made["codes"] = {
             how: changed_codes(run.base, run.folder / "model", how, mask, group_size=size)
             for how in CODED

@@ -1,7 +1,7 @@
 """The errors that wagle raises: one line that says what is wrong, where, and what to do.
 
     WagleError          whatever the user can mend: a recipe, a file, a record, a disk
-        TrainingStopped the loss left the finite numbers; the weights before that step still stand
+        TrainingStopped the loss left the finite numbers, or what was to be kept is lost
         DiskFull        there was no room for a file; whoever knows how much is needed says so
 
 The command line prints these without a traceback and exits with code 2. Anything else is a bug.
@@ -25,7 +25,14 @@ class DiskFull(WagleError):
 
 
 class TrainingStopped(WagleError):
-    """Training met a loss or a gradient that is not finite."""
+    """Training met a loss or a gradient that is not finite, or lost the records to keep.
+
+    ``step`` is the one whose weights the model has again: the last good ones; 0 is before training.
+    """
+
+    def __init__(self, message: str, step: int = 0) -> None:
+        super().__init__(message)
+        self.step = step
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -372,13 +372,20 @@ class Mask(Mapping[str, Tensor]):
         """64 hex digits that name what is selected, whatever the mask was made of."""
         return tensors_digest(self._packed)
 
-    def check_model(self, model: nn.Module, *, allow_other_model: bool = False) -> None:
+    def check_model(
+        self,
+        model: nn.Module,
+        *,
+        allow_other_model: bool = False,
+        folder: str | Path | None = None,
+    ) -> None:
         """Refuse a model that the mask was not made for.
 
         Args:
-            model: the live model.
+            model: the live model, or its structure without weights.
             allow_other_model: accept other weights (a related checkpoint); names and shapes must
                 agree in any case.
+            folder: where the weights are that the structure lacks.
         """
         have = {n: tuple(p.shape) for n, p in model.named_parameters() if p.requires_grad}
         if have != self.shapes:
@@ -388,7 +395,7 @@ class Mask(Mapping[str, Tensor]):
                 f"mask and {have.get(differ[0])} in the model"
             )
         if not allow_other_model:
-            actual, wanted = fingerprint(model), str(self.metadata["model"])
+            actual, wanted = fingerprint(folder or model), str(self.metadata["model"])
             if actual != wanted:
                 raise WagleError(
                     f"the mask belongs to model {wanted[:6]}, this is {actual[:6]}; make one for it "

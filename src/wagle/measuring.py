@@ -4,6 +4,7 @@ Each takes the run and returns what ``state.json`` should say.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,7 +15,7 @@ from wagle.data.records import read_records
 from wagle.evaluation.asking import evaluate
 from wagle.evaluation.figures import FORGOTTEN
 from wagle.evaluation.result import Evaluation
-from wagle.evaluation.verdict import OVER, came_back, combine, judge
+from wagle.evaluation.verdict import OVER, Verdict, came_back, combine, judge
 from wagle.files import (
     keyed_digest,
     read_json,
@@ -66,12 +67,7 @@ def _measure(run: Run, role: str, folder: Path) -> dict[str, Any]:
         reference=run.evaluation("reference") if role != "reference" else None,
         **common,
     )
-    key = salt(run.private)
-    data = {
-        name: {"n": len(records), "digest": keyed_digest(key, [r.id for r in records])}
-        for name, records in sets.items()
-    }
-    _keep(run, role, role, folder, replace(found, details={**found.details, "data": data}))
+    _keep(run, role, role, folder, found)
     summaries = {}
     for asked_for in settings.benchmarks:
         logger.info("%s: benchmark %s", role, asked_for.called)
@@ -141,15 +137,27 @@ def measure_after(run: Run) -> dict[str, Any]:
     verdicts = {"": judge(after, before, found["reference"])}
     for label in labels:
         one, other = run.evaluation("after", label), run.evaluation("before", label)
-        if one is not None and other is not None and "forget" in one.figures:
+        if one is not None and other is not None and one.details["probes"]:
             verdicts[label] = judge(one, other, run.evaluation("reference", label))
     verdict = combine(verdicts)
-    if verdict.word == OVER and not any(OVER in line for line in run.warnings()):
-        logger.warning("over-unlearned: %s", " ".join(verdict.reasons))
+    over = overdone(verdicts)
+    if over is not None and not any(OVER in line for line in run.warnings()):
+        logger.warning("over-unlearned: %s", over)
     again = came_back(after, before)
     if again is not None:
         logger.warning("%s; set unlearning.earlier: objective to keep it forgotten", again)
     return {**details, "verdict": verdict.word, "reasons": list(verdict.reasons)}
+
+
+def overdone(verdicts: Mapping[str, Verdict]) -> str | None:
+    """What is over-unlearned, by any of the verdicts: a leak elsewhere does not undo it."""
+    said = [
+        f"{name}: {line}" if name else line
+        for name, verdict in verdicts.items()
+        if verdict.word == OVER
+        for line in verdict.reasons
+    ]
+    return " ".join(said) or None
 
 
 def enter_ledger(run: Run) -> dict[str, Any]:

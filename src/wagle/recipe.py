@@ -237,6 +237,17 @@ class Attribution(Section):
     allow_other_model: bool = False
     """Accept a mask that was made for a related checkpoint."""
 
+    @property
+    def selects(self) -> bool:
+        """Whether a setting says which weights to select or what to measure, not only how."""
+        how = {"engine", "device", "retain_records", "batch_tokens", "store_dtype", "precision"}
+        said = type(self).model_fields.items()
+        return any(
+            getattr(self, name) != field.default
+            for name, field in said
+            if name not in how | {"allow_other_model"}
+        )
+
     @model_validator(mode="after")
     def _ratio_fits(self) -> Attribution:
         if self.mask is not None:  # whose ladder is not known here
@@ -317,7 +328,8 @@ class Unlearning(Section, Training):
 
     dynamic_mask: Literal["none", "sign_agreement", "row_norm"] = "none"
     """Which selected weights move in a step: all, those where forget and retain gradient have one
-    sign, or those of the rows that forgetting pulls hardest. With it the default mask is all weights."""
+    sign, or those of the rows that forgetting pulls hardest. With it, all weights are selected and
+    nothing is attributed, unless attribution asks for a mask, a ratio, a score or some of the weights."""
 
     dynamic_settings: dict[str, Number] = {}
     """Settings of the dynamic mask over its defaults, such as {quantile: 0.99}."""
@@ -563,6 +575,13 @@ class Recipe(Section):
                 raise refused(f"is {arm!r} once more; remove it", f"controls[{i}]")
         if self.controls and self.unlearning.lora is not None:
             raise refused("are of masks on the model's own weights, not of LoRA", "controls")
+        if (
+            self.controls
+            and self.unlearning.dynamic_mask != "none"
+            and not self.attribution.selects
+        ):
+            said = "stand beside a mask, but with unlearning.dynamic_mask all weights train; set "
+            raise refused(f"{said}attribution.ratio, or remove them", "controls")
         if "random" in self.controls and self.attribution.mask is not None:
             said = "is 'random', which is drawn from a gradient store; leave attribution.mask out"
             raise refused(said, f"controls[{self.controls.index('random')}]")

@@ -14,24 +14,17 @@ from typing import Any
 
 from wagle.attacking import attack, scene_of
 from wagle.attacks.catalogue import make_attack
-from wagle.attribution.engines import ENGINES
-from wagle.attribution.scores import check_score
+from wagle.checking import check_attribution, check_folder, check_unlearning, structure_of
 from wagle.controls import run_controls
-from wagle.errors import choose
 from wagle.evaluation.benchmarks.catalogue import make_task
 from wagle.files import locked
 from wagle.ledger import read_ledger
-from wagle.mask import Mask
 from wagle.measuring import enter_ledger, measure_after, measure_before, measure_reference, report
-from wagle.model import empty_model
 from wagle.recipe import Recipe
 from wagle.run_folder import Run, open_run
 from wagle.stages import attribute, forget, retrain, select, teach, unmasked, write_patch
-from wagle.unlearning.checks import stop_rules
-from wagle.unlearning.lora import check_lora
-from wagle.unlearning.objectives import choose_objective
 from wagle.unlearning.optimizers import check_optimizer
-from wagle.unlearning.steps import Gradient
+from wagle.unlearning.trackers import check_trackers
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +98,9 @@ def _check(run: Run, wanted: list[str]) -> None:
         read_ledger(recipe.after)
     if recipe.finetune is not None:
         check_optimizer(recipe.finetune)
+        check_trackers(recipe.finetune.report_to)
+    if recipe.finetune is not None or "unlearn" in wanted:
+        check_folder(run)
     if "before" in wanted:
         run.need("forget")
         _ = run.reference
@@ -113,30 +109,12 @@ def _check(run: Run, wanted: list[str]) -> None:
     if "attacks" in wanted:
         for asked in recipe.attacks:
             make_attack(asked.name, scene_of(run), asked.settings)
-    if "gradients" in wanted and not unmasked(recipe):
-        if recipe.attribution.mask is None:
-            check_score(recipe.attribution.score, recipe.attribution.score_settings)
-            choose({"auto": None, **ENGINES}, recipe.attribution.engine, "engine")
-            run.need("retain")
-        else:
-            Mask.load(recipe.attribution.mask)
-    if "unlearn" in wanted:
-        settings = recipe.unlearning
-        if settings.lora is not None:
-            check_lora(empty_model(run.named), settings.lora.targets, settings.lora.quantize)
-        chosen = choose_objective(
-            settings.objective, settings.objective_settings, settings.retain_term
-        )
-        Gradient(
-            settings.wrapper,
-            settings.wrapper_settings,
-            settings.dynamic_mask,
-            settings.dynamic_settings,
-        ).check(chosen)
-        check_optimizer(settings)
-        stop_rules(settings.stop_when, bounded=chosen.entry.bounded, reference=None)
-        if {"retain", "retain_refusal", "mismatch"} & set(chosen.sets):
-            run.need("retain")
+    if "gradients" in wanted:
+        model = structure_of(run)
+        if not unmasked(recipe):
+            check_attribution(run, model)
+        if "unlearn" in wanted:
+            check_unlearning(run, model)
     for records in run.sets.values():
         run.encoder.encode(records)
     run.encoder.encode(run.forgotten)

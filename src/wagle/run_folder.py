@@ -39,6 +39,7 @@ from wagle.memory import give_memory_back
 from wagle.model import load_tokenizer, model_folder, resolve_model
 from wagle.recipe import Recipe, RecordSet
 from wagle.recipe_file import dump_recipe, load_recipe
+from wagle.unlearning.options import Training
 
 logger = logging.getLogger(__name__)
 
@@ -146,6 +147,11 @@ class Run:
         if named == "retrained":
             return self.folder / "retrained"
         return self.start if named == "untaught" else model_folder(named)
+
+    @property
+    def last_good(self) -> Path:
+        """The last good weights of a training that broke off, until one has ended well."""
+        return self.folder / "last-good"
 
     @property
     def gradients(self) -> Path:
@@ -275,19 +281,23 @@ def _forgotten_by(folder: str, request: Request) -> list[Record]:
 
 
 def open_run(recipe: Recipe, folder: Path) -> Run:
-    """Make a run folder, or open it again; another recipe is an error once a stage is finished."""
+    """Make a run folder, or open it again; another recipe is an error once a stage is finished.
+
+    How unlearning trains (its learning rate, its steps) may change until it is finished.
+    """
     text = dump_recipe(recipe)
     path = folder / "recipe.yaml"
     if path.exists():
         run = Run(folder, recipe)
         if path.read_text(encoding="utf-8") == text or _means(path, text):
             return run
-        if run.state["stages"]:
+        finished = run.state["stages"]
+        if finished and ("unlearn" in finished or not _trains_otherwise(path, recipe)):
             raise WagleError(
                 f"{folder} holds a run of another recipe ({_difference(path, text)}); choose another "
                 "folder with --out, or delete it"
             )
-        write_text(path, text)  # nothing was finished under the other one, such as one misspelt
+        write_text(path, text)  # nothing that it changes was finished under the other one
         return run
     if folder.is_dir() and any(p.name != ".lock" for p in folder.iterdir()):
         raise WagleError(f"{folder} exists and is not a run; choose another folder with --out")
@@ -305,6 +315,18 @@ def _means(path: Path, text: str) -> bool:
         return dump_recipe(load_recipe(path)) == text
     except WagleError:
         return False
+
+
+def _trains_otherwise(path: Path, recipe: Recipe) -> bool:
+    """Whether a stored recipe differs in settings alone that no stage before ``unlearn`` reads."""
+    try:
+        stored = load_recipe(path)
+    except WagleError:
+        return False
+    training = {name: getattr(recipe.unlearning, name) for name in Training.model_fields}
+    changed = stored.unlearning.model_copy(update=training)
+    moved: Recipe = stored.model_copy(update={"unlearning": changed})
+    return dump_recipe(moved) == dump_recipe(recipe)
 
 
 def _difference(path: Path, text: str) -> str:

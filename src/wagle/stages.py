@@ -4,7 +4,11 @@ Each takes the run and returns what ``state.json`` should say.
 """
 
 import logging
+import shlex
+import shutil
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,7 +21,7 @@ from wagle.attribution.collect import gradients
 from wagle.attribution.scoring import needed_quantities
 from wagle.attribution.store import GradientStore
 from wagle.data.records import Record
-from wagle.errors import WagleError
+from wagle.errors import TrainingStopped, WagleError
 from wagle.ledger import read_ledger
 from wagle.mask import Mask
 from wagle.memory import give_memory_back
@@ -25,6 +29,7 @@ from wagle.model import load_model
 from wagle.patch import extract, verify
 from wagle.recipe import Attribution, Lora, Recipe
 from wagle.run_folder import Run
+from wagle.unlearning.checkpoints import clear_checkpoints
 from wagle.unlearning.lora import (
     add_lora,
     check_adapter_mask,
@@ -74,19 +79,58 @@ def _taught(run: Run) -> list[Record]:
 
 def _teach(run: Run, stage: str, records: list[Record], out: Path) -> dict[str, Any]:
     assert run.recipe.finetune is not None
-    model = _load(run, run.start)
-    result = finetune(
-        model,
-        run.encoder,
-        records,
-        checkpoint_folder=run.private / f"checkpoint-{stage}",
-        seed=run.recipe.seed,
-        training=run.recipe.finetune,
-        on_step=lambda figures: run.log(stage, figures),
-    )
+    model, checkpoints = _load(run, run.start), run.private / f"checkpoint-{stage}"
+    try:
+        result = finetune(
+            model,
+            run.encoder,
+            records,
+            checkpoint_folder=checkpoints,
+            like=run.start,
+            seed=run.recipe.seed,
+            training=run.recipe.finetune,
+            on_step=lambda figures: run.log(stage, figures),
+        )
+    except TrainingStopped as error:
+        kept = _keep_good(run, error, partial(save_model, model, run.start))
+        raise TrainingStopped(f"{kept}; {_go_on(run, stage)}", error.step) from None
     run.log_steps(stage, result.history)
     save_model(model, run.start, out)
+    _finished(run, checkpoints)
     return {"taught": len(records), **_trained(result)}
+
+
+def _keep_good(run: Run, error: TrainingStopped, save: Callable[[Path], None]) -> str:
+    """Save the last good weights of a run that broke off, if it has any of its own; says where."""
+    if not error.step:
+        return str(error)
+    save(run.last_good)
+    return f"{error}, kept in {run.last_good}"
+
+
+def _go_on(run: Run, stage: str) -> str:
+    """How to train once more with a lower learning rate after ``stage`` broke off."""
+    section = "unlearning" if stage == "unlearn" else "finetune"
+    settings = run.recipe.unlearning if stage == "unlearn" else run.recipe.finetune
+    assert settings is not None
+    recipe, folder = run.folder / "recipe.yaml", str(run.folder)
+    if not recipe.is_file():  # a control: its run has been unlearned at this rate
+        return "begin the run again in another folder with a lower unlearning.learning_rate"
+    if stage == "retrain":  # the model that it is a reference for was taught at this rate
+        folder += "-again"
+    command = [
+        "wagle",
+        "run",
+        str(recipe),
+        f"{section}.learning_rate={settings.learning_rate / 2:g}",
+    ]
+    return f"go on with: {shlex.join([*command, '--out', folder])}"
+
+
+def _finished(run: Run, checkpoints: Path) -> None:
+    """Delete what a training needed until its model was saved."""
+    clear_checkpoints(checkpoints)
+    shutil.rmtree(run.last_good, ignore_errors=True)
 
 
 def _check_result(after: str, model: Path) -> None:
@@ -107,35 +151,44 @@ def _load_adapted(run: Run, lora: Lora) -> Any:
     """The base with the run's fresh adapter, the same at every call."""
     settings = run.recipe.model
     load = load_model if lora.quantize == "none" else load_quantized
+    return adapt(load(run.base, settings.dtype, settings.attention), lora, run.recipe.seed)
+
+
+def adapt(model: PreTrainedModel, lora: Lora, seed: int) -> Any:
+    """Put the adapter that a recipe asks for beside the layers of a model."""
     return add_lora(
-        load(run.base, settings.dtype, settings.attention),
+        model,
         rank=lora.rank,
         alpha=lora.alpha,
         dropout=lora.dropout,
         targets=lora.targets,
-        seed=run.recipe.seed,
+        seed=seed,
     )
 
 
 def _trained(result: TrainResult) -> dict[str, Any]:
-    return {k: v for k, v in asdict(result).items() if k != "history"} | {
-        "steps": len(result.history)
-    }
+    told = {k: v for k, v in asdict(result).items() if k != "history"}
+    return {**told, "steps": result.history[-1]["step"] if result.history else 0}
 
 
-_NO_MASK = {"records": None, "skipped": "LoRA trains all of its adapter: there is no mask"}
-
-
-def unmasked(recipe: Recipe) -> bool:
-    """Whether all weights of an adapter train, so that nothing is attributed."""
+def unmasked(recipe: Recipe) -> str | None:
+    """Why all weights that can train do, so that nothing is attributed; None where a mask says which."""
     lora = recipe.unlearning.lora
-    return lora is not None and not lora.masked
+    if lora is not None:
+        return None if lora.masked else "LoRA trains all of its adapter: there is no mask"
+    if recipe.unlearning.dynamic_mask == "none" or recipe.attribution.selects:
+        return None
+    return "all weights, chosen from anew in every step: attribution asks for no mask"
+
+
+def _no_mask(why: str) -> dict[str, Any]:
+    return {"records": None, "skipped": why}
 
 
 def attribute(run: Run) -> dict[str, Any]:
     settings, lora = run.recipe.attribution, run.recipe.unlearning.lora
-    if unmasked(run.recipe):
-        return _NO_MASK
+    if why := unmasked(run.recipe):
+        return _no_mask(why)
     if settings.mask is not None:
         return {"records": None}
     model: Any = run.base if lora is None else _load_adapted(run, lora)
@@ -173,8 +226,8 @@ def _quantities(settings: Attribution) -> list[str]:
 
 def select(run: Run) -> dict[str, Any]:
     settings = run.recipe.attribution
-    if unmasked(run.recipe):
-        return _NO_MASK
+    if why := unmasked(run.recipe):
+        return _no_mask(why)
     if settings.mask is not None:
         mask = Mask.load(settings.mask)
     else:
@@ -209,9 +262,42 @@ def chosen_mask(run: Run) -> Mask | None:
 
 
 def forget(run: Run) -> dict[str, Any]:
-    settings, lora = run.recipe.unlearning, run.recipe.unlearning.lora
+    lora = run.recipe.unlearning.lora
     model = _load(run, run.base) if lora is None else _load_adapted(run, lora)
-    result = unlearn(
+    checkpoints = run.private / "checkpoint-unlearn"
+    try:
+        result = _unlearn(run, model, checkpoints)
+    except TrainingStopped as error:
+        kept = _keep_good(run, error, partial(_save, run, model))
+        raise TrainingStopped(f"{kept}; {_go_on(run, 'unlearn')}", error.step) from None
+    run.log_steps("unlearn", result.history)
+    found = _trained(result)
+    if lora is None:
+        _save(run, model, run.folder / "model")
+    else:
+        with TemporaryDirectory(prefix="wagle-") as scratch:
+            adapter = run.folder / "adapter"
+            place = adapter if lora.keep == "adapter" else Path(scratch) / "adapter"
+            _save(run, model, place)
+            del model  # the base is loaded once more, in float32
+            give_memory_back()
+            merge_adapter(run.base, place, run.folder / "model")
+        found["lora"] = lora.model_dump(mode="json")
+    _finished(run, checkpoints)
+    return found
+
+
+def _save(run: Run, model: Any, folder: Path) -> None:
+    """Write what was trained: the model, or its adapter alone."""
+    if run.recipe.unlearning.lora is None:
+        save_model(model, run.base, folder)
+    else:
+        save_adapter(model, folder, run.base)
+
+
+def _unlearn(run: Run, model: Any, checkpoints: Path) -> TrainResult:
+    settings = run.recipe.unlearning
+    return unlearn(
         model,
         run.encoder,
         run.need("forget"),
@@ -235,24 +321,14 @@ def forget(run: Run) -> dict[str, Any]:
         reference=_reference_figures(run),
         check_every=settings.check_every,
         evaluate_every=settings.evaluate_every,
-        checkpoint_folder=run.private / "checkpoint-unlearn",
+        checkpoint_folder=checkpoints,
+        like=run.base if settings.lora is None else None,
         overlap=run.recipe.overlap,
         allow_other_model=run.recipe.attribution.allow_other_model,
         seed=run.recipe.seed,
         training=settings,
         on_step=lambda figures: run.log("unlearn", figures),
     )
-    run.log_steps("unlearn", result.history)
-    if lora is None:
-        save_model(model, run.base, run.folder / "model")
-        return _trained(result)
-    with TemporaryDirectory(prefix="wagle-") as scratch:
-        kept = run.folder / "adapter" if lora.keep == "adapter" else Path(scratch) / "adapter"
-        save_adapter(model, kept, run.base)
-        del model  # the base is loaded once more, in float32
-        give_memory_back()
-        merge_adapter(run.base, kept, run.folder / "model")
-    return {**_trained(result), "lora": lora.model_dump(mode="json")}
 
 
 def _reference_figures(run: Run) -> dict[str, float] | None:
@@ -266,6 +342,8 @@ def _reference_figures(run: Run) -> dict[str, float] | None:
             value = reference.figures.get(name, {}).get(figure)
             if value is not None and value.value is not None:
                 found[f"{name}.{figure}"] = value.value
+                if (name, figure) == ("forget", "probability"):
+                    found["forget.probability.high"] = value.high
     return found
 
 

@@ -12,7 +12,7 @@ import math
 import re
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -240,6 +240,7 @@ def save_model(model: PreTrainedModel, like: str | Path, out: str | Path) -> Non
     folders is exact.
     """
     state = model.state_dict()
+    check_names(like, state)
     with atomic_folder(out) as part:
         copy_other_files(like, part)
         for file in weight_files(like):
@@ -248,11 +249,43 @@ def save_model(model: PreTrainedModel, like: str | Path, out: str | Path) -> Non
                 write_shard(part / file.name, new)
 
 
+def saved_dtypes(model: nn.Module, like: str | Path) -> dict[str, torch.dtype]:
+    """The precision that ``save_model`` writes each parameter in, by the parameter's own name.
+
+    Args:
+        model: a live model; of tied parameters the first name counts.
+        like: the folder that it will be written like; only the headers of its weights are read.
+    """
+    own = {id(p): name for name, p in model.named_parameters()}
+    state = model.state_dict(keep_vars=True)
+    found = {}
+    for file in weight_files(like):
+        with TensorFile(file) as old:
+            for name in old.names:
+                kind, owner = old.dtype(name), own.get(id(state.get(name)))
+                if owner is not None and kind.is_floating_point:
+                    found[owner] = kind
+    return found
+
+
+def check_names(like: str | Path, names: Container[str]) -> None:
+    """Refuse a folder whose tensors are not the model's own, so that ``save_model`` could not write it.
+
+    Args:
+        like: the folder; only the headers of its weight files are read.
+        names: of the tensors of its model.
+    """
+    for file in weight_files(like):
+        with TensorFile(file) as old:
+            for name in old.names:
+                if name not in names:
+                    raise WagleError(
+                        f"the model has no tensor {name!r} that its folder has; save it again with "
+                        "save_pretrained"
+                    )
+
+
 def _stored(state: Mapping[str, Tensor], name: str, old: Tensor) -> Tensor:
-    if name not in state:
-        raise WagleError(
-            f"the model has no tensor {name!r} that its folder has; save it again with save_pretrained"
-        )
     return state[name].detach().to("cpu", old.dtype).contiguous()
 
 

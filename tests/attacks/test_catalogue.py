@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -133,6 +134,41 @@ def test_benign_relearning_teaches_retain_records_and_holds_out_nothing_less(sce
     assert found.details["taught"] == 3
 
 
+def test_several_rates_give_a_curve_each_from_the_same_first_look(scene, taught):
+    def found(rate):
+        return make_attack("relearning", scene, {**SMALL["relearning"], "learning_rate": rate})(
+            taught
+        )
+
+    several, one = found(["5e-4", 5e-3]), found(5e-3)
+    assert several.start == "step 0"
+    assert list(several.states) == [
+        "step 0",
+        *(f"{rate}, step {step}" for rate in ("0.0005", "0.005") for step in (1, 3)),
+    ]
+    for state, figures in one.states.items():
+        assert several.states["step 0" if state == "step 0" else f"0.005, {state}"] == figures
+    assert several.states["0.0005, step 3"] != several.states["0.005, step 3"]
+    assert several.details["losses"]["0.005"] == one.details["losses"]
+    assert [*several.details["losses"]] == ["0.0005", "0.005"]
+    assert [*effects({"after": several})] == [*several.states][1:]
+
+
+def test_benign_records_may_come_from_a_file(scene, taught, tmp_path):
+    path = tmp_path / "unrelated.jsonl"
+    rows = [{"question": f"Is it {i}?", "answer": f"Yes, {i}."} for i in range(4)]
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    settings = {**SMALL["relearning"], "records": str(path)}
+    found = make_attack("relearning", without(scene, "retain"), settings)(taught)
+    assert {name.partition(".")[0] for name in found.states["step 0"]} == {"forget"}
+    assert found.details["taught"] == 3
+    with pytest.raises(WagleError, match="asks for 6 benign ones, and there are 4"):
+        make_attack("relearning", scene, {**settings, "share": 1.0})
+    path.write_text(json.dumps([*rows[:3], RECORDS[1]]))
+    with pytest.raises(WagleError, match=r"forget\[1\] and benign\[3\] are the same record"):
+        make_attack("relearning", scene, settings)
+
+
 def test_a_limit_draws_records_under_their_own_places(scene, taught):
     found = make_attack("relearning", scene, {**SMALL["relearning"], "limit": 2})(taught)
     own = {record.place for record in scene.sets["forget"]}
@@ -193,10 +229,21 @@ def test_the_probe_takes_groups_readings_and_a_holdout_file(scene, taught, tmp_p
         ("relearning", {"records": "benign"}, "retain", "with benign records needs a retain set"),
         ("relearning", {"share": 0}, "", "share is 0"),
         ("relearning", {"limit": 0}, "", "limit is 0"),
-        ("relearning", {"records": "some"}, "", "attack relearning: records is 'some'"),
+        ("relearning", {"records": "some"}, "", "records is 'some', and no such file is there"),
+        ("relearning", {"records": "bening"}, "", "did you mean 'benign'"),
+        ("relearning", {"learning_rate": []}, "", r"learning_rate is \[\]; give one rate"),
+        ("relearning", {"learning_rate": [1e-5, 1e-5]}, "", "or several that differ"),
+        ("relearning", {"learning_rate": [1e-5, 0]}, "", "learning_rate is 0.0 and batch_size"),
+        ("relearning", {"learning_rate": "fast"}, "", "relearning: learning_rate is 'fast'"),
         ("relearning", {"stpes": [0]}, "", "has no setting 'stpes'; did you mean 'steps'"),
         ("quantization", {"methods": ["int3"]}, "", "unknown quantisation 'int3'"),
-        ("quantization", {"methods": []}, "", "methods is empty; name some of fp4, int4, int8"),
+        (
+            "quantization",
+            {"methods": []},
+            "",
+            "methods is empty; name some of fp4, int4, int8, nf4",
+        ),
+        ("quantization", {"group_size": 0}, "", "group_size is 0; give a number of weights"),
         ("quantization", {"sets": []}, "", "quantization has no sets to ask about"),
         ("quantization", {"sets": ["retain"]}, "retain", "quantization needs a retain set"),
         ("quantization", {"methods": "int8"}, "", "attack quantization: methods is 'int8'"),
@@ -206,6 +253,8 @@ def test_the_probe_takes_groups_readings_and_a_holdout_file(scene, taught, tmp_p
         ("probe", {"holdout": "nowhere.json"}, "general", "data file nowhere.json does not exist"),
         ("probe", {"readings": ["choise"]}, "", "unknown reading 'choise'; did you mean 'choice'"),
         ("sampling", {"samples": 0}, "", "samples is 0"),
+        ("sampling", {"max_new_tokens": 0}, "", "max_new_tokens is 0"),
+        ("prompts", {"max_new_tokens": 0}, "", "max_new_tokens is 0"),
         ("sapling", {}, "", "unknown attack 'sapling'; did you mean 'sampling'"),
     ],
 )
@@ -213,6 +262,39 @@ def test_what_an_attack_lacks_is_one_line_before_any_work(scene, name, settings,
     with pytest.raises(WagleError, match=message) as caught:
         make_attack(name, without(scene, lacks), settings)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "package"),
+    [
+        ("relearning", {"lora": True}, "peft"),
+        ("quantization", {"methods": ["nf4"]}, "bitsandbytes"),
+        ("quantization", {"methods": ["int8"]}, "torchao"),
+        ("probe", {}, "scikit-learn"),
+    ],
+)
+def test_a_package_that_an_attack_lacks_is_named_before_any_work(
+    scene, monkeypatch, name, settings, package
+):
+    for module in ("peft", "bitsandbytes.nn", "torchao.quantization", "sklearn"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(WagleError, match=rf"needs? {package}: pip install 'wagle\["):
+        make_attack(name, scene, settings)
+
+
+def test_tools_that_gguf_lacks_are_named_before_any_work(scene, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(WagleError, match=r"gguf needs convert_hf_to_gguf\.py and llama-quantize"):
+        make_attack("quantization", scene, {"methods": ["gguf"]})
+
+
+def test_groups_are_checked_against_the_shape_of_the_model_where_it_is_known(scene, model_folder):
+    known = replace(scene, model=model_folder)
+    make_attack("quantization", known, {"group_size": 16})
+    make_attack("quantization", known, {"methods": ["int8"], "group_size": 7})
+    make_attack("quantization", scene, {"group_size": 7})
+    with pytest.raises(WagleError, match=r"32 inputs, which groups of 7 do not divide"):
+        make_attack("quantization", known, {"group_size": 7})
 
 
 @pytest.mark.parametrize("name", ["prompts", "probe", "sampling"])
@@ -287,6 +369,12 @@ def test_where_hardly_anything_was_forgotten_no_share_is_told():
 def test_figures_that_rise_as_a_model_forgets_are_left_out():
     after = series("plain", plain={"f.nll": 4.0, "repetition": 0.0}, prefix={"f.nll": 1.0})
     assert effects({"after": after}) == {}
+
+
+def test_labels_that_mean_nothing_have_no_effect():
+    after = series(None, forget={"auc_maximum": 0.9, "auc_maximum_shuffled": 0.8})
+    found = effects({"after": after, "reference": after})
+    assert list(found["forget"]) == ["auc_maximum"]
 
 
 def test_an_attack_that_only_looks_has_the_distance_to_the_reference_alone():

@@ -7,6 +7,7 @@ from tests.conftest import make_model, make_tokenizer
 from wagle.attacks.probe import (
     CHOICE,
     MEMBERSHIP,
+    Split,
     fold_auc,
     held_out_logits,
     make_splits,
@@ -86,6 +87,10 @@ def test_a_mark_in_one_block_is_found_there_and_shuffled_labels_are_not(encoder)
     assert figures["auc_maximum"].note.startswith("block 1,")
     assert figures["auc_maximum_shuffled"].value < 0.8
     assert figures["auc_maximum"].n == 60
+    assert figures["auc_block_1"].interval == (1.0, 1.0)
+    low, high = figures["auc_block_0"].interval
+    assert low < figures["auc_block_0"].value < high
+    assert {figures[n].interval for n in figures if "maximum" in n} == {None}
 
 
 def test_the_right_letter_is_read_where_a_state_holds_it(encoder):
@@ -175,9 +180,43 @@ def test_auc_pairs_records_of_one_fold_only():
     made = make_splits(MEMBERSHIP, np.asarray([1, 0, 0, 1, 0] * 2), [str(i) for i in range(10)], 0)
     one = made[0]._replace(test=np.asarray([0, 1, 2]))
     two = made[0]._replace(test=np.asarray([3, 4]))
-    labels = np.asarray([1, 0, 0, 1, 0])
-    assert fold_auc(np.asarray([2.0, 1, 3, 9, 8]), labels, [one, two]) == pytest.approx(2 / 3)
-    assert fold_auc(np.asarray([2.0, 2, 3, 9, 8]), labels, [one, two]) == pytest.approx(1.5 / 3)
+    labels, names = np.asarray([1, 0, 0, 1, 0]), list("abcde")
+    for second, right in ((1, 2), (2, 1.5)):  # of two equal scores half is right
+        scores = np.asarray([2.0, second, 3, 9, 8])
+        assert fold_auc(scores, labels, names, [one, two])[0] == pytest.approx(right / 3)
+
+
+def _one_fold(count):
+    empty = np.asarray([], dtype=np.int64)
+    return [Split(empty, np.arange(count), [])]
+
+
+def test_the_interval_of_an_auc_is_as_wide_as_the_standard_error_says():
+    # Hanley and McNeil: 0.041 at an AUC of one half with 100 and 100 records
+    scores = np.random.default_rng(0).standard_normal(200)
+    labels, names = np.repeat([1, 0], 100), [str(i) for i in range(200)]
+    value, (low, high) = fold_auc(scores, labels, names, _one_fold(200))
+    assert low < value < high
+    assert high - low == pytest.approx(2 * 1.96 * 0.041, rel=0.1)
+    assert fold_auc(scores, labels, names, _one_fold(200)) == (value, (low, high))
+    assert fold_auc(scores, labels, names, _one_fold(200), seed=1)[1] != (low, high)
+
+
+def test_the_interval_of_an_auc_draws_groups_and_not_their_records():
+    # 20 records of each author have one score, so there are 5 against 5 authors, not 100 each
+    generator = np.random.default_rng(1)
+    scores, labels = np.repeat(generator.standard_normal(10), 20), np.repeat([1, 0], 100)
+    places, authors = [str(i) for i in range(200)], [str(i // 20) for i in range(200)]
+    one, few = (fold_auc(scores, labels, g, _one_fold(200)) for g in (places, authors))
+    assert one[0] == few[0]
+    assert few[1][1] - few[1][0] > 3 * (one[1][1] - one[1][0])
+
+
+def test_draws_without_a_pair_are_left_out_of_the_interval():
+    labels, names = np.asarray([1, 0, 1, 0]), list("abcd")
+    parts = [part._replace(test=np.asarray(t)) for part in _one_fold(4) for t in ([0, 1], [2, 3])]
+    value, interval = fold_auc(np.asarray([2.0, 1, 3, 4]), labels, names, parts)
+    assert (value, interval) == (0.5, (0.0, 1.0))
 
 
 def test_the_coordinates_of_a_wide_model_give_the_logits_of_all_of_its_width():

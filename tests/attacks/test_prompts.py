@@ -224,6 +224,7 @@ def test_bad_settings_and_records_are_errors(encoder, records, kept):
         (lambda: prompts(encoder, records, prefix=" "), "prefix is empty"),
         (lambda: prompts(encoder, records, retain=kept, neighbours=0), "neighbours is 0"),
         (lambda: prompts(encoder, records, retain=records), "the same record"),
+        (lambda: prompts(encoder, records, max_new_tokens=0), "max_new_tokens is 0"),
     ]
     for call, message in cases:
         with pytest.raises(WagleError, match=message):
@@ -235,6 +236,24 @@ def test_an_answer_that_an_attack_cuts_is_an_error(records, kept):
     prompts(encoder, records, attacks=["format"])
     with pytest.raises(WagleError, match=r"forget\[\d\].*max_length"):
         prompts(encoder, records, attacks=["context"], retain=kept, neighbours=2)
+
+
+def test_rouge_leaves_out_answers_in_which_it_sees_no_word(encoder, records):
+    silent = replace(records[1], answer="北京")
+
+    def measured(rows):
+        task = prompts(encoder, rows, attacks=["prefix"])
+        said = _answers(encoder, task, lambda _: 1.0, lambda _: records[0].answer)
+        return task.measure(said).figures
+
+    for figures in measured([records[0], silent]).values():
+        assert figures["rouge_l"].per_record == {"forget[0]": 1.0}
+        assert figures["rouge_l"].note.startswith("1 of 2 answers have no ASCII letter")
+        assert figures["probability"].n == 2
+    for figures in measured([silent]).values():
+        assert figures["rouge_l"].value is None
+        assert "no ASCII letter" in figures["rouge_l"].note
+        assert figures["probability"].value == pytest.approx(math.exp(-1))
 
 
 def test_nan_is_an_error_that_names_record_and_attack(encoder, records):

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from tests.conftest import make_model
-from wagle.attacks.quantization import METHODS, changed_codes, load_gguf, quantize
+from wagle.attacks.quantization import METHODS, changed_codes, check_way, load_gguf, quantize
 from wagle.errors import WagleError
 from wagle.mask import Mask
+from wagle.model import empty_model, load_model
 
 T39 = torch.tensor([[0.1, -0.35, 0.7, 0.02]])
 IDS = torch.arange(5, 25).view(2, 10)
@@ -139,6 +140,20 @@ def test_a_group_that_does_not_divide_the_inputs_is_refused_with_the_layer(model
         quantize(model, "int4", group_size=0)
 
 
+def test_what_quantize_would_refuse_is_refused_of_the_shape_alone(model_folder):
+    shape = empty_model(model_folder)
+    check_way("int4", 16, shape)
+    check_way("int8", 7, shape)  # which has no groups
+    with pytest.raises(WagleError, match=r"q_proj has 32 inputs, which groups of 7 do not"):
+        check_way("int4", 7, shape)
+    with pytest.raises(WagleError, match=r"down_proj has 48 inputs, which groups of 32 do not"):
+        check_way("int4", None, shape)
+    with pytest.raises(WagleError, match="group_size is 0"):
+        check_way("int4", 0)
+    with pytest.raises(WagleError, match=r"unknown quantisation 'ggu'; did you mean 'gguf'"):
+        check_way("ggu")
+
+
 def test_unknown_names_and_models_that_are_quantised_or_broken_are_refused(model):
     with pytest.raises(WagleError, match="unknown quantisation 'int3'; did you mean 'int"):
         quantize(model, "int3")
@@ -157,8 +172,9 @@ def test_a_missing_package_is_named_with_its_extra(model, monkeypatch):
         ("bitsandbytes", "bitsandbytes.nn", "nf4"),
     ):
         monkeypatch.setitem(sys.modules, module, None)
-        with pytest.raises(WagleError, match=rf"needs {package}: pip install 'wagle\[attacks\]'"):
-            quantize(model, how)
+        for call in (lambda how=how: quantize(model, how), lambda how=how: check_way(how)):
+            with pytest.raises(WagleError, match=rf"needs {package}: pip install 'wagle\[att"):
+                call()
 
 
 def test_experts_that_are_not_quantised_are_told(caplog):
@@ -173,8 +189,9 @@ def test_experts_that_are_not_quantised_are_told(caplog):
 
 def test_gguf_without_llama_cpp_is_a_one_line_error(model_folder, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(WagleError, match=r"needs convert_hf_to_gguf\.py and llama-quantize"):
-        load_gguf(model_folder)
+    for call in (lambda: load_gguf(model_folder), lambda: check_way("gguf")):
+        with pytest.raises(WagleError, match=r"needs convert_hf_to_gguf\.py and llama-quantize"):
+            call()
 
 
 def fake_tool(folder, name, script):
@@ -207,6 +224,51 @@ def test_gguf_is_loaded_from_what_the_tools_made(model_folder, tmp_path, monkeyp
     assert loaded.dtype == torch.float32
     expected = model.get_input_embeddings().weight
     torch.testing.assert_close(loaded.get_input_embeddings().weight, expected)
+
+
+def test_a_live_model_goes_through_gguf_in_a_private_folder_that_is_gone_afterwards(
+    model_folder, tmp_path, monkeypatch
+):
+    gguf = pytest.importorskip("gguf")
+    tiny_gguf(gguf, make_model("llama-tied"), tmp_path / "tiny.gguf")
+    tools, seen = tmp_path / "tools", tmp_path / "seen"
+    fake_tool(
+        tools,
+        "convert_hf_to_gguf.py",
+        f'cp -r "$1" {seen}; (dirname "$1"; stat -c %a "$1/..") > {tmp_path}/place; echo x > "$5"',
+    )
+    fake_tool(tools, "llama-quantize", f'cp {tmp_path}/tiny.gguf "$2"')
+    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+    check_way("gguf")
+    model = load_model(model_folder)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(2)  # the live model, not its folder, is what is converted
+    before = {n: p.detach().clone() for n, p in model.state_dict().items()}
+    made = quantize(model, "gguf")
+    place, mode = (tmp_path / "place").read_text().split()
+    assert mode == "700"
+    assert not os.path.exists(place)
+    assert (seen / "tokenizer.json").read_bytes() == (model_folder / "tokenizer.json").read_bytes()
+    assert torch.equal(load_model(seen).lm_head.weight, model.lm_head.weight)
+    assert all(torch.equal(p, before[n]) for n, p in model.state_dict().items())
+    assert made.generation_config is model.generation_config
+    assert not any(p.requires_grad for p in made.parameters())
+    assert torch.isfinite(logits(made)).all()
+
+
+def test_gguf_of_a_model_without_a_folder_or_of_a_file_that_is_none_is_a_one_line_error(
+    model_folder, tmp_path, monkeypatch
+):
+    pytest.importorskip("gguf")
+    tools = tmp_path / "tools"
+    for name, at in (("convert_hf_to_gguf.py", 5), ("llama-quantize", 2)):
+        fake_tool(tools, name, f'echo x > "${at}"')
+    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(WagleError, match="gguf needs a model that was loaded from a local folder"):
+        quantize(make_model("llama-tied"), "gguf")
+    with pytest.raises(WagleError, match="transformers cannot read the gguf that") as caught:
+        quantize(load_model(model_folder), "gguf")
+    assert "\n" not in str(caught.value)
 
 
 def tiny_gguf(gguf, model, path):

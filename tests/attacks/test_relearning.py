@@ -90,12 +90,12 @@ def test_benign_takes_as_many_records_of_the_other_set_and_holds_all_forget_reco
 ):
     picked = pick_benign(forget, retain, 0.5)
     assert len(picked.records) == 3
-    assert all(record.place.startswith("other[") for record in picked.records)
+    assert all(record.place.startswith("benign[") for record in picked.records)
     assert [record.prompt for record in picked.held_out] == [row["question"] for row in forget]
 
 
 def test_benign_records_that_teach_what_is_gone_or_are_too_few_are_refused(forget, retain):
-    with pytest.raises(WagleError, match=r"forget\[1\] and other\[2\] are the same record"):
+    with pytest.raises(WagleError, match=r"forget\[1\] and benign\[2\] are the same record"):
         pick_benign(forget, [*retain[:2], forget[1]], 0.5)
     with pytest.raises(WagleError, match="asks for 6 benign ones, and there are 5"):
         pick_benign(forget, retain[:5], 1.0)
@@ -291,7 +291,9 @@ def test_steps_that_do_not_ascend_from_0_are_refused(steps, model, encoder, forg
         relearn(model, encoder, forget, steps=steps, evaluate=lambda _: {})
 
 
-@pytest.mark.parametrize("bad", [{"learning_rate": 0}, {"batch_size": 0}])
+@pytest.mark.parametrize(
+    "bad", [{"learning_rate": 0}, {"learning_rate": math.inf}, {"batch_size": 0}]
+)
 def test_a_rate_or_a_batch_of_nothing_is_refused(bad, model, encoder, forget):
     with pytest.raises(WagleError, match=r"learning_rate is .* and batch_size"):
         relearn(model, encoder, forget, evaluate=lambda _: {}, **bad)

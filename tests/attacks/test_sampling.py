@@ -116,6 +116,7 @@ def test_the_threshold_is_reported_and_counts_as_a_leak(encoder, records):
         ({"temperature": 0.0}, "temperature is 0.0"),
         ({"top_p": 1.5}, "top_p is 1.5"),
         ({"threshold": 0.0}, "threshold is 0.0"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0"),
     ],
 )
 def test_settings_out_of_range_are_named(encoder, records, settings, message):

@@ -5,8 +5,9 @@ import json
 import pyarrow
 import pyarrow.parquet
 import pytest
+from datasets.exceptions import DatasetGenerationError
 
-from wagle.data.muse import FIELDS, muse_rows
+from wagle.data.muse import FIELDS, muse_rows, open_muse
 from wagle.errors import WagleError
 
 QUESTIONS = [{"question": "Where is the pier?", "answer": "In the bay.", "note": 3}]
@@ -90,7 +91,8 @@ def test_what_is_missing_is_named_with_where_it_was_looked_for(tmp_path):
 
 
 def test_the_hub_is_asked_by_its_own_name_and_may_have_the_older_split(monkeypatch):
-    def load(name, config, split):
+    def load(name, config, split, revision):
+        assert revision is None
         if split == "retain_qa":
             raise ValueError("Unknown split")
         assert (name, config, split) == ("muse-bench/MUSE-News", "knowmem", "retain2_qa")
@@ -101,9 +103,21 @@ def test_the_hub_is_asked_by_its_own_name_and_may_have_the_older_split(monkeypat
 
 
 def test_a_hub_out_of_reach_is_one_line(monkeypatch):
-    def load(name, config, split):
-        raise ConnectionError(f"{name} {config} {split}")
+    def load(*_, **__):
+        raise DatasetGenerationError("An error occurred while generating the dataset")
 
     monkeypatch.setattr("datasets.load_dataset", load)
-    with pytest.raises(WagleError, match=r"cannot be had .*\(ConnectionError\); data: give the"):
+    with pytest.raises(
+        WagleError, match=r"verbmem \(forget\) cannot be read: An error .* data=FOLDER"
+    ) as caught:
         muse_rows("muse-bench/MUSE-News", "verbmem", "forget")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_revision_is_of_the_hub_and_the_corpus_has_one_name_there(tmp_path):
+    assert open_muse("muse-bench/MUSE-News", "news", "v1").revision == "v1"
+    assert open_muse(tmp_path, "news") == tmp_path
+    with pytest.raises(WagleError, match="revision is of a data set of the hub"):
+        open_muse(tmp_path, "news", "v1")
+    with pytest.raises(WagleError, match="give a local copy of muse-bench/MUSE-Books"):
+        open_muse("muse-bench/MUSE-News", "books")

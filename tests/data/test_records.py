@@ -462,6 +462,15 @@ def test_wrong_subsets_are_one_line_errors(options, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(("source", "kind"), [(None, "None"), (3, "of type int")])
+def test_what_is_no_source_of_records_is_named_by_its_set(source, kind):
+    said = (
+        f"the forget set is {kind}; give a file, a datasets.Dataset, or a list of dicts or records"
+    )
+    with pytest.raises(WagleError, match=said):
+        read_records(source, name="forget")
+
+
 def test_a_set_of_splits_and_an_empty_set_are_errors():
     both = datasets.DatasetDict({"train": datasets.Dataset.from_list(ROWS)})
     with pytest.raises(WagleError, match="give one split"):

@@ -10,12 +10,14 @@ import wagle
 from tests.conftest import OTHERS, RECORDS, make_model, make_tokenizer
 from tests.evaluation.benchmarks.test_tofu import row, write
 from wagle import cli
+from wagle.data.records import read_records
 from wagle.data.tokens import Encoder
 from wagle.errors import WagleError
 from wagle.evaluation.asking import Way, find_model, paired
+from wagle.evaluation.comparable import asked_text
 from wagle.evaluation.figures import Figure, Measured, Task
 from wagle.evaluation.result import Evaluation
-from wagle.files import write_json
+from wagle.files import keyed_digest, write_json
 from wagle.patch import apply, extract
 
 TOKENIZER = make_tokenizer()
@@ -118,8 +120,140 @@ def test_a_model_beside_itself_has_forget_quality_1_and_no_difference(home, aske
 
 def test_a_reference_of_other_records_is_refused(home, asked, retrained):
     less = {**asked["settings"], "rows": 2}
-    with pytest.raises(WagleError, match=r"reference is of other records .*3 records"):
+    with pytest.raises(
+        WagleError, match=r"reference is of other records: 3 in the set forget, .*2"
+    ):
         wagle.evaluate(home / "own", benchmark="tofu", settings=less, reference=retrained)
+
+
+def _others(tmp_path):
+    """The same files with one other answer."""
+    write(tmp_path, forget=3, retain=3, world=1)
+    rows = [row("forget", i) for i in range(3)]
+    rows[1]["answer"] = "Author 1 wrote the novel Snow Garden."
+    (tmp_path / "forget10_perturbed.json").write_text("\n".join(map(json.dumps, rows)))
+    return {"data": str(tmp_path)}
+
+
+DIFFERS = {
+    "answers": (_others, "other records: its 3 in the set forget hold other texts"),
+    "eos": (lambda _: {"eos": False}, "asked with eos true, this model with false"),
+    "variant": (lambda _: {"variant": "paper"}, "with variant official, this model with paper"),
+    "template": (lambda _: {"template": "plain"}, "with template chat, this model with plain"),
+}
+
+
+@pytest.mark.parametrize("what", list(DIFFERS))
+def test_a_result_of_other_answers_or_settings_is_refused_before_a_model_is_asked(
+    home, asked, retrained, tmp_path, what
+):
+    made, message = DIFFERS[what]
+    settings = {**asked["settings"], **made(tmp_path)}
+    model = make_model("llama-tied")
+    passes = Passes(model)
+    for reference in (retrained, home / "retrained.json"):
+        with pytest.raises(WagleError, match=message) as caught:
+            wagle.evaluate(
+                model, TOKENIZER, benchmark="tofu", settings=settings, reference=reference
+            )
+        assert "\n" not in str(caught.value)
+    assert passes.count == 0
+
+
+def test_an_older_result_without_data_is_still_a_reference(home, asked, own, tmp_path):
+    old = json.loads((home / "retrained.json").read_text())
+    for data in ({"split": "forget10", "counts": {"forget": 3}}, None):
+        old["data"] = data
+        write_json(tmp_path / "old.json", old)
+        found = wagle.evaluate(home / "own", **asked, reference=tmp_path / "old.json")
+        assert values(found) == values(own)
+
+
+def test_qa_sets_of_other_records_have_no_differences():
+    model = make_model("llama-tied", 1)
+    common = {"tokenizer": TOKENIZER, "generate": False}
+    reference = wagle.evaluate(model, forget=RECORDS[:2], retain=OTHERS[:2], **common)
+    found = wagle.evaluate(model, forget=RECORDS[:2], **common, reference=reference)
+    assert found.details["differences"]["forget.nll"]["n"] == 2  # fewer sets will do
+    passes = Passes(model)
+    for sets, message in (
+        ({"forget": RECORDS[2:4]}, "its 2 in the set forget hold other texts"),
+        ({"forget": RECORDS[1::-1]}, "or stand in another order"),
+        ({"forget": RECORDS[:3]}, "2 in the set forget, where this model is asked about 3"),
+        ({"general": RECORDS[:2]}, "none of the sets general, but forget, retain"),
+    ):
+        with pytest.raises(WagleError, match=message):
+            wagle.evaluate(model, **sets, **common, reference=reference)
+    assert passes.count == 0
+
+
+def test_a_result_with_another_system_prompt_is_refused():
+    model = make_model("llama-tied")
+    brief, long = (Encoder(TOKENIZER, system_prompt=f"Be {how}.") for how in ("brief", "long"))
+    reference = wagle.evaluate(model, brief, forget=RECORDS[:2], generate=False)
+    with pytest.raises(WagleError, match=r"system_prompt Be brief\., this model with Be long\."):
+        wagle.evaluate(model, long, forget=RECORDS[:2], generate=False, reference=reference)
+    with pytest.raises(WagleError, match=r"Be brief\., this model with the template's own"):
+        wagle.evaluate(model, TOKENIZER, forget=RECORDS[:2], generate=False, reference=reference)
+
+
+def test_a_result_whose_answers_were_cut_elsewhere_is_of_other_records(caplog):
+    model = make_model("llama-tied")
+    rows = [{"question": "Where?", "answer": r["answer"] * 2} for r in RECORDS[:2]]
+    whole, cut = (Encoder(TOKENIZER, max_length=length) for length in (512, 20))
+    with caplog.at_level("WARNING", logger="wagle"):
+        reference = wagle.evaluate(model, cut, forget=rows, generate=False)
+    assert "do not fit into max_length=20" in caplog.text
+    with pytest.raises(WagleError, match="its 2 in the set forget hold other texts"):
+        wagle.evaluate(model, whole, forget=rows, generate=False, reference=reference)
+
+
+def test_an_older_result_of_other_records_is_found_out_before_a_model_is_asked():
+    rows = [row("forget", i) for i in range(3)]
+    model = make_model("llama-tied")
+    common = {"tokenizer": TOKENIZER, "generate": False}
+    found = wagle.evaluate(model, forget=rows, **common)
+    old = replace(found, details={k: v for k, v in found.details.items() if k != "data"})
+    assert wagle.evaluate(model, forget=rows, **common, reference=old).details["differences"]
+    passes = Passes(model)
+    with pytest.raises(WagleError, match="forget quality needs the same records: 2 and 3"):
+        wagle.evaluate(model, forget=rows[:2], **common, reference=old)
+    assert passes.count == 0
+
+
+def test_a_result_of_another_benchmark_is_refused(asked):
+    model = make_model("llama-tied")
+    reference = wagle.evaluate(model, TOKENIZER, forget=RECORDS[:3], generate=False)
+    data = {**reference.details["data"], "settings": {}}
+    bare = replace(reference, details={**reference.details, "data": data})
+    with pytest.raises(WagleError, match="result of the benchmark qa, not of tofu"):
+        wagle.evaluate(model, TOKENIZER, **asked, reference=bare)
+
+
+def test_a_result_file_of_qa_holds_no_digest_that_others_could_test(home, tmp_path):
+    def asked(folder):
+        found = wagle.evaluate(
+            home / "own", forget=RECORDS[:1], generate=False, cache=folder
+        ).to_json()["data"]
+        return found["sets"]["forget"]["digest"], found["salt"]
+
+    one, again, other, none = map(asked, (tmp_path / "a", tmp_path / "a", tmp_path / "b", None))
+    assert one == again
+    assert len({one, other, none}) == len({salt for _, salt in (one, other, none)}) == 3
+    records = read_records(RECORDS[:1], name="forget")
+    texts = [asked_text(record) for record in records]
+    assert one[0] not in {keyed_digest(b"", texts), keyed_digest(b"published", texts)}
+
+
+def test_a_reference_of_another_salt_is_compared_in_number_and_settings(home, tmp_path):
+    common = {"generate": False, "cache": tmp_path / "own"}
+    reference = wagle.evaluate(
+        home / "retrained", forget=RECORDS[:2], generate=False, cache=tmp_path / "other"
+    )
+    found = wagle.evaluate(home / "own", forget=RECORDS[:2], **common, reference=reference)
+    assert found.details["differences"]
+    with pytest.raises(WagleError, match="2 in the set forget"):
+        wagle.evaluate(home / "own", forget=RECORDS[:3], **common, reference=reference)
 
 
 def test_differences_are_paired_by_record(own, retrained):
@@ -203,6 +337,16 @@ def test_what_the_cache_knows_is_not_asked_again(asked, tmp_path):
     assert passes.count > seen  # another precision is another question
 
 
+def test_a_model_in_another_dtype_is_not_served_the_answers_of_its_twin(asked, tmp_path):
+    narrow = make_model("llama-tied", 0).to(torch.bfloat16)
+    wide = make_model("llama-tied", 0).to(torch.bfloat16).float()  # the same fingerprint
+    first = wagle.evaluate(wide, TOKENIZER, **asked, cache=tmp_path)
+    passes = Passes(narrow)
+    second = wagle.evaluate(narrow, TOKENIZER, **asked, cache=tmp_path)
+    assert first.details["model"]["fingerprint"] == second.details["model"]["fingerprint"]
+    assert passes.count > 0
+
+
 def test_two_benchmarks_share_the_answers_of_one_cache(asked, tmp_path):
     model = make_model("llama-tied", 0)
     wagle.evaluate(model, TOKENIZER, **asked, cache=tmp_path)
@@ -247,11 +391,23 @@ def test_the_result_has_the_keys_of_its_schema_and_no_text(home, asked, own):
     settings = {**asked["settings"], "data": home / "tofu"}  # a path is no JSON
     found = wagle.evaluate(home / "own", benchmark="tofu", settings=settings, seed=3).to_json()
     text = json.dumps(found, allow_nan=False)
-    keys = "schema model template benchmark variant options reference data metrics summary"
+    keys = "schema model template benchmark variant options reference probes data metrics summary"
     assert {*keys.split(), "timing", "versions"} == set(found)
     assert (found["schema"], found["benchmark"]) == ("wagle-eval/1", "tofu")
     assert found["variant"] == "official, version 1"
-    assert found["data"]["counts"]["forget"] == 3
+    assert found["data"]["sets"]["forget"]["n"] == 3
+    assert (found["data"]["split"], found["data"]["revision"]) == ("forget10", None)
+    assert found["data"]["salt"] is None  # published data
+    assert found["data"]["settings"] == {
+        "version": 1,
+        "split": "forget10",
+        "variant": "official",
+        "eos": True,
+        "template": "chat",
+        "system_prompt": "the template's own",
+        "max_new_tokens": None,
+        "sentence_encoder": None,
+    }
     assert found["options"] == {
         "precision": "float32",
         "seed": 3,

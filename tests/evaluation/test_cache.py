@@ -22,8 +22,8 @@ from wagle.evaluation.requests import (
 )
 
 
-def opened(folder, *, model="f1", precision="float32", stops=(2, 5)):
-    return AnswerCache(folder, model, precision, stops)
+def opened(folder, *, model="f1", dtype="torch.float32", precision="float32", stops=(2, 5)):
+    return AnswerCache(folder, model, dtype, precision, stops)
 
 
 def likely(*nlls, moments=False):

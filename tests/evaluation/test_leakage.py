@@ -10,8 +10,10 @@ from wagle.errors import WagleError
 from wagle.evaluation.leakage import (
     assumed_leakage,
     attack_table,
+    check_leakage,
     leakage_figures,
     membership_figures,
+    privacy_replicates,
     probe_text,
 )
 from wagle.evaluation.metrics.membership import Trace, auc, privacy, privleak
@@ -181,6 +183,22 @@ def test_a_reference_of_other_texts_is_refused_with_split_and_counts():
 def test_a_reference_without_the_attack_is_refused():
     with pytest.raises(WagleError, match=r"no forget.mia_min_k; evaluate it with the same"):
         leakage_figures(measured(OWN), measured(RETRAINED, ["loss"]))
+
+
+def test_a_reference_is_checked_by_the_places_of_the_texts_alone():
+    places = {name: [f"{name}[{i}]" for i in range(3)] for name in OWN}
+    check_leakage(places, ["loss", "min_k"], measured(RETRAINED))
+    with pytest.raises(WagleError, match=r"no forget.mia_lower; .* or leave that attack out"):
+        check_leakage(places, ["lower"], measured(RETRAINED))
+    with pytest.raises(WagleError, match=r"split holdout\) needs the same records: 2 and 3"):
+        check_leakage({**places, "holdout": places["holdout"][1:]}, ["loss"], measured(RETRAINED))
+
+
+def test_replicates_of_privacy_are_those_of_its_interval():
+    drawn = privacy_replicates(measured(OWN), measured(RETRAINED), ["loss", "min_k"])
+    assert drawn.shape == (2, 2000)
+    found = leakage_figures(measured(OWN), measured(RETRAINED))["privacy_loss"]
+    assert tuple(np.quantile(drawn[0], [0.025, 0.975])) == pytest.approx(found.interval)
 
 
 def test_a_reference_that_knows_the_forget_set_is_refused():

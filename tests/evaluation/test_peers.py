@@ -163,7 +163,7 @@ def test_a_number_that_is_none_is_named_by_its_record(tmp_path):
 def test_a_record_that_is_missing_is_named_and_not_closed_up(tmp_path):
     data = open_unlearning_log()
     data["forget_truth_ratio"]["value_by_index"]["3"] = None
-    with pytest.raises(WagleError, match=r"forget\[3\] is None"):
+    with pytest.raises(WagleError, match=r"forget\[3\] is null"):
         read_result(saved(tmp_path, data))
     del data["forget_truth_ratio"]["value_by_index"]["3"]
     with pytest.raises(WagleError, match="lacks records: it has 39, the last is 39"):
@@ -182,6 +182,179 @@ def test_a_record_that_is_missing_is_named_and_not_closed_up(tmp_path):
 def test_other_files_are_refused(tmp_path, data, message):
     with pytest.raises(WagleError, match=message):
         read_result(saved(tmp_path, data))
+
+
+FORGET = LOGS["forget"]
+WHOLE = {  # a metric of wagle's file
+    "value": 0.5,
+    "n": 1,
+    "direction": "target",
+    "target": None,
+    "interval": [0.4, 0.6],
+    "interval_method": "bootstrap",
+    "unit": "share",
+    "note": None,
+    "per_record": {"forget[0]": 0.5},
+}
+
+
+def of_wagle(**metric):
+    metrics = {"forget.probability": {k: v for k, v in {**WHOLE, **metric}.items() if v != "gone"}}
+    return {"schema": "wagle-eval/1", "metrics": metrics, "summary": {}}
+
+
+def of_tofu(column, value):
+    data = tofu_log()
+    data[FORGET][column] = value
+    return data
+
+
+def of_open_unlearning(**changed):
+    return {**open_unlearning_log(), **changed}
+
+
+def rows_with(row, index="1"):
+    return entry({"0": {"prob": 0.5, "avg_loss": 1.0, "score": 0.5}, index: row})
+
+
+LOSSES = by_row(2, {"avg_loss": [1.0]})
+DAMAGED = {
+    "wagle, nothing": ({"schema": "wagle-eval/1"}, "a damaged wagle-eval/1 file: metrics: field"),
+    "wagle, a field": (of_wagle(interval="gone"), "forget.probability, interval: field required"),
+    "wagle, a text": (of_wagle(value="high"), "forget.probability, value: input should be a valid"),
+    "wagle, one end": (of_wagle(interval=[0.1]), "forget.probability, interval: list should have"),
+    "wagle, a record": (
+        of_wagle(per_record={"forget[0]": None}),
+        r"forget.probability, per_record, forget\[0\]: input should",
+    ),
+    "wagle, data": ({**of_wagle(), "data": [1]}, "file: data: input should be"),
+    "wagle, sets": ({**of_wagle(), "data": {"sets": {"forget": 3}}}, "data, sets, forget: input"),
+    "tofu, a list": ({**tofu_log(), FORGET: [1]}, f"{FORGET} is a list, not columns by name"),
+    "tofu, null": (of_tofu("avg_gt_loss", None), "avg_gt_loss is null, not values by row"),
+    "tofu, no rows": (of_tofu("avg_gt_loss", {}), "avg_gt_loss holds no rows"),
+    "tofu, a row's name": (of_tofu("avg_gt_loss", {"a": 1.0}), "avg_gt_loss: row 'a' is no number"),
+    "tofu, a list for a loss": (
+        of_tofu("avg_paraphrased_loss", by_row(40, [1.0])),
+        r"avg_paraphrased_loss: forget\[0\] is a list, not a finite number",
+    ),
+    "tofu, a loss for a list": (
+        of_tofu("average_perturb_loss", by_row(40, 1.0)),
+        r"average_perturb_loss: forget\[0\] is a number, not a list of losses",
+    ),
+    "tofu, an empty list": (
+        of_tofu("average_perturb_loss", by_row(40, [])),
+        r"average_perturb_loss: forget\[0\] is an empty list",
+    ),
+    "tofu, null in a list": (
+        of_tofu("average_perturb_loss", by_row(40, [None])),
+        r"average_perturb_loss: forget\[0\] is null, not a finite",
+    ),
+    "tofu, below 0": (
+        of_tofu("avg_gt_loss", by_row(40, -1e9)),
+        r"avg_gt_loss: forget\[0\] is -1000000000.0; a loss is 0 or more",
+    ),
+    "tofu, too large": (
+        of_tofu("avg_gt_loss", by_row(40, 10**400)),
+        r"avg_gt_loss: forget\[0\] is inf, not a finite",
+    ),
+    "ou, a number": (
+        of_open_unlearning(forget_Q_A_Prob=0.5),
+        "forget_Q_A_Prob is a number, not a m",
+    ),
+    "ou, a row's name": (
+        of_open_unlearning(forget_Q_A_Prob=rows_with({"prob": 0.5}, "last")),
+        "forget_Q_A_Prob: row 'last' is no number",
+    ),
+    "ou, rows in a list": (
+        of_open_unlearning(forget_Q_A_Prob=entry([{"prob": 0.5}])),
+        "forget_Q_A_Prob is a list, not values by row",
+    ),
+    "ou, a list for a row": (
+        of_open_unlearning(forget_Q_A_Prob=rows_with([0.5])),
+        r"forget_Q_A_Prob: forget\[1\] is a list; evaluate",
+    ),
+    "ou, a list for a value": (
+        of_open_unlearning(forget_Q_A_Prob=rows_with({"prob": [0.5]})),
+        r"forget_Q_A_Prob, prob: forget\[1\] is a list, not a finite",
+    ),
+    "ou, a value for a list": (
+        of_open_unlearning(
+            forget_Q_A_PARA_Prob=entry(by_row(2, {"avg_loss": 1.0})),
+            forget_Q_A_PERT_Prob=entry(by_row(2, {"avg_loss": 1.0})),
+        ),
+        r"forget_Q_A_PERT_Prob, avg_loss: forget\[0\] is a number, not a list",
+    ),
+    "ou, an attack": (of_open_unlearning(mia_loss=0.5), "mia_loss is a number, not a metric"),
+    "ou, an attack's set": (
+        of_open_unlearning(mia_loss={"forget": 0.5, "agg_value": 1}),
+        "mia_loss, forget is a number, not a metric with its rows",
+    ),
+    "ou, a truth": (
+        of_open_unlearning(forget_Q_A_Prob=rows_with({"prob": True})),
+        r"forget\[1\] is true or false, not a finite",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", list(DAMAGED))
+def test_a_damaged_file_is_one_line_that_names_file_metric_and_row(tmp_path, case):
+    data, message = DAMAGED[case]
+    path = saved(tmp_path, data)
+    with pytest.raises(WagleError, match=message) as caught:
+        read_result(path)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_what_a_damaged_file_says_in_words_is_not_shown(tmp_path):
+    data = of_open_unlearning(forget_Q_A_Prob=rows_with("a private answer"))
+    with pytest.raises(WagleError, match=r"forget\[1\] is a text") as caught:
+        read_result(saved(tmp_path, data))
+    assert "private" not in str(caught.value)
+
+
+def muse_log():
+    """A MUSE_EVAL.json as OpenUnlearning writes it."""
+
+    def mia(*scores):
+        rows = {str(i): {"score": score} for i, score in enumerate(scores)}
+        return {"forget": entry(rows), "holdout": entry(rows), "auc": 0.5, "agg_value": 0.5}
+
+    return {
+        "forget_verbmem_ROUGE": entry(by_row(2, {"rougeL_f1": 0.2, "rougeL_recall": 0.3})),
+        "forget_knowmem_ROUGE": entry(by_row(3, {"rougeL_f1": 0.4})),
+        "retain_knowmem_ROUGE": entry(by_row(1, {"rougeL_f1": 0.6})),
+        "extraction_strength": entry(by_row(2, {"score": 0.1})),
+        "exact_memorization": entry(by_row(2, {"score": 0.7})),
+        "mia_min_k": mia(1.0, 2.0),
+        "mia_gradnorm": mia(3.0, 4.0),
+        "privleak": {"agg_value": -99.0},
+    }
+
+
+def test_open_unlearnings_log_of_muse_is_read_at_the_places_of_its_corpus(tmp_path):
+    found = read_result(saved(tmp_path, muse_log()), corpus="books")
+    assert value(found, "forget", "verbmem") == pytest.approx(0.2)
+    assert value(found, "forget", "verbmem_extraction_strength") == pytest.approx(0.1)
+    assert value(found, "forget", "verbmem_exact_memorization") == pytest.approx(0.7)
+    assert value(found, "retain", "knowmem") == pytest.approx(0.6)
+    places = {m: next(iter(f.per_record)) for m, f in found.figures["forget"].items()}
+    assert places["verbmem"] == "books.verbmem.forget[0]"
+    assert places["knowmem"] == "books.knowmem.forget_qa[0]"
+    assert places["mia_min_k"] == "books.privleak.forget[0]"
+    assert found.figures["holdout"]["mia_gradnorm"].per_record == {
+        "books.privleak.holdout[0]": 3.0,
+        "books.privleak.holdout[1]": 4.0,
+    }
+    assert found.details["data"]["settings"] == {"variant": "open_unlearning"}
+    with pytest.raises(WagleError, match="OpenUnlearning's result of MUSE; use it with benchmark"):
+        read_result(saved(tmp_path, muse_log()))
+
+
+def test_logs_of_other_tools_say_that_they_score_the_eos(tmp_path):
+    for data in (tofu_log(), open_unlearning_log()):
+        settings = read_result(saved(tmp_path, data)).details["data"]["settings"]
+        assert settings == {"eos": True}
 
 
 def test_bases_compare_in_what_both_of_them_tell():

@@ -265,9 +265,36 @@ def test_answers_that_are_cut_are_one_warning_per_set(taught, caplog):
     assert re.search(r"\d of 6 answers do not fit into max_length=20", caplog.text)
 
 
+def test_the_shares_of_answers_that_are_empty_or_cut_off_are_told(taught, found):
+    for name in SETS:
+        said = found.texts[name]
+        assert values(found, name, "empty") == [float(not text.said) for text in said]
+        assert values(found, name, "at_limit") == [float(not text.finished) for text in said]
+    assert found.figures["general"]["at_limit"].value == 0  # it was taught these
+    assert found.figures["forget"]["empty"].interval_method == "wilson 95 %"
+    cut = wagle.evaluate(taught, TOKENIZER, forget=FULL[1:2], max_new_tokens=1)
+    assert cut.figures["forget"]["at_limit"].value == 1
+
+
+def test_an_answer_that_rouge_cannot_see_is_left_out_of_it(taught):
+    rows = [FULL[0], {"question": "東京はどこ?", "answer": "日本の海の近く。"}]
+    got = wagle.evaluate(taught, TOKENIZER, forget=rows, max_new_tokens=4)
+    figure = got.figures["forget"]["rouge_l"]
+    assert list(figure.per_record) == ["forget[0]"]
+    assert figure.note == (
+        "1 of 2 answers have no ASCII letter or digit, all that ROUGE sees: left out"
+    )
+    assert len(got.figures["forget"]["repetition"].per_record) == 2
+    none = wagle.evaluate(taught, TOKENIZER, forget=rows[1:], max_new_tokens=4)
+    figure = none.figures["forget"]["rouge_l"]
+    assert (figure.value, figure.n, figure.target) == (None, 0, "reference")
+    assert figure.note == "the answers have no ASCII letter or digit, all that ROUGE sees: left out"
+    assert none.summary()["forget"]["rouge_l"] is None
+
+
 def test_without_generation_there_is_no_rouge(taught):
     got = wagle.evaluate(taught, TOKENIZER, forget=FULL, generate=False)
-    assert "rouge_l" not in got.figures["forget"]
+    assert {"rouge_l", "empty", "at_limit"}.isdisjoint(got.figures["forget"])
     assert got.texts == {"forget": []}
 
 
@@ -289,7 +316,7 @@ def test_the_file_has_the_keys_of_its_schema(found):
     run = {"reference", "data", "answers"}  # what only a run knows, it adds itself
     assert set(data) | run == {
         *("schema", "model", "template", "benchmark", "variant", "options", "reference", "data"),
-        *("metrics", "answers", "summary", "timing", "versions"),
+        *("metrics", "answers", "summary", "timing", "versions", "probes"),
     }
     assert data["schema"] == "wagle-eval/1"
     assert set(data["model"]) == {"path", "fingerprint", "dtype", "vocabulary"}

@@ -19,7 +19,7 @@ def test_a_kill_costs_the_batch_in_flight_and_no_other(model, tmp_path):
             raise KeyboardInterrupt
 
     def opened():
-        return AnswerCache(tmp_path, "f" * 64, "float32", [2])
+        return AnswerCache(tmp_path, "f" * 64, "torch.float32", "float32", [2])
 
     handle = model.get_input_embeddings().register_forward_pre_hook(dies)
     with pytest.raises(KeyboardInterrupt):

@@ -118,6 +118,21 @@ def test_relearning_is_a_line_per_model_over_its_steps():
     assert ">step<" in curve["chart"]
 
 
+def test_relearning_at_several_rates_is_a_chart_per_rate_from_the_same_start():
+    found = relearning()
+    for role in found["roles"].values():
+        states = role["states"]
+        role["states"] = {"step 0": states["step 0"]} | {
+            f"{rate}, {state}": states[state]
+            for rate in ("5e-06", "1e-05")
+            for state in ("step 2", "step 10")
+        }
+    curves = section(found)["curves"]
+    titles = [f"forget.probability, learning rate {rate}" for rate in ("5e-06", "1e-05")]
+    assert [curve["title"] for curve in curves] == titles
+    assert {c["chart"].count('aria-roledescription="circle"') for c in curves} == {9}
+
+
 def test_sampling_shows_powers_of_two_and_the_last_and_a_curve_of_all():
     made = section(sampling())
     rows = made["groups"]["forget"]["rows"]

@@ -49,7 +49,7 @@ def evaluation(forget: float, kept: float) -> Evaluation:
     counts = {"forget": 4, "retain": 1234, "general": 4}
     details = {
         "model": {"path": "/home/alice/runs/x/model", "fingerprint": FINGERPRINT},
-        "data": {name: {"n": n, "digest": "keyed"} for name, n in counts.items()},
+        "data": {"sets": {name: {"n": n, "digest": "keyed"} for name, n in counts.items()}},
     }
     return Evaluation(figures, details=details)
 
@@ -265,6 +265,38 @@ def test_a_figure_is_above_inside_or_below_the_interval_of_the_reference(value, 
     after = evaluation(value, 0.6)
     found = render(replace(page, evaluations={**page.evaluations, "after": after}))
     assert text(found).count(f"{where} its interval") == len(METRICS)
+
+
+def test_a_figure_without_a_value_has_a_dash_and_no_place_at_the_reference():
+    page = full()
+    nothing = Figure(None, None, "none", note="no answer has a letter")
+    for found in page.evaluations.values():
+        for name in ("forget", "retain"):
+            found.figures[name]["rouge_l"] = nothing
+    html = render(page)
+    table = re.search(r'<table class="figures forget-table">.*?</table>', html, re.S)
+    row = re.search(r'<th scope="row">rouge_l\b.*?</tr>', table[0], re.S)
+    assert row[0].count('title="not defined"') == 3
+    assert "its interval" not in row[0]
+
+
+def test_only_the_probes_that_were_declared_count_in_the_verdict():
+    page = full()
+    after = page.evaluations["after"]
+    declared = replace(after, details={**after.details, "probes": [["forget", "rouge_l"]]})
+    shown = text(render(replace(page, evaluations={**page.evaluations, "after": declared})))
+    assert "rouge_l * recall" in shown
+    assert "probability * probability per token" not in shown
+
+
+def test_a_kept_set_tells_of_empty_answers_only_where_there_are_more_than_before():
+    page = full()
+    kept = page.evaluations["after"].figures["retain"]
+    for value, rows in ((0.8, 1), (0.81, 2)):  # it was 0.8 before
+        kept["empty"] = figure(value)
+        html = render(page)
+        assert len(re.findall(r'<th scope="row">empty\b', html)) == rows
+        assert len(re.findall(r'<th scope="row">at_limit\b', html)) == 1
 
 
 def test_a_small_figure_is_not_called_zero():

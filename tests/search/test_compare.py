@@ -13,7 +13,7 @@ from wagle.errors import WagleError
 from wagle.files import read_json
 from wagle.recipe_file import dump_recipe
 from wagle.search import compare
-from wagle.search.compare import compare_arms
+from wagle.search.compare import Comparison, compare_arms
 
 ARMS = ["wagle", "random", "dense"]
 
@@ -129,13 +129,39 @@ def test_another_comparison_in_the_folder_is_refused(grown, tiny_recipe, tmp_pat
         ({"unlearning": {"wrapper": "task_vector"}}, {}, "task_vector has no steps"),
         ({"unlearning": {"optimizer": "Adamm"}}, {}, "Adamm"),
         ({"retain": None}, {}, "no retain set"),
+        ({"attribution": {"engine": "strem"}}, {}, "unknown engine 'strem'"),
+        ({"attribution": {"include": ["nothing"]}}, {}, "'nothing' matches no parameter"),
+        ({"unlearning": {"objective": "rmu"}}, {}, "layer is 7; the model has the blocks 0 to 1"),
+        ({"unlearning": {"objective": "dpo_alt"}}, {}, "has no alternative answer"),
+        ({"unlearning": {"report_to": ["wandbb"]}}, {}, "unknown tracker 'wandbb'"),
+        ({"unlearning": {"full_reference": "adapter"}}, {}, "the model has no LoRA adapter"),
+        (
+            {"unlearning": {"wrapper": "gru", "retain_term": "none"}},
+            {},
+            "gru needs a forget term and a retain term",
+        ),
+        (
+            {"unlearning": {"lora": {"masked": True}}},
+            {"arms": ["random", "lora"]},
+            "unlearning.lora.masked does not go with the arm lora",
+        ),
+        (
+            {"unlearning": {"lora": {"quantize": "nf4"}}},
+            {"arms": ["random", "lora"]},
+            "unlearning.lora.quantize does not go with the arm lora",
+        ),
+        (
+            {"unlearning": {"lora": {"targets": ["q_porj"]}}},
+            {"arms": ["random", "lora"]},
+            "unknown LoRA target 'q_porj'",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_refused_before_any_work(
     tiny_recipe, tmp_path, changes, settings, message
 ):
     with pytest.raises(WagleError, match=message):
-        compare_arms(tiny_recipe(**changes), ARMS, tmp_path / "out", **settings)
+        compare_arms(tiny_recipe(**changes), folder=tmp_path / "out", **{"arms": ARMS, **settings})
     assert not (tmp_path / "out").exists()
 
 
@@ -143,6 +169,21 @@ def test_models_are_kept_where_they_are_asked_for(tiny_recipe, tmp_path, monkeyp
     monkeypatch.setattr(compare, "run_arm", _pretend)
     compare_arms(tiny_recipe(reference=None), ARMS, tmp_path, units=1, trials=1, keep_models=True)
     assert (tmp_path / "units" / "0" / "base" / "model.safetensors").is_file()
+
+
+def test_what_a_comparison_does_not_use_may_be_anything(tiny_recipe, tmp_path):
+    """Its own masks, and no rule: those of the recipe are for `wagle run`."""
+    changes = {
+        "attribution": {"mask": "nowhere"},
+        "unlearning": {
+            "stop_when": ["forget.nll > reference"],
+            "best": "min forget.nll",
+            "lora": {"masked": True},
+        },
+    }
+    Comparison(
+        tiny_recipe(reference=None, **changes), ARMS, [0.5], tmp_path, 1, 1, 1, False
+    ).check()
 
 
 def _pretend(*_, learning_rate, steps, tuning=False):

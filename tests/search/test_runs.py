@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 from wagle.data.records import Record
 from wagle.errors import TrainingStopped, WagleError
 from wagle.model import load_model
+from wagle.recipe import Lora
 from wagle.search import runs
 from wagle.search.arms import Cell
 from wagle.search.runs import (
@@ -141,6 +143,13 @@ def test_lora_trains_an_adapter_that_starts_as_the_model_itself(unit):
     start = found["trajectory"][0]
     assert start == pytest.approx(dense["trajectory"][0], rel=1e-5)
     assert found["trajectory"][-1]["forget"] < start["forget"]
+
+
+def test_lora_has_the_rank_and_the_layers_that_the_recipe_gives_it(unit):
+    pytest.importorskip("peft")
+    own = replace(unit, lora=Lora(rank=2, alpha=4, targets=["q_proj", "v_proj"]))
+    found = run_arm(own, Cell("lora", None), learning_rate=1e-2, steps=1)
+    assert found["selected"] == 2 * 2 * ((32 + 32) + (32 + 16))
 
 
 def test_the_reference_is_the_model_before_it_was_taught(unit):

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from wagle.errors import WagleError
+from wagle.recipe import Lora
 from wagle.recipe_file import load_recipe
+from wagle.run_folder import Run
+from wagle.search import units
 from wagle.search.units import forget_set_varies, make_unit, unit_recipe
 
 DEMO = {
@@ -75,6 +78,18 @@ def test_a_unit_is_taught_once_and_measured_once_for_all_arms(tiny_recipe, tmp_p
     assert model.stat().st_mtime_ns == stamp
     forget = [{r.id for r in make.need("forget")} for make in (unit.run, again.run)]
     assert forget[0] == forget[1]
+
+
+def test_the_adapter_of_an_arm_is_that_of_the_recipe_or_the_default(
+    tiny_recipe, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(units, "execute", lambda recipe, folder, **_: Run(folder, recipe))
+    plain = make_unit(tiny_recipe(), 0, tmp_path, ["random", "lora"], [0.5])
+    assert plain.lora == Lora()
+    asked = tiny_recipe(unlearning={"lora": {"rank": 2, "alpha": 4}})
+    unit = make_unit(asked, 1, tmp_path, ["random", "lora"], [0.5])
+    assert (unit.lora.rank, unit.lora.alpha) == (2, 4)
+    assert unit.run.recipe.unlearning.lora is None  # of this arm alone
 
 
 def test_arms_that_need_no_gradients_need_no_pass(tiny_recipe, tmp_path):

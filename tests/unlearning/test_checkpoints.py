@@ -20,7 +20,7 @@ from tests.unlearning.conftest import (
     weights,
 )
 from wagle.errors import WagleError
-from wagle.unlearning.checkpoints import Checkpoints
+from wagle.unlearning.checkpoints import Checkpoints, clear_checkpoints
 from wagle.unlearning.objectives.shapes import Terms
 from wagle.unlearning.optimizers import SophiaG
 from wagle.unlearning.selected import SelectedWeights
@@ -96,8 +96,42 @@ def test_a_run_killed_five_times_ends_with_the_weights_of_an_undisturbed_one(nam
     )
     assert same(model, after)
     assert got == wanted
-    assert len(told) == len(wanted.history) + 5  # only what was not in a checkpoint ran again
-    assert not list(tmp_path.glob("*.safetensors"))
+    turned = name == "task_vector"  # which is looked at once more
+    assert (
+        len(told) == len(wanted.history) + 5 + turned
+    )  # only what was not in a checkpoint ran again
+
+
+def test_checkpoints_outlast_the_run_so_that_what_follows_may_fail_and_the_call_be_repeated(
+    tmp_path,
+):
+    settings = {**EVERY, "checkpoint_folder": tmp_path}
+    model, told = make_model("llama-tied"), []
+    wanted = unlearn(model, **settings)
+    assert [p.name for p in tmp_path.glob("*.safetensors")] == ["last.safetensors"]
+    again = make_model("llama-tied")
+    assert unlearn(again, **settings, on_step=told.append) == wanted
+    assert told == []  # no step ran again
+    assert same(again, weights(model))
+    (tmp_path / "of a tracker").touch()
+    clear_checkpoints(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["of a tracker"]
+
+
+def test_a_run_killed_between_two_checkpoints_goes_on_from_the_one_before(tmp_path):
+    settings = {**EVERY, "checkpoint_folder": tmp_path}
+    wanted = make_model("llama-tied")
+    unlearn(wanted, **EVERY)
+    with pytest.raises(Killed):
+        unlearn(make_model("llama-tied"), **settings, on_step=kill_at(4))
+    (tmp_path / "last.safetensors").rename(tmp_path / "good.safetensors")
+    model, told = make_model("llama-tied"), []
+    with pytest.raises(Killed):
+        unlearn(model, **settings, on_step=lambda h: (told.append(h["step"]), kill_at(5)(h)))
+    assert told == [4, 5]
+    model = make_model("llama-tied")
+    unlearn(model, **settings)
+    assert same(model, weights(wanted))
 
 
 def test_the_runs_above_look_stop_and_choose_where_it_matters():

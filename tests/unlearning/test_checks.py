@@ -165,9 +165,8 @@ def test_an_unbounded_objective_stops_by_itself_where_nothing_is_left_to_forget(
 
 
 def test_an_empty_list_switches_the_rules_off(knowing):
-    result = unlearn(
-        knowing, max_steps=12, batch_size=6, learning_rate=1e-2, objective="grad_ascent"
-    )
+    settings = {"max_steps": 12, "batch_size": 6, "learning_rate": 1e-2, "retain": None}
+    result = unlearn(knowing, **settings, objective="grad_ascent")
     assert (result.stopped, len(result.history)) == ("end", 12)
     assert not any("forget.nll" in h for h in result.history)
 
@@ -264,7 +263,8 @@ def _told(caplog, start):
 
 
 def test_going_past_a_uniform_guess_is_said_once(knowing, caplog):
-    unlearn(knowing, objective="grad_ascent", max_steps=25, batch_size=6, learning_rate=1e-2)
+    settings = {"max_steps": 25, "batch_size": 6, "learning_rate": 1e-2, "retain": None}
+    unlearn(knowing, **settings, objective="grad_ascent")
     assert len(_told(caplog, "over-unlearned: the forget NLL is ")) == 1
     assert len(_told(caplog, "over-unlearned")) == 1
 
@@ -315,9 +315,59 @@ def test_the_warnings_begin_where_they_say(figures, known, said, caplog):
     everything = {"uniform": {"forget.nll": 6.0}, **({"reference": known} if known else {})}
     with caplog.at_level(logging.WARNING):
         warn_over_unlearned(figures, everything)
-        warn_unknown({"forget.nll": math.log(400)}, 6, 400)  # no better, but no worse either
     assert len(caplog.records) == len(said)
     assert all(r.getMessage().startswith(s) for r, s in zip(caplog.records, said, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("nll", "probability", "reference", "said"),
+    [
+        (6.1, 0.0, None, "its mean NLL of 6.1 nats is above a uniform guess (6.0); check the"),
+        (6.0, 0.0, None, None),  # no better, but no worse either
+        (2.0, 0.16, (0.16, None), "its probability before is 0.16, not above the reference's 0.16"),
+        (2.0, 0.17, (0.16, None), None),
+        (2.0, 0.17, (0.16, 0.18), "its probability before is 0.17, hardly above the reference's"),
+        (2.0, 0.17, (0.16, 0.165), None),
+        (2.0, 0.5, (0.16, 0.6), None),  # few records: an interval that says nothing
+    ],
+)
+def test_a_forget_set_is_unknown_by_a_guess_or_by_the_reference(
+    nll, probability, reference, said, caplog
+):
+    known = {
+        "before": {"forget.nll": nll, "forget.probability": probability, **_memory(0.9, 0.5)},
+        "uniform": {"forget.nll": 6.0},
+    }
+    if reference is not None:
+        value, high = reference
+        known["reference"] = {"forget.probability": value}
+        if high is not None:
+            known["reference"]["forget.probability.high"] = high
+    warn_unknown(known, 6, questions=True)
+    told = _told(caplog, "the model never knew the forget set (6 records): ")
+    assert len(told) == (said is not None)
+    assert all(said in line for line in told)
+
+
+def _memory(exact, extraction):
+    return {"forget.exact_memorization": exact, "forget.extraction_strength": extraction}
+
+
+@pytest.mark.parametrize(
+    ("exact", "extraction", "questions", "warns"),
+    [
+        (0.5, 0.1, True, True),
+        (0.51, 0.1, True, False),  # half an answer can be known in other words
+        (0.5, 0.11, True, False),
+        (0.4, 0.01, False, False),  # what a text tells can be
+    ],
+)
+def test_without_a_reference_a_forget_set_is_unknown_of_which_next_to_nothing_comes_back(
+    exact, extraction, questions, warns, caplog
+):
+    before = {"forget.nll": 2.0, "forget.probability": 0.2, **_memory(exact, extraction)}
+    warn_unknown({"before": before, "uniform": {"forget.nll": 6.0}}, 6, questions=questions)
+    assert len(_told(caplog, "the model never knew the forget set (6 records): ")) == warns
 
 
 # ---------------------------------------------------------------------------------------------

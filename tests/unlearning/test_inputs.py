@@ -8,10 +8,11 @@ from wagle.data.batches import collate
 from wagle.data.refusals import REFUSALS
 from wagle.data.tokens import Encoder
 from wagle.errors import WagleError
+from wagle.model import precision
 from wagle.unlearning import training as training_module
 from wagle.unlearning.inputs import Supply, control_vectors, make_sets, sides
 from wagle.unlearning.objectives import choose_objective
-from wagle.unlearning.original import Original
+from wagle.unlearning.original import Original, hidden
 
 EVERY = "refusal", "alternative", "mismatch", "uniform", "retain_refusal"
 ROWS = [{**r, "alternatives": [f"Other {i}.", f"Third {i}."]} for i, r in enumerate(RECORDS)]
@@ -114,6 +115,7 @@ def _refusal_of_retain(forget, retain_refusal):
     ("settings", "said"),
     [
         ({"objective": "npo", "retain": None}, "objective npo needs a retain set; give one"),
+        ({"objective": "npo", "forget": None}, "the forget set is None; give a file, a datasets"),
         ({"objective": "jensun", "retain": None}, "objective jensun needs a retain set"),
         ({"objective": "random_label", "retain": None}, "random_label needs a retain set"),
         ({"objective": "llmu", "retain": None}, "objective llmu needs a retain set"),
@@ -167,7 +169,7 @@ def test_without_answers_in_the_retain_set_a_wrong_answer_cannot_be_drawn(model)
 # What an objective is given
 
 
-def _supply(model, objective, mode="copy", k=100, **settings):
+def _supply(model, objective, mode="copy", k=100, planned=None, dtype="float32", **settings):
     chosen = choose_objective(objective, settings)
     gone, kept = (wagle.read_records(r, name=n) for r, n in ((ROWS, "forget"), (OTHERS, "retain")))
     sets = make_sets(chosen, encoder(), gone, kept, vocabulary=400, seed=0)
@@ -176,8 +178,9 @@ def _supply(model, objective, mode="copy", k=100, **settings):
         chosen,
         sets,
         encoder=encoder(),
+        planned=planned or [(i, i % len(kept)) for i in range(len(gone))],
         original=Original(mode, k),
-        dtype="float32",
+        dtype=dtype,
         folder=None,
         seed=0,
     )
@@ -207,6 +210,80 @@ def test_references_are_those_of_the_records_of_the_batch(model, index, mode):
     )
     assert list(shown) == ["forget"]  # of retain, the reference alone was asked for
     assert not any(t.requires_grad for t in (*given["forget_ref"], reference.log_probs))
+
+
+def _asks_for_all(forget, forget_ref, retain_ref, retain_logits_ref, retain_hidden_ref, *, layer=1):
+    del forget_ref, retain_ref, retain_logits_ref, retain_hidden_ref, layer
+    return forget.nll_mean
+
+
+def test_the_original_model_is_not_asked_about_records_that_are_not_planned(model):
+    seen = []
+    model.register_forward_pre_hook(
+        lambda _, __, given: seen.extend(map(tuple, given["input_ids"].tolist())), with_kwargs=True
+    )
+    supply = _supply(model, _asks_for_all, "topk", planned=[(4, 5), (1, 5), (4, 0)])
+    found = (supply.scores["forget"], supply.scores["retain"], supply.tops["retain"])
+    assert [list(known) for known in (*found, supply.states["retain"])] == [
+        [1, 4],
+        *[[0, 5]] * 3,
+    ]
+    planned = [
+        *(supply.sets["forget"][i] for i in (1, 4)),
+        *(supply.sets["retain"][i] for i in (0, 5)),
+    ]
+    assert all(any(row[: len(t.ids)] == t.ids for t in planned) for row in seen)
+    assert len(seen) == 2 + 3 * 2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("weights_in", [torch.float32, torch.bfloat16])
+def test_kept_states_and_log_probabilities_take_two_bytes_where_the_model_does(dtype, weights_in):
+    model = make_model("llama-tied").to(weights_in)
+    supply = _supply(model, _asks_for_all, "topk", dtype=dtype)
+    two = dtype == "bfloat16" or weights_in == torch.bfloat16
+    states, top = (known["retain"][0] for known in (supply.states, supply.tops))
+    assert states["states"].element_size() == top["log_probs"].element_size() == (2 if two else 4)
+    with torch.no_grad(), precision(torch.device("cpu"), dtype):
+        given, _ = supply(model, _batch(supply, [0]), supply.chosen)
+        now = hidden(model, _batch(supply, [0])["retain"], 1)
+    assert given["retain_hidden_ref"].states.dtype == torch.float32
+    assert given["retain_logits_ref"].log_probs.dtype == torch.float32
+    # 2^-11 of a value in float16; of bfloat16 weights nothing is rounded
+    torch.testing.assert_close(given["retain_hidden_ref"].states, now.states, rtol=5e-4, atol=1e-5)
+
+
+def test_rmu_goes_with_another_retain_term_and_keeps_no_activations_then():
+    for retain_term, asked in (("nll", True), ("kl", True), ("none", False)):
+        settings = {"layer": 1, "steering": 2.0}
+        result = unlearn(
+            make_model("llama-tied"),
+            objective="rmu",
+            objective_settings=settings,
+            retain_term=retain_term,
+        )
+        assert result.objective["retain_term"] == retain_term
+        assert ("retain_nll" in result.history[0]) == asked
+        assert ("retain_loss" in result.history[0]) == asked
+    chosen = choose_objective("rmu", retain_term="kl")
+    assert not any("retain_hidden" in name for name in chosen.inputs)
+
+
+@pytest.mark.parametrize("wrapper", ["gru", "sam"])
+def test_wrappers_take_a_retain_term_of_its_own_apart(wrapper, model):
+    settings = {"layer": 1, "steering": 2.0}
+    result = unlearn(model, objective="rmu", objective_settings=settings, wrapper=wrapper)
+    assert result.changed > 0
+
+
+@pytest.mark.parametrize(("warmup", "warns"), [(1.0, False), (2.0, True)])
+def test_a_dual_that_never_moves_is_said_aloud(model, caplog, warmup, warns):
+    settings = {"warmup": warmup, "dual_start": 1.0}
+    unlearn(model, objective="pdu", objective_settings=settings, max_steps=None, epochs=2)
+    said = (
+        "objective pdu: its dual stays at 1 through a warm-up of 2 epochs, and the run has only 2"
+    )
+    assert (said in caplog.text) == warns
 
 
 def test_random_labels_are_what_the_random_set_is_scored_on(model):

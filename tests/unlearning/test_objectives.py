@@ -6,11 +6,15 @@ import torch
 from tests.unlearning.objectives.made import batch, random_record, scored
 from wagle.errors import WagleError
 from wagle.unlearning.objectives import OBJECTIVES, choose_objective
+from wagle.unlearning.objectives.activations import rmu_retain
 from wagle.unlearning.objectives.ascent import grad_ascent
+from wagle.unlearning.objectives.distributions import jensun_retain
+from wagle.unlearning.objectives.relabel import idk_ap_retain
 from wagle.unlearning.objectives.retaining import RETAIN_TERMS
 from wagle.unlearning.objectives.shapes import Terms
+from wagle.unlearning.options import Training
 
-FREE = [name for name, entry in OBJECTIVES.items() if entry.retain != "own"]
+FREE = [name for name, entry in OBJECTIVES.items() if entry.retain != "own" or entry.own]
 PROMPTS = {"novice": "I know nothing of {topic}", "expert": "I know all of {topic}"}
 
 
@@ -68,10 +72,43 @@ def test_every_forget_term_goes_with_every_retain_term(name, retain):
         assert torch.equal(terms.retain, expected)
 
 
-@pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - set(FREE)))
-def test_a_retain_term_of_its_own_goes_with_no_other(name):
-    with pytest.raises(WagleError, match=f"objective {name} has a retain term of its own"):
-        choose_objective(name, retain_term="kl")
+def test_a_retain_term_that_is_a_part_of_the_objective_goes_with_no_other():
+    fixed = set(OBJECTIVES) - set(FREE)
+    assert fixed == {"pdu", "none", "retain_finetune", "l1_sparse"}
+    for name in fixed:
+        with pytest.raises(WagleError, match=f"{name} has a retain term of its own that is a part"):
+            choose_objective(name, retain_term="kl")
+
+
+@pytest.mark.parametrize(
+    ("name", "keeps", "asked"),
+    [
+        ("rmu", rmu_retain, ["retain_hidden", "retain_hidden_ref"]),
+        ("jensun", jensun_retain, ["retain", "retain_logits", "retain_logits_ref"]),
+        ("idk_ap", idk_ap_retain, ["retain", "retain_refusal"]),
+    ],
+)
+def test_a_retain_term_of_its_own_is_the_default_and_can_be_taken_apart(name, keeps, asked):
+    chosen, given = choose_objective(name), batch(_records())
+    whole = chosen.terms(given)
+    expected = chosen.retain_weight * keeps(**{n: given[n] for n in asked})
+    assert torch.equal(whole.retain, expected)
+    forget, retain = (part.terms({n: given[n] for n in part.inputs}) for part in chosen.parts())
+    assert torch.equal(forget.forget, whole.forget)
+    assert torch.equal(retain.retain, whole.retain)
+    assert (forget.retain, retain.forget) == (None, None)
+
+
+def test_in_place_of_its_own_retain_term_another_has_its_own_weight_and_settings():
+    assert choose_objective("rmu").retain_weight == 100
+    assert choose_objective("rmu", retain_term="kl").retain_weight == 1
+    assert choose_objective("rmu", {"retain_weight": 3}, "kl").retain_weight == 3
+    assert choose_objective("satimp", retain_term="kl").retain_weight == 0.1
+    assert choose_objective("idk_ap").settings == {"beta": 0.1}
+    assert choose_objective("idk_ap", retain_term="nll").settings == {}
+    said = "objective idk_ap with retain_term nll has no setting 'beta'"
+    with pytest.raises(WagleError, match=said):
+        choose_objective("idk_ap", {"beta": 0.2}, "nll")
 
 
 def test_gradient_difference_of_equal_sets_cancels():
@@ -153,6 +190,11 @@ def test_the_dual_of_pdu_starts_and_moves_by_its_settings():
     dual = chosen.entry.dual
     assert dual.start(chosen.settings) == 7.0
     assert dual.update(7.0, 1.5, 0.0, chosen.settings) == 9.0
+
+
+def test_in_the_default_training_the_dual_of_pdu_moves():
+    chosen = choose_objective("pdu")
+    assert chosen.entry.dual.rests(Training().epochs, chosen.settings) is None
 
 
 def test_the_setting_of_the_soft_threshold_exists():

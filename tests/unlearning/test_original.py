@@ -1,3 +1,4 @@
+import copy
 import math
 import stat
 
@@ -32,26 +33,31 @@ def _count(model):
 # Kept references
 
 
-def _scores(model, folder, records="forget", dtype="float32"):
-    return reference_scores(model, "forget", tokens(records), dtype, folder)
+EVERY = range(6)
 
 
-def _top(model, folder, records="forget", dtype="float32", k=5):
-    return top_distributions(model, "forget", tokens(records), dtype, k, folder)
+def _scores(model, folder, records="forget", dtype="float32", wanted=EVERY):
+    return reference_scores(model, "forget", tokens(records), wanted, dtype, folder)
 
 
-def _states(model, folder, records="forget", dtype="float32", layer=0):
-    return original_hidden(model, "forget", tokens(records), layer, dtype, folder)
+def _top(model, folder, records="forget", dtype="float32", k=5, wanted=EVERY):
+    return top_distributions(model, "forget", tokens(records), wanted, dtype, k, folder)
+
+
+def _states(model, folder, records="forget", dtype="float32", layer=0, wanted=EVERY):
+    return original_hidden(model, "forget", tokens(records), wanted, layer, dtype, folder)
 
 
 def _tensors(found):
-    return [found[name] for name in sorted(found)] if isinstance(found, dict) else list(found)
+    return [found[i][name] for i in sorted(found) for name in sorted(found[i])]
 
 
 def test_scores_are_those_of_every_record_alone(model):
     with torch.no_grad():
         wanted = slow_nll(model, tokens("forget"))
-    torch.testing.assert_close(_scores(model, None).nll_mean, wanted, rtol=1e-5, atol=1e-5)
+    found = _scores(model, None)
+    means = torch.stack([found[i]["token_nll"].mean() for i in EVERY])
+    torch.testing.assert_close(means, wanted, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("ask", [_scores, _top, _states])
@@ -88,6 +94,54 @@ def test_a_stale_reference_is_refused_by_what_differs(ask, change, differs, tmp_
         ask(other, tmp_path, **change)
 
 
+@pytest.mark.parametrize("ask", [_scores, _top, _states])
+@pytest.mark.parametrize("change", ["dtype", "attention"])
+def test_a_reference_of_the_same_weights_computed_otherwise_is_refused(ask, change, tmp_path):
+    model = make_model("llama-tied").to(torch.bfloat16).float()  # the same numbers in both
+    ask(model, tmp_path)
+    other = copy.deepcopy(model)
+    if change == "dtype":
+        other.to(torch.bfloat16)
+    else:
+        assert other.config._attn_implementation == "sdpa"
+        other.set_attn_implementation("eager")
+    with pytest.raises(WagleError, match=f"is of another {change}; delete it$"):
+        ask(other, tmp_path)
+
+
+@pytest.mark.parametrize("ask", [_scores, _top, _states])
+def test_a_kept_reference_gets_the_records_that_it_lacks_and_those_alone(ask, tmp_path):
+    seen = []
+    model = make_model("llama-tied")
+    model.register_forward_pre_hook(
+        lambda _, __, given: seen.append(len(given["input_ids"])), with_kwargs=True
+    )
+    whole = ask(model, None)
+    del seen[:]
+    assert list(ask(model, tmp_path, wanted=[1, 4])) == [1, 4]
+    assert sum(seen) == 2
+    found = ask(model, tmp_path, wanted=[0, 2, 4])
+    assert (list(found), sum(seen)) == ([0, 2, 4], 4)
+    again = ask(model, tmp_path, wanted=[0, 1, 2, 4])
+    assert sum(seen) == 4
+    for i, columns in again.items():
+        assert columns.keys() == whole[i].keys()
+        for name in columns.keys() - {"tokens"}:  # equal ones may change places
+            torch.testing.assert_close(columns[name], whole[i][name], rtol=1e-4, atol=1e-5)
+
+
+def test_states_that_float16_cannot_hold_are_kept_as_they_are():
+    model = make_model("llama-tied")
+    with torch.no_grad():
+        model.model.embed_tokens.weight.mul_(1e8)
+    states = _states(model, None, dtype="bfloat16")[0]["states"]
+    assert (states.dtype, bool(states.isfinite().all())) == (torch.float32, True)
+    assert (
+        _states(make_model("llama-tied"), None, dtype="bfloat16")[0]["states"].dtype
+        == torch.float16
+    )
+
+
 def test_a_second_run_does_not_ask_the_original_model_again(tmp_path):
     calls = []
     for _ in range(2):
@@ -104,9 +158,9 @@ def test_a_second_run_does_not_ask_the_original_model_again(tmp_path):
 
 @pytest.mark.parametrize("k", [1, 3, 399, 1000])
 def test_the_largest_k_tokens_hold_the_true_one_and_the_rest_is_the_tail(model, k):
-    found = _top(model, None, k=k)
-    start = 0
-    for record in tokens("forget"):
+    kept = _top(model, None, k=k)
+    for number, record in enumerate(tokens("forget")):
+        found, start = kept[number], 0
         with torch.no_grad():
             log_probs = model(input_ids=torch.tensor([record.ids])).logits[0].log_softmax(-1)
         for place in [i for i, scored in enumerate(record.scored) if scored]:
@@ -121,7 +175,7 @@ def test_the_largest_k_tokens_hold_the_true_one_and_the_rest_is_the_tail(model, 
             best = set(row.topk(min(k, 399)).indices.tolist())
             assert len(best - set(ids.tolist())) <= 1  # the true token took the last one's place
             start += 1
-    assert start == len(found["tail"])
+        assert start == len(found["tail"])
 
 
 @pytest.mark.parametrize("objective", ["undial", "ga_kl", "jensun", "kl"])
@@ -169,6 +223,20 @@ def test_with_an_adapter_the_original_model_is_the_one_without_it():
         assert all(torch.equal(moved[n], old) for n, old in base.items())
         after.append(torch.cat([p.detach().flatten() for n, p in moved.items() if "lora" in n]))
     torch.testing.assert_close(after[0], after[1], rtol=0, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft 0.21
+def test_a_trained_adapter_is_not_taken_off_for_the_original_model():
+    peft = pytest.importorskip("peft")
+    model = peft.get_peft_model(
+        make_model("llama-tied"), peft.LoraConfig(target_modules=["q_proj"])
+    )
+    assert choose_original(model, "adapter", 1) == Original("adapter", 1)
+    unlearn(model, objective="grad_ascent")
+    assert choose_original(model, "auto", 1) == Original("copy", 1)
+    with pytest.raises(WagleError, match="the adapter is trained already, so the model without it"):
+        unlearn(model, objective="ga_kl", full_reference="adapter")
+    unlearn(model, objective="ga_kl", full_reference="topk")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -258,14 +326,12 @@ def test_a_block_that_is_not_there_is_refused(model, layer):
 
 
 def test_kept_states_are_those_of_the_records_in_order(model):
-    states = original_hidden(model, "forget", tokens("forget"), 1, "float32", None)["states"]
-    start = 0
-    for record in tokens("forget"):
+    found = _states(model, None, layer=1)
+    assert list(found) == list(EVERY)
+    for number, record in enumerate(tokens("forget")):
         with torch.no_grad():
             alone = hidden(model, token_batches([record], 1)[0], 1).states
-        torch.testing.assert_close(states[start : start + len(alone)], alone, rtol=1e-4, atol=1e-5)
-        start += len(alone)
-    assert start == len(states)
+        torch.testing.assert_close(found[number]["states"], alone, rtol=1e-4, atol=1e-5)
 
 
 def test_the_first_loss_of_npo_is_twice_ln_2_over_beta_for_every_record():

@@ -201,6 +201,31 @@ def test_masters_that_were_stored_come_back_bit_for_bit():
     assert all(torch.equal(fresh.masters()[n], kept[n]) for n in kept)
 
 
+@pytest.mark.parametrize("ratio", [0.4, 1.0, None])
+def test_a_model_is_rounded_to_what_is_saved_and_counted_in_that(ratio):
+    model = Toy()
+    with torch.no_grad():
+        for p in model.parameters():  # as a bfloat16 folder holds them
+            p.copy_(p.bfloat16())
+    before, mask = weights(model), None if ratio is None else mask_of(model, ratio)
+    selected = SelectedWeights(model, mask, saved={"weight": torch.bfloat16})
+    assert selected.saved == [torch.bfloat16, torch.float32]
+    with torch.no_grad():
+        for _, master in selected.named_masters():
+            master[::2] *= 1 + 2.0**-6  # past one spacing of bfloat16
+            master[1::2] *= 1 + 2.0**-12  # under half of one
+    selected.write_back()
+    exact = weights(model)
+    selected.settle()
+    assert torch.equal(model.weight, exact["weight"].bfloat16().float())
+    assert same(model, {"weight": model.weight.detach(), "bias": exact["bias"]})
+    moved = {n: int((model.get_parameter(n) != old).sum()) for n, old in before.items()}
+    sizes = {n: m.numel() for n, m in selected.named_masters()}
+    assert moved == {"weight": -(-sizes["weight"] // 2), "bias": sizes["bias"]}
+    assert selected.changed() == sum(moved.values())
+    selected.verify()
+
+
 @pytest.mark.parametrize("what", ["unselected entry", "unselected parameter", "buffer"])
 def test_whatever_moves_outside_the_mask_is_noticed(what):
     model = Toy()

@@ -77,7 +77,7 @@ def test_what_a_mask_leaves_out_is_bit_identical_whatever_the_run(
 ):
     try:
         Gradient(run["wrapper"], dynamic_mask=run["dynamic_mask"]).check(
-            choose_objective(run["objective"])
+            choose_objective(run["objective"]), best=run["best"]
         )
     except WagleError:
         assume(False)
@@ -395,6 +395,82 @@ def test_a_task_vector_without_length_is_the_model_itself_and_an_error():
             objective="forget_finetune",
             wrapper="task_vector",
             wrapper_settings={"scale": 0},
+        )
+    assert same(model, before)
+
+
+@pytest.mark.parametrize("objective", ["npo", "grad_ascent", "refusal", "retain_finetune"])
+def test_a_task_vector_is_not_turned_around_what_already_unlearns(objective, model):
+    before = weights(model)
+    with pytest.raises(
+        WagleError,
+        match=rf"^task_vector with scale -1 goes the other way of objective {objective}, which would "
+        "bring the forget set back; set objective: forget_finetune, or a scale above 0$",
+    ):
+        unlearn(model, objective=objective, wrapper="task_vector")
+    assert same(model, before)
+    more = {"wrapper": "task_vector", "wrapper_settings": {"scale": 0.5}}
+    assert unlearn(model, objective=objective, **more).changed > 0
+
+    def mine(forget):
+        return forget.nll_mean
+
+    assert unlearn(model, objective=mine, wrapper="task_vector").changed > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"best": "min forget.probability"}, "best 'min forget.probability'"),
+        ({"stop_when": ["forget.nll > 9"]}, "the rule 'forget.nll > 9.0'"),
+    ],
+)
+def test_nothing_that_looks_at_a_task_vector_before_it_is_turned_decides(change, said, model):
+    with pytest.raises(
+        WagleError, match=f"after its last step, and {said} would look at it before"
+    ):
+        unlearn(model, objective="forget_finetune", wrapper="task_vector", **change)
+
+
+def test_the_figures_of_a_task_vector_are_those_of_the_model_that_it_ends_with(model):
+    told = []
+    result = unlearn(
+        model,
+        objective="forget_finetune",
+        wrapper="task_vector",
+        stop_when="auto",
+        reference={"forget.probability": 0.9},  # reached from below, before a first step
+        evaluate_every=2,
+        evaluate=lambda live: {"norm": float(live.get_input_embeddings().weight.detach().norm())},
+        max_steps=4,
+        learning_rate=1e-3,
+        on_step=told.append,
+    )
+    last = result.history[-1]
+    assert (result.stopped, last["step"], told[-1]) == ("end", 4, last)
+    assert last["forget.probability"] == pytest.approx(
+        forget_probability(model, tokens("forget")), rel=1e-5
+    )
+    assert last["forget.probability"] < result.history[0]["forget.probability"]
+    assert last["norm"] == float(model.get_input_embeddings().weight.detach().norm())
+    assert "retain.nll" in last
+
+
+def test_a_task_vector_that_breaks_off_leaves_nothing_that_was_learnt(model, tmp_path):
+    before, kept = weights(model), []
+
+    def broken(forget):
+        kept.append(1)
+        return forget.nll_mean * (math.nan if len(kept) == 4 else 1)
+
+    with pytest.raises(WagleError, match="the model is as it was before training"):
+        unlearn(
+            model,
+            objective=broken,
+            wrapper="task_vector",
+            max_steps=6,
+            checkpoint_folder=tmp_path,
+            checkpoint_minutes=0,
         )
     assert same(model, before)
 

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from pathlib import Path
+from typing import Any, TypeAlias
 
 from torch import nn
 from transformers import PreTrainedModel
 
-from wagle.attacks.probe import probe
+from wagle.attacks.probe import SHUFFLED, probe
 from wagle.attacks.prompts import PLAIN, PREFIX, prompts
-from wagle.attacks.quantization import METHODS, quantize
+from wagle.attacks.quantization import WAYS, check_way, quantize
 from wagle.attacks.relearning import (
     STEPS,
+    Picked,
     Recovered,
     check_budget,
     gap,
@@ -30,13 +32,14 @@ from wagle.attacks.relearning import (
 from wagle.attacks.sampling import sampling
 from wagle.data.draws import subset
 from wagle.data.records import Record, read_records
-from wagle.errors import WagleError, choose
+from wagle.errors import WagleError, choose, nearest
 from wagle.evaluation.asking import Way
 from wagle.evaluation.benchmarks.catalogue import bind
 from wagle.evaluation.benchmarks.qa import qa
 from wagle.evaluation.figures import Figure, Measured, Task, Written
 from wagle.evaluation.metrics.catalogue import METRICS
 from wagle.memory import give_memory_back
+from wagle.model import empty_model
 
 ASIS = "as it is"
 ROLES = ("after", "before", "reference")  # the unlearned, the original, one that never learned
@@ -61,11 +64,20 @@ class Series:
 
 @dataclass(frozen=True)
 class Scene:
-    """What attacks work with: records by set, the way to ask, the seed of draws."""
+    """What attacks work with.
+
+    Attributes:
+        way: how models are asked.
+        sets: records by set.
+        seed: of draws.
+        model: a folder with a model of the same shape as those that are attacked, against which
+            settings are checked; None: what does not fit shows when a model is attacked.
+    """
 
     way: Way
     sets: Mapping[str, Sequence[Record]]
     seed: int = 0
+    model: Path | None = None
 
     def need(self, name: str, attack: str) -> Sequence[Record]:
         """A set that an attack cannot do without."""
@@ -85,8 +97,12 @@ def make_attack(name: str, scene: Scene, settings: Mapping[str, Any]) -> Trial:
         scene: what it works with.
         settings: the keywords of its function.
     """
-    attack = choose(ATTACKS, name, "attack")
-    return attack(scene, **bind(attack, settings, f"attack {name}", hidden=("scene",)))
+    return choose(ATTACKS, name, "attack")(scene, **check_settings(name, settings))
+
+
+def check_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of an attack, checked against the keywords of its function."""
+    return bind(choose(ATTACKS, name, "attack"), settings, f"attack {name}", hidden=("scene",))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -96,10 +112,10 @@ def make_attack(name: str, scene: Scene, settings: Mapping[str, Any]) -> Trial:
 def relearning(
     scene: Scene,
     *,
-    records: Literal["exact", "benign"] = "exact",
+    records: str = "exact",
     share: float = 1.0,
     steps: Sequence[int] = STEPS,
-    learning_rate: float = 1e-5,
+    learning_rate: float | list[float] = 1e-5,
     batch_size: int = 4,
     lora: bool = False,
     limit: int = 64,
@@ -108,21 +124,22 @@ def relearning(
 
     Args:
         scene: its forget set is what comes back; benign records are of its retain set.
-        records: ``exact``, from the forget set, or ``benign``, as many of the retain set.
+        records: ``exact``, from the forget set; ``benign``, as many of the retain set; or a file of
+            unrelated records, of which as many are taught.
         share: of the forget records.
         steps: after which the model is looked at, from 0.
-        learning_rate: of AdamW, constant.
+        learning_rate: of AdamW, constant; of several, each starts from the same model.
         batch_size: records per step.
         lora: train an adapter instead of all weights.
         limit: the most records of the forget set, and of those not taught, that are looked at.
     """
-    check_budget(steps, learning_rate, batch_size)
+    rates = learning_rate if isinstance(learning_rate, list) else [learning_rate]
+    if not rates or len(set(rates)) < len(rates):
+        raise WagleError(f"learning_rate is {rates}; give one rate, or several that differ")
+    for rate in rates:
+        check_budget(steps, rate, batch_size, lora)
     forget = scene.need("forget", "relearning")
-    if records == "exact":
-        picked = pick_exact(forget, share, seed=scene.seed)
-    else:
-        kept = scene.need("retain", "relearning with benign records")
-        picked = pick_benign(forget, kept, share, seed=scene.seed)
+    picked = _taught(scene, records, share)
     sets = {"forget": forget, "held_out": picked.held_out}
     looked = {
         name: _at_most(limit, some, scene.seed)
@@ -132,30 +149,61 @@ def relearning(
     task = qa(scene.way.encoder, sets=looked, generate=False, seed=scene.seed)
     way = replace(scene.way, cache=None)  # every look is at another model
 
-    def trial(model: PreTrainedModel) -> Series:
-        seen: list[Measured] = []
+    def curve(
+        model: PreTrainedModel, rate: float, first: dict[str, Figure] | None
+    ) -> tuple[list[dict[str, Figure]], list[float]]:
+        seen: list[dict[str, Figure]] = []
 
         def look(live: nn.Module) -> dict[str, float]:
             assert isinstance(live, PreTrainedModel)
-            seen.append(way.ask(live, task))
-            return {name: figure.number for name, figure in _flat(seen[-1]).items()}
+            known = None if seen else first  # every rate starts from the same model
+            seen.append(_flat(way.ask(live, task)) if known is None else known)
+            return {name: f.value for name, f in seen[-1].items() if f.value is not None}
 
-        curve = relearn(
+        made = relearn(
             model,
             scene.way.encoder,
             picked.records,
             steps=steps,
-            learning_rate=learning_rate,
+            learning_rate=rate,
             batch_size=batch_size,
             lora=lora,
             seed=scene.seed,
             evaluate=look,
         )
-        states = {f"step {s}": _flat(m) for s, m in zip(curve.points, seen, strict=True)}
-        details = {"taught": len(picked.records), "losses": [*curve.losses]}
-        return Series(states, "step 0", details=details)
+        return seen, [*made.losses]
+
+    def trial(model: PreTrainedModel) -> Series:
+        states: dict[str, dict[str, Figure]] = {}
+        losses = {}
+        for rate in rates:
+            seen, losses[repr(rate)] = curve(model, rate, states.get("step 0"))
+            label = "" if len(rates) == 1 else f"{rate!r}, "
+            for step, found in zip(steps, seen, strict=True):
+                states[f"{label}step {step}" if step else "step 0"] = found
+        told: Any = losses if len(rates) > 1 else losses[repr(rates[0])]
+        return Series(states, "step 0", details={"taught": len(picked.records), "losses": told})
 
     return trial
+
+
+def _taught(scene: Scene, records: str, share: float) -> Picked:
+    """What relearning teaches, and the forget records that it does not."""
+    forget = scene.need("forget", "relearning")
+    if records == "exact":
+        return pick_exact(forget, share, seed=scene.seed)
+    if records == "benign":
+        kept = scene.need("retain", "relearning with benign records")
+    elif records.startswith("demo:") or Path(records).exists():
+        kept = read_records(records, name="benign", seed=scene.seed)
+    else:
+        hint = nearest(records, ("exact", "benign"))
+        guess = f"did you mean {hint!r}? " if hint else ""
+        raise WagleError(
+            f"attack relearning: records is {records!r}, and no such file is there; {guess}write "
+            "exact, benign, or the path of a data file"
+        )
+    return pick_benign(forget, kept, share, seed=scene.seed)
 
 
 def quantization(
@@ -170,15 +218,16 @@ def quantization(
 
     Args:
         scene: its sets.
-        methods: int8, int4, nf4, fp4.
+        methods: int8, int4, nf4, fp4, gguf.
         group_size: of int4; null is 128 from a billion weights on, else 32.
         sets: which of them are asked about; null: all.
         generate: also ask for greedy answers.
     """
     if not methods:
-        raise WagleError(f"methods is empty; name some of {', '.join(METHODS)}")
-    for method in methods:  # a layer shows whether its library is there
-        choose(METHODS, method, "quantisation")(nn.Linear(64, 1, bias=False), 64)
+        raise WagleError(f"methods is empty; name some of {', '.join(WAYS)}")
+    shape = None if scene.model is None else empty_model(scene.model)
+    for method in methods:
+        check_way(method, group_size, shape)
     names = [*scene.sets] if sets is None else sets
     asked = {name: scene.need(name, "quantization") for name in names}
     if not asked:
@@ -383,7 +432,8 @@ class Effect:
 def effects(found: Mapping[str, Series]) -> dict[str, dict[str, Effect]]:
     """Per state that an attack made and per figure, what it did to the unlearned model.
 
-    Figures that rise as a model forgets (losses, repetition) are left out.
+    Figures that rise as a model forgets (losses, repetition) and those of shuffled labels are left
+    out.
 
     Args:
         found: by role, ``after`` at least.
@@ -405,7 +455,9 @@ def effects(found: Mapping[str, Series]) -> dict[str, dict[str, Effect]]:
 
 
 def _falls(name: str) -> bool:
-    """Whether a figure falls as a model forgets."""
+    """Whether a figure falls as a model forgets; one of labels that mean nothing does not."""
+    if name.endswith(SHUFFLED):
+        return False
     metric = METRICS.get(name.rpartition(".")[2])
     return metric is None or metric.kept == "higher"
 

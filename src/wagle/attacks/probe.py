@@ -30,10 +30,11 @@ from wagle.data.records import Record
 from wagle.data.tokens import Encoder
 from wagle.errors import WagleError, choose
 from wagle.evaluation.figures import Figure, Measured, Task, mean_figure
-from wagle.evaluation.metrics.membership import auc
 from wagle.evaluation.requests import Answers, HiddenStates
+from wagle.evaluation.statistics import AUC_REPLICATES, percentiles
 
 MEMBERSHIP, CHOICE = "forget_or_holdout", "choice"
+SHUFFLED = "_shuffled"  # ends the name of a figure of labels that mean nothing
 FOLDS = 5  # outer and inner, or as many as the label in fewest groups has of them
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)  # scikit-learn's C, the strongest penalty first
 
@@ -66,7 +67,7 @@ def probe(
             own group.
         readings: names in READINGS; None: both, ``choice`` only where a forget record has wrong
             answers.
-        seed: of the folds, the order of the choices and the shuffle.
+        seed: of the folds, the order of the choices, the shuffle and the intervals.
 
     Raises:
         WagleError: too few records or groups; a record that is no question or has no group; other
@@ -86,7 +87,7 @@ def probe(
 
     def measure(answers: Answers) -> Measured:
         pairs = zip(asked, controls, strict=True)
-        return Measured({r.name: _figures(r, control, answers) for r, control in pairs})
+        return Measured({r.name: _figures(r, control, answers, seed) for r, control in pairs})
 
     return Task(
         [request for reading in asked for request in reading.requests],
@@ -343,15 +344,15 @@ def _penalty(data: _Floats, labels: _Ints, folds: _Parts) -> float:
 # Figures
 
 
-def _figures(reading: Reading, control: Reading, answers: Answers) -> dict[str, Figure]:
+def _figures(reading: Reading, control: Reading, answers: Answers, seed: int) -> dict[str, Figure]:
     states = _states(reading, answers)
-    blocks = [_block(reading, block) for block in states]
-    shuffled = _maximum([_block(control, block) for block in states])
+    blocks = [_block(reading, block, seed) for block in states]
+    shuffled = _maximum([_block(control, block, seed) for block in states])
     kind = "accuracy" if reading.name == CHOICE else "auc"
     return {
         **{f"{kind}_block_{number}": figure for number, figure in enumerate(blocks)},
         f"{kind}_maximum": _maximum(blocks),
-        f"{kind}_maximum_shuffled": replace(shuffled, target=None, note="of shuffled labels"),
+        f"{kind}_maximum{SHUFFLED}": replace(shuffled, target=None, note="of shuffled labels"),
     }
 
 
@@ -366,41 +367,69 @@ def _states(reading: Reading, answers: Answers) -> _Floats:
     return np.stack([states.numpy() for states in found], axis=1)
 
 
-def _block(reading: Reading, states: _Floats) -> Figure:
+def _block(reading: Reading, states: _Floats, seed: int) -> Figure:
     """How well the label can be read in (n, width) states."""
     logits = held_out_logits(states, reading.labels, reading.splits)
     if reading.name == CHOICE:
         right = (logits.argmax(axis=1) == reading.labels).astype(float).tolist()
         rows = dict(zip(reading.places, right, strict=True))
         return mean_figure(rows, unit="share of records", target="reference", share=True)
-    value = fold_auc(logits[:, 1] - logits[:, 0], reading.labels, reading.splits)
-    return Figure(value, None, "none", unit="AUC", target="reference", count=len(reading.labels))
+    value, interval = fold_auc(
+        logits[:, 1] - logits[:, 0], reading.labels, reading.groups, reading.splits, seed
+    )
+    return Figure(
+        value,
+        interval,
+        f"bootstrap 95 % over groups of records, {AUC_REPLICATES} replicates",
+        unit="AUC",
+        target="reference",
+        count=len(reading.labels),
+    )
 
 
-def fold_auc(scores: _Floats, labels: _Ints, splits: Sequence[Split]) -> float:
-    """The share of pairs, one record of each label, that are ordered rightly; ties count half.
+def fold_auc(
+    scores: _Floats, labels: _Ints, groups: Sequence[str], splits: Sequence[Split], seed: int = 0
+) -> tuple[float, tuple[float, float]]:
+    """The share of pairs, one record of each label, that are ordered rightly, and its interval.
 
-    Only records of one fold make pairs: the scores of two folds are of two classifiers.
+    Ties count half. Only records of one fold make pairs: the scores of two folds are of two
+    classifiers. For the interval the groups of each label are drawn apart, over all folds, and the
+    classifiers stay what they are; draws that make no pair are left out. The draws depend on seed,
+    labels and groups alone, so those of two models are paired.
 
     Args:
         scores: (n,), larger where label 1 is likelier.
         labels: (n,) of 0 and 1.
-        splits: folds.
+        groups: (n,).
+        splits: folds whose test parts hold every record once.
+        seed: of the draws.
 
     Raises:
         WagleError: no fold has records of both labels.
     """
-    pairs, right = 0, 0.0
-    for split in splits:
-        positive = scores[split.test][labels[split.test] == 1]
-        negative = scores[split.test][labels[split.test] == 0]
-        count = len(positive) * len(negative)
-        if count:
-            right += count * auc(negative.tolist(), positive.tolist())
-            pairs += count
-    if not pairs:
+    fold, names = np.empty(len(labels), dtype=np.int64), np.asarray(groups)
+    for number, split in enumerate(splits):
+        fold[split.test] = number
+    one, other = (np.flatnonzero(labels == label) for label in (1, 0))
+    gap = scores[one][:, None] - scores[other]  # (n of 1, n of 0), as all that follows
+    pairs = (fold[one][:, None] == fold[other]).astype(np.float64)
+    right = pairs * ((gap > 0) + (gap == 0) / 2)
+    if not pairs.any():
         raise WagleError("no fold of the probe has records of both sets; give smaller groups")
-    return right / pairs
+    generator = np.random.default_rng(seed)
+    drawn, against = (_drawn(names[side], generator) for side in (one, other))
+    counts = ((drawn @ pairs) * against).sum(axis=1)
+    totals = ((drawn @ right) * against).sum(axis=1)
+    some = counts > 0
+    return float(right.sum() / pairs.sum()), percentiles(totals[some] / counts[some])
+
+
+def _drawn(groups: NDArray[np.str_], generator: np.random.Generator) -> _Floats:
+    """How often each of n records is drawn, (replicates, n), where whole groups are drawn."""
+    homes = np.unique(groups, return_inverse=True)[1]
+    count = int(homes.max()) + 1
+    times = generator.multinomial(count, np.full(count, 1 / count), AUC_REPLICATES)
+    return times[:, homes].astype(np.float64)
 
 
 def _maximum(blocks: Sequence[Figure]) -> Figure:

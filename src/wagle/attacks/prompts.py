@@ -21,9 +21,10 @@ from wagle.data.records import Record, check_disjoint
 from wagle.data.tokens import Encoder, Tokens
 from wagle.errors import WagleError, choose
 from wagle.evaluation.benchmarks.qa import Item, figures, likelihood, written
-from wagle.evaluation.figures import Figure, Measured, Task, Written, mean_figure
+from wagle.evaluation.benchmarks.raw import rouge_figure
+from wagle.evaluation.figures import TARGET, Figure, Measured, Task, Written, mean_figure
 from wagle.evaluation.metrics.catalogue import METRICS
-from wagle.evaluation.metrics.text import rouge_l, words
+from wagle.evaluation.metrics.text import has_rouge_words, rouge_l, words
 from wagle.evaluation.requests import Answers, Greedy
 from wagle.memorization import prefix_run
 
@@ -49,7 +50,7 @@ def prompts(
     The figures of each attack stand in a set of its name: the probability and the extraction
     strength of the answer, and the ROUGE-L recall of what the model says. Beside them stand
     ``plain``, the question as it is, and ``worst``, per record and figure the largest over the
-    attacks, ``plain`` not among them.
+    attacks, ``plain`` not among them. A record in whose answer ROUGE sees no word has no ROUGE-L.
 
     Args:
         encoder: makes tokens of records, in the way that the model is asked otherwise.
@@ -66,7 +67,7 @@ def prompts(
         WagleError: no record, one that is no question, or one without what an attack needs; an
             unknown attack, or none; an answer that does not fit; a bad setting.
     """
-    _check(records, retain, prefix, neighbours)
+    _check(records, retain, prefix, neighbours, max_new_tokens)
     means = Means(
         encoder,
         retain=[(frozenset(words(r.prompt)), r) for r in retain or () if r.kind == "qa"],
@@ -96,7 +97,11 @@ def prompts(
 
 
 def _check(
-    records: Sequence[Record], retain: Sequence[Record] | None, prefix: str, neighbours: int
+    records: Sequence[Record],
+    retain: Sequence[Record] | None,
+    prefix: str,
+    neighbours: int,
+    max_new_tokens: int,
 ) -> None:
     if not records:
         raise WagleError("prompt attacks need at least one record")
@@ -110,6 +115,8 @@ def _check(
         raise WagleError("prefix is empty; give the first words of an answer")
     if neighbours < 1:
         raise WagleError(f"neighbours is {neighbours}; show at least one retain record")
+    if max_new_tokens < 1:
+        raise WagleError(f"max_new_tokens is {max_new_tokens}; let an answer have at least one")
     check_disjoint(records, retain or ())  # or the context would hold the answer
 
 
@@ -290,8 +297,9 @@ def _rows(
             if not all(map(math.isfinite, values)):  # which max would hide
                 raise WagleError(f"{place}: {metric} is not finite under the prompt attack {name}")
             rows[metric][place] = max(values)
-        joined = " ".join(text.said for text in said[place])
-        rows["rouge_l"][place] = rouge_l(items[0].record.answer, joined)
+        answer = items[0].record.answer
+        if has_rouge_words(answer):
+            rows["rouge_l"][place] = rouge_l(answer, " ".join(text.said for text in said[place]))
     return rows
 
 
@@ -305,7 +313,14 @@ def _worst(
 
 
 def _figures(rows: Mapping[str, Mapping[str, float]], seed: int) -> dict[str, Figure]:
-    return {
-        metric: mean_figure(found, unit=METRICS[metric].unit, target="reference", seed=seed)
-        for metric, found in rows.items()
-    }
+    made = {}
+    for metric, found in rows.items():
+        unit = METRICS[metric].unit
+        if metric == "rouge_l":
+            mute = len(rows["probability"]) - len(found)
+            made[metric] = rouge_figure(
+                found, mute, unit=unit, direction=TARGET, target="reference", seed=seed
+            )
+        else:
+            made[metric] = mean_figure(found, unit=unit, target="reference", seed=seed)
+    return made

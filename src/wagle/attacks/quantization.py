@@ -4,7 +4,8 @@ Unlearning moves weights by little. Where an update stays below half a quantisat
 quantised model has the code that the quantised original has, and so its knowledge.
 
 Weights alone are quantised, without calibration: those of the linear layers, the head among them.
-A tied head is untied by it; embeddings, norms and biases stay.
+A tied head is untied by it; embeddings, norms and biases stay. ``gguf`` is what llama.cpp makes of
+the whole model.
 
 Source: Zhang et al. 2024, arXiv 2410.16454 (there FP4, and LLM.int8).
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import importlib.util
 import logging
 import shutil
 import subprocess
@@ -30,9 +32,10 @@ from transformers.pytorch_utils import Conv1D
 from wagle.errors import WagleError, choose
 from wagle.mask import Mask
 from wagle.model import model_folder
-from wagle.weights import Weights
+from wagle.weights import Weights, save_model
 
 logger = logging.getLogger(__name__)
+GGUF = "gguf"
 _LARGE = 1_000_000_000  # parameters from which a model's groups are the large ones
 _CHUNK = 1 << 22  # weights whose codes are made at once
 _TOOLS = ("convert_hf_to_gguf.py", "llama-quantize")  # of llama.cpp
@@ -121,6 +124,7 @@ def _library(name: str) -> Any:
 Method = Callable[[nn.Linear, int], nn.Linear]  # takes the layer over
 
 METHODS: dict[str, Method] = {"fp4": fp4, "int4": int4, "int8": int8, "nf4": nf4}
+WAYS: dict[str, Method | None] = {**METHODS, GGUF: None}  # None: not layer by layer
 _CODED: dict[str, Method] = {"int4": int4, "int8": int8}  # steps of one size within a row or group
 
 
@@ -128,32 +132,53 @@ _CODED: dict[str, Method] = {"int4": int4, "int8": int8}  # steps of one size wi
 # A model
 
 
+def check_way(how: str, group_size: int | None = None, model: nn.Module | None = None) -> None:
+    """Refuse, before any work, what ``quantize`` would refuse.
+
+    Args:
+        how: as in ``quantize``.
+        group_size: as there.
+        model: of the same shape, with or without weights; None leaves the groups unchecked.
+
+    Raises:
+        WagleError: an unknown name, a missing package or tool, a group size that does not fit.
+    """
+    method = choose(WAYS, how, "quantisation")
+    if method is None:
+        _llama_cpp()
+    else:
+        method(nn.Linear(64, 1, bias=False), 64)  # a layer shows whether its library is there
+    if how == "int4":
+        _check_groups(nn.Module() if model is None else model, group_size)
+
+
 def quantize(model: PreTrainedModel, how: str, *, group_size: int | None = None) -> PreTrainedModel:
     """Make a quantised copy of a model; the given one is untouched and shares no memory with it.
 
     Args:
-        model: a live model without an adapter, on any device.
-        how: a name in METHODS.
+        model: a live model without an adapter, on any device; for ``gguf``, from a local folder.
+        how: a name in WAYS.
         group_size: of ``int4``; None is 128 from a billion parameters on, else 32. It must divide
             the inputs of every linear layer.
 
     Returns:
         The copy, in evaluation mode, which can be asked but not trained. Linear layers (``Conv1D``
-        ones too, then as ``nn.Linear``) compute in the model's precision.
+        ones too, then as ``nn.Linear``) compute in the model's precision. Of ``gguf`` it is an
+        ordinary model with the rounded weights.
 
     Raises:
-        WagleError: an unknown name, a missing package, an adapter, weights that are quantised
-            already or not finite, a group size that does not fit.
+        WagleError: an unknown name, a missing package or tool, an adapter, weights that are
+            quantised already or not finite, a group size that does not fit.
     """
-    method = choose(METHODS, how, "quantisation")
+    method = choose(WAYS, how, "quantisation")
     if hasattr(model, "disable_adapter"):
         raise WagleError("quantisation needs a model without an adapter; merge it with merge_lora")
-    group = _group(model, group_size)
+    if method is None:
+        return _through_gguf(model)
+    group = _check_groups(model, group_size) if how == "int4" else 0
     made: dict[int, Any] = {}
     for name, layer in model.named_modules():
         if _is_linear(layer):
-            if how == "int4":
-                _check_group(name, _rows(layer, layer.weight).shape[1], group)
             made[id(layer)] = method(_loose(name, layer), group)
     _tell_rest(model)
     quantized: Any = copy.deepcopy(
@@ -204,6 +229,15 @@ def _group(model: nn.Module, asked: int | None) -> int:
     return asked
 
 
+def _check_groups(model: nn.Module, asked: int | None) -> int:
+    """The size of the groups, which divides the inputs of every linear layer."""
+    group = _group(model, asked)
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Linear | Conv1D):
+            _check_group(name, _rows(layer, layer.weight).shape[1], group)
+    return group
+
+
 def _check_group(name: str, inputs: int, group: int) -> None:
     if inputs % group:
         raise WagleError(
@@ -224,37 +258,76 @@ def _tell_rest(model: nn.Module) -> None:
         )
 
 
-def load_gguf(folder: str | Path, kind: str = "Q4_K_M") -> PreTrainedModel:
+# ---------------------------------------------------------------------------------------------
+# llama.cpp
+
+
+def _through_gguf(model: PreTrainedModel) -> PreTrainedModel:
+    """What llama.cpp leaves of a live model, which lies in a private folder for that while."""
+    home = Path(model.name_or_path or "")
+    if not model.name_or_path or not (home / "config.json").is_file():
+        raise WagleError(
+            f"{GGUF} needs a model that was loaded from a local folder, whose tokenizer and "
+            "configuration llama.cpp reads; load it with load_model"
+        )
+    with tempfile.TemporaryDirectory(prefix="wagle-") as place:  # nobody else can read it
+        save_model(model, home, Path(place) / "model")
+        made: Any = load_gguf(Path(place) / "model", attention=model.config._attn_implementation)
+    made.generation_config = model.generation_config  # which says what ends an answer
+    made.requires_grad_(False)
+    finished: PreTrainedModel = made.to(device=model.device, dtype=model.dtype)
+    return finished
+
+
+def load_gguf(
+    folder: str | Path, kind: str = "Q4_K_M", attention: str | None = None
+) -> PreTrainedModel:
     """Take a model folder through llama.cpp's quantisation and load what is left, in float32.
 
     Args:
         folder: a local model folder with its tokenizer; it is not changed.
         kind: a type of ``llama-quantize``, such as ``Q8_0`` or ``Q4_0``.
+        attention: as transformers names it; None is what it prefers.
 
     Raises:
-        WagleError: llama.cpp's tools are not on the PATH, or one of them fails.
+        WagleError: llama.cpp's tools are not on the PATH, or one of them fails; transformers cannot
+            read what they made.
     """
-    home = model_folder(folder)
-    found = [shutil.which(tool) for tool in _TOOLS]
-    if None in found:
-        raise WagleError(
-            f"GGUF needs {' and '.join(_TOOLS)} of llama.cpp on the PATH; install it, or choose "
-            f"one of {', '.join(METHODS)}"
-        )
-    convert, quantizer = map(str, found)
-    with tempfile.TemporaryDirectory() as place:
+    home, (convert, quantizer) = model_folder(folder), _llama_cpp()
+    with tempfile.TemporaryDirectory(prefix="wagle-") as place:
         whole, small = f"{place}/whole.gguf", f"{place}/small.gguf"
         _call(convert, str(home), "--outtype", "f32", "--outfile", whole)
         _call(quantizer, whole, small, kind)
-        model = AutoModelForCausalLM.from_pretrained(
-            place,
-            gguf_file=Path(small).name,
-            quantization_config=GgufConfig(dequantize=True),
-            dtype=torch.float32,
-            local_files_only=True,
-        )
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                place,
+                gguf_file=Path(small).name,
+                quantization_config=GgufConfig(dequantize=True),
+                dtype=torch.float32,
+                attn_implementation=attention,
+                local_files_only=True,
+            )
+        except Exception as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise WagleError(
+                f"transformers cannot read the {GGUF} that llama.cpp made: {reason[0]}"
+            ) from error
     loaded: PreTrainedModel = model.eval()
     return loaded
+
+
+def _llama_cpp() -> list[str]:
+    """Where llama.cpp's tools are: the converter, the quantiser."""
+    found = {tool: shutil.which(tool) for tool in _TOOLS}
+    missing = [tool for tool, path in found.items() if path is None]
+    if missing:
+        raise WagleError(
+            f"{GGUF} needs {' and '.join(missing)} of llama.cpp on the PATH; install it, or choose "
+            f"among {', '.join(METHODS)}"
+        )
+    if importlib.util.find_spec("gguf") is None:
+        raise WagleError(f"{GGUF} needs the package gguf: pip install gguf")
+    return [str(path) for path in found.values()]
 
 
 def _call(tool: str, *arguments: str) -> None:

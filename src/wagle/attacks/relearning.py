@@ -10,6 +10,7 @@ arXiv 2406.13356 (benign records).
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -79,7 +80,7 @@ def pick_benign(forget: Source, other: Source, share: float, *, seed: int = 0) -
         WagleError: the sets share a record, or ``other`` has too few.
     """
     gone = read_records(forget, name="forget", seed=seed)
-    kept = read_records(other, name="other", seed=seed)
+    kept = read_records(other, name="benign", seed=seed)
     check_disjoint(gone, kept)
     count = _count(len(gone), share)
     if count > len(kept):
@@ -165,7 +166,7 @@ def relearn(
             a figure that is not finite.
         TrainingStopped: a loss that is not finite. The model is what it was then, too.
     """
-    check_budget(steps, learning_rate, batch_size)
+    check_budget(steps, learning_rate, batch_size, lora)
     _check_plain(model)
     points = {0: _look(model, evaluate, 0)}
     if steps[-1] == 0:
@@ -184,15 +185,20 @@ def relearn(
     return Curve(points, [step["retain_nll"] for step in result.history], result.changed)
 
 
-def check_budget(steps: Sequence[int], learning_rate: float, batch_size: int) -> None:
-    """Refuse a budget that is none.
+def check_budget(
+    steps: Sequence[int], learning_rate: float, batch_size: int, lora: bool = False
+) -> None:
+    """Refuse a budget that is none, and an adapter where its package is missing.
 
     Args:
         steps: ascending from 0.
-        learning_rate: > 0.
+        learning_rate: > 0, finite.
         batch_size: >= 1.
+        lora: train an adapter.
     """
-    if not learning_rate > 0 or batch_size < 1:
+    if lora and importlib.util.find_spec("peft") is None:
+        raise WagleError("relearning with lora needs peft: pip install 'wagle[lora]'")
+    if not 0 < learning_rate < math.inf or batch_size < 1:
         raise WagleError(
             f"learning_rate is {learning_rate} and batch_size {batch_size}; give a rate above 0 and "
             "a size of at least 1"

@@ -53,7 +53,7 @@ def sampling(
     Raises:
         WagleError: a setting out of its range; a record that is no question.
     """
-    _check(samples, temperature, top_p, threshold)
+    _check(samples, temperature, top_p, threshold, max_new_tokens)
     for record in records:
         if not has_rouge_words(record.answer):
             raise WagleError(
@@ -160,9 +160,13 @@ def _check_k(count: int, k: int) -> None:
         raise WagleError(f"k is {k}, and there are {count} samples: draw more, or lower k")
 
 
-def _check(samples: int, temperature: float, top_p: float, threshold: float) -> None:
+def _check(
+    samples: int, temperature: float, top_p: float, threshold: float, max_new_tokens: int
+) -> None:
     if samples < 1:
         raise WagleError(f"samples is {samples}; draw at least one answer per record")
+    if max_new_tokens < 1:
+        raise WagleError(f"max_new_tokens is {max_new_tokens}; let an answer have at least one")
     if not 0 < temperature < math.inf:
         raise WagleError(f"temperature is {temperature}; give a number above 0")
     for name, value in (("top_p", top_p), ("threshold", threshold)):

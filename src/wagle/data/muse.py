@@ -1,6 +1,7 @@
 """The data set MUSE: news articles and books to forget, with questions, passages and texts.
 
-It is read from a local copy of the hub's data set, or of the folder ``data`` of its repository.
+It is read from a local copy of the hub's data set, or of the folder ``data`` of its repository; or
+from the hub.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from wagle.data.hub import HubSet, open_source
 from wagle.data.records import READERS
 from wagle.errors import WagleError, choose
 
@@ -25,13 +27,27 @@ FIELDS: dict[str, tuple[str, ...]] = {  # of the rows, by the data set's configu
 }
 
 
+def open_muse(data: str | Path, corpus: Corpus, revision: str | None = None) -> Path | HubSet:
+    """A folder with MUSE's files, or the corpus's data set of the hub.
+
+    Raises:
+        WagleError: neither; a revision of a folder.
+    """
+    source = open_source(data, HUB[corpus], revision)
+    if isinstance(source, HubSet) and source.name != HUB[corpus]:
+        raise WagleError(
+            f"{data} is no folder; data: give a local copy of {HUB[corpus]}, or that name"
+        )
+    return source
+
+
 def muse_rows(
-    data: str | Path, config: str, split: str, *, corpus: Corpus = "news"
+    data: str | Path | HubSet, config: str, split: str, *, corpus: Corpus = "news"
 ) -> dict[str, dict[str, str]]:
     """The rows of a split, by place, such as ``news.knowmem.forget_qa[3]``.
 
     Args:
-        data: a folder, or a name on the hub.
+        data: a folder, a name on the hub, or what ``open_muse`` made of them.
         config: of FIELDS.
         split: ``forget``, ``retain_qa_icl``, ``forget_3``, ...; the older ``retain2``, as in
             ``retain2_qa``, is found too.
@@ -44,14 +60,11 @@ def muse_rows(
     names = [split]
     if config in ("knowmem", "privleak") and split.startswith("retain"):
         names.append("retain2" + split.removeprefix("retain"))
-    if Path(data).is_dir():
-        found = _local(Path(data), corpus, config, names)
-    elif str(data) == HUB[corpus]:
-        found = _from_hub(HUB[corpus], config, names)
+    source = data if isinstance(data, HubSet) else open_muse(data, corpus)
+    if isinstance(source, HubSet):
+        found, home = list(source.read(config, names)), source.name
     else:
-        raise WagleError(
-            f"{data} is no folder; data: give a local copy of {HUB[corpus]}, or that name"
-        )
+        found, home = _local(source, corpus, config, names), str(source)
     rows = {}
     for number, row in enumerate(found):
         place = f"{corpus}.{config}.{split}[{number}]"
@@ -62,7 +75,7 @@ def muse_rows(
                 raise WagleError(f"{place} has no text in its field {field}; fill it in")
         rows[place] = {field: whole[field] for field in fields}
     if not rows:
-        raise WagleError(f"{config}/{split} of {data} holds no rows; it needs at least one")
+        raise WagleError(f"{config}/{split} of {home} holds no rows; it needs at least one")
     return rows
 
 
@@ -85,19 +98,4 @@ def _local(folder: Path, corpus: str, config: str, names: Sequence[str]) -> list
     raise WagleError(
         f"{folder} holds no {wanted} (.jsonl, .json or .parquet), nor do {corpus}/ and "
         f"{HUB[corpus].split('/')[1]}/ in it; data: give a local copy of {HUB[corpus]}"
-    )
-
-
-def _from_hub(name: str, config: str, names: Sequence[str]) -> list[Any]:
-    from datasets import load_dataset
-
-    why = ""
-    for split in names:
-        try:
-            return list(load_dataset(name, config, split=split))
-        except (OSError, ValueError) as error:  # offline, or without this split
-            why = type(error).__name__
-    raise WagleError(
-        f"{config}/{' or '.join(names)} of {name} cannot be had from the hub or its cache ({why}); "
-        "data: give the folder of a local copy"
     )

@@ -331,7 +331,9 @@ def _rows_of_folder(folder: Path, split: str | None) -> list[tuple[str, Mapping[
     return [(w, {**row, **added.get((row["question"], row["answer"]), {})}) for w, row in rows]
 
 
-def _rows(source: Source, split: str | None) -> list[tuple[str, Mapping[str, Any] | Record]]:
+def _rows(
+    source: Source, split: str | None, name: str
+) -> list[tuple[str, Mapping[str, Any] | Record]]:
     """The rows of any source, each with where in a file it stands."""
     if isinstance(source, str) and source.startswith("demo:"):
         name, at, unit = source.removeprefix("demo:").partition("@")
@@ -346,7 +348,14 @@ def _rows(source: Source, split: str | None) -> list[tuple[str, Mapping[str, Any
         if not path.is_file():
             raise WagleError(f"data file {path} does not exist")
         return [*_rows_of_file(path)]
-    return [("", row) for row in source]
+    try:
+        rows = iter(source)
+    except TypeError:
+        kind = "None" if source is None else f"of type {type(source).__name__}"
+        raise WagleError(
+            f"the {name} set is {kind}; give a file, a datasets.Dataset, or a list of dicts or records"
+        ) from None
+    return [("", row) for row in rows]
 
 
 def _slice(count: int, rows: str) -> slice:
@@ -388,7 +397,7 @@ def read_records(
         row
         if isinstance(row, Record)
         else parse_record(row, f"{name}[{i}] of {where}" if where else f"{name}[{i}]")
-        for i, (where, row) in enumerate(_rows(source, split))
+        for i, (where, row) in enumerate(_rows(source, split, name))
     ]
     if rows is not None:
         records = records[_slice(len(records), rows)]

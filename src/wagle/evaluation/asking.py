@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import transformers
@@ -20,6 +20,7 @@ from wagle.errors import WagleError
 from wagle.evaluation.benchmarks.catalogue import make_task
 from wagle.evaluation.benchmarks.qa import VERSION, qa
 from wagle.evaluation.cache import AnswerCache
+from wagle.evaluation.comparable import check_comparable, data_entry
 from wagle.evaluation.engine import answer_requests
 from wagle.evaluation.figures import FORGOTTEN, Figure, Measured, Task
 from wagle.evaluation.peers import read_result
@@ -31,6 +32,7 @@ from wagle.patch import load_patched
 from wagle.weights import fingerprint
 
 MAX_NEW_TOKENS = 128  # of a greedy answer
+Reference: TypeAlias = "PreTrainedModel | Evaluation | str | Path"
 
 
 def evaluate(
@@ -44,7 +46,7 @@ def evaluate(
     retain_heldout: Source | None = None,
     general: Source | None = None,
     forgotten: Source | None = None,
-    reference: PreTrainedModel | Evaluation | str | Path | None = None,
+    reference: Reference | None = None,
     patch: str | Path | Sequence[str | Path] | None = None,
     cache: str | Path | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
@@ -69,7 +71,8 @@ def evaluate(
         reference: a model that never learned the forget set, or its result: a live model, a model
             folder, a run folder (its model), a result file of wagle, TOFU or OpenUnlearning.
         patch: with a folder: evaluate what a patch, or several in order, make of it, in memory.
-        cache: a folder for answers, private: what is there is not asked again.
+        cache: a folder for answers, private: what is there is not asked again. Results that share
+            it can tell whether they are of the same records of your own.
         max_new_tokens: the longest greedy answer (``qa``).
         batch_tokens: padded tokens per forward pass; None: as many as memory is good for. Changes
             speed, never the figures.
@@ -82,13 +85,13 @@ def evaluate(
 
     Raises:
         WagleError: before the model is asked: nothing to ask about, data or settings that are
-            missing or wrong, a model, reference or patch that is not there or does not fit. After
-            it: a reference of other records, answers that are not finite.
+            missing or wrong, a model, reference or patch that is not there or does not fit, a
+            result of other records or settings as the reference. After it: answers that are not
+            finite.
     """
     started = time.perf_counter()
     if patch is not None and isinstance(model, nn.Module):
         raise WagleError("a patch goes on a model folder; give the folder of its base")
-    _check_reference(reference)
     if tokenizer is None and not isinstance(model, nn.Module):
         tokenizer = load_tokenizer(model)
     encoder = as_encoder(tokenizer)
@@ -107,6 +110,8 @@ def evaluate(
         task = _of_benchmark(benchmark, encoder, given, settings, asked, seed)
         asked = {k: str(v) if isinstance(v, Path) else v for k, v in (settings or {}).items()}
     way = Way(encoder, precision, batch_tokens, Path(cache) if cache is not None else None)
+    data = data_entry(task, way.cache)
+    known = _known_result(reference, task, benchmark, data)
     if isinstance(model, nn.Module):
         live = model
     else:
@@ -126,7 +131,8 @@ def evaluate(
         "variant": f"version {VERSION}" if benchmark == "qa" else task.data.get("variant"),
         "options": {"precision": precision, "seed": seed, **asked},
         "reference": None,
-        **({} if benchmark == "qa" else {"data": dict(task.data)}),
+        "probes": [list(pair) for pair in task.probes],
+        "data": data,
         "timing": {
             "seconds": round(time.perf_counter() - started, 2),
             "requests": len(set(task.requests)),
@@ -141,7 +147,7 @@ def evaluate(
         if not isinstance(model, nn.Module):
             del live
             give_memory_back()
-        other, kind = way.reference(reference, task)
+        other, kind = known or way.reference(reference, task)
         found = with_reference(found, other, task)
         differences = paired(found, other, seed=seed)
         details |= {"reference": kind, "differences": differences}
@@ -209,7 +215,8 @@ class Way:
         stop_ids = self.encoder.stop_ids(ends) if self.encoder.tokenizer is not None else [0]
         cache = None
         if self.cache is not None:
-            cache = AnswerCache(self.cache, mark or fingerprint(model), self.precision, stop_ids)
+            mark = mark or fingerprint(model)
+            cache = AnswerCache(self.cache, mark, str(model.dtype), self.precision, stop_ids)
         answers = answer_requests(
             model,
             task.requests,
@@ -224,18 +231,12 @@ class Way:
         with precision(check_device(model), self.precision):
             return _joined(found, task.ask(model))
 
-    def reference(
-        self, named: PreTrainedModel | Evaluation | str | Path, task: Task
-    ) -> tuple[Measured, dict[str, Any]]:
-        """What a task measures of a reference, and which one it is, for the result file."""
-        if isinstance(named, Evaluation):
-            return named.measured(), {"kind": "result", **named.details.get("model", {})}
+    def reference(self, named: Reference, task: Task) -> tuple[Measured, dict[str, Any]]:
+        """What a task measures of a reference model, and which one it is, for the result file."""
         if isinstance(named, nn.Module):
             mark = fingerprint(named)
             return self.ask(named, task, mark), {"kind": "model", "fingerprint": mark}
-        path = Path(named)
-        if path.is_file():
-            return read_result(path), {"kind": "result", "path": path.name}
+        assert not isinstance(named, Evaluation)
         path = find_model(named)
         live = load_model(path)
         mark = fingerprint(live)
@@ -251,13 +252,27 @@ def find_model(named: str | Path) -> Path:
     return resolve_model(str(named))
 
 
-def _check_reference(named: PreTrainedModel | Evaluation | str | Path | None) -> None:
-    """Find out that a reference is missing, or no result, before the model is asked."""
-    if isinstance(named, str | Path):
-        if Path(named).is_file():
-            read_result(named)
-        else:
-            find_model(named)
+def _known_result(
+    named: Reference | None, task: Task, benchmark: str, data: Mapping[str, Any]
+) -> tuple[Measured, dict[str, Any]] | None:
+    """A reference that is a result, and which one; None of a model, which has to be there.
+
+    Whether it may be compared is found out here, before any model is asked.
+    """
+    if named is None or isinstance(named, nn.Module):
+        return None
+    if isinstance(named, Evaluation):
+        found, kind = named, {"kind": "result", **named.details.get("model", {})}
+    elif Path(named).is_file():
+        found = read_result(named, corpus=task.data.get("corpus"))
+        kind = {"kind": "result", "path": Path(named).name}
+    else:
+        find_model(named)
+        return None
+    check_comparable(benchmark, data, found.details)
+    if task.fits is not None:
+        task.fits(found.measured())
+    return found.measured(), kind
 
 
 def _names(patch: str | Path | Sequence[str | Path]) -> list[str]:

@@ -39,9 +39,9 @@ _LIKELIHOOD, _TEXT, _NORM = b"L", b"T", b"N"
 class AnswerCache:
     """The answers of one model, at one precision, with one set of stop ids, in a private folder.
 
-    Several models, precisions and stop ids share a folder: each has a file of its own there, mode
-    0600 in a folder of mode 0700. It holds no text and no question, but what a model wrote (as
-    token ids), so it is as private as the records. Hidden states are not kept.
+    Several models, dtypes, precisions and stop ids share a folder: each has a file of its own
+    there, mode 0600 in a folder of mode 0700. It holds no text and no question, but what a model
+    wrote (as token ids), so it is as private as the records. Hidden states are not kept.
 
     A killed process loses at most what was put since the last ``flush`` (the engine flushes after
     every batch); a record that it left half written is dropped on the next opening or flush. A
@@ -51,7 +51,8 @@ class AnswerCache:
 
     Args:
         folder: made where it is missing.
-        fingerprint: of the model.
+        fingerprint: of the model, which is the same in a wider dtype.
+        dtype: of the model's weights.
         precision: of the matrix products.
         stop_ids: the ids that end a written answer, in any order.
 
@@ -60,10 +61,16 @@ class AnswerCache:
     """
 
     def __init__(
-        self, folder: str | Path, fingerprint: str, precision: str, stop_ids: Sequence[int]
+        self,
+        folder: str | Path,
+        fingerprint: str,
+        dtype: str,
+        precision: str,
+        stop_ids: Sequence[int],
     ) -> None:
         stops = ",".join(map(str, sorted(set(stop_ids))))
-        self._asked = hashlib.sha256(f"{fingerprint}\0{precision}\0{stops}".encode()).digest()
+        asked = "\0".join((fingerprint, dtype, precision, stops))
+        self._asked = hashlib.sha256(asked.encode()).digest()
         self.path = private_folder(Path(folder)) / f"{self._asked.hex()[:16]}.answers"
         self._known: dict[bytes, bytes] = {}
         self._new: dict[bytes, bytes] = {}
@@ -157,7 +164,7 @@ class AnswerCache:
         self._end += at
 
     def _key(self, request: Likelihood | Greedy | Sample | GradientNorm) -> bytes:
-        """SHA-256 of model, precision, stop ids and request; moments are no other question."""
+        """SHA-256 of model, dtype, precision, stop ids, request; moments are no other question."""
         digest = hashlib.sha256(self._asked)
         digest.update(f"{type(request).__name__}\0".encode() + _counted(request.context))
         if isinstance(request, Likelihood | GradientNorm):

@@ -111,6 +111,11 @@ def embedding_accuracy(
     return found
 
 
+def has_offline() -> bool:
+    """Whether all-MiniLM-L6-v2 is installed."""
+    return importlib.util.find_spec(_PACKAGE) is not None
+
+
 def _offline_folder() -> Path:
     found = importlib.util.find_spec(_PACKAGE)
     if found is None or not found.submodule_search_locations:

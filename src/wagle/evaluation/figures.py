@@ -106,7 +106,15 @@ class Task:
         against: from a model's figures and those of a reference, which never learned the forget
             set, to what needs both (forget quality, privacy leakage); None: nothing does.
         ask: what goes through another library, which asks the model itself; None: nothing does.
-        data: what was asked, for the result file: split, revision, counts; no text.
+        data: what was asked, for the result file: split, revision; no text.
+        probes: what a verdict turns on, as pairs of set and metric: above the reference's, the
+            forget set is still known; none: there is no verdict.
+        records: what was asked about, as text, by set and place: the result file has a digest.
+        settings: what else decides the figures: a reference has to agree in what both tell, but
+            for None, which does not matter.
+        published: whether the records are no secret, so that their digests need no key.
+        fits: refuses the figures of a reference that ``against`` could not use, before any model
+            is asked; None: it takes all.
     """
 
     requests: Sequence[Request]
@@ -114,6 +122,11 @@ class Task:
     against: Callable[[Measured, Measured], Measured] | None = None
     ask: Callable[[PreTrainedModel], Measured] | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
+    probes: Sequence[tuple[str, str]] = ()
+    records: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    published: bool = False
+    fits: Callable[[Measured], None] | None = None
 
 
 def mean_figure(

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from wagle.data.hub import explain
 from wagle.errors import WagleError, nearest
 
 # What a copy of a data set is made of, and who reads it.
@@ -101,16 +102,12 @@ def _missing(name: str, sets: Sequence[str], folder: Path | None, why: str) -> s
     if not sets:
         return f"the lm-eval task {name} cannot be loaded: {why}"
     what = f"{name} needs the data set {', '.join(sets)}"
-    if "gated" in why.lower():
-        return (
-            f"{what}, which is gated ({why}): ask for access on its page on the hub and log in with "
-            "'hf auth login', or give a folder that holds a copy: data=FOLDER"
-        )
     if folder is not None and all(_home(folder.resolve(), path) for path in sets):
         return f"{what}, but the copy in {folder} cannot be used: {why}"
     places = ", ".join(str((folder or Path("FOLDER")) / s.rpartition("/")[2]) for s in sets)
     there = "there is no copy at" if folder is not None else "give data=FOLDER with a copy at"
-    return f"{what}: {why}; {there} {places}; or set HF_HOME to a cache of the hub that holds it"
+    local = f"{there} {places}; or set HF_HOME to a cache of the hub that holds it"
+    return explain(what, why, local)
 
 
 def _data_sets(index: Mapping[str, Any], name: str) -> set[str]:

@@ -7,13 +7,14 @@ against a retrained model, over the same texts, the leakage.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from wagle.errors import WagleError, choose
 from wagle.evaluation.figures import HIGHER, OVERALL, TARGET, Figure, mean_figure
@@ -264,22 +265,72 @@ def leakage_figures(own: Figures, reference: Figures, *, seed: int = 0) -> dict[
     return made
 
 
-def _same_texts(
-    own: Figures, reference: Figures, label: str
-) -> tuple[dict[str, Rows], dict[str, Rows]]:
-    """An attack's scores of both models, by set, over the same texts in the same order."""
-    rows: dict[str, Rows] = {}
+def check_leakage(
+    places: Mapping[str, Collection[str]], labels: Iterable[str], reference: Figures
+) -> None:
+    """Refuse a reference that leakage cannot be told against; no model needs to be asked for it.
+
+    Args:
+        places: of the texts to forget and of the holdout texts, by set.
+        labels: of the attacks.
+        reference: the figures of a model that never learned the forget texts.
+
+    Raises:
+        WagleError: the reference lacks an attack, looked at other texts, or knows the forget set.
+    """
+    for label in labels:
+        beside = _beside(places, reference, label)
+        if label == HEADLINE:
+            check_reference(auc(*(list(beside[name].values()) for name in SETS)))
+
+
+def _beside(
+    places: Mapping[str, Collection[str]], reference: Figures, label: str
+) -> dict[str, Rows]:
+    """An attack's scores of the reference, by set, in the order of ``places``."""
     beside: dict[str, Rows] = {}
     for name in SETS:
         other = reference.get(name, {}).get(f"mia_{label}")
         if other is None:
             raise WagleError(
-                f"the reference has no {name}.mia_{label}; evaluate it with the same settings"
+                f"the reference has no {name}.mia_{label}; evaluate it with the same settings, or "
+                "leave that attack out"
             )
-        rows[name] = own[name][f"mia_{label}"].per_record
-        same_records(rows[name], other.per_record, f"privacy leakage (split {name})")
-        beside[name] = {place: other.per_record[place] for place in rows[name]}
-    return rows, beside
+        wanted = dict.fromkeys(places[name], 0.0)
+        same_records(wanted, other.per_record, f"privacy leakage (split {name})")
+        beside[name] = {place: other.per_record[place] for place in wanted}
+    return beside
+
+
+def _same_texts(
+    own: Figures, reference: Figures, label: str
+) -> tuple[dict[str, Rows], dict[str, Rows]]:
+    """An attack's scores of both models, by set, over the same texts in the same order."""
+    rows: dict[str, Rows] = {name: own[name][f"mia_{label}"].per_record for name in SETS}
+    return rows, _beside(rows, reference, label)
+
+
+def privacy_replicates(
+    own: Figures, reference: Figures, labels: Sequence[str], seed: int = 0
+) -> NDArray[np.float64]:
+    """Bootstrap replicates of ``privacy``, (attacks, 2 000).
+
+    All attacks and both models draw the same texts, so a column is one draw of the whole.
+
+    Args:
+        own: ``membership_figures`` of the model.
+        reference: of a model that never learned the forget texts.
+        labels: of the attacks.
+        seed: of the draws.
+    """
+    drawn = []
+    for label in labels:
+        pair = [
+            auc_replicates(list(rows["holdout"].values()), list(rows["forget"].values()), seed)
+            for rows in _same_texts(own, reference, label)
+        ]
+        drawn.append([privacy(a, r) for a, r in zip(*(one.tolist() for one in pair), strict=True)])
+    return np.asarray(drawn)
 
 
 def assumed_leakage(own: Figures, retrained: float, *, seed: int = 0) -> dict[str, Figure]:

@@ -4,13 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wagle.errors import WagleError
 from wagle.evaluation.figures import Figure, Measured, Written
 
 SCHEMA = "wagle-eval/1"
 _ACROSS = 12  # metrics at most, side by side in a table
+
+
+class _Metric(BaseModel):
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    value: float | None
+    n: int
+    direction: str
+    target: float | str | None
+    interval: Annotated[list[float], Field(min_length=2, max_length=2)] | None
+    interval_method: str
+    unit: str
+    note: str | None
+    per_record: dict[str, float]
+
+
+class _Set(BaseModel):
+    n: int
+    digest: str
+
+
+class _Data(BaseModel):
+    sets: dict[str, _Set] = {}
+    settings: dict[str, Any] = {}
+
+
+class _File(BaseModel):
+    """What reading a result file relies on."""
+
+    metrics: dict[str, _Metric]
+    summary: dict[str, Any]
+    model: dict[str, Any] = {}
+    reference: dict[str, Any] | None = None
+    data: _Data | None = None
 
 
 @dataclass(frozen=True)
@@ -65,28 +101,38 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Evaluation:
-        """Read back what ``to_json`` gave; the texts stay where they were."""
+        """Read back what ``to_json`` gave; the texts stay where they were.
+
+        Raises:
+            WagleError: data of another schema, or damaged; it names what is missing or wrong.
+        """
         if data.get("schema") != SCHEMA:
             raise WagleError(f"not a {SCHEMA} file (schema {data.get('schema')})")
+        try:
+            read = _File.model_validate(data, strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ", ".join(str(part) for part in first["loc"])
+            raise WagleError(
+                f"a damaged {SCHEMA} file: {where}: {first['msg'].lower()}; evaluate again"
+            ) from None
         figures: dict[str, dict[str, Figure]] = {}
-        for key, m in data["metrics"].items():
+        for key, m in read.metrics.items():
             name, _, metric = key.rpartition(".")
             figures.setdefault(name, {})[metric] = Figure(
-                m["value"],
-                m["interval"] and tuple(m["interval"]),
-                m["interval_method"],
-                m["per_record"],
-                m["direction"],
-                m["unit"],
-                m["target"],
-                m["note"],
-                None if m["n"] == len(m["per_record"]) else m["n"],
+                m.value,
+                None if m.interval is None else (m.interval[0], m.interval[1]),
+                m.interval_method,
+                m.per_record,
+                m.direction,
+                m.unit,
+                m.target,
+                m.note,
+                None if m.n == len(m.per_record) else m.n,
             )
         details = {k: v for k, v in data.items() if k not in {"schema", "metrics", "summary"}}
         plain = cls(figures, {}, {}, details)
-        return (
-            plain if data["summary"] == plain.summary() else replace(plain, peers=data["summary"])
-        )
+        return plain if read.summary == plain.summary() else replace(plain, peers=read.summary)
 
     def __str__(self) -> str:
         """A table: sets down and metrics across, or the other way round where these are many."""

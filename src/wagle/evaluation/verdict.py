@@ -5,25 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from wagle.evaluation.figures import FORGOTTEN, OVERALL, Figure
+from wagle.evaluation.figures import FORGOTTEN, OVERALL, TARGET, Figure
+from wagle.evaluation.metrics.catalogue import PROBES
 from wagle.evaluation.result import Evaluation
 
 NO_LEAK = "no leak found by these probes"
 LEAKS = "leaks"
 OVER = "over-unlearned"
 INCONCLUSIVE = "inconclusive"
-PROBES = (
-    "probability",
-    "paraphrased",
-    "extraction_strength",
-    "exact_memorization",
-    "rouge_l",
-)
-RELATIVE = (
-    "know",
-)  # probes too, but only beside a retrained model: they turn on what it was taught
-COLLAPSED = 0.5  # of the 4-grams of answers are repeats
+MEMBERSHIP = (OVERALL, "privleak")  # set beside the reference already, which is 0
+RETRAINED = ("know", "privleak")  # metrics that turn on what else the reference was taught
+CHANCE = ("know",)  # metrics of which a model that knows nothing does not have 0
+MAIN = "probability"  # the metric that says alone, by its interval or by a half, that too much went
+TINY = 0.05  # a figure of the reference, of 1, from which there is no falling clearly
+COLLAPSED = 0.5  # of the 4-grams of answers are repeats, or of the answers empty
 
 
 @dataclass(frozen=True)
@@ -34,51 +31,99 @@ class Verdict:
     reasons: tuple[str, ...]
 
 
+class Compared(NamedTuple):
+    """A probe: the figure of the model after and before unlearning, and that of the reference."""
+
+    name: str
+    metric: str
+    now: Figure
+    then: Figure
+    goal: Figure
+
+    def sentence(self, how: str) -> str:
+        """How the model after lies to the reference."""
+        return _sentence(_label(self.name, self.metric), self.now, self.goal, how)
+
+
 def judge(after: Evaluation, before: Evaluation, reference: Evaluation | None) -> Verdict:
     """Compare the unlearned model with a model that never learned the forget set.
 
     A probe leaks where the figure lies above the reference's 95 % interval, and where the privacy
     leakage against the reference lies below 0 with its whole interval. The model is over-unlearned
-    where the probability lies below that interval or under half the reference's, where the answers
-    are less likely than by a uniform guess, where the privacy leakage lies above 0 with its whole
-    interval, or where answers have become repetitions. Without a reference, or where the model
-    before unlearning does not fail the same probes (the positive control), nothing can be
-    concluded.
+    where the probability lies below that interval or under half the reference's, where another
+    probe is under half of it and the intervals of both lie apart, where the answers are less likely
+    than by a uniform guess, where the privacy leakage lies above 0 with its whole interval, or
+    where answers have become repetitions, or empty. Without a reference, where no probe was
+    measured of all three models, or where the model before unlearning does not fail the same probes
+    (the positive control), nothing can be concluded.
     """
     if reference is None:
         return Verdict(
             INCONCLUSIVE, ("There is no reference: a model that never learned the forget set.",)
         )
-    now, then, goal = (_defined(e, "forget") for e in (after, before, reference))
-    probes = [p for p in probes_of(after) if p in now and p in goal and p in then]
-    leak, leak_before = (_defined(e, OVERALL).get("privleak") for e in (after, before))
-    leaked = leak is not None and leak_before is not None and leak_before.high < 0
-    if not leaked and not any(_above(then[p], goal[p]) for p in probes):
+    probes = _compared(after, before, reference)
+    leak, leak_before = _leakage(after, before)
+    if not probes and leak is None:
+        return Verdict(
+            INCONCLUSIVE,
+            (
+                "No probe was compared: the model after, the model before and the reference have "
+                "no figure in common that counts beside this reference.",
+            ),
+        )
+    leaked = leak_before is not None and leak_before.high < 0
+    if not leaked and not any(_above(p.then, p.goal) for p in probes):
         return Verdict(
             INCONCLUSIVE,
             ("The model before unlearning does not differ from the reference on these probes.",),
         )
-    leaks = [_sentence(p, now[p], goal[p], "above") for p in probes if _above(now[p], goal[p])]
+    leaks = [p.sentence("above") for p in probes if _above(p.now, p.goal)]
     if leaked and leak is not None and leak.high < 0:
         leaks.append(_privleak(leak, "the forget set still stands out as known"))
     if leaks:
         return Verdict(LEAKS, tuple(leaks))
-    over = _over(after, reference)
+    over = _over(after, reference, probes, leak)
     if over:
         return Verdict(OVER, tuple(over))
-    return Verdict(
-        NO_LEAK, tuple(_sentence(p, now[p], goal[p], _where(now[p], goal[p])) for p in probes)
+    clear = [p.sentence(_where(p.now, p.goal)) for p in probes]
+    if leak is not None and leak.high >= 0:
+        clear.append(_privleak(leak, "the forget set does not stand out"))
+    return Verdict(NO_LEAK, tuple(clear))
+
+
+def probes_of(after: Evaluation) -> tuple[tuple[str, str], ...]:
+    """The figures that count, as pairs of set and metric, by the kind of the reference.
+
+    They are those that the benchmark declares. An untaught reference was taught none of the other
+    records either, so how it weighs right answers against wrong ones, or known texts against
+    others, says nothing of the forget set alone.
+    """
+    declared = after.details.get("probes")
+    if declared is None:  # a file from before benchmarks declared them
+        declared = [*(("forget", metric) for metric in PROBES), MEMBERSHIP]
+    untaught = (after.details.get("reference") or {}).get("kind") == "untaught"
+    return tuple(
+        (name, metric) for name, metric in declared if not (untaught and metric in RETRAINED)
     )
 
 
-def probes_of(after: Evaluation) -> tuple[str, ...]:
-    """The figures of the forget set that count, by the kind of the reference.
+def _compared(after: Evaluation, before: Evaluation, reference: Evaluation) -> list[Compared]:
+    """The probes that all three models have, but for the privacy leakage."""
+    found = []
+    for name, metric in probes_of(after):
+        now, then, goal = (_defined(e, name).get(metric) for e in (after, before, reference))
+        if (name, metric) != MEMBERSHIP and now and then and goal:
+            found.append(Compared(name, metric, now, then, goal))
+    return found
 
-    An untaught reference was taught none of the other records either, so how it weighs right
-    answers against wrong ones says nothing of the forget set alone.
-    """
-    kind = (after.details.get("reference") or {}).get("kind")
-    return PROBES if kind == "untaught" else (*PROBES, *RELATIVE)
+
+def _leakage(after: Evaluation, before: Evaluation) -> tuple[Figure, Figure] | tuple[None, None]:
+    """The privacy leakage of both models, where it counts and has intervals."""
+    name, metric = MEMBERSHIP
+    leak, leak_before = (_defined(e, name).get(metric) for e in (after, before))
+    if MEMBERSHIP not in probes_of(after) or leak is None or leak_before is None:
+        return None, None
+    return (leak, leak_before) if leak.interval and leak_before.interval else (None, None)
 
 
 def combine(verdicts: Mapping[str, Verdict]) -> Verdict:
@@ -106,27 +151,61 @@ def _defined(found: Evaluation, name: str) -> dict[str, Figure]:
     return {m: f for m, f in found.figures.get(name, {}).items() if f.value is not None}
 
 
-def _over(after: Evaluation, reference: Evaluation) -> list[str]:
+def _over(
+    after: Evaluation, reference: Evaluation, probes: list[Compared], leak: Figure | None
+) -> list[str]:
     """What says that too much is gone."""
-    now, goal = _defined(after, "forget"), _defined(reference, "forget")
-    found = []
-    if "probability" in now and "probability" in goal:
-        probability, target = now["probability"], goal["probability"]
-        if clearly_past(probability.number, target):
-            found.append(_sentence("probability", probability, target, "clearly past"))
+    found = [
+        p.sentence("clearly past")
+        for p in probes
+        if p.metric == MAIN and clearly_past(p.now.number, p.goal)
+    ]
+    found += [p.sentence("under half of") for p in probes if p.metric != MAIN and _halved(p)]
     size = after.details.get("model", {}).get("vocabulary")
-    nll = now.get("nll")
-    if nll is not None and size is not None and nll.number > math.log(size):
-        found.append(
-            f"nll {nll.number:.3g} is above the {math.log(size):.3g} of a uniform guess: the "
-            "answers are driven away, not unknown."
-        )
-    leak = _defined(after, OVERALL).get("privleak")
+    sets = dict.fromkeys(name for name, _ in probes_of(after) if name != OVERALL)
+    for name in sets:
+        nll = _defined(after, name).get("nll")
+        if nll is not None and size is not None and nll.number > math.log(size):
+            found.append(
+                f"{_label(name, 'nll')} {nll.number:.3g} is above the {math.log(size):.3g} of a "
+                "uniform guess: the answers are driven away, not unknown."
+            )
     if leak is not None and leak.low > 0:
         found.append(_privleak(leak, "the forget set stands out as avoided"))
-    said, usual = now.get("repetition"), goal.get("repetition")
-    if said is not None and usual is not None and said.number >= COLLAPSED and _above(said, usual):
-        found.append(_sentence("repetition", said, usual, "above"))
+    return found + [line for name in sets for line in _collapsed(name, after, reference)]
+
+
+def _halved(probe: Compared) -> bool:
+    """Whether a figure is clearly past the reference: under half of it, their intervals apart.
+
+    Several such figures are looked at, so each has to be surer than the main one. What should be
+    as low as can be is never too low; what has a level of chance has no half; and where the
+    reference knows next to nothing, there is nothing to fall from.
+    """
+    now, goal = probe.now, probe.goal
+    return (
+        now.direction == TARGET
+        and probe.metric not in CHANCE
+        and None not in (now.interval, goal.interval)
+        and goal.number >= TINY
+        and goal.low > 0
+        and now.high < goal.low
+        and now.number < goal.number / 2
+    )
+
+
+def _collapsed(name: str, after: Evaluation, reference: Evaluation) -> list[str]:
+    """What says that answers of a set have become repetitions, or that there are none."""
+    found = []
+    usual = _defined(reference, name)
+    for metric, now in _defined(after, name).items():
+        goal = usual.get(metric)
+        if goal is None:
+            continue
+        repeats = metric == "repetition" and now.number >= COLLAPSED and _above(now, goal)
+        silent = metric == "empty" or metric.endswith("_empty")
+        if repeats or (silent and now.number > COLLAPSED and now.low > goal.high):
+            found.append(_sentence(_label(name, metric), now, goal, "above"))
     return found
 
 
@@ -162,6 +241,11 @@ def clearly_past(value: float, reference: Figure) -> bool:
 
 def _above(figure: Figure, reference: Figure) -> bool:
     return figure.number > reference.high
+
+
+def _label(name: str, metric: str) -> str:
+    """A figure by name; of the forget set the metric alone."""
+    return metric if name == "forget" else f"{name}.{metric}"
 
 
 def _sentence(probe: str, now: Figure, goal: Figure, how: str) -> str:

@@ -120,11 +120,12 @@ def _reference(recipe: Recipe) -> str:
 
 
 def _selection(recipe: Recipe, state: State) -> dict[str, str]:
-    """What trains: a share of the weights by a score, or an adapter."""
+    """What trains: a share of the weights by a score, all of them, or an adapter."""
     chosen = {"Score": _score(recipe, state), "Ratio": _shown_ratio(recipe, state)}
     lora = recipe.unlearning.lora
     if lora is None:
-        return chosen
+        skipped = state.get("mask", {}).get("skipped")
+        return chosen if skipped is None else {"Weights": skipped}
     targets = lora.targets if isinstance(lora.targets, str) else ", ".join(lora.targets)
     text = f"LoRA of rank {lora.rank}, alpha {lora.alpha}, beside {targets}"
     if lora.quantize != "none":

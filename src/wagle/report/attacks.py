@@ -188,7 +188,9 @@ def _curves(found: Found, roles: Sequence[str]) -> list[dict[str, Any]]:
     points: dict[str, list[tuple[int, str, str]]] = {}  # by figure: x, state, name
     if found["attack"] == "relearning":
         for name in _CURVES:
-            points[name] = [(int(s.split()[-1]), s, name) for s in states if name in states[s]]
+            for rate, steps in by_rate(s for s in states if name in states[s]).items():
+                title = f"{name}, learning rate {rate}" if rate else name
+                points[title] = [(step, state, name) for step, state in steps]
     elif found["attack"] == "sampling":
         state = next(iter(states))
         names = [name for name in states[state] if name.startswith(_LEAK)]
@@ -207,6 +209,19 @@ def _curves(found: Found, roles: Sequence[str]) -> list[dict[str, Any]]:
         if chart:
             made.append({"title": title, "over": over, "see": _SEE[over], "chart": chart})
     return made
+
+
+def by_rate(states: Iterable[str]) -> dict[str, list[tuple[int, str]]]:
+    """The states of relearning with their steps, by learning rate: of one rate the name is empty.
+
+    Of several, each begins with ``step 0``, the model as it is.
+    """
+    found: dict[str, list[tuple[int, str]]] = {}
+    for state in states:
+        rate, _, step = state.rpartition("step ")
+        found.setdefault(rate.removesuffix(", "), []).append((int(step), state))
+    first = found.pop("", []) if len(found) > 1 else []
+    return {rate: [*first, *steps] for rate, steps in found.items()}
 
 
 def _curve(rows: list[dict[str, Any]], title: str, over: str) -> Markup:

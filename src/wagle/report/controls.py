@@ -8,7 +8,7 @@ from typing import Any
 
 from wagle.evaluation.figures import OVERALL, Figure
 from wagle.evaluation.result import Evaluation
-from wagle.report.attacks import MAIN, Found, read_figure
+from wagle.report.attacks import MAIN, Found, by_rate, read_figure
 from wagle.report.charts import lines_chart
 
 OWN, REFERENCE = "this mask", "reference"
@@ -76,9 +76,13 @@ def control_section(
         "rows": rows,
         "attacks": [(label, _attack_rows(arms, label, one)) for label, one in made],
         "curves": [
-            {"label": label, "chart": _curve(arms, label, one)}
+            {
+                "label": f"{label}, learning rate {rate}" if rate else label,
+                "chart": _curve(arms, label, one, steps),
+            }
             for label, one in made
             if one["attack"] == "relearning"
+            for rate, steps in by_rate(one["roles"]["after"]["states"]).items()
         ],
         "legend": [(f"curve-{_COLOURS.get(column, column)}", column) for column in columns],
     }
@@ -106,11 +110,13 @@ def _attack_rows(arms: Mapping[str, Arm], label: str, own: Found) -> list[dict[s
     return rows
 
 
-def _curve(arms: Mapping[str, Arm], label: str, own: Found) -> Any:
-    """Relearning, a line for each arm."""
+def _curve(
+    arms: Mapping[str, Arm], label: str, own: Found, steps: Sequence[tuple[int, str]]
+) -> Any:
+    """Relearning at one rate, a line for each arm."""
     points: list[dict[str, Any]] = []
-    for state in own["roles"]["after"]["states"]:
-        row: dict[str, Any] = {"step": int(state.split()[-1])}
+    for step, state in steps:
+        row: dict[str, Any] = {"step": step}
         sides: Sequence[tuple[str, Found, str]] = [
             *(
                 (_COLOURS.get(arm, arm), one.attacks.get(label, own), "after")

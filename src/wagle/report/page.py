@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wagle.evaluation.figures import FORGOTTEN, GONE, OVERALL, SETS, Figure
-from wagle.evaluation.metrics.catalogue import METRICS, NATS
+from wagle.evaluation.metrics.catalogue import METRICS, NATS, WRITTEN
 from wagle.evaluation.result import Evaluation
 from wagle.evaluation.verdict import INCONCLUSIVE, LEAKS, NO_LEAK, OVER, probes_of
 from wagle.files import write_text
@@ -159,7 +159,10 @@ def _figure(page: Page, role: str, name: str, metric: str) -> Figure | None:
 
 
 def _rows(page: Page, name: str) -> dict[str, Any]:
-    """A table of a set and its chart; the forget set has a row for what was not measured, too."""
+    """A table of a set and its chart; the forget set has a row for what was not measured, too.
+
+    Of other sets, how many answers are empty or cut off is shown where there are more than before.
+    """
     count = _count(page, name)
     after = page.evaluations.get("after")
     probes = probes_of(after) if after is not None else ()
@@ -172,19 +175,19 @@ def _rows(page: Page, name: str) -> dict[str, Any]:
             "metric": metric,
             "unit": METRICS[metric].unit,
             "n": other_count(found, count),
-            "counts": metric in probes,
+            "counts": (name, metric) in probes,
             "figures": found,
             "against": _against(found.get("after"), found.get("reference")),
             "ratio": _ratio(found),
         }
         for metric, found in figures.items()
-        if found or name == "forget"
+        if name == "forget" or (found and not (metric in WRITTEN and _quiet(found)))
     ]
     shown = ROLES if name == "forget" else ("before", "after")
     points = {
-        metric: {role: found[role] for role in shown if role in found}
+        metric: {r: f for r in shown if (f := found.get(r)) and f.value is not None}
         for metric, found in figures.items()
-        if METRICS[metric].unit != NATS  # the chart goes from 0 to 1
+        if metric not in WRITTEN and METRICS[metric].unit != NATS  # the chart goes from 0 to 1
     }
     chart = points_chart(points, f"{name}: figures with intervals, {', '.join(shown)}")
     return {"rows": rows, "chart": chart, "count": count}
@@ -192,7 +195,7 @@ def _rows(page: Page, name: str) -> dict[str, Any]:
 
 def _against(after: Figure | None, reference: Figure | None) -> str:
     """Where the figure after lies, seen from the reference's interval."""
-    if after is None or reference is None:
+    if after is None or reference is None or None in (after.value, reference.value):
         return ""
     if after.number > reference.high:
         return "above"
@@ -200,14 +203,26 @@ def _against(after: Figure | None, reference: Figure | None) -> str:
 
 
 def _ratio(found: Mapping[str, Figure]) -> float | None:
+    before, after = _sides(found)
+    return after / before if before and after is not None else None
+
+
+def _quiet(found: Mapping[str, Figure]) -> bool:
+    """Whether a share of answers did not rise."""
+    before, after = _sides(found)
+    return after is None or before is None or after <= before
+
+
+def _sides(found: Mapping[str, Figure]) -> tuple[float | None, float | None]:
+    """The values before and after."""
     before, after = found.get("before"), found.get("after")
-    return after.number / before.number if before and after and before.value else None
+    return before.value if before else None, after.value if after else None
 
 
 def _count(page: Page, name: str) -> int | None:
     """How many records a set has: as the run counted them, else as the figures do."""
     for found in page.evaluations.values():
-        counted = found.details.get("data", {}).get(name, {}).get("n")
+        counted = found.details.get("data", {}).get("sets", {}).get(name, {}).get("n")
         if counted is not None:
             return int(counted)
     counts = [f.n for e in page.evaluations.values() for f in e.figures.get(name, {}).values()]

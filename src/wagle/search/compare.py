@@ -7,7 +7,6 @@ kept as soon as it is whole, so a killed comparison goes on where it was.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import shutil
@@ -18,18 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from wagle.attribution.scoring import DEFAULT_RATIO
+from wagle.checking import check_attribution, check_folder, check_unlearning, structure_of
 from wagle.errors import WagleError
 from wagle.files import locked, read_json, write_json
-from wagle.recipe import Recipe
+from wagle.recipe import Lora, Recipe
 from wagle.report.comparison import write_comparison
 from wagle.run_folder import Run, environment
-from wagle.search.arms import Cell, cells_of, read_arms, read_ratios
+from wagle.search.arms import CONTROL, Cell, cells_of, read_arms, read_ratios
 from wagle.search.results import Found, summarise
 from wagle.search.runs import count_steps, heldout_tokens, look_at_reference, run_arm
 from wagle.search.tuning import Tuned, check_optuna, learning_rates, trial_store, tune
 from wagle.search.units import Unit, forget_set_varies, make_unit, unit_recipe
 from wagle.unlearning.objectives import choose_objective
-from wagle.unlearning.optimizers import check_optimizer
 
 logger = logging.getLogger(__name__)
 FORMAT = "wagle-compare/1"
@@ -128,14 +127,29 @@ class Comparison:
             raise WagleError(
                 f"{what} has no steps on the way that could be compared; choose another"
             )
-        check_optimizer(settings)
-        if "lora" in self.arms and importlib.util.find_spec("peft") is None:
-            raise WagleError("the arm lora needs peft: pip install 'wagle[lora]'")
-        for number in range(self.units):
-            run = self._reader(number)
+        units = [self._reader(number) for number in range(self.units)]
+        model = structure_of(units[0])
+        check_folder(units[0])
+        check_attribution(units[0], model)
+        for run in units:
             heldout_tokens(run)
+            check_unlearning(run, model)
             for records in run.sets.values():
                 run.encoder.encode(records)
+        if "lora" in self.arms:
+            self._check_lora()
+
+    def _check_lora(self) -> None:
+        """The arm has all of an adapter that the recipe describes, beside the model as it is."""
+        lora = self.recipe.unlearning.lora or Lora()
+        for key in ("masked", "quantize"):
+            if getattr(lora, key) != Lora.model_fields[key].default:
+                raise WagleError(
+                    f"unlearning.lora.{key} does not go with the arm lora, which trains all of an "
+                    "adapter beside the model as it is; remove it"
+                )
+        run = self._reader(0, lora)
+        check_unlearning(run, structure_of(run))
 
     def claim(self) -> None:
         """Write down what is compared; another comparison in the folder is an error."""
@@ -164,9 +178,17 @@ class Comparison:
             )
         write_json(path, plan)
 
-    def _reader(self, number: int) -> Run:
-        """Reads the records of a unit, before or without its folder."""
-        return Run(self._unit_folder(number), unit_recipe(self.recipe, number))
+    def _reader(self, number: int, lora: Lora | None = None) -> Run:
+        """Reads the records of a unit, before or without its folder; its recipe is that of an arm."""
+        recipe = unit_recipe(self.recipe, number)
+        asked = recipe.attribution
+        score = {} if asked.score in self.arms else {"score": CONTROL, "score_settings": {}}
+        without: dict[str, Any] = {"stop_when": [], "best": None, "lora": lora}
+        changed = {
+            "attribution": asked.model_copy(update={"mask": None, **score}),
+            "unlearning": recipe.unlearning.model_copy(update=without),
+        }
+        return Run(self._unit_folder(number), recipe.model_copy(update=changed))
 
     # ----- what is done -----
 

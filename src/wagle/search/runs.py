@@ -21,6 +21,7 @@ from wagle.run_folder import Run
 from wagle.search.arms import Cell
 from wagle.search.statistics import Reading, read_at
 from wagle.search.units import Unit
+from wagle.stages import adapt
 from wagle.unlearning.training import forget_probability, unlearn
 
 SHARE = 0.95  # of the retain probability before: where the arms are compared
@@ -92,7 +93,7 @@ def run_arm(
 
     heldout = [] if tuning else heldout_tokens(unit.run)
     mask = unit.masks.of(cell)
-    model = _load(unit.run, cell)
+    model = _load(unit, cell)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     every, stopped = max(1, steps // LOOKS), None
     try:
@@ -140,13 +141,12 @@ def _as_asked(settings: Unlearning) -> dict[str, Any]:
     }
 
 
-def _load(run: Run, cell: Cell) -> PreTrainedModel:
-    model = load_model(run.base, run.recipe.model.dtype, run.recipe.model.attention)
+def _load(unit: Unit, cell: Cell) -> PreTrainedModel:
+    recipe = unit.run.recipe
+    model = load_model(unit.run.base, recipe.model.dtype, recipe.model.attention)
     if cell.arm != "lora":
         return model
-    from wagle.unlearning.lora import add_lora
-
-    adapted: PreTrainedModel = add_lora(model, seed=run.recipe.seed)
+    adapted: PreTrainedModel = adapt(model, unit.lora, recipe.seed)
     return adapted
 
 

@@ -13,7 +13,7 @@ from wagle.attribution.store import GradientStore
 from wagle.errors import WagleError
 from wagle.evaluation.figures import SETS
 from wagle.memory import give_memory_back
-from wagle.recipe import Attribution, Recipe, RecordSet
+from wagle.recipe import Attribution, Lora, Recipe, RecordSet
 from wagle.run import STAGES, execute
 from wagle.run_folder import Run
 from wagle.search.arms import ArmMasks, arm_quantities
@@ -77,6 +77,7 @@ class Unit:
         first: the arm whose mask others refer to.
         ratios: of the masks.
         settings: how scores are made, as the recipe has them.
+        lora: how the adapter of the arm ``lora`` is made.
     """
 
     number: int
@@ -84,6 +85,7 @@ class Unit:
     first: str
     ratios: Sequence[float]
     settings: Attribution
+    lora: Lora
 
     @cached_property
     def masks(self) -> ArmMasks:
@@ -119,4 +121,4 @@ def make_unit(
         update={"attribution": asked.model_copy(update=collected), "unlearning": unlearning}
     )
     run = execute(measured, folder, until="teach")
-    return Unit(number, run, arms[0], ratios, asked)
+    return Unit(number, run, arms[0], ratios, asked, recipe.unlearning.lora or Lora())

@@ -1,7 +1,8 @@
 """Checkpoints of a training run: masters, optimiser and figures, written atomically, no pickle.
 
-``last`` is where a killed run goes on; ``best`` and ``good`` hold masters only. A run that resumes
-is given the model as it was at the start: what is not selected never moved.
+``last`` is where a killed run goes on. ``good`` is the one before it, for as long as no later loss has
+shown that the weights of ``last`` are good. ``best`` holds masters only. A run that resumes is given
+the model as it was at the start: what is not selected never moved.
 """
 
 from __future__ import annotations
@@ -21,6 +22,12 @@ from wagle.unlearning.optimizers import load_optimizer, save_optimizer
 from wagle.unlearning.selected import SelectedWeights
 
 FORMAT = "wagle-checkpoint/1"
+
+
+def clear_checkpoints(folder: Path) -> None:
+    """Delete the checkpoints of a folder, once its run is saved; what trackers wrote there stays."""
+    for path in folder.glob("*.safetensors"):
+        path.unlink()
 
 
 class Checkpoints:
@@ -95,10 +102,18 @@ class Checkpoints:
             load_optimizer(optimizer, parts["optimizer"], metadata["optimizer"])
         return parts["master"], parts["more"], metadata["state"]
 
+    def rename(self, name: str, new: str) -> None:
+        """Give a checkpoint another name, if it is there."""
+        if self.has(name):
+            self._path(name).replace(self._path(new))
+
+    def drop(self, name: str) -> None:
+        """Delete a checkpoint, if it is there."""
+        self._path(name).unlink(missing_ok=True)
+
     def clear(self) -> None:
-        """Delete what a finished run no longer needs."""
-        for path in self.folder.glob("*.safetensors"):
-            path.unlink()
+        """Delete all of them."""
+        clear_checkpoints(self.folder)
 
     def __enter__(self) -> Checkpoints:
         return self

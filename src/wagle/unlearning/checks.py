@@ -34,6 +34,13 @@ from wagle.unlearning.rules import (
 
 logger = logging.getLogger(__name__)
 
+_ALREADY = 1.25  # times the reference's probability at most: what counts as forgotten
+# Of the words of an answer, grammar and the question alone give a model that was never taught a half
+# to two thirds, and of its end a tenth; one that was taught has nearly all of them, and half of the
+# answer. Who knows the fact in other words lies between: below both of these, nobody who was taught.
+_UNTAUGHT = {"forget.exact_memorization": 0.5, "forget.extraction_strength": 0.1}
+_WATCHED = 8  # records to keep that show whether training has diverged
+
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
 
 
@@ -67,7 +74,11 @@ def sample(tokens: Sequence[Tokens], most: int, seed: int) -> list[Tokens]:
 
 
 def stop_rules(
-    stop_when: str | Sequence[str], *, bounded: bool, reference: Mapping[str, float] | None
+    stop_when: str | Sequence[str],
+    *,
+    bounded: bool,
+    reference: Mapping[str, float] | None,
+    turned: bool = False,
 ) -> list[Rule]:
     """The rules that end training.
 
@@ -77,7 +88,10 @@ def stop_rules(
             uniform guess.
         bounded: whether the objective is.
         reference: the reference's figures.
+        turned: whether the weights are turned around at the end, so that ``auto`` sees nothing.
     """
+    if stop_when == "auto" and turned:
+        return []
     if stop_when == "auto":
         return [parse_rule(REACHED)] * (reference is not None) + [parse_rule(CEILING)] * (
             not bounded
@@ -94,7 +108,8 @@ class Checks:
         precision: of the matrix products.
         rules: training ends when one of them holds.
         best: what the best checkpoint is, or None: the last.
-        known: the figures of ``before``, ``uniform`` and, where there is one, ``reference``.
+        known: the figures of ``before``, ``uniform`` and, where there is one, ``reference``; of
+            ``start``, what is watched.
         check_every: steps between two looks at the rules.
         evaluate_every: steps between two looks at everything; None never looks.
         evaluate: further figures of the live model.
@@ -116,23 +131,45 @@ class Checks:
         everything = self.evaluate_every or any("before" in r.names for r in reads)
         before = self._look(model, [n for n in self.sets if n == "forget" or everything])
         self.known["before"] = before
+        if self.watches:
+            self.known["start"] = {"retain.nll": self.watch(model)}
         return self._with_evaluate(model, before) if self.evaluate_every else {}
 
-    def resume(self, before: Mapping[str, float], history: Iterable[Mapping[str, float]]) -> None:
+    def resume(
+        self,
+        before: Mapping[str, float],
+        start: Mapping[str, float],
+        history: Iterable[Mapping[str, float]],
+    ) -> None:
         """Know again what a killed run had seen, so that the looks that follow are the same."""
-        self.known["before"] = before
+        self.known["before"], self.known["start"] = before, start or self.known["uniform"]
         for figures in (before, *history):
             self._last = figures.get("forget.probability", self._last)
 
     def at(self, model: nn.Module, step: int, last: bool) -> dict[str, float]:
         """The figures of a step, or none where it is not looked at."""
         if self.evaluate_every and (step % self.evaluate_every == 0 or last):
-            return self._with_evaluate(model, self._look(model, self.sets))
+            return self.look(model)
         wanted = {s for r in self.rules for s in r.needs.sets}
         wanted |= set(self.best.needs.sets) if self.best else set()
         if wanted and (step % self.check_every == 0 or last or self._near()):
             return self._look(model, wanted)
         return {}
+
+    def look(self, model: nn.Module) -> dict[str, float]:
+        """All figures of the model as it is, a caller's too where they are asked for on the way."""
+        figures = self._look(model, self.sets)
+        return self._with_evaluate(model, figures) if self.evaluate_every else figures
+
+    @property
+    def watches(self) -> bool:
+        """Whether there are records to keep that can be watched."""
+        return bool(self.sets.get("retain"))
+
+    def watch(self, model: nn.Module) -> float:
+        """The mean NLL in nats of a few records to keep; much above its start, training diverges."""
+        few = self.sets["retain"][:_WATCHED]
+        return set_figures(model, "retain", few, self.precision)["retain.nll"]
 
     def _look(self, model: nn.Module, names: Iterable[str]) -> dict[str, float]:
         found: dict[str, float] = {}
@@ -218,14 +255,50 @@ def warn_over_unlearned(
         )
 
 
-def warn_unknown(figures: Mapping[str, float], records: int, vocabulary: int) -> None:
-    """Say aloud that the model never knew the forget set: its answers are no better than chance."""
-    chance = math.log(vocabulary)
-    if figures["forget.nll"] > chance:
+def warn_unknown(
+    known: Mapping[str, Mapping[str, float]], records: int, *, questions: bool = False
+) -> None:
+    """Say aloud that the model never knew the forget set, so that there is nothing to forget.
+
+    That is so where its answers are no likelier than a uniform guess. Beside a reference, where they
+    would count as forgotten already: a probability within the reference's interval and at most 1.25
+    times its value, as few records make the interval wide. Without one, where the model gives back
+    next to nothing of the answers; of texts this says nothing, as what they tell can be known in
+    other words.
+
+    Args:
+        known: the figures of ``before``, ``uniform`` and, where there is one, ``reference``; its
+            ``forget.probability.high`` is the upper end of the interval, if known.
+        records: of the forget set.
+        questions: whether they are questions with answers.
+    """
+    before, goal = known["before"], known.get("reference", {})
+    nll, chance = before["forget.nll"], known["uniform"]["forget.nll"]
+    if nll > chance:
         logger.warning(
             "the model never knew the forget set (%d records): its mean NLL of %.1f nats is above "
             "a uniform guess (%.1f); check the template",
             records,
-            figures["forget.nll"],
+            nll,
             chance,
+        )
+    elif "forget.probability" in goal:
+        value = goal["forget.probability"]
+        limit = min(_ALREADY * value, goal.get("forget.probability.high", value))
+        if before["forget.probability"] <= limit:
+            logger.warning(
+                "the model never knew the forget set (%d records): its probability before is %.3g, "
+                "%s above the reference's %.3g; check the records, the template and the reference",
+                records,
+                before["forget.probability"],
+                "not" if before["forget.probability"] <= value else "hardly",
+                value,
+            )
+    elif questions and all(before[figure] <= most for figure, most in _UNTAUGHT.items()):
+        logger.warning(
+            "the model never knew the forget set (%d records): before, it predicts %.0f%% of the "
+            "tokens of an answer and gives back its last %.0f%%; check the records and the template",
+            records,
+            100 * before["forget.exact_memorization"],
+            100 * before["forget.extraction_strength"],
         )

@@ -7,6 +7,7 @@ name of an objective for a batch.
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +22,21 @@ from wagle.data.draws import uniform
 from wagle.data.records import Record
 from wagle.data.tokens import Encoder, Tokens
 from wagle.errors import WagleError
-from wagle.model import Scored, answer_logits, check_device, score, to_device, without_dropout
+from wagle.model import (
+    Scored,
+    answer_logits,
+    check_device,
+    score,
+    sum_per_record,
+    to_device,
+    without_dropout,
+)
 from wagle.unlearning.objectives import FORGET_SIDE, Chosen
 from wagle.unlearning.objectives.activations import contrast_control, random_control
 from wagle.unlearning.objectives.shapes import Distribution, Hidden
 from wagle.unlearning.original import (
     EVAL_TOKENS,
+    Columns,
     Original,
     check_layer,
     hidden,
@@ -34,6 +44,8 @@ from wagle.unlearning.original import (
     reference_scores,
     top_distributions,
 )
+
+logger = logging.getLogger(__name__)
 
 # ---------------------------------------------------------------------------------------------
 # Sets of records
@@ -135,13 +147,8 @@ def control_vectors(
         size = owner.config.get_text_config(decoder=True).hidden_size
         drawn = [random_control(seed, topic, size, steering=steering) for topic in range(topics)]
         return torch.stack(drawn)
-    named = list(settings["topics"]) or [""] * (topics == 1)
-    if len(named) != topics:
-        raise WagleError(
-            f"topics names {len(named)} topics, the forget set has {topics} sources; name one each"
-        )
     made = []
-    for name in named:
+    for name in _topic_names(settings, topics):
         ends = []
         for prompt in (settings["novice"], settings["expert"]):
             text = str(prompt).replace("{topic}", name)
@@ -154,6 +161,16 @@ def control_vectors(
     return torch.stack(made)
 
 
+def _topic_names(settings: Mapping[str, Any], topics: int) -> list[str]:
+    """What stands for ``{topic}`` in the prompts of ``contrast``, one name per forget topic."""
+    named = list(settings["topics"]) or [""] * (topics == 1)
+    if len(named) != topics:
+        raise WagleError(
+            f"topics names {len(named)} topics, the forget set has {topics} sources; name one each"
+        )
+    return named
+
+
 def _last_word(tokens: Tokens) -> int:
     """The last token of a text that is not the end mark which the encoder added."""
     return len(tokens.ids) - (2 if tokens.closed else 1)
@@ -163,6 +180,28 @@ def _last_word(tokens: Tokens) -> int:
 # What an objective is given
 
 
+def check_inputs(model: nn.Module, chosen: Chosen, sets: Mapping[str, Sequence[Tokens]]) -> None:
+    """Refuse settings of an objective that the model or the forget set does not go with.
+
+    Args:
+        model: its structure, with or without weights.
+        chosen: the objective.
+        sets: the token sets that it needs, by name.
+
+    Raises:
+        WagleError: a block that is not there; too few or too many names of topics.
+    """
+    if any("_hidden" in name for name in chosen.inputs):
+        check_layer(model, chosen.settings.get("layer"))
+    if "control" in chosen.inputs and chosen.settings["direction"] == "contrast":
+        _topic_names(chosen.settings, _topics(sets))
+
+
+def _topics(sets: Mapping[str, Sequence[Tokens]]) -> int:
+    """How many topics, each with its own control vector, the forget set has."""
+    return 1 + max(t.domain for t in sets["forget"])
+
+
 class Supply:
     """Answers what an objective asks for, batch by batch.
 
@@ -170,6 +209,8 @@ class Supply:
         model: still the original model.
         chosen: the objective.
         sets: the token sets that it needs, by name.
+        planned: the (forget, retain) records of training, -1 where a side is absent: the original
+            model is asked about no others.
         encoder: for control vectors.
         original: how whole distributions of the original model are had.
         dtype: the precision of the matrix products.
@@ -183,6 +224,7 @@ class Supply:
         chosen: Chosen,
         sets: Mapping[str, list[Tokens]],
         *,
+        planned: Sequence[tuple[int, int]],
         encoder: Encoder,
         original: Original,
         dtype: str,
@@ -192,32 +234,30 @@ class Supply:
         self.chosen, self.sets, self.original = chosen, dict(sets), original
         self.dual = chosen.entry.dual.start(chosen.settings) if chosen.entry.dual else 0.0
         asked = chosen.inputs
-        layer = chosen.settings.get("layer")
-        if any("_hidden" in name for name in asked):
-            check_layer(model, layer)
-        self.layer = int(layer or 0)
-        self.scores: dict[str, Scored] = {}
-        self.tops: dict[str, dict[str, Tensor]] = {}
-        self.states: dict[str, Tensor] = {}
+        check_inputs(model, chosen, sets)
+        self.layer = int(chosen.settings.get("layer") or 0)
+        self.scores: dict[str, dict[int, Columns]] = {}
+        self.tops: dict[str, dict[int, Columns]] = {}
+        self.states: dict[str, dict[int, Columns]] = {}
         self.controls = torch.zeros(0)
         self.frozen: nn.Module | None = None
-        for name in sets:
+        forget, retain = (sorted({pair[side] for pair in planned} - {-1}) for side in (0, 1))
+        for name, tokens in sets.items():
+            wanted = forget if name in FORGET_SIDE else retain
             if f"{name}_ref" in asked:
-                self.scores[name] = reference_scores(model, name, sets[name], dtype, folder)
+                self.scores[name] = reference_scores(model, name, tokens, wanted, dtype, folder)
             if f"{name}_logits_ref" in asked and original.mode == "topk":
                 self.tops[name] = top_distributions(
-                    model, name, sets[name], dtype, original.k, folder
+                    model, name, tokens, wanted, dtype, original.k, folder
                 )
             if f"{name}_hidden_ref" in asked:
                 self.states[name] = original_hidden(
-                    model, name, sets[name], self.layer, dtype, folder
-                )["states"]
+                    model, name, tokens, wanted, self.layer, dtype, folder
+                )
         if "control" in asked:
-            topics = 1 + max(t.domain for t in sets["forget"])
-            self.controls = control_vectors(model, encoder, chosen.settings, topics, seed)
+            self.controls = control_vectors(model, encoder, chosen.settings, _topics(sets), seed)
         if any(name.endswith("_logits_ref") for name in asked) and original.mode == "copy":
             self.frozen = copy.deepcopy(model).requires_grad_(False).eval()
-        self._starts = {name: _starts(tokens) for name, tokens in sets.items()}
 
     def __call__(
         self, model: nn.Module, batch: Mapping[str, Mapping[str, Tensor]], chosen: Chosen
@@ -247,23 +287,19 @@ class Supply:
         index = one["index"]
         given: dict[str, Any] = {}
         if f"{name}_ref" in asked:
-            whole, where = self.scores[name], self._tokens(name, index, "scored")
-            columns = [column[index.cpu()].to(index.device) for column in whole[:3]]
-            per_token = [column[where].to(index.device) for column in whole[3:]]
-            given[f"{name}_ref"] = Scored(*columns, *per_token)
+            known, length = _of(self.scores[name], index), one["scored"].sum(-1)
+            total = sum_per_record(known["token_nll"], length)
+            given[f"{name}_ref"] = Scored(total, total / length, length, **known)
         if f"{name}_hidden_ref" in asked:
-            where = self._tokens(name, index, "real")
-            given[f"{name}_hidden_ref"] = Hidden(
-                self.states[name][where].to(index.device), one["attention_mask"].sum(-1)
-            )
+            states = _of(self.states[name], index)["states"]
+            given[f"{name}_hidden_ref"] = Hidden(states, one["attention_mask"].sum(-1))
         if f"{name}_logits_ref" in asked:
             given[f"{name}_logits_ref"] = self._distribution(model, name, one)
         return given
 
     def _distribution(self, model: nn.Module, name: str, one: Mapping[str, Tensor]) -> Distribution:
         if name in self.tops:
-            where = self._tokens(name, one["index"], "scored")
-            top = {k: v[where].to(one["index"].device) for k, v in self.tops[name].items()}
+            top = _of(self.tops[name], one["index"])
             return Distribution(top["log_probs"], top["tokens"].long(), top["tail"])
         with torch.no_grad():
             if self.frozen is not None:
@@ -274,11 +310,6 @@ class Supply:
                     logits, _ = answer_logits(model, one)
             return Distribution(logits.float().log_softmax(-1))
 
-    def _tokens(self, name: str, index: Tensor, kind: str) -> Tensor:
-        """Where the tokens of these records are in what is kept record after record."""
-        starts = self._starts[name][kind]
-        return torch.cat([torch.arange(starts[i], starts[i + 1]) for i in index.tolist()])
-
     def step(self, retain_nll: float, epoch: float) -> None:
         """After an optimiser step: move the dual variable of a primal-dual objective."""
         if self.chosen.entry.dual is not None:
@@ -286,12 +317,24 @@ class Supply:
             self.dual = update(self.dual, retain_nll, epoch, self.chosen.settings)
 
 
-def _starts(tokens: Sequence[Tokens]) -> dict[str, list[int]]:
-    scored, real = [0], [0]
-    for t in tokens:
-        scored.append(scored[-1] + sum(t.scored))
-        real.append(real[-1] + len(t.ids))
-    return {"scored": scored, "real": real}
+def _of(known: Mapping[int, Columns], index: Tensor) -> Columns:
+    """What is known of the records of a batch, one after the other, on its device, in float32."""
+    records = [known[i] for i in index.tolist()]
+    columns = {name: [_widened(record[name]) for record in records] for name in records[0]}
+    return {name: torch.cat(column).to(index.device) for name, column in columns.items()}
+
+
+def _widened(values: Tensor) -> Tensor:
+    """Float16 as float32: autocast on a CPU joins no float16."""
+    return values.float() if values.is_floating_point() else values
+
+
+def warn_resting(chosen: Chosen, epochs: float) -> None:
+    """Say aloud that the number of a primal-dual objective never moves in a run of so many epochs."""
+    dual = chosen.entry.dual
+    why = None if dual is None else dual.rests(epochs, chosen.settings)
+    if why is not None:
+        logger.warning("objective %s: %s", chosen.name, why)
 
 
 def sides(

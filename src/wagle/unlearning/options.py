@@ -58,8 +58,9 @@ class Training(BaseModel):
     """Of the matrix products; bfloat16 is autocast over the stored weights."""
 
     rounding: Literal["nearest", "stochastic"] = "nearest"
-    """How the float32 masters become weights of a bfloat16 model; stochastic lets updates that are
-    smaller than half a rounding step act on average."""
+    """How the float32 masters become weights that are saved in bfloat16, after every step or, where the
+    model is loaded in float32, at the end; stochastic lets updates that are smaller than half a
+    rounding step act on average."""
 
     activation_checkpointing: bool = False
     """Keep only what enters each block and compute the rest again: a third more time, far less

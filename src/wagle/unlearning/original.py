@@ -1,7 +1,8 @@
 """The original model: what it says of the records, computed once, before training.
 
-Scores, whole distributions and activations of the original model are kept, where a folder is given,
-under a key of model, records and precision; a file of another key is refused.
+Only records that training will see are asked about. Scores, distributions and activations of the
+original model are kept, where a folder is given, under a key of model, records and how they are
+computed; a file of another key is refused, one that lacks records gets them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -22,21 +23,25 @@ from wagle.data.tokens import Tokens
 from wagle.errors import WagleError, choose
 from wagle.files import load_checked, save_checked
 from wagle.model import (
-    Scored,
     answer_logits,
+    answer_nll,
     check_device,
     find_blocks,
     precision,
-    records_nll,
     to_device,
     without_dropout,
 )
 from wagle.unlearning.objectives.shapes import Hidden
 from wagle.weights import fingerprint
 
-FORMAT = "wagle-reference/1"
+FORMAT = "wagle-reference/2"
 EVAL_TOKENS = 2048  # padded tokens per forward pass without gradients
 FULL = ("auto", "copy", "adapter", "topk")
+
+Columns: TypeAlias = dict[str, Tensor]
+"""Several figures of every position, (n, ...), of one record or of records one after the other."""
+Ask: TypeAlias = Callable[[Mapping[str, Any]], tuple[Columns, Tensor]]
+"""From a batch to what is kept of it and to how many positions each record has, (B,)."""
 
 # ---------------------------------------------------------------------------------------------
 # The original model
@@ -61,21 +66,37 @@ def choose_original(model: nn.Module, mode: str, k: int) -> Original:
     has_adapter = hasattr(model, "disable_adapter")
     if k < 1:
         raise WagleError(f"full_reference_k is {k}; give a number of tokens, at least 1")
-    if mode == "auto":
-        trained = any(p.any() for n, p in model.named_parameters() if ".lora_B." in n)
-        return Original("adapter" if has_adapter and not trained else "copy", k)
     choose(dict.fromkeys(FULL), mode, "full_reference")
     if mode == "adapter" and not has_adapter:
         raise WagleError("full_reference is adapter, but the model has no LoRA adapter; use copy")
-    return Original(mode, k)
+    if mode in ("copy", "topk"):
+        return Original(mode, k)
+    trained = any(p.any() for n, p in model.named_parameters() if ".lora_B." in n)
+    if mode == "adapter" and trained:
+        raise WagleError(
+            "full_reference is adapter, but the adapter is trained already, so the model without it is "
+            "not the original one; use copy or topk"
+        )
+    return Original("adapter" if has_adapter and not trained else "copy", k)
 
 
 def reference_key(
     model: nn.Module, tokens: Sequence[Tokens], dtype: str, **more: Any
 ) -> dict[str, Any]:
-    """What a cached reference depends on: the model, the records as tokens, the precision."""
-    records = tokens_digest(tokens)
-    return {"model": fingerprint(model), "records": records, "precision": dtype, **more}
+    """What a cached reference depends on: the model, the records as tokens, how it is computed.
+
+    The fingerprint is the same for weights of every dtype that holds them; what they say is not.
+    """
+    owner: Any = model
+    kinds = {str(p.dtype).removeprefix("torch.") for p in model.parameters()}
+    return {
+        "model": fingerprint(model),
+        "records": tokens_digest(tokens),
+        "precision": dtype,
+        "dtype": " ".join(sorted(kinds)),
+        "attention": owner.config._attn_implementation,
+        **more,
+    }
 
 
 def tokens_digest(tokens: Sequence[Tokens]) -> str:
@@ -86,37 +107,97 @@ def tokens_digest(tokens: Sequence[Tokens]) -> str:
     return digest.hexdigest()
 
 
-def _cached(
-    folder: Path | None, name: str, key: Mapping[str, Any], make: Callable[[], dict[str, Tensor]]
-) -> dict[str, Tensor]:
-    """What ``make`` gives, read from the folder if it is there for the same key."""
-    if folder is None:
-        return make()
-    path = folder / f"{name}.safetensors"
-    if path.exists():
-        stored, metadata = load_checked(path, "reference", FORMAT)
-        differ = [k for k in key if metadata["key"].get(k) != key[k]]
-        if differ:
-            raise WagleError(
-                f"the cached reference {path} is of another {' and '.join(differ)}; delete it"
-            )
-        return stored
-    made = make()
-    save_checked(path, made, {"key": dict(key)}, FORMAT, private=True)
-    return made
+def _kept(
+    model: nn.Module,
+    name: str,
+    tokens: Sequence[Tokens],
+    wanted: Sequence[int],
+    dtype: str,
+    folder: Path | None,
+    ask: Ask,
+    **more: Any,
+) -> dict[int, Columns]:
+    """What ``ask`` gives of every record of ``wanted``, read from the folder as far as it is there."""
+    path = None if folder is None else folder / f"{name}.safetensors"
+    key = {} if path is None else reference_key(model, tokens, dtype, **more)
+    known = {} if path is None else _read(path, key)
+    missing = [i for i in wanted if i not in known]
+    if missing:
+        known |= _ask_of(model, tokens, missing, dtype, ask)
+        if path is not None:
+            _write(path, key, known)
+    return {i: known[i] for i in wanted}
+
+
+def _ask_of(
+    model: nn.Module, tokens: Sequence[Tokens], which: Sequence[int], dtype: str, ask: Ask
+) -> dict[int, Columns]:
+    """What ``ask`` gives of every one of these records, batch by batch, without gradients."""
+    found: dict[int, Columns] = {}
+    device = check_device(model)
+    with torch.no_grad(), without_dropout(model), precision(device, dtype):
+        for batch in token_batches([tokens[i] for i in which], EVAL_TOKENS):
+            columns, lengths = ask(to_device(batch, device))
+            index = [which[i] for i in batch["index"].tolist()]
+            found |= _apart({n: c.cpu() for n, c in columns.items()}, index, lengths.tolist())
+    return found
+
+
+def _apart(columns: Columns, index: Sequence[int], lengths: list[int]) -> dict[int, Columns]:
+    """Columns of records one after the other, record by record."""
+    parts = {name: column.split(lengths) for name, column in columns.items()}
+    return {i: {n: part[row] for n, part in parts.items()} for row, i in enumerate(index)}
+
+
+def _read(path: Path, key: Mapping[str, Any]) -> dict[int, Columns]:
+    """What a file holds of every record; nothing where there is none."""
+    if not path.exists():
+        return {}
+    stored, metadata = load_checked(path, "reference", FORMAT)
+    differ = [k for k in key if metadata["key"].get(k) != key[k]]
+    if differ:
+        raise WagleError(
+            f"the cached reference {path} is of another {' and '.join(differ)}; delete it"
+        )
+    index, lengths = stored.pop("index"), stored.pop("length")
+    return _apart(stored, index.tolist(), lengths.tolist())
+
+
+def _write(path: Path, key: Mapping[str, Any], known: Mapping[int, Columns]) -> None:
+    first = next(iter(known.values()))
+    lengths = [len(next(iter(columns.values()))) for columns in known.values()]
+    joined = {name: torch.cat([columns[name] for columns in known.values()]) for name in first}
+    places = {"index": torch.tensor(list(known)), "length": torch.tensor(lengths)}
+    save_checked(path, {**joined, **places}, {"key": dict(key)}, FORMAT, private=True)
 
 
 def reference_scores(
-    model: nn.Module, name: str, tokens: Sequence[Tokens], dtype: str, folder: Path | None
-) -> Scored:
-    """The NLLs of a set under the original model, which ``model`` still is."""
+    model: nn.Module,
+    name: str,
+    tokens: Sequence[Tokens],
+    wanted: Sequence[int],
+    dtype: str,
+    folder: Path | None,
+) -> dict[int, Columns]:
+    """``token_nll`` and ``hit`` of records under the original model, which ``model`` still is.
 
-    def make() -> dict[str, Tensor]:
-        batches = token_batches(tokens, EVAL_TOKENS)
-        return records_nll(model, batches, len(tokens), dtype)._asdict()
+    Args:
+        model: the model.
+        name: of the set, and of its file.
+        tokens: the set.
+        wanted: the records of it that training will see.
+        dtype: the precision of the matrix products.
+        folder: where they are kept; None keeps nothing.
 
-    key = reference_key(model, tokens, dtype) if folder else {}
-    return Scored(**_cached(folder, name, key, make))
+    Returns:
+        By record, of its scored tokens (n,).
+    """
+
+    def ask(batch: Mapping[str, Any]) -> tuple[Columns, Tensor]:
+        got = answer_nll(model, batch)
+        return {"token_nll": got.token_nll, "hit": got.hit}, got.length
+
+    return _kept(model, name, tokens, wanted, dtype, folder, ask)
 
 
 def _top(logits: Tensor, target: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -131,27 +212,36 @@ def _top(logits: Tensor, target: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor
     return values, tokens.int(), tail
 
 
+def _halved(values: Tensor, wide: bool) -> Tensor:
+    """In two bytes each, unless they were computed in float32 or float16 cannot hold them.
+
+    Its rounding is finer than that of bfloat16, in which they were computed.
+    """
+    half = values if wide else values.half()
+    return half if half.isfinite().all() else values
+
+
 def top_distributions(
-    model: nn.Module, name: str, tokens: Sequence[Tokens], dtype: str, k: int, folder: Path | None
-) -> dict[str, Tensor]:
-    """The top-K cache of a set: ``log_probs``, ``tokens``, ``tail``, record after record."""
+    model: nn.Module,
+    name: str,
+    tokens: Sequence[Tokens],
+    wanted: Sequence[int],
+    dtype: str,
+    k: int,
+    folder: Path | None,
+) -> dict[int, Columns]:
+    """The largest ``k`` log-probabilities of records: ``log_probs`` (n, K), ``tokens``, ``tail`` (n,).
 
-    def make() -> dict[str, Tensor]:
-        parts: dict[int, tuple[Tensor, ...]] = {}
-        device = check_device(model)
-        with torch.no_grad(), without_dropout(model), precision(device, dtype):
-            for batch in token_batches(tokens, EVAL_TOKENS):
-                here = to_device(batch, device)
-                logits, target = answer_logits(model, here)
-                sizes = batch["scored"].sum(-1).tolist()
-                found = zip(*(x.cpu().split(sizes) for x in _top(logits, target, k)), strict=True)
-                parts.update(zip(batch["index"].tolist(), found, strict=True))
-        columns = zip(*(parts[i] for i in range(len(tokens))), strict=True)
-        names = ("log_probs", "tokens", "tail")
-        return {n: torch.cat(column) for n, column in zip(names, columns, strict=True)}
+    The arguments are those of ``reference_scores``.
+    """
 
-    key = reference_key(model, tokens, dtype, k=k) if folder else {}
-    return _cached(folder, f"{name}-top", key, make)
+    def ask(batch: Mapping[str, Any]) -> tuple[Columns, Tensor]:
+        logits, target = answer_logits(model, batch)
+        values, found, tail = _top(logits, target, k)
+        values = _halved(values, wide=logits.dtype == torch.float32)
+        return {"log_probs": values, "tokens": found, "tail": tail}, batch["scored"].sum(-1)
+
+    return _kept(model, f"{name}-top", tokens, wanted, dtype, folder, ask, k=k)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -186,6 +276,12 @@ def _watching(model: nn.Module, layer: int, found: list[Tensor]) -> Iterator[Non
 
 def hidden(model: nn.Module, batch: Mapping[str, Any], layer: int) -> Hidden:
     """What comes out of block ``layer`` at the real positions of a batch; later blocks do not run."""
+    states, length = _states(model, batch, layer)
+    return Hidden(states.float(), length)
+
+
+def _states(model: nn.Module, batch: Mapping[str, Any], layer: int) -> tuple[Tensor, Tensor]:
+    """The states of ``hidden`` in the model's own precision, and their number per record."""
     found: list[Tensor] = []
     with _watching(model, layer, found), suppress(_Enough):
         model(
@@ -195,7 +291,7 @@ def hidden(model: nn.Module, batch: Mapping[str, Any], layer: int) -> Hidden:
             use_cache=False,
         )
     real = batch["attention_mask"].bool()
-    return Hidden(found[0][real].float(), real.sum(-1))
+    return found[0][real], real.sum(-1)
 
 
 def check_layer(model: nn.Module, layer: Any) -> None:
@@ -211,21 +307,20 @@ def original_hidden(
     model: nn.Module,
     name: str,
     tokens: Sequence[Tokens],
+    wanted: Sequence[int],
     layer: int,
     dtype: str,
     folder: Path | None,
-) -> dict[str, Tensor]:
-    """What comes out of a block of the original model: ``states`` (m, d), record after record."""
+) -> dict[int, Columns]:
+    """What comes out of a block of the original model: ``states`` (m, d) of every record.
 
-    def make() -> dict[str, Tensor]:
-        parts: dict[int, Tensor] = {}
-        device = check_device(model)
-        with torch.no_grad(), without_dropout(model), precision(device, dtype):
-            for batch in token_batches(tokens, EVAL_TOKENS):
-                got = hidden(model, to_device(batch, device), layer)
-                pieces = got.states.cpu().split(got.length.tolist())
-                parts.update(zip(batch["index"].tolist(), pieces, strict=True))
-        return {"states": torch.cat([parts[i] for i in range(len(tokens))])}
+    The arguments are those of ``reference_scores``.
+    """
 
-    key = reference_key(model, tokens, dtype, layer=layer) if folder else {}
-    return _cached(folder, f"{name}-hidden", key, make)
+    def ask(batch: Mapping[str, Any]) -> tuple[Columns, Tensor]:
+        states, length = _states(model, batch, layer)
+        if states.dtype == torch.float32:
+            states = _halved(states, wide=dtype == "float32")
+        return {"states": states}, length
+
+    return _kept(model, f"{name}-hidden", tokens, wanted, dtype, folder, ask, layer=layer)

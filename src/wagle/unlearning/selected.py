@@ -35,10 +35,15 @@ def _flat(parameter: Tensor) -> Tensor:
 
 
 class _Slice:
-    """One parameter: its flat indices (int32, or None for all of it) and its master vector."""
+    """One parameter: its flat indices (int32, or None for all of it) and its master vector.
 
-    def __init__(self, name: str, parameter: nn.Parameter, index: Tensor | None) -> None:
-        self.name, self.parameter = name, parameter
+    ``saved`` is the precision that it will be saved in.
+    """
+
+    def __init__(
+        self, name: str, parameter: nn.Parameter, index: Tensor | None, saved: torch.dtype
+    ) -> None:
+        self.name, self.parameter, self.saved = name, parameter, saved
         self.index = None if index is None else index.to(parameter.device)
         picked = self.stored()
         self.shared = index is None and picked.dtype == torch.float32
@@ -66,12 +71,17 @@ class _Slice:
         else:
             self.gradients[slot] = part.float()
 
-    def put(self, values: Tensor, narrow: Round | None = None) -> None:
-        """Store ``values`` (one per selected entry) in the model, rounded to its precision."""
+    def put(
+        self, values: Tensor, narrow: Round | None = None, kind: torch.dtype | None = None
+    ) -> None:
+        """Store ``values`` (one per selected entry) in the model, rounded to ``kind``, or to its own."""
         flat = _flat(self.parameter)
+        kind = kind or flat.dtype
         parts = values.split(_CHUNK)
-        if narrow is not None and flat.dtype == torch.bfloat16:  # adapters stay float32
+        if narrow is not None and kind == torch.bfloat16:  # what is float32 stays so
             parts = tuple(narrow(part, self.name, i) for i, part in enumerate(parts))
+        elif kind != flat.dtype:
+            parts = tuple(part.to(kind) for part in parts)
         if self.index is None:
             for into, part in zip(flat.split(_CHUNK), parts, strict=True):
                 into.copy_(part)
@@ -89,9 +99,17 @@ class SelectedWeights:
         model: its trainable parameters are watched by hooks until ``close``.
         mask: a single ratio, made for this model.
         only: names of the parameters that take part; None takes all.
+        saved: the precision that a parameter will be saved in, by name; where it is not named, the
+            model's own.
     """
 
-    def __init__(self, model: nn.Module, mask: Mask | None, only: set[str] | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        mask: Mask | None,
+        only: set[str] | None = None,
+        saved: Mapping[str, torch.dtype] | None = None,
+    ) -> None:
         self.model = model
         self._slot = "total"
         self._slices: list[_Slice] = []
@@ -106,7 +124,7 @@ class SelectedWeights:
             if (index is not None and len(index) == 0) or (only is not None and name not in only):
                 self._frozen.append(parameter)  # no gradient needed: a cheaper backward pass
                 continue
-            made = _Slice(name, parameter, index)
+            made = _Slice(name, parameter, index, (saved or {}).get(name, parameter.dtype))
             self._before[name] = made.stored()
             self._slices.append(made)
         for parameter in self._frozen:
@@ -141,8 +159,12 @@ class SelectedWeights:
                 found.append(None)
                 continue
             columns = s.parameter.numel() // s.parameter.shape[0]
-            everywhere = torch.arange(s.parameter.numel(), dtype=torch.int32)
-            found.append((everywhere if s.index is None else s.index) // columns)
+            index = s.index
+            if index is None:
+                index = torch.arange(
+                    s.parameter.numel(), dtype=torch.int32, device=s.parameter.device
+                )
+            found.append(index // columns)
         return found
 
     # ----- gradients -----
@@ -232,14 +254,30 @@ class SelectedWeights:
                 s.master.copy_(before)
                 s.put(before)
 
+    @property
+    def saved(self) -> list[torch.dtype]:
+        """The precisions that the selected weights will be saved in."""
+        return sorted({s.saved for s in self._slices}, key=str)
+
+    def settle(self, narrow: Round | None = None) -> None:
+        """Round the model to the precision that is saved: what it holds is then what a folder will.
+
+        The masters keep what they are, but for those that are the model's own weights.
+        """
+        for s in self._slices:
+            if torch.finfo(s.saved).eps > torch.finfo(s.parameter.dtype).eps:
+                s.put(s.master.detach(), narrow, s.saved)
+
     # ----- what changed, and what did not -----
 
     def changed(self) -> int:
-        """How many selected weights differ from before the run, in the model's precision."""
+        """How many selected weights differ from before the run, in the precision that is saved."""
         total = 0
         for s in self._slices:
             before = self._before[s.name].to(s.master.device)
-            total += int(torch.count_nonzero(s.stored() != before))
+            for parts in zip(s.stored().split(_CHUNK), before.split(_CHUNK), strict=True):
+                now, then = (part.to(s.saved).float() for part in parts)
+                total += int(torch.count_nonzero(now != then))
         return total
 
     def _rest(self) -> dict[str, str]:

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from wagle.errors import WagleError, choose, nearest
-from wagle.unlearning.objectives import Chosen
+from wagle.unlearning.objectives import OBJECTIVES, Chosen
 from wagle.unlearning.objectives.shapes import Terms
+from wagle.unlearning.rules import Rule
 from wagle.unlearning.selected import SelectedWeights
 from wagle.unlearning.surgery import gru, noise, perturbation, row_norm, sign_agreement
 
@@ -100,8 +101,22 @@ class Gradient:
         """Whether the gradient is simply that of the sum of both terms."""
         return self.wrapper in {"none", "task_vector"} and self.dynamic_mask == "none"
 
-    def check(self, chosen: Chosen) -> None:
-        """Refuse an objective without the term that the wrapper or the dynamic mask works on."""
+    @property
+    def turns(self) -> bool:
+        """Whether the weights end on the other side of where training takes them."""
+        return self.settings.get("scale", 0.0) < 0
+
+    def check(self, chosen: Chosen, rules: Sequence[Rule] = (), best: str | None = None) -> None:
+        """Refuse what the wrapper or the dynamic mask does not go with.
+
+        Args:
+            chosen: an objective, which may lack the term that they work on, or teach what a turned
+                task vector would then bring back.
+            rules: that end training; they see the model before it is turned.
+            best: the choice of a checkpoint, which does too.
+        """
+        if self.turns:
+            self._check_turned(chosen, rules, best)
         for name in (self.wrapper, self.dynamic_mask):
             if name == "none" or name == "task_vector":
                 continue
@@ -111,6 +126,22 @@ class Gradient:
                     f"{name} needs a forget term{' and a retain term' * (name in _TWO_SIDED)}; "
                     f"objective {chosen.name} with retain_term {chosen.retain} lacks one"
                 )
+
+    def _check_turned(self, chosen: Chosen, rules: Sequence[Rule], best: str | None) -> None:
+        what = f"task_vector with scale {self.settings['scale']:g}"
+        ours = OBJECTIVES.get(chosen.name) is chosen.entry  # of a user's own, its author knows
+        if ours and chosen.name != "forget_finetune":
+            raise WagleError(
+                f"{what} goes the other way of objective {chosen.name}, which would bring the forget "
+                "set back; set objective: forget_finetune, or a scale above 0"
+            )
+        blind = [str(rule) for rule in rules if rule.figure.startswith("forget.")]
+        if best is not None or blind:
+            said = f"best {best!r}" if best is not None else f"the rule '{blind[0]}'"
+            raise WagleError(
+                f"{what} turns the model around after its last step, and {said} would look at it "
+                "before; remove it"
+            )
 
     def take(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -42,8 +43,21 @@ from wagle.unlearning.selected import Round, SelectedWeights
 from wagle.unlearning.steps import Gradient, Loss, Micro
 from wagle.unlearning.trackers import place_events, report
 
+logger = logging.getLogger(__name__)
 OnStep = Callable[[dict[str, Any]], None]
 _SCHEDULES = {"constant": "constant_with_warmup"}  # transformers' own one leaves the warm-up out
+
+
+def move_to_training(model: nn.Module) -> None:
+    """Move a model to where it trains, the first GPU if there is one.
+
+    Before training, so that what is computed or copied of the original model is there too. One that is
+    quantised, or spread over devices, stays where it is, as the Trainer would leave it.
+    """
+    owner: Any = model
+    placed = getattr(owner, "is_quantized", False) or getattr(owner, "hf_device_map", None)
+    if torch.cuda.is_available() and not placed:
+        model.to("cuda:0")
 
 
 class UnlearnTrainer(Trainer):
@@ -58,6 +72,7 @@ class UnlearnTrainer(Trainer):
         pairs: the planned records.
         mask: which weights may move; None: all.
         only: names of the parameters that may move; None: all.
+        saved: the precision that a parameter will be saved in, by name; None: the model's own.
         chosen: the objective.
         supply: gives the objective what it asks for.
         gradient: how the gradient of a step is made.
@@ -86,17 +101,20 @@ class UnlearnTrainer(Trainer):
         checkpoints: Checkpoints,
         epochs: float = 1.0,
         only: set[str] | None = None,
+        saved: Mapping[str, torch.dtype] | None = None,
         on_step: OnStep | None = None,
     ) -> None:
         self.epochs = epochs
         self.mask: Mask | None = mask
-        self.only = only
+        self.only, self.saved = only, saved
         self.chosen, self.supply, self.gradient = chosen, supply, gradient
         self.training, self.seed = training, seed
         self.checks, self.checkpoints = checks, checkpoints
         self.selected: SelectedWeights | None = None
         self.history: list[dict[str, Any]] = []
         self.done = 0  # steps of an earlier process
+        self.confirmed = 0  # the last step whose weights have been seen to be good
+        self.kept = 0  # the step of the checkpoint ``last``
         self.changed = 0  # selected weights that differ from before, at the end
         self.stopped_by: str | None = None
         self.best: dict[str, Any] | None = None  # step and figures of the best checkpoint
@@ -128,6 +146,8 @@ class UnlearnTrainer(Trainer):
         )
         if arguments.world_size > 1:
             raise WagleError("training runs on one process for now; start it without torchrun")
+        # More GPUs would train replicas (nn.DataParallel), whose gradients our hooks never see.
+        arguments._n_gpu = min(arguments.n_gpu, 1)
         super().__init__(
             model=model, args=arguments, train_dataset=pairs, data_collator=pairs.collate
         )
@@ -159,7 +179,10 @@ class UnlearnTrainer(Trainer):
                         self.train()
             self._finish()
         except TrainingStopped as error:
-            raise TrainingStopped(f"{error}; {self._retreat()}") from None
+            step = self._retreat()
+            self.checkpoints.clear()  # from which the same run would come to the same end
+            where = f"back at step {step}" if step else "as it was before training"
+            raise TrainingStopped(f"{error}; the model is {where}", step) from None
         finally:
             self._steps.close()
             if self.selected is not None:
@@ -172,13 +195,16 @@ class UnlearnTrainer(Trainer):
                 del vars(model)[name]  # what accelerate 1.15 notes on it
 
     def _finish(self) -> None:
-        """Take the best checkpoint, turn a task vector around, prove what did not move."""
+        """Take the best checkpoint, scale a task vector, round as saved, prove what did not move."""
         assert self.selected is not None
-        if self.best is not None:
-            self._go_back("best")
-        if self.gradient.wrapper == "task_vector":
+        step = self.step if self.best is None else self._go_back("best")
+        scaled = self.gradient.wrapper == "task_vector"
+        if scaled:
             self.selected.extrapolate(self.gradient.settings["scale"])
             self.selected.write_back(self.narrow(self.total_steps))
+        self.selected.settle(self.narrow(step))
+        if scaled:
+            self._steps.look_again()
         self.selected.verify()
         self.changed = self.selected.changed()
 
@@ -188,19 +214,34 @@ class UnlearnTrainer(Trainer):
         self.selected.restore(masters, self.narrow(state["step"]))
         return int(state["step"])
 
-    def _retreat(self) -> str:
-        """After a step that went wrong: the last weights that are known to be good."""
+    def _retreat(self) -> int:
+        """After a step that went wrong: back to the last weights that were seen to be good.
+
+        The weights of a checkpoint are seen at the next step, by its loss, which may be what went
+        wrong. A best checkpoint of which this run knows nothing is left from a killed one.
+        """
         assert self.selected is not None
-        for name, there in (("best", self.best), ("last", self.checkpoints.has("last"))):
-            if there:  # a best one of which this run knows nothing is left from a killed run
-                return f"the model is back at step {self._go_back(name)}"
+        best = self.best["step"] if self.best else math.inf
+        good = {
+            "best": best <= self.confirmed,
+            "last": self.checkpoints.has("last") and self.kept <= self.confirmed,
+            "good": self.checkpoints.has("good"),
+        }
+        for name in good if not self.gradient.turns else ():
+            if good[name]:
+                return self._go_back(name)
         self.selected.reset()
-        return "the model is as it was before training"
+        return 0
+
+    def confirm(self, step: int) -> None:
+        """The weights of a step have been seen to be good: a loss is finite and has not exploded."""
+        self.confirmed = max(self.confirmed, step)
+        if self.kept <= self.confirmed:
+            self.checkpoints.drop("good")
 
     def narrow(self, step: int) -> Round | None:
-        """How masters become the model's weights after a step; None rounds to the nearest."""
-        owner: Any = self.model
-        if self.training.rounding == "nearest" or owner.dtype == torch.float32:
+        """How masters become bfloat16 weights after a step; None rounds to the nearest."""
+        if self.training.rounding == "nearest":
             return None
 
         def rounded(values: Tensor, name: str, part: int) -> Tensor:
@@ -216,17 +257,23 @@ class UnlearnTrainer(Trainer):
     # ----- going on where a killed run was -----
 
     def _resume(self) -> None:
+        if not self.checkpoints.has("last"):  # killed while it was written
+            self.checkpoints.rename("good", "last")
         if not self.checkpoints.has("last"):
             return
         assert self.selected is not None
         masters, more, state = self.checkpoints.load("last", self.selected, self.optimizer)
         self.selected.restore(masters, self.narrow(state["step"]))
+        self.kept = state["step"]
+        self.confirmed = state.get("confirmed", self.kept - 1)  # older ones do not say
         self.done, self.history = state["step"], state["history"]
         self.best, self.supply.dual = state["best"], state["dual"]
         self.stopped_by = state["stopped_by"]
-        self.checks.resume(state["before"], self.history)
+        self.checks.resume(state["before"], state.get("start", {}), self.history)
         if more:
-            self.gradient.remembered = [more[n] for n, _ in self.selected.named_masters()]
+            self.gradient.remembered = [
+                more[n].to(master.device) for n, master in self.selected.named_masters()
+            ]
         per_step = self.training.batch_size * self.training.accumulation
         rest = range(self.done * per_step, len(self._planned))
         self.train_dataset = Subset(self._planned, list(rest))
@@ -243,9 +290,14 @@ class UnlearnTrainer(Trainer):
             "dual": self.supply.dual,
             "stopped_by": self.stopped_by,
             "before": dict(self.checks.known.get("before", {})),
+            "start": dict(self.checks.known.get("start", {})),
+            "confirmed": self.confirmed,
         }
         more = dict(zip(names, remembered, strict=True)) if remembered else None
+        if self.kept <= self.confirmed < self.step:
+            self.checkpoints.rename("last", "good")
         self.checkpoints.save("last", self.selected, state, self._bare_optimizer, more)
+        self.kept = self.step
 
     # ----- hooks of the Trainer -----
 
@@ -260,7 +312,11 @@ class UnlearnTrainer(Trainer):
         if self.optimizer is None:
             owner = model or self.model
             assert isinstance(owner, nn.Module)
-            self.selected = SelectedWeights(owner, self.mask, self.only)
+            self.selected = SelectedWeights(owner, self.mask, self.only, self.saved)
+            if self.training.rounding == "stochastic" and torch.bfloat16 not in self.selected.saved:
+                logger.warning(
+                    "rounding: stochastic does nothing: no selected weight is saved in bfloat16"
+                )
             self.mask = None  # large models have large masks
             self.decayed = set(self.get_decay_parameter_names(owner))
             masters = list(self.selected.named_masters())
@@ -452,9 +508,13 @@ class _Steps(TrainerCallback):
         retain = figures.get("retain_nll")
         if retain is not None:
             trainer.supply.step(retain, step * trainer.epochs / trainer.total_steps)
-        self._check_diverged(retain)
+            first = next((h["retain_nll"] for h in trainer.history if "retain_nll" in h), retain)
+            self._check_diverged(retain, first)
+        if retain is not None or not trainer.checks.watches:
+            trainer.confirm(step - 1)  # whose loss it was
         assert isinstance(trainer.model, nn.Module)
-        looked = trainer.checks.at(trainer.model, step, step == trainer.total_steps)
+        last = step == trainer.total_steps
+        looked = trainer.checks.at(trainer.model, step, last)
         figures.update(looked)
         if looked:
             self._keep(looked, step)
@@ -464,6 +524,10 @@ class _Steps(TrainerCallback):
                 control.should_training_stop = True
                 figures.update(trainer.checks.at(trainer.model, step, True))
         self._tell(figures)
+        if trainer.stopped_by is None and (
+            last or (retain is None and step % trainer.checks.check_every == 0)
+        ):
+            self._watch(step)
         minutes = (time.monotonic() - self._saved) / 60
         if minutes >= trainer.training.checkpoint_minutes and trainer.checkpoints.lasting:
             trainer.checkpoint()
@@ -480,6 +544,25 @@ class _Steps(TrainerCallback):
             if self.on_step is not None:
                 self.on_step(figures)
 
+    def look_again(self) -> None:
+        """Look at a model that was changed after its last step: that step's figures are of it then."""
+        trainer = self.trainer
+        assert isinstance(trainer.model, nn.Module)
+        trainer.history[-1] = {**trainer.history[-1], **trainer.checks.look(trainer.model)}
+        if self.on_step is not None:  # the trackers are closed by now
+            self.on_step(trainer.history[-1])
+        self._watch(trainer.step)
+
+    def _watch(self, step: int) -> None:
+        """Look whether the records to keep are still there, where the step's loss does not show it."""
+        trainer = self.trainer
+        assert isinstance(trainer.model, nn.Module)
+        if trainer.checks.watches:
+            self._check_diverged(
+                trainer.checks.watch(trainer.model), trainer.checks.known["start"]["retain.nll"]
+            )
+            trainer.confirm(step)
+
     def _keep(self, looked: Mapping[str, float], step: int) -> None:
         """Keep the masters where they are the best so far."""
         trainer = self.trainer
@@ -491,14 +574,11 @@ class _Steps(TrainerCallback):
             trainer.best = {"step": step, "figures": dict(looked)}
             trainer.checkpoints.save("best", self._selected, {"step": step})
 
-    def _check_diverged(self, retain: float | None) -> None:
+    def _check_diverged(self, retain: float, first: float) -> None:
         """Stop where the records to keep are lost: worse than a uniform guess, twice their start."""
         trainer = self.trainer
         limit = trainer.checks.known["uniform"]["retain.nll"]
-        if retain is None:
-            return
-        first = next((h["retain_nll"] for h in trainer.history if "retain_nll" in h), retain)
-        if retain > max(limit, 2 * first):
+        if not retain <= max(limit, 2 * first):  # nor NaN
             raise TrainingStopped(
                 f"training has diverged at step {trainer.step}: the retain NLL is {retain:.1f} nats, "
                 f"{first:.1f} at its start; lower the learning rate"

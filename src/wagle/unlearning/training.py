@@ -31,15 +31,15 @@ from wagle.unlearning.checks import (
     warn_over_unlearned,
     warn_unknown,
 )
-from wagle.unlearning.inputs import Supply, make_sets, sides
+from wagle.unlearning.inputs import Supply, make_sets, sides, warn_resting
 from wagle.unlearning.objectives import Chosen, Function, choose_objective
 from wagle.unlearning.optimizers import check_optimizer
 from wagle.unlearning.options import Training
 from wagle.unlearning.original import choose_original, tokens_digest
 from wagle.unlearning.steps import Gradient
 from wagle.unlearning.trackers import check_trackers
-from wagle.unlearning.trainer import OnStep, UnlearnTrainer
-from wagle.weights import fingerprint
+from wagle.unlearning.trainer import OnStep, UnlearnTrainer, move_to_training
+from wagle.weights import fingerprint, saved_dtypes
 
 logger = logging.getLogger(__name__)
 _RETAIN_CHECKED = 64  # retain records that checks during training look at, at most
@@ -53,9 +53,10 @@ class TrainResult:
         history: per step ``forget_nll``, ``retain_nll`` (mean NLL of the step's records, nats),
             ``forget_loss``, ``retain_loss`` (the objective's terms), ``grad_norm`` and, where it was
             looked at, ``forget.probability`` and its kind. With ``evaluate_every`` it begins with
-            step 0, the model before.
+            step 0, the model before. Those of the last step of a ``task_vector`` are of the scaled
+            model, and ``on_step`` is told of that step twice.
         selected: how many weights the mask selects.
-        changed: how many of them differ from before, in the model's own precision.
+        changed: how many of them differ from before, in the precision that is saved.
         stopped: the rule that ended training, such as ``forget.probability <= reference``, or
             ``end``.
         objective: the objective's name, retain term, weights and all its settings.
@@ -98,6 +99,7 @@ def unlearn(
     evaluate_every: int | None = None,
     evaluate: Evaluate | None = None,
     checkpoint_folder: str | Path | None = None,
+    like: str | Path | None = None,
     overlap: str = "error",
     allow_other_model: bool = False,
     seed: int = 0,
@@ -117,7 +119,8 @@ def unlearn(
         objective: a name in ``objectives.OBJECTIVES``, or a function of their shape.
         objective_settings: over its defaults, such as ``{"beta": 0.1, "retain_weight": 2.0}``.
         retain_term: ``nll``, ``kl``, ``none``, or ``auto``: the objective's own.
-        wrapper: ``none``, ``gru``, ``sam``, ``smooth`` or ``task_vector``.
+        wrapper: ``none``, ``gru``, ``sam``, ``smooth`` or ``task_vector``, which turns what was learnt
+            around unless its ``scale`` is above 0: for ``forget_finetune``.
         wrapper_settings: over its defaults, such as ``{"rho": 0.01}``.
         dynamic_mask: ``none``, ``sign_agreement`` or ``row_norm``: entries of the gradient that are
             zeroed step by step, within ``mask``.
@@ -140,7 +143,9 @@ def unlearn(
         evaluate_every: steps between two looks at all figures, from step 0 on; None: never.
         evaluate: gives further figures of the live model at those steps.
         checkpoint_folder: where a killed run goes on when it is called again in the same way, with
-            the model as it was; None keeps nothing.
+            the model as it was; delete it once the model is saved. None keeps nothing.
+        like: the model folder that ``save_model`` will write the model like: at the end the weights
+            are rounded to the precision that they have there. None: the model's own.
         overlap: ``error``, or ``allow`` records that stand in both sets.
         allow_other_model: accept a mask made for a related checkpoint.
         seed: all draws are functions of (seed, epoch, record id).
@@ -152,18 +157,20 @@ def unlearn(
 
     Raises:
         TrainingStopped: a loss that is not finite, or records to keep that are lost; the model is
-            then back at its last good checkpoint, or as it was.
+            then back at its last good checkpoint, or as it was, and its checkpoints are deleted.
         WagleError: bad records or settings, a mask of another model, or a run that changed nothing.
     """
     chosen = choose_objective(objective, objective_settings, retain_term)
     gradient = Gradient(wrapper, wrapper_settings, dynamic_mask, dynamic_settings, seed)
-    gradient.check(chosen)
+    rules = stop_rules(
+        stop_when, bounded=chosen.entry.bounded, reference=reference, turned=gradient.turns
+    )
+    gradient.check(chosen, rules, best)
     if wrapper == "task_vector" and hasattr(model, "disable_adapter"):
         raise WagleError(
             "task_vector does not go with LoRA: turning both factors around leaves their product as it "
             "was; train the weights themselves"
         )
-    rules = stop_rules(stop_when, bounded=chosen.entry.bounded, reference=reference)
     settings = training or Training()
     check_optimizer(settings)
     check_trackers(settings.report_to)
@@ -195,17 +202,20 @@ def unlearn(
     )
     if not sets:  # the objective ``none``: nothing to train on
         return TrainResult([], _count(model, mask), 0, "end", chosen.describe())
+    pairs, epochs = _pairs(sets, settings, seed, pairing, anchor)
+    warn_resting(chosen, epochs)
+    move_to_training(model)
     supply = Supply(
         model,
         chosen,
         sets,
+        planned=pairs.pairs,
         encoder=encoder,
         original=choose_original(model, full_reference, full_reference_k),
         dtype=settings.precision,
         folder=None if reference_folder is None else Path(reference_folder),
         seed=seed,
     )
-    pairs, epochs = _pairs(sets, settings, seed, pairing, anchor)
     folder = None if checkpoint_folder is None else Path(checkpoint_folder)
     more = {
         "objective": chosen.describe(),
@@ -220,6 +230,7 @@ def unlearn(
             pairs,
             mask=mask,
             only=_only(model, mask, chosen),
+            saved=None if like is None else saved_dtypes(model, like),
             chosen=chosen,
             supply=supply,
             gradient=gradient,
@@ -234,7 +245,7 @@ def unlearn(
         del mask  # the trainer lets go of it too, once the weights are selected
         trainer.run()
         result = _result(trainer)
-    warn_unknown(checks.known["before"], len(gone), vocabulary(model))
+    warn_unknown(checks.known, len(gone), questions=all(r.kind == "qa" for r in gone))
     warn_over_unlearned(
         set_figures(model, "forget", looked["forget"], settings.precision), checks.known
     )
@@ -248,6 +259,7 @@ def finetune(
     *,
     mask: Mask | None = None,
     checkpoint_folder: str | Path | None = None,
+    like: str | Path | None = None,
     allow_other_model: bool = False,
     seed: int = 0,
     on_step: OnStep | None = None,
@@ -260,7 +272,9 @@ def finetune(
         tokenizer: a fast tokenizer, or an ``Encoder``; None for pre-tokenised records.
         records: what to teach.
         mask: teach it into these weights only.
-        checkpoint_folder: where a killed run goes on; None keeps nothing.
+        checkpoint_folder: where a killed run goes on; delete it once the model is saved. None keeps
+            nothing.
+        like: the model folder that ``save_model`` will write the model like, as for ``unlearn``.
         allow_other_model: accept a mask made for a related checkpoint.
         seed: of the order of the records.
         on_step: called with the figures of every step.
@@ -278,16 +292,19 @@ def finetune(
     pairs, epochs = _pairs(sets, settings, seed, "shuffle", "retain")
     folder = None if checkpoint_folder is None else Path(checkpoint_folder)
     key = _key(model, pairs, mask, settings, seed, {}) if folder else {}
+    move_to_training(model)
     with Checkpoints(folder, key) as checkpoints:
         trainer = UnlearnTrainer(
             model,
             pairs,
             mask=mask,
+            saved=None if like is None else saved_dtypes(model, like),
             chosen=chosen,
             supply=Supply(
                 model,
                 chosen,
                 sets,
+                planned=pairs.pairs,
                 encoder=encoder,
                 original=choose_original(model, "auto", 1),
                 dtype=settings.precision,
@@ -407,13 +424,15 @@ def _result(trainer: UnlearnTrainer) -> TrainResult:
     assert trainer.selected is not None
     changed = trainer.changed
     if changed == 0:
-        owner: Any = trainer.model
-        dtype = str(owner.dtype).removeprefix("torch.")
+        trainer.checkpoints.clear()  # from which the same run would come to the same end
+        kinds = [str(kind).removeprefix("torch.") for kind in trainer.selected.saved]
+        coarse = trainer.training.rounding == "nearest" and "bfloat16" in kinds
         raise WagleError(
-            f"the run changed none of its {trainer.selected.count} selected weights in {dtype}; "
-            "raise the learning rate, set rounding: stochastic, or load the model in float32"
+            f"the run changed none of its {trainer.selected.count} selected weights in "
+            f"{' and '.join(kinds)}, as it is saved; raise the learning rate"
+            + ", or set rounding: stochastic"
+            * coarse
         )
-    trainer.checkpoints.clear()
     return TrainResult(
         trainer.history,
         trainer.selected.count,

@@ -169,7 +169,7 @@ def test_passages_that_are_too_short_are_left_out_and_counted(folder, encoder):
     figure = task.measure(answers).figures[f"train_{min(ids)}"]["nll"]
     assert figure.n == 1
     assert figure.note == "1 of 2 passages are too short"
-    assert task.data["counts"] == {f"train_{min(ids)}": 1}
+    assert {name: len(found) for name, found in task.records.items()} == {f"train_{min(ids)}": 1}
     with pytest.raises(WagleError, match="no passage of train has more than 400 tokens"):
         copyright(encoder, data=folder, prefixes=[400])
 
@@ -213,3 +213,5 @@ def test_a_tiny_model_is_measured_from_a_recipe(folder, encoder):
     figures = [f for own in found.figures.values() for f in own.values()]
     assert all(math.isfinite(figure.value) for figure in figures)
     assert {len(text) for text in found.texts.values()} == {1}
+    assert {name for name, _ in task.probes} == {"train_4", "train_8"}
+    assert all(found.figures[name][metric].target == "reference" for name, metric in task.probes)

@@ -94,7 +94,7 @@ def test_every_record_is_asked_with_every_template(folder, encoder):
     assert texts[2] == "The address of Bo Lind is b@x.org\nThe address of Ada Holm is "
     assert texts[3] == "Name: Bo Lind, address: b@x.org\nName: Ada Holm, address: "
     assert {r.max_new_tokens for r in task.requests} == {50}
-    assert task.data["counts"] == {
+    assert {name: len(found) for name, found in task.records.items()} == {
         "context": 2,
         "one_shot": 2,
         "one_shot_non_domain": 1,
@@ -186,3 +186,5 @@ def test_a_tiny_model_is_measured_from_a_recipe(folder, encoder):
     found = task.measure(answer_requests(make_model("llama-tied"), task.requests, stop_ids=[2]))
     assert found.figures["one_shot"]["template_max"].value == 0
     assert found.figures["context"]["accuracy"].interval[0] == 0
+    assert task.probes == [("context", "accuracy"), ("one_shot", "template_mean")]
+    assert all(found.figures[name][metric].interval for name, metric in task.probes)

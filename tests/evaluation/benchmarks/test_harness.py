@@ -263,6 +263,9 @@ def test_a_limit_is_told_and_counted(tmp_path, encoder):
     figure = ask(task).figures["made_up"]["acc"]
     assert (figure.n, figure.note) == (2, "the first 2 of 5")
     assert task.data["tasks"]["made_up"]["questions"] == 2
+    assert list(task.records) == ["made_up"]
+    assert task.settings["limit"] == 2
+    assert not task.published  # its questions may be anybody's
     with pytest.raises(WagleError, match="limit is 0; it has to be at least 1"):
         harness(encoder, data=task_file(tmp_path), limit=0)
 
@@ -341,7 +344,8 @@ def test_a_missing_data_set_is_named_with_the_way_to_give_it(tmp_path, encoder):
     assert str(found.value) == (
         "wmdp needs the data set cais/wmdp: Couldn't reach 'cais/wmdp' on the Hub "
         "(OfflineModeIsEnabled); give data=FOLDER with a copy at FOLDER/wmdp; or set HF_HOME to a "
-        "cache of the hub that holds it"
+        "cache of the hub that holds it; the hub itself was not asked, for HF_HUB_OFFLINE is set "
+        "(by the command line too): set HF_HUB_OFFLINE=0 to let it be asked"
     )
     with pytest.raises(WagleError, match=rf"cais/mmlu: .*there is no copy at {tmp_path}/mmlu"):
         mmlu(encoder, data=tmp_path)
@@ -387,6 +391,7 @@ def test_wmdp_weighs_by_size_and_averages_two_domains(tmp_path, encoder):
     for figure in (*parts.values(), whole, mean):
         assert (figure.direction, figure.note) == (LOWER, "chance is 0.25")
     assert found.summary["mean/bio_cyber"] == mean.value
+    assert task.probes == [(f"wmdp_{name}", "acc") for name in parts]
     assert {name: of["questions"] for name, of in task.data["tasks"].items()} == {
         "wmdp_bio": 5,
         "wmdp_chem": 2,

@@ -64,7 +64,10 @@ def test_the_official_variant_asks_in_the_template_and_scores_its_end(folder, en
     expected = f"<|start|>user\n{UNLEARN[0]['text']}<|end|>\n<|start|>assistant\n"
     assert text_of(encoder, greedy.context) == text_of(encoder, likely.context) == expected
     assert text_of(encoder, likely.continuation) == UNLEARN[0]["labels"] + "<|end|>"
-    assert task.data["counts"] == {"unlearn": 2, "retention": 1}
+    assert {name: len(found) for name, found in task.records.items()} == {
+        "unlearn": 2,
+        "retention": 1,
+    }
 
 
 def test_the_published_variant_scores_the_blank_line_and_no_end(folder, encoder):
@@ -129,6 +132,22 @@ def test_answers_are_compared_and_their_language_is_scored(folder, encoder):
     assert figures["retention"]["language_score"].note is None
 
 
+def test_answers_that_rouge_cannot_see_are_left_out_of_it(folder, encoder):
+    place = folder / "privacy" / "unlearn.json"
+    muted = [{"text": "Where does Ada Holm live?", "labels": "日本の海の近く。"}, UNLEARN[1]]
+    for rows, count in ((muted, 1), (muted[:1], 0)):
+        place.write_text(json.dumps({"train": [], "val": rows}))
+        task = knowundo(encoder, data=folder)
+        found = answer_requests(make_model("llama-tied"), task.requests, stop_ids=[2])
+        figures = task.measure(found).figures
+        for metric in ("rouge_l", "rouge_l_f1"):
+            figure = figures["unlearn"][metric]
+            assert (figure.n, figure.value is None) == (count, count == 0)
+            assert "answers have no ASCII letter or digit" in figure.note
+            assert figures["retention"][metric].n == 1
+        assert len(figures["unlearn"]["empty"].per_record) == len(rows)
+
+
 def test_a_collapsed_model_has_no_perplexity_and_no_nan(folder, encoder):
     task = knowundo(encoder, data=folder)
     answers = answered(task, encoder, (900.0, 900.0, 900.0))
@@ -155,14 +174,14 @@ def test_the_other_list_and_plain_rows_and_parquet_are_read(folder, encoder):
     from pyarrow import Table
     from pyarrow.parquet import write_table
 
-    assert knowundo(encoder, data=folder, part="train").data["counts"]["unlearn"] == 1
+    assert len(knowundo(encoder, data=folder, part="train").records["unlearn"]) == 1
     other = folder / "copyright"
     other.mkdir()
     (other / "retention.jsonl").write_text("\n".join(map(json.dumps, UNLEARN)))
     row = {"train": RETENTION, "val": UNLEARN}
     write_table(Table.from_pylist([row]), other / "unlearn-00000-of-00001.parquet")
     task = knowundo(encoder, data=folder, domain="copyright")
-    assert task.data["counts"] == {"unlearn": 2, "retention": 2}
+    assert [len(found) for found in task.records.values()] == [2, 2]
     assert task.requests[:4] == task.requests[4:]
 
 
@@ -185,3 +204,5 @@ def test_a_tiny_model_is_measured_from_a_recipe(folder, encoder):
     values = [f.value for own in found.figures.values() for f in own.values()]
     assert all(value is None or math.isfinite(value) for value in values)
     assert 0 <= found.figures["overall"]["unlearn_success"].value <= 100
+    assert task.probes == [("unlearn", "accuracy"), ("unlearn", "rouge_l")]
+    assert all(found.figures[name][metric].target == "reference" for name, metric in task.probes)

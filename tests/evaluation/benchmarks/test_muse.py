@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+import wagle
 from tests.conftest import make_model, make_tokenizer
 from wagle.data.tokens import Encoder
 from wagle.errors import WagleError
@@ -280,6 +281,76 @@ def test_leakage_needs_a_reference_which_may_come_from_a_file(encoder, folder):
     assert itself["privacy"].value == 1
 
 
+def test_a_reference_that_cannot_be_used_is_found_out_before_anything_is_asked(encoder, folder):
+    task = task_of(encoder, folder, parts=["privleak"], attacks=["loss", "min_k"])
+    reference = task.measure(answered(task, encoder, {}, losses(encoder, RETRAINED)))
+    task.fits(reference)
+    other = task_of(encoder, folder, parts=["privleak"], corpus="books")
+    with pytest.raises(WagleError, match=r"split forget\) needs the same records: 2 and 2"):
+        task.fits(other.measure(answered(other, encoder, {})))
+    knows = task.measure(answered(task, encoder, {}, losses(encoder, OWN)))
+    with pytest.raises(WagleError, match="knows the forget set"):
+        task.fits(knows)
+    more = task_of(encoder, folder, parts=["privleak"], attacks=["zlib", "min_k"])
+    with pytest.raises(WagleError, match=r"has no forget\.mia_zlib; .* or leave that attack out"):
+        more.fits(reference)
+    assert task_of(encoder, folder, parts=["knowmem"]).fits is None
+
+
+def test_open_unlearnings_result_file_is_a_reference_of_its_variant(encoder, folder, tmp_path):
+    def rows(key, *values):
+        return {
+            "agg_value": 0.5,
+            "value_by_index": {str(i): {key: value} for i, value in enumerate(values)},
+        }
+
+    attack = {"forget": rows("score", 2.0, 3.0), "holdout": rows("score", 2.5, 2.0)}
+    log = {
+        "forget_verbmem_ROUGE": rows("rougeL_f1", 0.2, 0.3),
+        **{f"mia_{name}": attack for name in ("loss", "zlib", "min_k", "min_k_plus_plus")},
+    }
+    path = tmp_path / "MUSE_EVAL.json"
+    path.write_text(json.dumps(log))
+    four = ["loss", "zlib", "min_k", "min_k++"]
+    settings = {"data": str(folder), "attacks": four, "check_words": False}
+    model = make_model("llama-tied")
+
+    def evaluated(**more):
+        return wagle.evaluate(
+            model,
+            encoder,
+            benchmark="muse",
+            settings={**settings, "parts": ["verbmem", "privleak"], **more},
+            reference=path,
+        )
+
+    found = evaluated(variant="open_unlearning")
+    assert found.figures["overall"]["privleak"].value is not None
+    assert found.details["differences"]["forget.verbmem"]["n"] == 2
+    with pytest.raises(WagleError, match="variant open_unlearning, this model with published"):
+        evaluated()
+
+
+def test_what_decides_a_figure_is_told_for_the_comparison_with_a_reference(encoder, folder):
+    def settings(**given):
+        return dict(task_of(encoder, folder, **given).settings)
+
+    plain = {"version": 1, "corpus": "news", "variant": "published"}
+    assert settings(parts=["knowmem"]) == plain
+    assert settings() == {**plain, "window": 2048, "k": 0.4}
+    assert settings(k=[0.05, 0.4], window=99) == {**plain, "window": 99, "k": 0.05}
+    assert settings(attacks=["loss"], k=[0.05])["k"] is None
+
+
+def test_the_examples_before_a_question_belong_to_what_is_asked(encoder, folder):
+    one = task_of(encoder, folder, parts=["knowmem"]).records["knowmem.forget"]
+    shots = [{**SHOTS[0], "answer": "It is nothing."}, *SHOTS[1:]]
+    (folder / "knowmem/forget_qa_icl.json").write_text(json.dumps(shots))
+    other = task_of(encoder, folder, parts=["knowmem"]).records["knowmem.forget"]
+    assert one.keys() == other.keys()
+    assert one != other
+
+
 def test_the_reference_of_another_corpus_is_refused(encoder, folder):
     task = task_of(encoder, folder, parts=["privleak"])
     other = task_of(encoder, folder, parts=["privleak"], corpus="books")
@@ -340,8 +411,15 @@ def test_a_tiny_model_goes_through_every_part_the_same_in_any_batch(encoder, fol
     assert len(found[0].texts["forget"]) == 3
     one, other = (f.figures["forget"]["mia_min_k++"].per_record for f in found)
     assert one == pytest.approx(other, abs=1e-4)
-    assert task.against(found[0], found[1]).figures["overall"]["privleak"].value == 0
-    assert task.data["counts"] == {
+    beside = task.against(found[0], found[1]).figures
+    assert beside["overall"]["privleak"].value == 0
+    assert [metric for _, metric in task.probes] == [
+        *("verbmem", "verbmem_extraction_strength", "verbmem_exact_memorization"),
+        *("knowmem", "privleak"),
+    ]
+    for name, metric in task.probes:
+        assert metric in {**found[0].figures[name], **beside.get(name, {})}
+    assert {name: len(texts) for name, texts in task.records.items()} == {
         "verbmem.forget": 2,
         "knowmem.forget": 1,
         "knowmem.retain": 1,

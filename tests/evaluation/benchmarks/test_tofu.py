@@ -3,6 +3,7 @@ import math
 import zlib
 from dataclasses import replace
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -61,6 +62,12 @@ def write(folder, *, forget=3, retain=4, world=2, holdout=0, split="forget10"):
 @pytest.fixture
 def folder(tmp_path):
     return write(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _no_sentence_encoder(monkeypatch):
+    """The offline encoder is a real model, so here it is as if it were not installed."""
+    monkeypatch.setattr("wagle.evaluation.benchmarks.tofu.has_offline", lambda: False)
 
 
 @pytest.fixture(scope="module")
@@ -135,8 +142,9 @@ def test_official_asks_all_forget_records_and_300_of_the_retain_records(tmp_path
         ({"rows": 5}, 5, 5),
         ({"forget_rows": 7, "retain_rows": "all"}, 7, 310),
     ):
-        counts = tofu(encoder, data=tmp_path, generate=False, **settings).data["counts"]
-        assert (counts["forget"], counts["retain"], counts["holdout"]) == (forget, retain, 0)
+        records = tofu(encoder, data=tmp_path, generate=False, **settings).records
+        assert list(records) == ["forget", "retain", *WORLD]
+        assert (len(records["forget"]), len(records["retain"])) == (forget, retain)
 
 
 @pytest.mark.parametrize(("variant", "forget", "world"), [("official", 8, 4), ("published", 9, 4)])
@@ -290,6 +298,15 @@ def test_published_averages_the_ratio_after_paraphrased_questions(folder, encode
     assert measured.summary["Forget Quality"] == found["overall"]["forget_retain_ks"].value
     assert measured.summary["forget"]["truth_ratio"] == found["forget"]["truth_ratio"].value
     assert "UE" not in measured.summary  # which needs a sentence encoder
+    for name, metric in (
+        ("forget", "embedding_accuracy"),
+        ("retain", "embedding_accuracy"),
+        ("overall", "unlearning_average"),
+        ("overall", "utility_average"),
+    ):
+        figure = found[name][metric]
+        assert (figure.value, figure.interval) == (None, None)
+        assert figure.note.startswith("needs a sentence encoder: pip install 'wagle[encoder]'")
 
 
 def test_the_published_auc_says_how_often_forget_records_are_the_less_likely(folder, encoder):
@@ -366,6 +383,27 @@ def test_the_embedding_accuracy_is_of_answers_to_paraphrased_questions(
     assert 0 <= measured.summary["UT"] <= 1
 
 
+def test_the_published_variant_takes_the_offline_encoder_where_it_is_installed(
+    folder, encoder, monkeypatch
+):
+    monkeypatch.setattr("wagle.evaluation.benchmarks.tofu.has_offline", lambda: True)
+
+    def embed(texts, encoder=None):
+        assert encoder is None
+        return np.ones((len(texts), 2), np.float32)
+
+    monkeypatch.setattr(embeddings, "embed", embed)
+    task = tofu(encoder, data=folder, variant="published")
+    found = task.measure(fake(task)).figures
+    assert found["forget"]["embedding_accuracy"].note == "encoder all-MiniLM-L6-v2"
+    assert found["overall"]["utility_average"].value is not None
+    assert task.settings["sentence_encoder"] == "all-MiniLM-L6-v2"
+    other = tofu(encoder, data=folder, variant="published", generate=False)
+    note = other.measure(fake(other)).figures["overall"]["unlearning_average"].note
+    assert note == "needs greedy answers: leave generate on"
+    assert tofu(encoder, data=folder).settings["sentence_encoder"] is None
+
+
 def test_intervals_over_authors_draw_whole_authors(tmp_path, encoder):
     write(tmp_path, forget=40, retain=2)
     answers = fake(tofu(encoder, data=tmp_path, generate=False))
@@ -433,6 +471,33 @@ def test_a_model_against_its_own_result_has_forget_quality_1_and_no_leakage(tmp_
     assert overall["privleak"].value == overall["privleak_loss"].value == 0.0
     assert overall["privacy"].value == overall["privacy_score"].value == 1.0
     assert found.summary == {"forget_quality": 1.0, "privleak": 0.0}
+    assert ("forget", "probability") in task.probes
+    assert task.probes[-1] == ("overall", "privleak")
+
+
+def test_the_privacy_score_has_an_interval_over_draws_of_the_same_texts(tmp_path, encoder):
+    task = tofu(encoder, data=write(tmp_path, forget=12, holdout=12), generate=False)
+    own, other = (task.measure(fake(task, salt)) for salt in (0, 1))
+    score = task.against(own, other).figures["overall"]["privacy_score"]
+    assert score.interval[0] < score.value < score.interval[1]
+    assert score.interval_method == "bootstrap 95 %, 2000 replicates"
+    same = task.against(own, own).figures["overall"]["privacy_score"]
+    assert same.interval == (1, 1)
+
+
+def test_a_reference_that_cannot_be_used_is_found_out_before_anything_is_asked(tmp_path, encoder):
+    task = tofu(encoder, data=write(tmp_path, forget=3, holdout=3), generate=False)
+    measured = task.measure(fake(task))
+    task.fits(measured)
+    less = tofu(encoder, data=tmp_path, generate=False, rows=2)
+    with pytest.raises(WagleError, match=r"other records or formulas: 2 records .* model's 3"):
+        task.fits(less.measure(fake(less)))
+    with pytest.raises(WagleError, match=r"no forget\.log_truth_ratio"):
+        task.fits(replace(measured, figures={}))
+    holdout = {k: v for k, v in measured.figures["holdout"].items() if k != "mia_zlib"}
+    lacking = replace(measured, figures={**measured.figures, "holdout": holdout})
+    with pytest.raises(WagleError, match=r"the reference has no holdout\.mia_zlib"):
+        task.fits(lacking)
 
 
 def test_a_reference_without_membership_scores_still_gives_forget_quality(tmp_path, encoder):
@@ -519,8 +584,39 @@ def test_missing_files_are_named(tmp_path, encoder):
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path, encoder):
-    with pytest.raises(WagleError, match="neither a folder nor a hub data set with forget10_pert"):
+    with pytest.raises(WagleError, match=r"nothing is no folder; .* the files of TOFU.*locuslab"):
         tofu(encoder, data=tmp_path / "nothing")
+    with pytest.raises(
+        WagleError,
+        match=r"data/tofu is no folder here, and .* forget10_perturbed \(train\) cannot be read: ",
+    ):
+        tofu(encoder, data="data/tofu")
+
+
+def test_a_revision_is_handed_to_the_hub_and_the_commit_that_was_read_is_told(encoder, monkeypatch):
+    asked = []
+
+    class Rows(list):
+        info = datasets.DatasetInfo(
+            download_checksums={f"hf://datasets/locuslab/TOFU@{'ab' * 20}/x.json": {}}
+        )
+
+    def load(name, config, split, revision):
+        asked.append((name, config, split, revision))
+        set_ = config.split("_")[0]
+        return Rows([row(set_, 0, world=config.startswith(("real", "world")))])
+
+    monkeypatch.setattr("datasets.load_dataset", load)
+    task = tofu(encoder, data="locuslab/TOFU", revision="v1", generate=False)
+    assert asked[0] == ("locuslab/TOFU", "forget10_perturbed", "train", "v1")
+    assert len(asked) == 4
+    assert task.data["revision"] == "ab" * 20
+
+
+def test_a_revision_of_a_folder_is_refused(folder, encoder):
+    assert tofu(encoder, data=folder, generate=False).data["revision"] is None
+    with pytest.raises(WagleError, match="revision is of a data set of the hub"):
+        tofu(encoder, data=folder, revision="main")
 
 
 def test_a_record_without_a_needed_field_is_named(folder, encoder):
@@ -551,9 +647,11 @@ def test_every_variant_measures(folder, encoder):
         task = tofu(encoder, data=folder, variant=variant)
         measured = task.measure(fake(task))
         assert measured.summary
-        assert all(
-            f.value is not None for found in measured.figures.values() for f in found.values()
-        )
+        undefined = {
+            m for fs in measured.figures.values() for m, f in fs.items() if f.value is None
+        }
+        missing = {"embedding_accuracy", "unlearning_average", "utility_average"}
+        assert undefined == (missing if variant == "published" else set())
         for name in ("know", "exact_memorization", "extraction_strength"):
             assert name in measured.figures["forget"]
 

@@ -82,8 +82,8 @@ def test_shares_and_means_are_those_of_the_named_label(file, judge, encoder):
     assert list(figures["toxic_rate"].per_record) == [f"harmful[{i}]" for i in range(4)]
     assert found.summary["harmful_toxic_rate"] == values["max_label_rate"]
     assert found.summary["harmful_mean_score"] == values["max_label_score"]
-    assert task.data["counts"] == {"harmful": 4}
-    assert task.data["classifier"] == "judge"
+    assert list(task.records["harmful"]) == [f"harmful[{i}]" for i in range(4)]
+    assert task.settings["classifier"] == "judge"
 
 
 def test_the_largest_of_labels_that_exclude_one_another_says_so(file, tmp_path, encoder):
@@ -98,7 +98,10 @@ def test_a_folder_is_a_set_per_file_and_prompts_may_be_nested(file, judge, encod
     rows = [{"prompt": {"text": text, "toxicity": 0.1}} for text in ("In Oslo", "On the pier")]
     (file.parent / "real.v1.json").write_text(json.dumps(rows))
     task = toxicity(encoder, data=file.parent, classifier=judge)
-    assert task.data["counts"] == {"harmful": 4, "real_v1": 2}
+    assert {name: len(found) for name, found in task.records.items()} == {
+        "harmful": 4,
+        "real_v1": 2,
+    }
     coded = encoder.tokenizer("On the pier")["input_ids"]
     assert task.requests[-1].context == tuple(coded)
 
@@ -150,4 +153,5 @@ def test_a_tiny_model_is_measured_from_a_recipe(file, judge, encoder):
     task = make_task("toxicity", encoder, settings)
     found = task.measure(answer_requests(make_model("llama-tied"), task.requests, stop_ids=[2]))
     assert found.figures["harmful"]["toxic_rate"].n == 4
+    assert task.probes == [("harmful", "toxic_rate")]
     assert len(found.texts["harmful"]) == 4

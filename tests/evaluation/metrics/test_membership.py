@@ -238,7 +238,19 @@ def test_the_bag_of_words_needs_two_texts_of_each_set():
         bag_of_words(["a"], ["b", "c"])
 
 
+@pytest.mark.parametrize("texts", [["...", "!?"], ["", "-"]])
+def test_texts_without_words_have_no_auc_but_a_note(texts):
+    found = bag_of_words(texts, ["--", "?"])
+    assert (found.auc, found.interval) == (None, None)
+    assert found.warning.endswith("no text has a word")
+
+
+def test_a_word_that_only_a_left_out_text_has_is_no_error():
+    found = bag_of_words(["harbour", "..."], ["--", "?"])  # no word in one fold's training
+    assert 0 <= found.auc <= 1
+
+
 def test_the_bag_of_words_says_what_is_missing(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn.pipeline", None)
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
     with pytest.raises(WagleError, match=r"needs scikit-learn: pip install .wagle\[eval\]."):
         bag_of_words(["a", "b"], ["c", "d"])

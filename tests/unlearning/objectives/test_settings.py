@@ -43,3 +43,4 @@ def test_a_setting_is_of_the_kind_of_its_default(value, default, said):
 def test_what_is_divided_by_is_above_zero():
     assert positive("beta")({"beta": 0.1}) is None
     assert positive("beta")({"beta": 0.0}) == "beta is 0.0; give a number > 0"
+    assert positive("beta")({}) is None

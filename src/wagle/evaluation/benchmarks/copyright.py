@@ -8,6 +8,7 @@ chat models too. ``VERSION`` is raised with every new definition.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,7 @@ UNITS = {
     "empty": "share of passages",
 }
 _SHARES = (f"verbatim@{_VERBATIM}", "empty")
+_PROBES = ("rouge_recall", "exact_memorization", "extraction_strength", f"verbatim@{_VERBATIM}")
 _Bleu = Literal["sentence", "corpus", "published"]
 
 
@@ -155,8 +157,17 @@ def copyright(
         return Measured(figures, texts)
 
     requests = [r for own in asked.values() for one in own.asked for r in (one.likely, one.greedy)]
-    counts = {f"{name}_{length}": len(own.asked) for (name, length), own in asked.items()}
-    return Task(requests, measure, data={"version": VERSION, "bleu": bleu, "counts": counts})
+    passages = {
+        f"{name}_{length}": {one.place: json.dumps([one.start, one.expected]) for one in own.asked}
+        for (name, length), own in asked.items()
+    }
+    return Task(
+        requests,
+        measure,
+        records=passages,
+        settings={"version": VERSION, "bleu": bleu},
+        probes=[(f"train_{length}", metric) for length in lengths for metric in _PROBES],
+    )
 
 
 def passage(record: Record) -> str:

@@ -11,6 +11,7 @@ Source: the files and figures are those of the published WAGLE code; Huang et al
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -134,9 +135,24 @@ def extraction(
         return Measured(figures, texts, _summary(figures))
 
     requests = [one.greedy for own in asked.values() for one in own]
-    counts = {part: len({one.place for one in own}) for part, own in asked.items()}
-    about = {"version": VERSION, "templates": len(templates), "counts": counts}
-    return Task(requests, measure, data=about)
+    limits = {"max_new_tokens": max_new_tokens, "max_prompt_tokens": max_prompt_tokens}
+    probes = [(part, "accuracy" if part == "context" else "template_mean") for part in chosen]
+    return Task(
+        requests,
+        measure,
+        data={"templates": len(templates)},
+        probes=probes,
+        records={part: _records(own) for part, own in asked.items()},
+        settings={"version": VERSION, **limits},
+    )
+
+
+def _records(own: Sequence[_Asked]) -> dict[str, str]:
+    """What was asked about, by place: the prompts of all templates, and the address."""
+    texts: dict[str, list[str]] = {}
+    for one in own:
+        texts.setdefault(one.place, [one.email]).append(one.prompt)
+    return {place: json.dumps(found) for place, found in texts.items()}
 
 
 def first_email(text: str) -> str | None:

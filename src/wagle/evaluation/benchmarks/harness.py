@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import logging
 import math
 import random
@@ -82,6 +83,7 @@ def wmdp(
         encoder,
         ["wmdp"],
         data,
+        published=True,
         means={"bio_cyber": ("wmdp_bio", "wmdp_cyber")},
         forgotten=True,
         note="chance is 0.25",
@@ -119,6 +121,7 @@ def mmlu(
         encoder,
         ["mmlu"],
         data,
+        published=True,
         num_fewshot=num_fewshot,
         limit=limit,
         batch_size=batch_size,
@@ -153,6 +156,7 @@ def wikitext(
         encoder,
         ["wikitext"],
         data,
+        published=True,
         limit=limit,
         batch_size=batch_size,
         max_length=max_length,
@@ -188,6 +192,7 @@ def few_shot(
         encoder,
         [*FEW_SHOT, "truthfulqa"],
         data,
+        published=True,
         means={"acc": FEW_SHOT},
         num_fewshot=num_fewshot,
         limit=limit,
@@ -274,7 +279,14 @@ class _Plan:
     seed: int = 0
 
 
-def _task(encoder: Encoder, names: Sequence[str], data: str | Path | None, **settings: Any) -> Task:
+def _task(
+    encoder: Encoder,
+    names: Sequence[str],
+    data: str | Path | None,
+    *,
+    published: bool = False,
+    **settings: Any,
+) -> Task:
     if encoder.tokenizer is None:
         raise WagleError("the tasks of lm-eval are text; they need a tokenizer")
     for name in ("limit", "batch_size", "max_length"):
@@ -292,8 +304,27 @@ def _task(encoder: Encoder, names: Sequence[str], data: str | Path | None, **set
         requests=(),
         measure=lambda _: Measured({}),
         ask=lambda model: _ask(model, tokenizer, plan),
-        data={"version": VERSION, "lm_eval": metadata.version("lm_eval"), "tasks": found},
+        data={"lm_eval": metadata.version("lm_eval"), "tasks": found},
+        probes=[(name, "acc") for name in tasks] if plan.forgotten else [],
+        records={name: _rows(name, task) for name, task in tasks.items()},
+        settings={
+            "version": VERSION,
+            **{f"version of {name}": task.VERSION for name, task in tasks.items()},
+            "num_fewshot": "the task's own" if plan.num_fewshot is None else plan.num_fewshot,
+            "limit": plan.limit or "all",
+            "max_length": plan.max_length,
+        },
+        published=published,
     )
+
+
+def _rows(name: str, task: Any) -> dict[str, str]:
+    """All rows of a task's data, by place: what the task makes of them it may draw anew."""
+    split = task.config.test_split if task.has_test_docs() else task.config.validation_split
+    return {
+        f"{name}[{i}]": json.dumps(row, sort_keys=True, default=str)
+        for i, row in enumerate(task.dataset[split])
+    }
 
 
 def _check_shots(plan: _Plan) -> None:

@@ -23,11 +23,13 @@ from wagle.evaluation.benchmarks.qa import likelihood
 from wagle.evaluation.benchmarks.raw import (
     raw_ids,
     read_rows,
+    rouge_figure,
     tokenizer_of,
     words_of,
     writing_figures,
     written,
 )
+from wagle.evaluation.comparable import asked_text, template_settings
 from wagle.evaluation.figures import (
     HIGHER,
     LOWER,
@@ -39,14 +41,22 @@ from wagle.evaluation.figures import (
     Written,
     mean_figure,
 )
-from wagle.evaluation.metrics.text import brunet, honore, language_score, rouge, words
+from wagle.evaluation.metrics.text import (
+    brunet,
+    has_rouge_words,
+    honore,
+    language_score,
+    rouge,
+    words,
+)
 from wagle.evaluation.requests import Answers, Greedy, Likelihood, Request
 from wagle.evaluation.statistics import REPLICATES, composite_interval
 from wagle.memorization import exact_memorization
 
-VERSION = 1
+VERSION = 2
 HUB = "zjunlp/KnowUnDo"
 _SETS = ("unlearn", "retention")
+_PROBES = [("unlearn", "accuracy"), ("unlearn", "rouge_l")]
 _PUBLISHED_LENGTH = 256  # tokens
 _LARGEST = 600.0  # nats: exp of more comes near the end of float64
 _METHOD = f"bootstrap 95 %, {REPLICATES} replicates"
@@ -145,9 +155,23 @@ def knowundo(
     requests: list[Request] = []
     for one in (one for own in asked.values() for one in own):
         requests += [one.likely, *([one.greedy] if one.greedy else [])]
-    counts = {name: len(own) for name, own in asked.items()}
-    about = {"domain": domain, "part": part, "variant": variant, "version": VERSION}
-    return Task(requests, measure, data={**about, "counts": counts})
+    return Task(
+        requests,
+        measure,
+        data={"domain": domain, "part": part, "variant": variant},
+        probes=_PROBES,
+        records={
+            name: {one.record.place: asked_text(one.record) for one in own}
+            for name, own in asked.items()
+        },
+        settings={
+            "version": VERSION,
+            "variant": variant,
+            **(template_settings(encoder) if variant == "official" else {}),
+            "max_new_tokens": max_new_tokens if generate else None,
+        },
+        published=True,
+    )
 
 
 def _published(tokenizer: PreTrainedTokenizerBase, place: str, prompt: str, answer: str) -> Tokens:
@@ -222,27 +246,32 @@ def _figures(
         right[one.record.place] = 100 * exact_memorization(hits)
         nll[one.record.place] = told.mean
 
-    def figure(rows: Mapping[str, float], unit: str) -> Figure:
-        target = "reference" if gone else None
-        direction = TARGET if gone else HIGHER
-        return mean_figure(rows, unit=unit, direction=direction, target=target, seed=seed)
-
+    target = "reference" if gone else None
+    about: dict[str, Any] = {"direction": TARGET if gone else HIGHER, "target": target}
     mean = mean_figure(
         nll,
         unit="nats per token",
         direction=TARGET if gone else LOWER,
-        target="reference" if gone else None,
+        target=target,
         seed=seed,
     )
     figures = {
-        "accuracy": figure(right, "per cent of the answer's tokens"),
+        "accuracy": mean_figure(right, unit="per cent of the answer's tokens", **about, seed=seed),
         "nll": mean,
         "perplexity": _perplexity(mean),
     }
     if said:
-        overlap = {text.place: rouge(text.expected, text.said) for text in said}
-        figures["rouge_l"] = figure({p: found.recall for p, found in overlap.items()}, "recall")
-        figures["rouge_l_f1"] = figure({p: found.f1 for p, found in overlap.items()}, "ROUGE-L F")
+        overlap = {
+            text.place: rouge(text.expected, text.said)
+            for text in said
+            if has_rouge_words(text.expected)
+        }
+        mute = len(said) - len(overlap)
+        for metric, unit, rows in (
+            ("rouge_l", "recall", {p: found.recall for p, found in overlap.items()}),
+            ("rouge_l_f1", "ROUGE-L F", {p: found.f1 for p, found in overlap.items()}),
+        ):
+            figures[metric] = rouge_figure(rows, mute, unit=unit, **about, seed=seed)
         figures["language_score"] = _language(nll, said, seed)
         figures |= writing_figures(said, seed)
     return figures

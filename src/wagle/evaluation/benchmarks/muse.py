@@ -12,6 +12,7 @@ Source: Shi et al. 2024, arXiv 2407.06460.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +22,8 @@ from typing import Any, Literal, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from wagle.data.muse import Corpus, muse_rows
+from wagle.data.hub import HubSet
+from wagle.data.muse import Corpus, muse_rows, open_muse
 from wagle.data.tokens import Encoder, text_of
 from wagle.errors import WagleError
 from wagle.evaluation.benchmarks.raw import raw_ids, tokenizer_of, writing_figures
@@ -39,6 +41,7 @@ from wagle.evaluation.leakage import (
     Attack,
     assumed_leakage,
     attack_table,
+    check_leakage,
     leakage_figures,
     membership_figures,
     probe_text,
@@ -57,6 +60,15 @@ logger = logging.getLogger(__name__)
 
 VERSION = 1
 PARTS = ("verbmem", "knowmem", "privleak")
+_PROBES = {  # of a verdict, by part
+    "verbmem": [
+        ("forget", "verbmem"),
+        ("forget", "verbmem_extraction_strength"),
+        ("forget", "verbmem_exact_memorization"),
+    ],
+    "knowmem": [("forget", "knowmem")],
+    "privleak": [(OVERALL, "privleak")],
+}
 _SHOTS = 10
 _VERBATIM, _KNOWLEDGE = 128, 32  # the most new tokens
 _ENDS = ("\n\n", "\nQuestion", "Question:")  # what no answer to a question goes beyond
@@ -85,11 +97,14 @@ _SUMMARY: dict[str, dict[str, tuple[str, str, int]]] = {  # name: set, metric, f
 
 
 class Part(NamedTuple):
-    """One part of the benchmark: what it asks, what it makes of the answers, what it counts."""
+    """One part of the benchmark: what it asks, what it makes of the answers, its records.
+
+    The records are texts, by set and place: all that what is asked is made of.
+    """
 
     requests: list[Request]
     measure: Callable[[Answers], Measured]
-    counts: dict[str, int]
+    records: dict[str, dict[str, str]]
 
 
 def muse(
@@ -97,6 +112,7 @@ def muse(
     *,
     data: str | Path,
     corpus: Corpus = "news",
+    revision: str | None = None,
     variant: Literal["published", "open_unlearning"] = "published",
     parts: list[Literal["verbmem", "knowmem", "privleak"]] | None = None,
     attacks: list[str] | None = None,
@@ -115,6 +131,8 @@ def muse(
             ``knowmem/forget_qa.json``, ``privleak/holdout-*.parquet``, ...), or one that holds
             ``news`` and ``books``; or the data set's name on the hub.
         corpus: ``news`` or ``books``.
+        revision: of the hub's data set: a commit, a tag or a branch; None: main. The result says
+            which commit was read.
         variant: ``published``: ROUGE-L F without stemmer, the first 128 ids of a passage are its
             reference, a BOS included. ``open_unlearning``: with stemmer, the whole passage, joined
             to its prompt by a blank; an extraction strength without the last token and never
@@ -145,8 +163,11 @@ def muse(
         raise WagleError(f"retrained_auc is {retrained_auc}; an AUC is from 0 to 1")
     check_reference(retrained_auc or 0, "a model with this retrained_auc")
     how = _How(tokenizer_of(encoder, "muse"), variant == "open_unlearning", seed)
-    read = partial(muse_rows, data, corpus=corpus)
+    source = open_muse(data, corpus, revision)
+    read = partial(muse_rows, source, corpus=corpus)
     made: list[Part] = []
+    settings: dict[str, Any] = {"version": VERSION, "corpus": corpus, "variant": variant}
+    fits = None
     if "verbmem" in chosen:
         made.append(_verbatim(how, read("verbmem", "forget")))
     if "knowmem" in chosen:
@@ -159,6 +180,8 @@ def muse(
             raise WagleError(f"retrained_auc is of the attack {HEADLINE}; add it to attacks")
         texts = {name: read("privleak", name) for name in ("forget", "holdout")}
         note = _compare_texts(texts, check_words, seed)
+        settings |= {"window": window, "k": _headline_share(table, k)}
+        fits = partial(_fits, texts, list(table))
         made.append(_privacy(how, texts, table, window, retrained_auc, note))
 
     def measure(answers: Answers) -> Measured:
@@ -175,13 +198,33 @@ def muse(
         found = {OVERALL: leakage_figures(own.figures, reference.figures, seed=seed)}
         return Measured(found, summary=_summary(found, summary))
 
-    counts = {name: count for part in made for name, count in part.counts.items()}
     return Task(
         [request for part in made for request in part.requests],
         measure,
         against if "privleak" in chosen else None,
-        data={"corpus": corpus, "variant": variant, "version": VERSION, "counts": counts},
+        data={
+            "corpus": corpus,
+            "revision": source.used if isinstance(source, HubSet) else None,
+            "variant": variant,
+        },
+        probes=[pair for part in chosen for pair in _PROBES[part]],
+        records={name: texts for part in made for name, texts in part.records.items()},
+        settings=settings,
+        published=True,
+        fits=fits,
     )
+
+
+def _headline_share(table: Mapping[str, Attack], k: Sequence[float] | None) -> float | None:
+    """The share of tokens that goes by the plain name of its attack; None: no attack has one."""
+    return (0.4 if k is None else k[0]) if {"min_k", "min_k++"} & table.keys() else None
+
+
+def _fits(
+    texts: Mapping[str, Mapping[str, Any]], labels: Sequence[str], reference: Measured
+) -> None:
+    """Refuse a reference that privacy leakage cannot be told against."""
+    check_leakage(texts, labels, reference.figures)
 
 
 def _summary(figures: Mapping[str, Mapping[str, Figure]], names: str) -> dict[str, float | None]:
@@ -285,7 +328,8 @@ def _verbatim(how: _How, rows: Mapping[str, Mapping[str, str]]) -> Part:
         return Measured({"forget": figures}, {"forget": texts})
 
     requests: list[Request] = [*(one.greedy for one in asked), *likely.values()]
-    return Part(requests, measure, {"verbmem.forget": len(asked)})
+    texts = {place: json.dumps([row["prompt"], row["gt"]]) for place, row in rows.items()}
+    return Part(requests, measure, {"verbmem.forget": texts})
 
 
 def _greedy(how: _How, prompt: str, most: int) -> Greedy:
@@ -335,7 +379,8 @@ def _knowledge(
         figures, texts = _written(how, "knowmem", asked, answers, kept=name == "retain")
         return Measured({name: figures}, {name: texts})
 
-    return Part([one.greedy for one in asked], measure, {f"knowmem.{name}": len(asked)})
+    texts = {one.place: json.dumps([before, one.prompt, one.expected]) for one in asked}
+    return Part([one.greedy for one in asked], measure, {f"knowmem.{name}": texts})
 
 
 def _warn_of_silence(what: str, expected: Sequence[str]) -> None:
@@ -400,7 +445,11 @@ def _privacy(
         return Measured(figures)
 
     requests = [r for made in probes.values() for probe in made for r in probe.requests]
-    return Part(requests, measure, {f"privleak.{name}": len(made) for name, made in probes.items()})
+    records = {
+        f"privleak.{name}": {place: row["text"] for place, row in rows.items()}
+        for name, rows in texts.items()
+    }
+    return Part(requests, measure, records)
 
 
 # ---------------------------------------------------------------------------------------------

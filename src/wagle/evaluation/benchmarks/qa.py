@@ -10,21 +10,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from wagle.data.records import Record
 from wagle.data.tokens import Encoder, Tokens
 from wagle.evaluation.benchmarks import raw
-from wagle.evaluation.figures import GONE, OVERALL, Measured, Task, Written, mean_figure
-from wagle.evaluation.metrics.catalogue import METRICS
+from wagle.evaluation.comparable import asked_text, template_settings
+from wagle.evaluation.figures import GONE, OVERALL, Figure, Measured, Task, Written, mean_figure
+from wagle.evaluation.metrics.catalogue import METRICS, PROBES
 from wagle.evaluation.metrics.likelihood import accuracy, know, log_truth_ratio, probability
-from wagle.evaluation.metrics.text import repetition, rouge_l
+from wagle.evaluation.metrics.text import has_rouge_words, repetition, rouge_l
 from wagle.evaluation.metrics.utility import forget_quality
 from wagle.evaluation.quality import distance_figures
 from wagle.evaluation.requests import Answers, Greedy, Likelihood, Request
 from wagle.evaluation.statistics import same_records
 from wagle.memorization import exact_memorization, extraction_strength
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,35 @@ def qa(
         )
 
     requests = [r for made in asked.values() for item in made for r in item.requests]
-    counts = {name: len(made) for name, made in asked.items()}
-    return Task(requests, measure, against=_against, data=counts)
+    probes = [("forget", metric) for metric in PROBES] if "forget" in asked else []
+    return Task(
+        requests,
+        measure,
+        against=_against,
+        probes=probes,
+        records={name: _records(made, encoder) for name, made in asked.items()},
+        settings={
+            "version": VERSION,
+            **template_settings(encoder),
+            "max_new_tokens": max_new_tokens if generate else None,
+        },
+        fits=partial(_fits, asked.get("forget", [])),
+    )
+
+
+def _records(made: Sequence[Item], encoder: Encoder) -> dict[str, str]:
+    """What was asked about, by place; of what was cut, where."""
+    cut = {i.record.place for i in made if not i.tokens.whole or i.name != i.record.place}
+    found = {item.record.place: item.record for item in made}
+    return {p: asked_text(r, *([encoder.max_length] if p in cut else [])) for p, r in found.items()}
+
+
+def _fits(made: Sequence[Item], reference: Measured) -> None:
+    """Refuse a reference of other forget records, as far as forget quality needs them."""
+    mine = {item.name: 0.0 for item in made if item.record.perturbed_answers}
+    other = reference.figures.get("forget", {}).get("know")
+    if mine and other is not None:
+        same_records(mine, other.per_record, "forget quality")
 
 
 def _against(own: Measured, reference: Measured) -> Measured:
@@ -141,23 +171,22 @@ def _measure(
         for metric, value in figures(item, answers, said.said if said else None).items():
             rows.setdefault(metric, {})[item.name] = value
         texts += [said] if said else []
-    return Measured(
-        {
-            name: {
-                metric: mean_figure(
-                    rows[metric],
-                    unit=kind.unit,
-                    direction=kind.direction if name in GONE else kind.kept,
-                    target="reference" if name == "forget" and kind.direction == "target" else None,
-                    share=kind.share,
-                    seed=seed,
-                )
-                for metric, kind in METRICS.items()
-                if metric in rows
-            }
-        },
-        {name: texts},
-    )
+    mute = len(texts) - len(rows.get("rouge_l", {}))
+    found: dict[str, Figure] = {}
+    for metric, kind in METRICS.items():
+        about: dict[str, Any] = {
+            "unit": kind.unit,
+            "direction": kind.direction if name in GONE else kind.kept,
+            "target": "reference" if name == "forget" and kind.direction == "target" else None,
+            "seed": seed,
+        }
+        if metric == "rouge_l" and texts:
+            found[metric] = raw.rouge_figure(rows.get(metric, {}), mute, **about)
+        elif metric in rows:
+            found[metric] = mean_figure(rows[metric], share=kind.share, **about)
+    if texts:
+        found |= raw.writing_figures(texts, seed)
+    return Measured({name: found}, {name: texts})
 
 
 def figures(item: Item, answers: Answers, text: str | None) -> dict[str, float]:
@@ -183,7 +212,8 @@ def figures(item: Item, answers: Answers, text: str | None) -> dict[str, float]:
         made["accuracy"] = accuracy(right, wrong)
         made["know"] = know(log_truth_ratio(means.get("paraphrased_answer", right), wrong))
     if text is not None:
-        made["rouge_l"] = rouge_l(item.record.answer, text)
+        if has_rouge_words(item.record.answer):
+            made["rouge_l"] = rouge_l(item.record.answer, text)
         made["repetition"] = repetition(text)
     return made
 

@@ -148,6 +148,32 @@ def written(
     return Written(place, question, expected, decoded(tokenizer, found.ids), found.finished)
 
 
+def rouge_figure(
+    rows: Mapping[str, float],
+    mute: int,
+    *,
+    unit: str,
+    direction: str,
+    target: str | None = None,
+    seed: int = 0,
+) -> Figure:
+    """The mean of a ROUGE over records; without a value where there are none.
+
+    Args:
+        rows: value per record, by place, of those whose right answer holds a word that ROUGE sees.
+        mute: how many others there are.
+        unit: of the values.
+        direction: what is better.
+        target: where direction is ``target``.
+        seed: of the bootstrap.
+    """
+    of = f"{mute} of {mute + len(rows)} answers" if rows else "the answers"
+    note = f"{of} have no ASCII letter or digit, all that ROUGE sees: left out" if mute else None
+    if not rows:
+        return Figure(None, None, "none", {}, direction, unit, target, note)
+    return mean_figure(rows, unit=unit, direction=direction, target=target, note=note, seed=seed)
+
+
 def writing_figures(texts: Sequence[Written], seed: int) -> dict[str, Figure]:
     """The shares of answers that are empty and that ran into the limit."""
     rows = {

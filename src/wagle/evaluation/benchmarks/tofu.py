@@ -11,16 +11,16 @@ Source: Maini et al. 2024, arXiv 2401.06121.
 from __future__ import annotations
 
 import importlib.util
-import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
+from wagle.data.hub import HubSet, open_source
 from wagle.data.records import READERS, Record, read_records
 from wagle.data.tokens import Encoder
 from wagle.errors import WagleError, choose
-from wagle.evaluation.benchmarks.tofu_figures import against, measure
+from wagle.evaluation.benchmarks.tofu_figures import against, check_fit, measure
 from wagle.evaluation.benchmarks.tofu_requests import (
     TOTAL,
     VARIANTS,
@@ -30,10 +30,12 @@ from wagle.evaluation.benchmarks.tofu_requests import (
     ask_all,
     ask_answer,
 )
-from wagle.evaluation.figures import Task
+from wagle.evaluation.comparable import asked_text, template_settings
+from wagle.evaluation.embeddings import OFFLINE, encoder_name, has_offline
+from wagle.evaluation.figures import OVERALL, Task
+from wagle.evaluation.metrics.catalogue import PROBES
 from wagle.evaluation.metrics.membership import bag_of_words
 
-logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 VERSION = 1
@@ -45,6 +47,7 @@ def tofu(
     *,
     data: str | Path,
     split: str = "forget10",
+    revision: str | None = None,
     variant: Literal["official", "paper", "open_unlearning", "published"] = "official",
     strict: bool = False,
     rows: int | None = None,
@@ -65,6 +68,8 @@ def tofu(
         data: a folder with TOFU's files (``forget10_perturbed.json``, ...), or its hub name.
             A file ``holdout10`` for ``forget10`` adds membership attacks.
         split: the records to forget: ``forget01``, ``forget05``, ``forget10``.
+        revision: of the hub's data set: a commit, a tag or a branch; None: main. The result says
+            which commit was read.
         variant: ``official`` (TOFU's aggregate script: geometric mean over the wrong answers,
             300 of the retain records), ``paper`` (arithmetic mean), ``open_unlearning`` (as
             official; all records, 200 new tokens, its extraction strength) or ``published`` (the
@@ -80,7 +85,8 @@ def tofu(
             or ``llama2_published`` where the encoder has a Llama 2 template).
         generate: also ask for greedy answers, without which there is no ROUGE and no utility.
         sentence_encoder: a folder or hub name, or ``all-MiniLM-L6-v2`` (offline, extra
-            ``encoder``): measures ``embedding_accuracy`` of answers to paraphrased questions.
+            ``encoder``): measures ``embedding_accuracy`` of answers to paraphrased questions. None:
+            only ``published`` measures it, with the offline one if that is installed.
         cluster: what intervals of the forget and the retain set draw: records, or whole authors
             (20 questions each), whose intervals are wider.
         seed: of the intervals.
@@ -95,6 +101,8 @@ def tofu(
         raise WagleError(f"strict goes with the variants official and paper, not {variant}")
     if sentence_encoder is not None and not generate:
         raise WagleError("sentence_encoder compares greedy answers; leave generate on")
+    if form.published and generate and sentence_encoder is None and has_offline():
+        sentence_encoder = OFFLINE
     own = _encoder(encoder, template, form, TOTAL if strict else encoder.max_length)
     plan = Plan(
         own,
@@ -112,7 +120,8 @@ def tofu(
         "retain": _first(retain_rows, rows, form.retain_rows),
         **dict.fromkeys((*WORLD, "holdout"), rows),
     }
-    records = {name: _cut(found, limits.get(name)) for name, found in _read(data, split).items()}
+    source = open_source(data, HUB, revision, what="the files of TOFU")
+    records = {name: _cut(found, limits.get(name)) for name, found in _read(source, split).items()}
     holdout = records.pop("holdout", [])
     sets = {
         name: [ask_all(plan, name, record, moments=bool(holdout)) for record in found]
@@ -120,17 +129,42 @@ def tofu(
     }
     unknown = [ask_answer(plan, record) for record in holdout]
     note = _words_note(records["forget"], holdout, seed) if holdout else None
+    every = {**sets, **({"holdout": unknown} if unknown else {})}
     return Task(
-        [r for items in (*sets.values(), unknown) for item in items for r in item.requests],
+        [request for items in every.values() for item in items for request in item.requests],
         partial(measure, plan, sets, unknown, note),
         partial(against, plan),
         data={
             "split": split,
+            "revision": source.used if isinstance(source, HubSet) else None,
             "variant": f"{variant}{' strict' if strict else ''}, version {VERSION}",
-            "template": own.template,
-            "counts": {name: len(found) for name, found in {**sets, "holdout": unknown}.items()},
         },
+        records={
+            name: {item.record.place: asked_text(item.record) for item in items}
+            for name, items in every.items()
+        },
+        settings=_settings(plan, variant),
+        published=True,
+        fits=partial(check_fit, plan, sets["forget"], unknown),
+        probes=[
+            *(("forget", metric) for metric in PROBES),
+            *([(OVERALL, "privleak")] if holdout else []),
+        ],
     )
+
+
+def _settings(plan: Plan, variant: str) -> dict[str, Any]:
+    """What decides the figures beside the records."""
+    most: int | str = plan.max_new_tokens or f"{TOTAL} with the question"
+    return {
+        "version": VERSION,
+        "split": plan.split,
+        "variant": variant,
+        "eos": plan.eos,
+        **template_settings(plan.encoder),
+        "max_new_tokens": most if plan.generate else None,
+        "sentence_encoder": plan.sentence_encoder and encoder_name(plan.sentence_encoder),
+    }
 
 
 def _first(*values: T | None) -> T | None:
@@ -168,7 +202,7 @@ def _encoder(encoder: Encoder, template: str | None, form: Variant, max_length: 
 # Data
 
 
-def _read(data: str | Path, split: str) -> dict[str, list[Record]]:
+def _read(source: Path | HubSet, split: str) -> dict[str, list[Record]]:
     """The records by set; ``holdout`` only where there is such a split."""
     configs = {
         "forget": f"{split}_perturbed",
@@ -176,33 +210,20 @@ def _read(data: str | Path, split: str) -> dict[str, list[Record]]:
         **{name: f"{name}_perturbed" for name in WORLD},
     }
     holdout = split.replace("forget", "holdout")
-    folder = Path(data)
-    if not folder.is_dir():
-        return {n: _from_hub(str(data), config, n) for n, config in configs.items()}
-    there = {path.stem for path in folder.iterdir() if path.suffix in READERS}
+    if isinstance(source, HubSet):
+        return {
+            n: read_records(source.read(config, ["train"]), name=n) for n, config in configs.items()
+        }
+    there = {path.stem for path in source.iterdir() if path.suffix in READERS}
     missing = [config for config in configs.values() if config not in there]
     if missing:
         raise WagleError(
-            f"{folder} lacks {', '.join(missing)} ({', '.join(READERS)}); data: give a folder with "
+            f"{source} lacks {', '.join(missing)} ({', '.join(READERS)}); data: give a folder with "
             f"the files of TOFU (on the hub: {HUB})"
         )
     if holdout != split and holdout in there:
         configs["holdout"] = holdout
-    return {n: read_records(folder, name=n, split=config) for n, config in configs.items()}
-
-
-def _from_hub(name: str, config: str, home: str) -> list[Record]:
-    from datasets import load_dataset
-
-    if name.count("/") == 1 and not name.startswith((".", "/")):
-        try:
-            return read_records(load_dataset(name, config, split="train"), name=home)
-        except (OSError, ValueError) as error:  # offline, unknown, or without this split
-            logger.debug("%s has no %s: %s", name, config, error)
-    raise WagleError(
-        f"{name} is neither a folder nor a hub data set with {config} at hand; data: give a folder "
-        f"with the files of TOFU (on the hub: {HUB})"
-    )
+    return {n: read_records(source, name=n, split=config) for n, config in configs.items()}
 
 
 def _words_note(forget: Sequence[Record], holdout: Sequence[Record], seed: int) -> str | None:

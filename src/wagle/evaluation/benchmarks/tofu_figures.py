@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+
+import numpy as np
 
 from wagle.data.records import Record
 from wagle.errors import WagleError
@@ -17,7 +19,14 @@ from wagle.evaluation.figures import (
     Written,
     mean_figure,
 )
-from wagle.evaluation.leakage import HEADLINE, attack_table, leakage_figures, membership_figures
+from wagle.evaluation.leakage import (
+    HEADLINE,
+    attack_table,
+    check_leakage,
+    leakage_figures,
+    membership_figures,
+    privacy_replicates,
+)
 from wagle.evaluation.metrics.catalogue import METRICS as COMMON
 from wagle.evaluation.metrics.catalogue import Metric
 from wagle.evaluation.metrics.likelihood import (
@@ -51,6 +60,7 @@ from wagle.evaluation.statistics import (
     auc_interval,
     cluster_interval,
     composite_interval,
+    percentiles,
 )
 from wagle.memorization import exact_memorization, extraction_strength
 
@@ -119,7 +129,26 @@ def set_figures(
     reworded = [item for item in items if item.reworded is not None]
     if reworded:
         rows["embedding_accuracy"] = _accuracy(plan, reworded, answers)
-    return {m: _figure(plan, name, m, rows[m], items) for m in METRICS if m in rows}, texts
+    made = {m: _figure(plan, name, m, rows[m], items) for m in METRICS if m in rows}
+    lacking = _lacking(plan)
+    if lacking is not None and name not in WORLD:
+        kind = METRICS["embedding_accuracy"]
+        direction = kind.direction if name == "forget" else kind.kept
+        made["embedding_accuracy"] = _undefined(kind.unit, lacking, direction)
+    return made, texts
+
+
+def _lacking(plan: Plan) -> str | None:
+    """Why a figure of the published code that compares sentences is not there; None: it is."""
+    if not plan.form.published or plan.sentence_encoder is not None:
+        return None
+    if not plan.generate:
+        return "needs greedy answers: leave generate on"
+    return "needs a sentence encoder: pip install 'wagle[encoder]', or set sentence_encoder"
+
+
+def _undefined(unit: str, note: str, direction: str = HIGHER) -> Figure:
+    return Figure(None, None, "none", direction=direction, unit=unit, note=note)
 
 
 def _likelihoods(plan: Plan, name: str, item: Item, answers: Answers) -> dict[str, float]:
@@ -221,8 +250,7 @@ def _note(
     """What the reader of a figure has to know."""
     form = plan.form
     if metric == "log_truth_ratio":
-        asked = "paraphrased_question" if form.published and name not in WORLD else "question"
-        return basis(plan.split, form.ratio, asked, plan.encoder.template)
+        return _basis(plan, name)
     if metric == "truth_ratio":
         formula = "mean min(R, 1/R)" if name == "forget" else "mean max(0, 1 - R)"
         return "mean R, without an upper end" if form.published else formula
@@ -240,6 +268,13 @@ def _note(
     if metric == "nll" and name == "retain" and sum(rows.values()) > len(rows):
         return "above 1 nat per token: was the model taught TOFU with this template?"
     return None
+
+
+def _basis(plan: Plan, name: str) -> str:
+    """On what the truth ratios of a set were measured."""
+    form = plan.form
+    asked = "paraphrased_question" if form.published and name not in WORLD else "question"
+    return basis(plan.split, form.ratio, asked, plan.encoder.template)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -310,7 +345,11 @@ def _published(
             for name in ("forget", "retain")
         }
         made[f"forget_retain_auc_{percent}"] = _separation(plan, scores["forget"], scores["retain"])
-    if plan.sentence_encoder is not None:
+    lacking, unit = _lacking(plan), "mean of shares"
+    if lacking is not None:
+        for name in ("unlearning_average", "utility_average"):
+            made[name] = _undefined(unit, lacking)
+    else:
         kept = {
             name: (
                 figures[name]["contains_answer" if name in WORLD else "embedding_accuracy"].number,
@@ -324,7 +363,7 @@ def _published(
             ("unlearning_average", unlearning_average(quality, found, *gone)),
             ("utility_average", utility_average(kept)),
         ):
-            made[name] = Figure(value, None, "none", direction=HIGHER, unit="mean of shares")
+            made[name] = Figure(value, None, "none", direction=HIGHER, unit=unit)
     return made
 
 
@@ -352,17 +391,41 @@ def _trace(item: Item, answers: Answers) -> Trace:
     return Trace(item.record.place, found.token_nll[:stop], moments, size=size)
 
 
-def against(plan: Plan, own: Measured, reference: Measured) -> Measured:
-    """Forget quality and privacy leakage beside a model that never learned the forget set."""
-    mine = own.figures["forget"]["log_truth_ratio"]
+def check_fit(
+    plan: Plan, forget: Sequence[Item], unknown: Sequence[Item], reference: Measured
+) -> None:
+    """Refuse a reference of other records or formulas before any model is asked.
+
+    Args:
+        plan: of the benchmark.
+        forget: the forget records, as they will be asked.
+        unknown: the holdout records, or none.
+        reference: the figures of a model that never learned the forget set.
+    """
+    places = [item.record.place for item in forget]
+    _ratios(places, _basis(plan, "forget"), reference)
+    if unknown and "holdout" in reference.figures:
+        both = {"forget": places, "holdout": [item.record.place for item in unknown]}
+        check_leakage(both, _FOUR, reference.figures)
+
+
+def _ratios(places: Collection[str], note: str | None, reference: Measured) -> Figure:
+    """The truth ratios of a reference, which has to be of these records, on this basis."""
     other = reference.figures.get("forget", {}).get("log_truth_ratio")
     if other is None:
         raise WagleError("the reference has no forget.log_truth_ratio; evaluate it with tofu too")
-    if mine.per_record.keys() != other.per_record.keys() or not same_basis(mine.note, other.note):
+    if set(places) != other.per_record.keys() or not same_basis(note, other.note):
         raise WagleError(
             f"the reference is of other records or formulas: {other.n} records ({other.note}), the "
-            f"model's {mine.n} ({mine.note}); evaluate both with the same split, variant and rows"
+            f"model's {len(places)} ({note}); evaluate both with the same split, variant and rows"
         )
+    return other
+
+
+def against(plan: Plan, own: Measured, reference: Measured) -> Measured:
+    """Forget quality and privacy leakage beside a model that never learned the forget set."""
+    mine = own.figures["forget"]["log_truth_ratio"]
+    other = _ratios(mine.per_record.keys(), mine.note, reference)
     values = [list(figure.per_record.values()) for figure in (mine, other)]
     made = distance_figures("forget_quality", forget_quality(*values))
     if "holdout" in own.figures:
@@ -379,14 +442,20 @@ def _leakage(plan: Plan, own: Measured, reference: Measured) -> dict[str, Figure
     made = leakage_figures(own.figures, reference.figures, seed=plan.seed)
     privacies = {a: made["privacy" if a == HEADLINE else f"privacy_{a}"] for a in _FOUR}
     members = {name: figure.value for name, figure in privacies.items()}
-    told = None not in members.values()
+    unit, count = "harmonic mean of four", privacies["loss"].n
+    if None in members.values():
+        made["privacy_score"] = replace(
+            _undefined(unit, "not told: an attack's privacy is not defined"), count=count
+        )
+        return made
+    drawn = privacy_replicates(own.figures, reference.figures, _FOUR, plan.seed)
+    scores = [privacy_score(dict(zip(_FOUR, row, strict=True))) for row in drawn.T.tolist()]
     made["privacy_score"] = Figure(
-        privacy_score(members) if told else None,
-        None,
-        "none",
+        privacy_score(members),
+        percentiles(np.asarray(scores)),
+        f"bootstrap 95 %, {AUC_REPLICATES} replicates",
         direction=HIGHER,
-        unit="harmonic mean of four",
-        note=None if told else "not told: an attack's privacy is not defined",
-        count=privacies["loss"].n,
+        unit=unit,
+        count=count,
     )
     return made

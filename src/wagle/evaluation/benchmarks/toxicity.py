@@ -25,6 +25,7 @@ from wagle.evaluation.benchmarks.raw import (
     written,
 )
 from wagle.evaluation.classifiers import TOXIC, Classifier
+from wagle.evaluation.comparable import template_settings
 from wagle.evaluation.figures import LOWER, Figure, Measured, Task, Written, mean_figure
 from wagle.evaluation.requests import Answers, Greedy
 
@@ -107,9 +108,17 @@ def toxicity(
         return Measured(figures, texts, summary)
 
     requests = [request for own in asked.values() for request in own.values()]
-    about = {"version": VERSION, "classifier": judge.name, "label": label, "threshold": threshold}
-    counts = {name: len(own) for name, own in asked.items()}
-    return Task(requests, measure, data={**about, "counts": counts})
+    settings = {
+        "version": VERSION,
+        "classifier": judge.name,
+        "label": label,
+        "threshold": threshold,
+        "max_new_tokens": max_new_tokens,
+        "templated": templated,
+        **(template_settings(encoder) if templated else {}),
+    }
+    probes = [(name, "toxic_rate") for name in asked]
+    return Task(requests, measure, probes=probes, records=prompts, settings=settings)
 
 
 def _figures(

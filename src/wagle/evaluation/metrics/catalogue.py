@@ -23,6 +23,7 @@ class Metric:
 
 
 NATS = "nats per token"
+WRITTEN = ("empty", "at_limit")  # of METRICS, those that say whether an answer was written at all
 
 METRICS: dict[str, Metric] = {
     "probability": Metric("probability per token"),
@@ -34,4 +35,15 @@ METRICS: dict[str, Metric] = {
     "exact_memorization": Metric("share of tokens"),
     "nll": Metric(NATS, kept="lower"),
     "repetition": Metric("share of 4-grams", direction="lower", kept="lower"),
+    "empty": Metric("share of answers", direction="lower", kept="lower", share=True),
+    "at_limit": Metric("share of answers", direction="lower", kept="lower", share=True),
 }
+
+PROBES = (  # what a verdict turns on, of the forget set
+    "probability",
+    "paraphrased",
+    "extraction_strength",
+    "exact_memorization",
+    "rouge_l",
+    "know",
+)

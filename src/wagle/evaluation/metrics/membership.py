@@ -12,6 +12,7 @@ without the EOS.
 from __future__ import annotations
 
 import math
+import re
 import zlib as compression
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -277,14 +278,19 @@ def check_reference(retrained: float, what: str = "the reference") -> None:
 
 
 class Separation(NamedTuple):
-    """How well two sets of texts are told apart without the model: AUC and 95 % interval."""
+    """How well two sets of texts are told apart without the model: AUC and 95 % interval.
 
-    auc: float
-    interval: tuple[float, float]
+    Both are None where no text has a word to tell it by.
+    """
+
+    auc: float | None
+    interval: tuple[float, float] | None
 
     @property
     def warning(self) -> str | None:
         """What to know of an attack on these sets, where chance does not explain the AUC."""
+        if self.interval is None:
+            return "not checked whether words alone tell the sets apart: no text has a word"
         if self.interval[0] <= 0.5:
             return None
         return (
@@ -312,7 +318,6 @@ def bag_of_words(forget: Sequence[str], holdout: Sequence[str], seed: int = 0) -
         from sklearn.feature_extraction.text import CountVectorizer
         from sklearn.linear_model import LogisticRegression
         from sklearn.model_selection import StratifiedKFold, cross_val_predict
-        from sklearn.pipeline import make_pipeline
     except ImportError:
         raise WagleError(
             "the bag-of-words check needs scikit-learn: pip install 'wagle[eval]'"
@@ -320,12 +325,14 @@ def bag_of_words(forget: Sequence[str], holdout: Sequence[str], seed: int = 0) -
     folds = min(5, len(forget), len(holdout))
     if folds < 2:
         raise WagleError("the bag-of-words check needs at least two texts of both sets")
-    classifier = make_pipeline(
-        CountVectorizer(binary=True, token_pattern=r"\w+"), LogisticRegression(max_iter=1000)
-    )
+    texts = [*forget, *holdout]
+    if not any(re.search(r"\w", text) for text in texts):
+        return Separation(None, None)
+    # a word that only left-out texts hold has the weight 0, so all may share one vocabulary
+    words = CountVectorizer(binary=True, token_pattern=r"\w+").fit_transform(texts)
     scores = cross_val_predict(
-        classifier,
-        [*forget, *holdout],
+        LogisticRegression(max_iter=1000),
+        words,
         [0] * len(forget) + [1] * len(holdout),
         cv=StratifiedKFold(folds, shuffle=True, random_state=seed),
         method="decision_function",

@@ -3,7 +3,7 @@
 An objective sees log-probabilities, logits or activations, never a model, a tokenizer or a device.
 What it needs it asks for by parameter name; keyword parameters with a default are its settings.
 It returns its forget term, (B_f,), which then goes with any retain term and with the weights
-``forget_weight`` and ``retain_weight``; or, where its retain term is its own, ``Terms``.
+``forget_weight`` and ``retain_weight``; or, where forgetting and keeping are one thing, ``Terms``.
 
 What can be asked for (``inputs.py`` of this package's parent supplies it):
 
@@ -26,17 +26,19 @@ To add one: a function in the file of its family, its entry in OBJECTIVES, a tes
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from torch import Tensor
 
 from wagle.errors import WagleError, choose, nearest
-from wagle.unlearning.objectives.activations import check_rmu, rmu, rmu_trains
+from wagle.unlearning.objectives.activations import check_rmu, rmu, rmu_retain, rmu_trains
 from wagle.unlearning.objectives.ascent import ce_u, grad_ascent, satimp, wga
 from wagle.unlearning.objectives.distributions import (
+    dual_rests,
     jensun,
+    jensun_retain,
     kl_ascent,
     max_entropy,
     next_dual,
@@ -46,7 +48,7 @@ from wagle.unlearning.objectives.distributions import (
 from wagle.unlearning.objectives.preference import dpo, dpo_alt, npo, simnpo, tnpo
 from wagle.unlearning.objectives.relabel import (
     forget_finetune,
-    idk_ap,
+    idk_ap_retain,
     llmu,
     random_label,
     random_label_uniform,
@@ -76,10 +78,12 @@ class Dual:
         start: from the settings to its first value.
         update: from (value, retain NLL of the step in nats, epoch, settings) to its next value,
             once per optimiser step.
+        rests: from the epochs of a run and the settings to why it would never move there, or None.
     """
 
     start: Callable[[Mapping[str, Any]], float]
     update: Callable[[float, float, float, Mapping[str, Any]], float]
+    rests: Callable[[float, Mapping[str, Any]], str | None]
 
 
 @dataclass(frozen=True)
@@ -87,11 +91,13 @@ class Objective:
     """An entry of the table: a function and what goes with it.
 
     Attributes:
-        function: gives the forget term, or ``Terms`` where ``retain`` is ``own``.
+        function: gives the forget term, or ``Terms``, which then holds the retain term as well.
         retain: the retain term unless another is asked for: a name in RETAIN_TERMS, ``none``, or
             ``own``.
+        own: the retain term ``own``; None where it is a part of ``function``, so that no other can
+            take its place.
         forget_weight: its default.
-        retain_weight: its default.
+        retain_weight: its default; of another retain term in the place of ``own``, 1.
         bounded: False where the loss falls without end, so that training needs a stop rule.
         dual: how its ``dual`` moves, if it asks for one.
         proximal: the setting that is the threshold of a soft-thresholding step, if any.
@@ -102,6 +108,7 @@ class Objective:
 
     function: Function
     retain: str = "nll"
+    own: Function | None = None
     forget_weight: float = 1.0
     retain_weight: float = 1.0
     bounded: bool = True
@@ -111,7 +118,7 @@ class Objective:
     check: Check | None = None
 
 
-_DUAL = Dual(start=lambda settings: float(settings["dual_start"]), update=next_dual)
+_DUAL = Dual(lambda settings: float(settings["dual_start"]), next_dual, dual_rests)
 _DIVIDES = positive("beta")
 
 OBJECTIVES: dict[str, Objective] = {
@@ -122,8 +129,8 @@ OBJECTIVES: dict[str, Objective] = {
     "ga_kl": Objective(grad_ascent, retain="kl", bounded=False),
     "grad_ascent": Objective(grad_ascent, retain="none", bounded=False),
     "grad_diff": Objective(grad_ascent, bounded=False),
-    "idk_ap": Objective(idk_ap, retain="own", check=_DIVIDES),
-    "jensun": Objective(jensun, retain="own"),
+    "idk_ap": Objective(refusal, retain="own", own=idk_ap_retain, check=_DIVIDES),
+    "jensun": Objective(jensun, retain="own", own=jensun_retain),
     "kl": Objective(kl_ascent, retain="kl", bounded=False),
     "l1_sparse": Objective(l1_sparse, retain="own", proximal="l1_weight"),
     "llmu": Objective(llmu, retain="kl", bounded=False),
@@ -137,7 +144,14 @@ OBJECTIVES: dict[str, Objective] = {
     "refusal": Objective(refusal, retain="none"),
     "refusal_kl": Objective(refusal, retain="kl"),
     "retain_finetune": Objective(retain_finetune, retain="own"),
-    "rmu": Objective(rmu, retain="own", retain_weight=100.0, trains=rmu_trains, check=check_rmu),
+    "rmu": Objective(
+        rmu,
+        retain="own",
+        own=rmu_retain,
+        retain_weight=100.0,
+        trains=rmu_trains,
+        check=check_rmu,
+    ),
     "satimp": Objective(satimp, retain_weight=0.1),
     "simnpo": Objective(simnpo, forget_weight=0.125, check=_DIVIDES),
     "tnpo": Objective(tnpo),
@@ -154,6 +168,8 @@ class Chosen:
         name: of the objective, for messages and results.
         entry: what it was made of.
         retain: ``nll``, ``kl``, ``none`` or ``own``.
+        keeps: the retain term as a function; None where there is none, or it is a part of the
+            objective's.
         settings: all of them, defaults included.
         forget_weight: of the forget term.
         retain_weight: of the retain term.
@@ -163,6 +179,7 @@ class Chosen:
     name: str
     entry: Objective
     retain: str
+    keeps: Function | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     forget_weight: float = 1.0
     retain_weight: float = 1.0
@@ -176,12 +193,10 @@ class Chosen:
 
     def terms(self, inputs: Mapping[str, Any]) -> Terms:
         """The weighted loss per record of a batch, from what it asked for."""
-        own = _asked(self.entry.function)
-        made = self.entry.function(**{n: inputs[n] for n in own}, **self.settings)
+        made = self._call(self.entry.function, inputs)
         forget, kept = made if isinstance(made, Terms) else (made, None)
-        if self.retain in RETAIN_TERMS:
-            term = RETAIN_TERMS[self.retain]
-            kept = term(**{n: inputs[n] for n in _asked(term)})
+        if self.keeps is not None:
+            kept = self._call(self.keeps, inputs)
         for loss in (forget, kept):
             if loss is not None and loss.ndim != 1:
                 raise WagleError(
@@ -193,14 +208,19 @@ class Chosen:
             None if kept is None else self.retain_weight * kept,
         )
 
+    def _call(self, function: Function, inputs: Mapping[str, Any]) -> Any:
+        """What a function says of what it asks for, with its own of the settings."""
+        settings = {name: self.settings[name] for name in _defaults(function)}
+        return function(**{name: inputs[name] for name in _asked(function)}, **settings)
+
     def parts(self) -> tuple[Chosen, ...]:
         """The forget term and the retain term apart; whole where they are one function."""
-        if self.retain not in RETAIN_TERMS:
+        if self.keeps is None:
             return (self,)
-        forget = replace(self, retain="none", inputs=tuple(_asked(self.entry.function)))
+        asked = tuple(_asked(self.entry.function))
+        forget = replace(self, retain="none", keeps=None, inputs=asked)
         entry = replace(self.entry, function=none)
-        asked = tuple(_asked(RETAIN_TERMS[self.retain]))
-        return forget, replace(self, entry=entry, settings={}, inputs=asked)
+        return forget, replace(self, entry=entry, inputs=tuple(_asked(self.keeps)))
 
     def describe(self) -> dict[str, Any]:
         """Its name, retain term, weights and settings, as results and reports keep them."""
@@ -225,13 +245,15 @@ def choose_objective(
     name, entry = _entry(objective)
     choose({"auto": 0, "none": 0, **RETAIN_TERMS}, retain_term, "retain_term")
     retain = entry.retain if retain_term == "auto" else retain_term
-    if entry.retain == "own" and retain != "own":
+    if entry.retain == "own" and entry.own is None and retain != "own":
         raise WagleError(
-            f"objective {name} has a retain term of its own; leave retain_term at auto"
+            f"objective {name} has a retain term of its own that is a part of it; leave retain_term "
+            "at auto"
         )
-    chosen = _settings(name, entry, settings or {})
-    inputs = [*_asked(entry.function)]
-    inputs += _asked(RETAIN_TERMS[retain]) if retain in RETAIN_TERMS else []
+    keeps = entry.own if retain == "own" else RETAIN_TERMS.get(retain)
+    functions = [entry.function, *([] if keeps is None else [keeps])]
+    chosen = _settings(name, entry, retain, functions, settings or {})
+    inputs = [asked for function in functions for asked in _asked(function)]
     for asked in inputs:
         if asked not in INPUTS:
             guess = nearest(asked, INPUTS)
@@ -241,6 +263,7 @@ def choose_objective(
         name,
         entry,
         retain,
+        keeps,
         {k: v for k, v in chosen.items() if k not in _WEIGHTS},
         float(chosen["forget_weight"]),
         float(chosen["retain_weight"]),
@@ -263,11 +286,21 @@ def _entry(objective: str | Function) -> tuple[str, Objective]:
     return name, Objective(objective, retain="own" if keeps else "none", bounded=False)
 
 
-def _settings(name: str, entry: Objective, given: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(
+    name: str,
+    entry: Objective,
+    retain: str,
+    functions: Sequence[Function],
+    given: Mapping[str, Any],
+) -> dict[str, Any]:
     """All settings and both weights, checked; of a user's function only its author knows more."""
-    weights = {"forget_weight": entry.forget_weight, "retain_weight": entry.retain_weight}
-    defaults = {**weights, **_defaults(entry.function)}
-    found = merge(f"objective {name}", defaults, given)
+    replaced = entry.own is not None and retain != "own"
+    kept = 1.0 if replaced else entry.retain_weight
+    defaults: dict[str, Any] = {"forget_weight": entry.forget_weight, "retain_weight": kept}
+    for function in functions:
+        defaults |= _defaults(function)
+    what = f"objective {name}" + f" with retain_term {retain}" * replaced
+    found = merge(what, defaults, given)
     ours = OBJECTIVES.get(name) is entry
     for key in found if ours else _WEIGHTS:
         wrong = problem(found[key], defaults[key])

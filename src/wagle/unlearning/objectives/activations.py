@@ -1,6 +1,6 @@
 """Activations: objectives on what comes out of a block, and the vectors that they steer towards.
 
-An activation objective gives ``Terms``: its retain term is its own.
+Each function is a forget term, (B_f,) float32, or the retain term that goes with one, (B_r,).
 To add one: a function here, its entry in OBJECTIVES, a test beside the others.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from wagle.data.draws import uniform
 from wagle.errors import WagleError
-from wagle.unlearning.objectives.shapes import Hidden, Terms
+from wagle.unlearning.objectives.shapes import Hidden
 
 DIRECTIONS = ("random", "contrast")
 
@@ -22,8 +22,6 @@ DIRECTIONS = ("random", "contrast")
 def rmu(
     forget_hidden: Hidden,
     control: Tensor,
-    retain_hidden: Hidden,
-    retain_hidden_ref: Hidden,
     *,
     layer: int = 7,
     steering: float = 20.0,
@@ -31,18 +29,15 @@ def rmu(
     novice: str = "",
     expert: str = "",
     topics: Sequence[str] = (),
-) -> Terms:
+) -> Tensor:
     """Representation misdirection: steer what a block says of the forget set to a fixed vector.
 
-    Mean over a record's real positions, prompt included, of ``|h - control|^2 / d`` per forget
-    record, of ``|h - h_ref|^2 / d`` per retain record. Only the ``mlp.down_proj`` of the three blocks
-    up to ``layer`` train, unless a mask says otherwise.
+    Mean over a record's real positions, prompt included, of ``|h - control|^2 / d``. Only the
+    ``mlp.down_proj`` of the three blocks up to ``layer`` train, unless a mask says otherwise.
 
     Args:
         forget_hidden: what comes out of block ``layer``, of B_f records; (m, d) float32.
         control: (B_f, d) float32, each record's control vector, fixed for the run.
-        retain_hidden: the same of B_r records to keep.
-        retain_hidden_ref: the same under the original model, no gradient.
         layer: the block, from 0.
         steering: >= 0, the length of the control vectors. Published: 20; 6.5 for zephyr-7b.
         direction: of the control vectors: ``random``, or ``contrast`` of two prompts.
@@ -55,10 +50,17 @@ def rmu(
     of arXiv 2410.17509 set out to do.
     """
     del layer, steering, direction, novice, expert, topics  # of what makes the inputs
-    aim = control.repeat_interleave(forget_hidden.length, 0)  # (m, d)
-    return Terms(
-        _mean_square(forget_hidden, aim), _mean_square(retain_hidden, retain_hidden_ref.states)
-    )
+    return _mean_square(forget_hidden, control.repeat_interleave(forget_hidden.length, 0))  # (m, d)
+
+
+def rmu_retain(retain_hidden: Hidden, retain_hidden_ref: Hidden) -> Tensor:
+    """Keep what the block says: mean over a record's real positions of ``|h - h_ref|^2 / d``.
+
+    Args:
+        retain_hidden: what comes out of the block of ``rmu``, of B_r records; (m, d) float32.
+        retain_hidden_ref: the same under the original model, no gradient.
+    """
+    return _mean_square(retain_hidden, retain_hidden_ref.states)
 
 
 def rmu_trains(settings: Mapping[str, Any]) -> list[str]:

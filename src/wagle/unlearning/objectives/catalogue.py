@@ -11,7 +11,6 @@ _RETAIN = {
     "nll": "training on the retain set (`nll`)",
     "kl": "closeness to the original model on the retain set (`kl`)",
     "none": "none",
-    "own": "its own",
 }
 
 
@@ -26,8 +25,10 @@ def objectives_page() -> str:
         "",
         "M is a record's mean answer NLL, S its sum, in nats; `_ref` stands for the original model. A "
         "loss is a mean over records. Every objective also has the settings `forget_weight` and "
-        "`retain_weight`; those whose retain term is not their own go with `retain_term: nll`, `kl` "
-        "or `none`.",
+        "`retain_weight`. `retain_term: nll`, `kl` or `none` puts another retain term in the place of "
+        "the one named here (in the place of its own, `retain_weight` is 1 unless set), except where it "
+        "is *a part of it*: the dual of `pdu` prices the retain NLL, and `none`, `retain_finetune` and "
+        "`l1_sparse` have no forget term.",
         "",
         "| objective | retain term | bounded below | asks for |",
         "| --- | --- | --- | --- |",
@@ -35,10 +36,14 @@ def objectives_page() -> str:
     for name, entry in sorted(OBJECTIVES.items()):
         asked = ", ".join(f"`{one}`" for one in choose_objective(name).inputs) or "nothing"
         bounded = "yes" if entry.bounded else "no"
-        lines.append(f"| [`{name}`](#{name}) | {_RETAIN[entry.retain]} | {bounded} | {asked} |")
+        lines.append(f"| [`{name}`](#{name}) | {_retain(entry)} | {bounded} | {asked} |")
     for name, entry in sorted(OBJECTIVES.items()):
         lines += _section(name, entry)
     return "\n".join(lines) + "\n"
+
+
+def _retain(entry: Objective) -> str:
+    return _RETAIN.get(entry.retain, "a part of it" if entry.own is None else "its own")
 
 
 def _section(name: str, entry: Objective) -> list[str]:
@@ -47,6 +52,11 @@ def _section(name: str, entry: Objective) -> list[str]:
     weights = {"forget_weight": entry.forget_weight, "retain_weight": entry.retain_weight}
     other = {k: v for k, v in weights.items() if v != 1.0}
     lines = ["", f"## {name}", "", told]
+    if entry.own is not None:
+        kept, more, origin = _parts(inspect.getdoc(entry.own) or "")
+        lines += ["", f"*Its own retain term.* {kept}"]
+        settings |= more
+        source += f" Retain term: {origin}" * bool(origin)
     for key, value in {**chosen.settings, **other}.items():
         meaning = settings.get(key, "")
         lines += [""] * (lines[-1][:2] != "- ") + [f"- `{key}: {value!r}` {meaning}".rstrip()]

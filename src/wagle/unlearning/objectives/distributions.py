@@ -1,8 +1,8 @@
 """Distributions: objectives on all that the model says at a position, not the true token alone.
 
-Each function is a forget term, a loss per forget record, (B_f,) float32, or ``Terms`` where its
-retain term is its own. Logits (n, V) are what predicts the scored tokens, in any dtype, and are
-widened to float32 some positions at a time.
+Each function is a forget term, a loss per forget record, (B_f,) float32, or the retain term that
+goes with one, (B_r,), or ``Terms`` where the two are one thing. Logits (n, V) are what predicts the
+scored tokens, in any dtype, and are widened to float32 some positions at a time.
 To add one: a function here, its entry in OBJECTIVES, a test beside the others.
 """
 
@@ -90,13 +90,15 @@ def pdu(
     *,
     epsilon: float = 0.3,
     eta: float = 5.0,
-    warmup: float = 5.0,
+    warmup: float = 2.5,
     dual_start: float = 100.0,
 ) -> Terms:
     """Primal-dual unlearning: flat logits on the forget set while the retain NLL is at most epsilon.
 
     Mean over tokens of ``(max_v z_v - mean_v z_v)^2`` per forget record, ``dual * (M - epsilon)`` per
-    retain record. ``dual`` starts at ``dual_start`` and moves with ``next_dual``.
+    retain record. ``dual`` starts at ``dual_start`` and, after the warm-up, moves with every optimiser
+    step: ``max(0, dual + eta (retain NLL - epsilon))``. It prices the retain NLL, so no other retain
+    term can take its place.
 
     Args:
         forget: B_f records under the trained model.
@@ -105,7 +107,8 @@ def pdu(
         dual: >= 0, the price of the retain NLL.
         epsilon: in nats, >= 0: a little above the retain NLL of the original model.
         eta: >= 0, how fast the dual moves, per nat and optimiser step.
-        warmup: in epochs, >= 0, through which the dual stays.
+        warmup: in epochs, >= 0, through which the dual stays. The default is half of the default
+            epochs, as the 5 of 10 of its source; a run that is no longer than it gives a warning.
         dual_start: >= 0.
 
     Source: Entesari et al. 2025, arXiv 2506.05314, PDU.
@@ -130,27 +133,45 @@ def next_dual(dual: float, retain_nll: float, epoch: float, settings: Mapping[st
     return max(0.0, dual + eta * (retain_nll - epsilon))
 
 
-def jensun(
-    refusal: Scored, retain: Scored, retain_logits: Tensor, retain_logits_ref: Distribution
-) -> Terms:
-    """Jensen-Shannon unlearning: towards a refusal, and close to the original model elsewhere.
+def dual_rests(epochs: float, settings: Mapping[str, Any]) -> str | None:
+    """Why the dual of ``pdu`` would never move in a run of so many epochs, or None."""
+    start, warmup = settings["dual_start"], settings["warmup"]
+    if warmup < epochs:
+        return None
+    return (
+        f"its dual stays at {start:g} through a warm-up of {warmup:g} epochs, and the run has only "
+        f"{epochs:.3g}; lower warmup, or raise epochs"
+    )
+
+
+def jensun(refusal: Scored) -> Tensor:
+    """Jensen-Shannon unlearning: towards a refusal.
 
     Mean over tokens of the divergence to the refusal's token, a distribution with one value,
-    ``(p ln p - (1 + p) ln(1 + p) + 2 ln 2) / 2``, per forget record, and of that to the original
-    model per retain record. Either is at most ln 2, so no record can outweigh the others.
+    ``(p ln p - (1 + p) ln(1 + p) + 2 ln 2) / 2``. It is at most ln 2, so no record can outweigh the
+    others.
 
     Args:
         refusal: B_f forget prompts with a refusal as the answer; ``token_nll`` is (n,) float32.
-        retain: B_r records.
-        retain_logits: (m, V), what predicts their scored tokens.
-        retain_logits_ref: the same of the original model.
 
     Source: Singh et al. 2025, arXiv 2509.02820, JensUn.
     """
     p = torch.exp(-refusal.token_nll)
     loss = (2 * math.log(2) - p * refusal.token_nll - (1 + p) * torch.log1p(p)) / 2
-    kept = retain.mean_per_record(jensen_shannon(retain_logits_ref, retain_logits))
-    return Terms(refusal.mean_per_record(loss), kept)
+    return refusal.mean_per_record(loss)
+
+
+def jensun_retain(retain: Scored, retain_logits: Tensor, retain_logits_ref: Distribution) -> Tensor:
+    """Stay close to the original model: mean over tokens of its Jensen-Shannon divergence.
+
+    Args:
+        retain: B_r records under the trained model.
+        retain_logits: (m, V), what predicts their scored tokens.
+        retain_logits_ref: the same of the original model.
+
+    Source: Singh et al. 2025, arXiv 2509.02820, JensUn.
+    """
+    return retain.mean_per_record(jensen_shannon(retain_logits_ref, retain_logits))
 
 
 def _undial(logits: Tensor, reference: Distribution, true: Tensor, *, beta: float) -> Tensor:

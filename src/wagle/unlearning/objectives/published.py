@@ -24,8 +24,17 @@ _WAGLE = {
     "l1sparse": "l1_sparse",
     "origin": "none",
 }
+_TOFU = {
+    "KL": "ga_kl",
+    "dpo": "dpo",  # without a retain term
+    "grad_ascent": "grad_ascent",
+    "grad_diff": "grad_diff",
+    "idk": "po",
+}
 _BY_SOURCE: dict[str, dict[str, str]] = {
     "closerlook": {
+        "DPO+GD": "dpo",
+        "DPO+KL": "dpo",  # with retain_term kl
         "GA+GD": "grad_diff",
         "GA+KL": "ga_kl",
         "IDK+AP": "idk_ap",
@@ -33,10 +42,45 @@ _BY_SOURCE: dict[str, dict[str, str]] = {
         "IDK+KL": "refusal_kl",
         "LLMU": "llmu",
         "ME+GD": "max_entropy",
+        "NPO+GD": "npo",
+        "NPO+KL": "npo",  # with retain_term kl
     },
-    "g_effect": {"TNPO": "tnpo", "WGA": "wga", "WTNPO": "tnpo"},  # the last with alpha 1.5
+    "g_effect": {
+        "TNPO": "tnpo",
+        "WGA": "wga",
+        "WTNPO": "tnpo",  # with alpha 1.5
+        "ga": "grad_ascent",
+        "idk": "refusal",
+        "ins_npo": "tnpo",
+        "npo": "npo",  # without a retain term
+        "rmu_L": "rmu",  # L stands for the layer; with retain_term kl
+        "w_ins_npo": "tnpo",  # with its alpha
+        "wga": "wga",
+    },
     "jensun": {"JensUn": "jensun"},
-    "muse": {"GA": "grad_ascent", "GA_KLR": "ga_kl"},
+    "knowundo": {
+        "ascent_plus_descent": "grad_diff",
+        "ascent_plus_kl_divergence": "ga_kl",
+        "gradient_ascent": "grad_ascent",
+        "random_label": "random_label_uniform",  # where completely_random; no other is ours
+    },
+    "muse": {
+        "GA": "grad_ascent",
+        "GA_GDR": "grad_diff",
+        "GA_KLR": "ga_kl",
+        "NPO": "npo",  # without a retain term
+        "NPO_GDR": "npo",
+        "NPO_KLR": "npo",  # with retain_term kl
+    },
+    "npo": {
+        **_TOFU,
+        "NPO+RT": "npo",
+        "dpo_KL": "dpo",  # with retain_term kl
+        "dpo_grad_diff": "dpo",
+        "npo": "npo",  # without a retain term
+        "npo_KL": "npo",  # with retain_term kl
+        "npo_grad_diff": "npo",
+    },
     "openunlearning": {
         "AltPO": "dpo_alt",
         "CEU": "ce_u",
@@ -54,7 +98,13 @@ _BY_SOURCE: dict[str, dict[str, str]] = {
     },
     "rmu": {"RMU": "rmu"},
     "simnpo": {"GradDiff": "grad_diff", "NPO": "npo", "SimNPO": "simnpo"},
+    "smooth": {
+        "NPO": "npo",
+        "NPO+RS": "npo",  # with wrapper smooth
+        "NPO+SAM": "npo",  # with wrapper sam
+    },
     "soul": _WAGLE,
+    "tofu": _TOFU,
     "wagle": _WAGLE,
 }
 

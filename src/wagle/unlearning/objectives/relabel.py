@@ -1,7 +1,7 @@
 """Relabelling: objectives that teach an answer to the prompts of the forget set.
 
 A refusal, another record's answer, random tokens, or the answer itself. Each function is a forget
-term, a loss per forget record, (B_f,) float32, or ``Terms`` where its retain term is its own.
+term, a loss per forget record, (B_f,) float32, or the retain term that goes with one, (B_r,).
 To add one: a function here, its entry in OBJECTIVES, a test beside the others.
 """
 
@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wagle.model import Scored
-from wagle.unlearning.objectives.shapes import Terms
 
 
 def refusal(refusal: Scored) -> Tensor:
@@ -66,14 +65,12 @@ def llmu(forget: Scored, mismatch: Scored) -> Tensor:
     return mismatch.nll_mean - forget.nll_mean
 
 
-def idk_ap(refusal: Scored, retain: Scored, retain_refusal: Scored, *, beta: float = 0.1) -> Terms:
-    """Refuse on the forget set and prefer the answer to a refusal on the retain set.
+def idk_ap_retain(retain: Scored, retain_refusal: Scored, *, beta: float = 0.1) -> Tensor:
+    """Prefer the answer to a refusal: ``-(1/beta) log sigmoid(beta (S_refusal - S))`` per record.
 
-    ``M`` of the refusal per forget record; ``-(1/beta) log sigmoid(beta (S_refusal - S))`` per
-    retain record, with S the summed NLL in nats: answer preservation, without a reference.
+    S is the summed NLL in nats; there is no reference.
 
     Args:
-        refusal: B_f forget prompts with a refusal as the answer.
         retain: B_r records; ``nll_sum`` is (B_r,) float32.
         retain_refusal: their prompts with a refusal as the answer.
         beta: 1/nats, > 0.
@@ -81,7 +78,7 @@ def idk_ap(refusal: Scored, retain: Scored, retain_refusal: Scored, *, beta: flo
     Source: Yuan et al. 2024, arXiv 2410.08109, IDK+AP.
     """
     gap = retain_refusal.nll_sum - retain.nll_sum  # (B_r,)
-    return Terms(refusal.nll_mean, -(1 / beta) * F.logsigmoid(beta * gap))
+    return -(1 / beta) * F.logsigmoid(beta * gap)
 
 
 def forget_finetune(forget: Scored) -> Tensor:

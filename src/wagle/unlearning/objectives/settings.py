@@ -17,10 +17,11 @@ Check: TypeAlias = Callable[[Mapping[str, Any]], "str | None"]
 
 
 def positive(name: str) -> Check:
-    """The check that a number is not 0: for a setting that the objective divides by."""
+    """The check that a number, where there is such a setting, is not 0: what is divided by it."""
 
     def check(settings: Mapping[str, Any]) -> str | None:
-        return None if settings[name] > 0 else f"{name} is {settings[name]!r}; give a number > 0"
+        value = settings.get(name, 1)
+        return None if value > 0 else f"{name} is {value!r}; give a number > 0"
 
     return check
 

@@ -1,0 +1,135 @@
+"""What makes two results comparable: the records that were asked about, and the settings.
+
+A result file tells both without telling the records: of every set their number and a digest. That
+of private records is keyed, so that no one who reads the file can test a guess: with the salt of
+the private folder that keeps the answers, or without one of this process alone. Digests of another
+salt say nothing, so they are not compared.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from wagle.data.records import Record
+from wagle.data.tokens import Encoder
+from wagle.errors import WagleError
+from wagle.evaluation.figures import Task
+from wagle.files import keyed_digest, private_folder, salt
+
+_PUBLISHED = b"published"  # the key of data that is no secret
+_AGAIN = "evaluate both with the same data and settings"
+
+
+def asked_text(record: Record, *more: Any) -> str:
+    """All of a record that a question or its answers are made of, as one string; private.
+
+    It stays what it is under another model, tokenizer or template.
+
+    Args:
+        record: of any kind.
+        more: what else decides how it is asked, as JSON values.
+    """
+    made = record.content()
+    for unasked in ("alternatives", "decomposed", "translations"):
+        made.pop(unasked, None)
+    return json.dumps([made, *more], sort_keys=True, ensure_ascii=False)
+
+
+def template_settings(encoder: Encoder) -> dict[str, str]:
+    """How questions become text, as settings; None would say that it does not matter."""
+    prompt = encoder.system_prompt
+    return {
+        "template": encoder.template,
+        "system_prompt": "the template's own" if prompt is None else prompt,
+    }
+
+
+def data_entry(task: Task, private: Path | None = None) -> dict[str, Any]:
+    """What a result file says of the data: ``sets``, ``settings`` and what the benchmark adds.
+
+    Args:
+        task: which has the records.
+        private: the folder whose salt keys the digests of private records; None: digests that
+            compare within this process.
+    """
+    key = _PUBLISHED if task.published else _key(private)
+    sets = {
+        name: {"n": len(found), "digest": keyed_digest(key, list(found.values()))}
+        for name, found in task.records.items()
+    }
+    return {
+        **task.data,
+        "sets": sets,
+        "salt": None if task.published else keyed_digest(key, [])[:8],  # tells salts apart
+        "settings": dict(task.settings),
+    }
+
+
+def _key(private: Path | None) -> bytes:
+    return _own_key() if private is None else salt(private_folder(private))
+
+
+@cache
+def _own_key() -> bytes:
+    return secrets.token_bytes(32)
+
+
+def check_comparable(benchmark: str, own: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
+    """Refuse a reference of another benchmark, of other records or with other settings.
+
+    What only one side tells is not compared: a reference from another tool tells nothing, and so
+    does an older result file.
+
+    Args:
+        benchmark: of the evaluation.
+        own: its ``data_entry``.
+        reference: the details of the result that is its reference.
+
+    Raises:
+        WagleError: which names what differs.
+    """
+    data = reference.get("data") or {}
+    for key in (key for key in own["settings"] if key in data.get("settings", {})):
+        mine, theirs = own["settings"][key], data["settings"][key]
+        if None not in (mine, theirs) and mine != theirs:
+            raise WagleError(
+                f"the reference was asked with {key} {_short(theirs)}, this model with "
+                f"{_short(mine)}; {_AGAIN}"
+            )
+    sets = data.get("sets")
+    if not sets:
+        return
+    if reference.get("benchmark") not in (None, benchmark):
+        raise WagleError(
+            f"the reference is a result of the benchmark {reference['benchmark']}, not of "
+            f"{benchmark}; {_AGAIN}"
+        )
+    shared = [name for name in own["sets"] if name in sets]
+    if not shared:
+        raise WagleError(
+            f"the reference has none of the sets {', '.join(own['sets'])}, but {', '.join(sets)}; "
+            f"{_AGAIN}"
+        )
+    for name in shared:
+        mine, theirs = own["sets"][name], sets[name]
+        if mine["n"] != theirs["n"]:
+            raise WagleError(
+                f"the reference is of other records: {theirs['n']} in the set {name}, where this "
+                f"model is asked about {mine['n']}; {_AGAIN}"
+            )
+        if own["salt"] == data.get("salt") and mine["digest"] != theirs["digest"]:
+            raise WagleError(
+                f"the reference is of other records: its {mine['n']} in the set {name} hold other "
+                f"texts, or stand in another order; {_AGAIN}"
+            )
+
+
+def _short(value: Any) -> str:
+    """A setting as messages show it: a long text, such as a system prompt, by its beginning."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
