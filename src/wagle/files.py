@@ -381,7 +381,7 @@ def _digest(tensors: Iterable[tuple[str, torch.dtype, Sequence[int], Iterable[Te
     for name, dtype, shape, parts in tensors:
         digest.update(f"{name}\0{dtype}\0{list(shape)}\0".encode())
         for part in parts:
-            digest.update(_bytes(part))
+            digest.update(_bytes(part.cpu()))
     return digest.hexdigest()
 
 
@@ -402,7 +402,7 @@ def save_checked(
 
     Args:
         path: the file.
-        tensors: contiguous CPU tensors by name.
+        tensors: tensors by name, on any device.
         metadata: any JSON value.
         kind: name and version of the format, ``wagle-mask/1``.
         private: mode 0600.

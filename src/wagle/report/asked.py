@@ -168,7 +168,8 @@ def _shown_ratio(recipe: Recipe, state: State) -> str:
 def _stop(recipe: Recipe, state: State, goal: Figure | None) -> str:
     training, found = recipe.unlearning, state.get("unlearn", {})
     text = "the end of training"
-    if training.stop_when == "auto" and recipe.reference is not None:
+    turned = training.wrapper == "task_vector" and training.wrapper_settings.get("scale", -1) < 0
+    if training.stop_when == "auto" and recipe.reference is not None and not turned:
         value = f" ({number(goal.number)})" if goal else ""
         text = f"when the forget probability reaches the reference's{value}, or the end of training"
     elif training.stop_when != "auto" and training.stop_when:
