@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Found = list[tuple[Request, Reply]]
 
-_DECODE = 16  # a written answer takes one token a step: more rows keep the device busy
+_DECODE = 64  # a written answer takes one token a step: more rows keep the device busy
 _MOST = {"cpu": 1024}  # tokens that keep a device busy; more only adds padding
 _MOST_ELSEWHERE = 32_768
 _LEAST = 256
