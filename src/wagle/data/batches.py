@@ -16,7 +16,12 @@ from wagle.errors import WagleError, choose
 
 
 def collate(
-    tokens: Sequence[Tokens], index: Sequence[int], *, side: str = "right", multiple: int = 8
+    tokens: Sequence[Tokens],
+    index: Sequence[int],
+    *,
+    side: str = "right",
+    multiple: int = 8,
+    least: int = 0,
 ) -> dict[str, Tensor]:
     """Pad records to a batch.
 
@@ -25,6 +30,7 @@ def collate(
         index: B places that say which records these are.
         side: where the padding goes; right for scoring, left for generation.
         multiple: the width is rounded up to this.
+        least: the smallest width.
 
     Returns:
         ``input_ids``, ``attention_mask``, ``position_ids`` (B, T) int64, ``scored`` (B, T) bool,
@@ -32,7 +38,7 @@ def collate(
         token, records one after the other. The padding's id is 0 and means nothing: attention comes from the
         lengths, never from ids.
     """
-    longest = max(len(t.ids) for t in tokens)
+    longest = max(least, *(len(t.ids) for t in tokens))
     width = -(-longest // multiple) * multiple
     shape = (len(tokens), width)
     ids = torch.zeros(shape, dtype=torch.int64)

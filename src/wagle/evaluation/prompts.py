@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from wagle.data.batches import by_length
-from wagle.model import begin, check_device, keeps_all
+from wagle.data.batches import by_length, collate
+from wagle.data.tokens import Tokens
+from wagle.model import begin, check_device, keeps_all, to_device
 
 Ids = tuple[int, ...]
 
@@ -59,17 +60,14 @@ class Kept:
 
     def _run(self, model: PreTrainedModel, rest: Sequence[Ids], width: int) -> Kept:
         """Run tokens, left-padded to ``width``, on this cache, which grows by them."""
-        ids = torch.zeros(len(rest), width, dtype=torch.int64)
-        real = torch.zeros_like(ids)
-        for row, own in enumerate(rest):
-            ids[row, width - len(own) :] = torch.tensor(own, dtype=torch.int64)
-            real[row, width - len(own) :] = 1
-        real = real.to(self.mask)
-        mask = torch.cat([self.mask, real], dim=-1)
+        tokens = [Tokens(ids, (False,) * len(ids)) for ids in rest]
+        padded = collate(tokens, range(len(tokens)), side="left", multiple=1, least=width)
+        batch = to_device(padded, self.mask.device)
+        mask = torch.cat([self.mask, batch["attention_mask"]], dim=-1)
         model.base_model(
-            input_ids=ids.to(self.mask),
+            input_ids=batch["input_ids"],
             attention_mask=mask,
-            position_ids=(real.cumsum(-1) - 1).clamp(min=0) + self.mask.sum(-1, keepdim=True),
+            position_ids=batch["position_ids"] + self.mask.sum(-1, keepdim=True),
             past_key_values=self.cache,
             use_cache=True,
         )
