@@ -372,7 +372,7 @@ def _shared_beginning(model: nn.Module, batch: Mapping[str, Any], keep: Tensor) 
     found = int(same.long().cumprod(0).sum())
     if len(ids) < 2 or found < _SHARED or not hasattr(owner, "base_model"):
         return 0
-    recomputes = model.training and getattr(owner, "is_gradient_checkpointing", False)
+    recomputes = model.training and getattr(owner, "is_activation_checkpointing", False)
     return found if not recomputes and keeps_all(model, DynamicCache(config=owner.config)) else 0
 
 
