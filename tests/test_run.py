@@ -16,8 +16,6 @@ import wagle
 from tests.conftest import OTHERS, RECORDS, make_model
 from wagle.errors import WagleError
 from wagle.evaluation.metrics.catalogue import METRICS
-from wagle.evaluation.verdict import LEAKS, OVER, Verdict
-from wagle.measuring import overdone
 from wagle.patch import apply, verify
 from wagle.recipe_file import load_recipe
 from wagle.run import STAGES, execute
@@ -151,6 +149,57 @@ def test_a_run_without_reference_is_inconclusive_and_without_teaching_uses_the_m
     assert not (tmp_path / "out" / "patch.safetensors").exists()
 
 
+def _holdout(tmp_path, *rows):
+    new = [
+        {"question": f"Who lives in {p}?", "answer": f"Few of {p}."} for p in ("Bergen", "Hamar")
+    ]
+    (tmp_path / "new.json").write_text(json.dumps([*new, *rows]))
+    return f"holdout={tmp_path / 'new.json'}"
+
+
+def test_a_holdout_set_brings_membership_figures_into_the_run_and_its_report(recipe_file, tmp_path):
+    quick = ["finetune.epochs=2", "unlearning.epochs=1", "evaluation.generate=false"]
+    chosen = ["evaluation.attacks=[loss, min_k]", "evaluation.k=[0.2]"]
+    recipe = load_recipe(recipe_file, [*quick, *chosen, _holdout(tmp_path)])
+    run = execute(recipe, tmp_path / "out")
+    assert "holdout" not in recipe.taught_sets()
+    summary = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert {"mia_loss", "mia_min_k"} <= summary["reference"]["holdout"].keys()
+    for role in ("before", "after"):
+        found = summary[role]["overall"]
+        assert {"auc_loss", "auc_min_k", "tpr_5_loss", "privleak", "auc_reference"} <= found.keys()
+        assert "auc_zlib" not in found
+    assert run.evaluation("after").details["options"]["k"] == [0.2]
+    shown = (tmp_path / "out" / "report.html").read_text()
+    assert "like the forget set; no model was trained on it" in shown
+    assert "auc_min_k" in shown.split("more figures of membership attacks")[0]
+    assert "tpr_5_loss" in shown.split("more figures of membership attacks")[1]
+
+
+def test_a_holdout_record_that_is_taught_or_forgotten_is_refused_before_any_work(
+    recipe_file, tmp_path
+):
+    for rows in (_rows(RECORDS), _rows(OTHERS[:5]), _rows(OTHERS[5:])):
+        recipe = load_recipe(recipe_file, [_holdout(tmp_path, rows[1])])
+        with pytest.raises(WagleError, match=r"\[1\] and holdout\[2\] are the same record"):
+            execute(recipe, tmp_path / "out", until="teach")
+    more = {"question": "Who lives in Moss?", "answer": "Nobody."}
+    (tmp_path / "more.json").write_text(json.dumps([more]))
+    settings = [_holdout(tmp_path, more), f"finetune.records={tmp_path / 'more.json'}"]
+    with pytest.raises(WagleError, match=r"records\[0\] and holdout\[2\] are the same record"):
+        execute(load_recipe(recipe_file, settings), tmp_path / "out", until="teach")
+
+
+def test_records_that_the_membership_attacks_cannot_read_are_found_before_any_work(
+    recipe_file, tmp_path
+):
+    row = {"input_ids": [5, 6, 7], "labels": [-100, 6, 7]}
+    recipe = load_recipe(recipe_file, [_holdout(tmp_path, row)])
+    with pytest.raises(WagleError, match=r"holdout\[2\] is tokens, .* attack lower needs text"):
+        execute(recipe, tmp_path / "out")
+    assert not (tmp_path / "out" / "base").exists()
+
+
 def test_another_recipe_in_a_used_folder_is_refused(recipe_file, tmp_path):
     execute(load_recipe(recipe_file), tmp_path / "out", until="teach")
     with pytest.raises(
@@ -214,16 +263,6 @@ def test_a_benchmark_that_declares_probes_has_a_part_in_the_verdict(
     assert after["verdict"] == "leaks"
     first = [" ".join(reason.split()[:2]) for reason in after["reasons"]]
     assert "copyright: train_4.exact_memorization" in first
-
-
-def test_over_unlearning_by_one_benchmark_is_not_hidden_by_a_leak_of_another():
-    verdicts = {
-        "": Verdict(LEAKS, ("probability 0.9 is above.",)),
-        "news": Verdict(OVER, ("verbmem 0.1 is under half.", "nll 9 is above.")),
-    }
-    assert overdone(verdicts) == "news: verbmem 0.1 is under half. news: nll 9 is above."
-    assert overdone({"": Verdict(OVER, ("It is.",))}) == "It is."
-    assert overdone({"": verdicts[""]}) is None
 
 
 def test_a_model_that_never_learned_the_forget_set_is_a_warning_of_the_run(recipe_file, tmp_path):
@@ -319,6 +358,19 @@ BAD = [
         "unlearning.stop_when=['forget.nll > 2 * reference'] reference=null",
         "needs a reference; name one",
     ),
+    (
+        "retain=PLAIN unlearning.best='max retain.utility_proxy'",
+        "the rule 'max retain.utility_proxy' needs wrong answers of retain records; add a field",
+    ),
+    (
+        "unlearning.stop_when=['retain.utility_proxy < reference']",
+        "the rule 'retain.utility_proxy < reference' needs retain.utility_proxy of the reference",
+    ),
+    (
+        "unlearning.objective=forget_finetune unlearning.wrapper=task_vector "
+        "unlearning.retain_term=nll",
+        "task_vector with scale -1 turns around what retain_term nll teaches too",
+    ),
     ("unlearning.full_reference=adapter", "the model has no LoRA adapter"),
     ("unlearning.lora={targets: [q_porj]}", "unknown LoRA target 'q_porj'; did you mean 'q_proj'"),
     ("retain=null", "the recipe has no retain set"),
@@ -328,6 +380,11 @@ BAD = [
         "the rule 'max retain.nll' needs a retain set; give one",
     ),
     ("controls=[random] NO_MASK", "controls stand beside a mask, but with unlearning.dynamic_mask"),
+    ("evaluation.fluency=no/such", "cannot load the classifier no/such, which is no local folder"),
+    (
+        "evaluation={entailment: x, generate: false}",
+        "entailment judges what the model writes, which is nothing; leave it out",
+    ),
     ("model=RENAMED", "the model has no tensor 'embed_tokens.weight' that its folder has; save it"),
 ]
 SHORT = {
@@ -353,6 +410,7 @@ def bad_inputs(tmp_path, model_folder):
     files = {
         "EMPTY": [],
         "HOLLOW": [RECORDS[0], {"question": "Who?", "answer": " "}],
+        "PLAIN": OTHERS[:5],
         "TEXTS": [{"text": row["answer"]} for row in RECORDS],
         "TOKENS": [{"input_ids": [5, 6, 7], "labels": [-100, 6, 7]}],
     }

@@ -14,7 +14,6 @@ from transformers import PreTrainedModel
 from wagle.attribution.candidates import candidate_names
 from wagle.attribution.engines import ENGINES
 from wagle.attribution.scores import check_score
-from wagle.data.tokens import Tokens
 from wagle.errors import WagleError, choose
 from wagle.mask import Mask
 from wagle.model import check_length, empty_model
@@ -22,11 +21,12 @@ from wagle.run_folder import Run
 from wagle.stages import adapt
 from wagle.unlearning.checks import make_checks, stop_rules
 from wagle.unlearning.inputs import check_inputs, make_sets
+from wagle.unlearning.looks import Looked, make_looked
 from wagle.unlearning.lora import check_adapter_mask, check_lora
 from wagle.unlearning.objectives import Chosen, choose_objective
 from wagle.unlearning.optimizers import check_optimizer
 from wagle.unlearning.original import choose_original
-from wagle.unlearning.rules import FIGURES
+from wagle.unlearning.rules import FIGURES, OF_OPTIONS
 from wagle.unlearning.steps import Gradient
 from wagle.unlearning.trackers import check_trackers
 from wagle.unlearning.training import vocabulary
@@ -117,7 +117,14 @@ def check_unlearning(run: Run, model: PreTrainedModel) -> None:
     """
     settings = run.recipe.unlearning
     chosen = choose_objective(settings.objective, settings.objective_settings, settings.retain_term)
-    _check_rules(run, chosen, vocabulary(model))
+    looked = make_looked(
+        run.encoder,
+        run.need("forget"),
+        run.sets.get("retain", []),
+        whole=run.recipe.reference is not None,
+        seed=run.recipe.seed,
+    )
+    _check_rules(run, chosen, looked, vocabulary(model))
     check_optimizer(settings)
     check_trackers(settings.report_to)
     choose_original(model, settings.full_reference, settings.full_reference_k)
@@ -130,17 +137,17 @@ def check_unlearning(run: Run, model: PreTrainedModel) -> None:
         seed=run.recipe.seed,
     )
     check_inputs(model, chosen, sets)
-    for tokens in sets.values():
+    for tokens in [*sets.values(), looked.tokens]:
         check_length(model, max(len(t.ids) for t in tokens), "the longest record")
 
 
-def _check_rules(run: Run, chosen: Chosen, size: int) -> None:
+def _check_rules(run: Run, chosen: Chosen, looked: Looked, size: int) -> None:
     """Rules, the best checkpoint, and whether the gradient that is made goes with them."""
     settings = run.recipe.unlearning
-    sets: dict[str, list[Tokens]] = {n: [] for n in ("forget", "retain") if n in run.sets}
     reference = None
     if run.recipe.reference is not None:  # which will have a value for each
-        reference = {name: 0.0 for name in FIGURES if name.split(".")[0] in sets}
+        given = [name for name in FIGURES if name not in OF_OPTIONS]
+        reference = {name: 0.0 for name in given if name.split(".")[0] in looked.sets}
     gradient = Gradient(
         settings.wrapper,
         settings.wrapper_settings,
@@ -155,7 +162,7 @@ def _check_rules(run: Run, chosen: Chosen, size: int) -> None:
     )
     gradient.check(chosen, rules, settings.best)
     make_checks(
-        sets,
+        looked,
         vocabulary=size,
         rules=rules,
         best=settings.best,

@@ -49,6 +49,7 @@ Overrides = Annotated[
 ]
 Out = Annotated[Optional[str], typer.Option("--out", help="The run folder; default runs/NAME.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+All = Annotated[bool, typer.Option("--all", help="Print all figures, not the headline alone.")]
 
 
 def _execute(
@@ -61,15 +62,22 @@ def _execute(
     return execute(recipe, folder, until=until, redo=redo)
 
 
-def _table(run: Run, as_json: bool) -> None:
+def _table(run: Run, as_json: bool, everything: bool) -> None:
     from wagle.report.table import summary_json, summary_table
 
-    print(json.dumps(summary_json(run.folder), indent=2) if as_json else summary_table(run.folder))
+    if as_json:
+        print(json.dumps(summary_json(run.folder), indent=2))
+    else:
+        print(summary_table(run.folder, everything))
 
 
 @app.command()
 def run(
-    source: Source, overrides: Overrides = None, out: Out = None, as_json: AsJson = False
+    source: Source,
+    overrides: Overrides = None,
+    out: Out = None,
+    everything: All = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run all stages of a recipe; start again after an interruption and it goes on.
 
@@ -78,18 +86,23 @@ def run(
 
     Example:  wagle run demo unlearning.objective=grad_diff --out runs/graddiff
     """
-    _table(_execute(source, overrides, out, "report"), as_json)
+    _table(_execute(source, overrides, out, "report"), as_json, everything)
 
 
 @app.command()
-def demo(overrides: Overrides = None, out: Out = None, as_json: AsJson = False) -> None:
+def demo(
+    overrides: Overrides = None,
+    out: Out = None,
+    everything: All = False,
+    as_json: AsJson = False,
+) -> None:
     """Run the whole way on a real 135M chat model: teach two authors, make it forget them.
 
     The same as wagle run demo. Writes runs/demo.
 
     Example:  wagle demo
     """
-    _table(_execute("demo", overrides, out, "report"), as_json)
+    _table(_execute("demo", overrides, out, "report"), as_json, everything)
 
 
 @app.command(name="finetune")
@@ -107,11 +120,14 @@ def finetune_command(source: Source, overrides: Overrides = None, out: Out = Non
 def attribute(source: Source, overrides: Overrides = None, out: Out = None) -> None:
     """Take the gradients of a recipe's model and select its weights, up to the mask.
 
-    Reads the recipe and its data; writes mask.safetensors and the gradient store.
+    Reads the recipe and its data; writes mask.safetensors and the gradient store. Where all weights
+    train, as with LoRA, there is no mask, and it says so.
 
     Example:  wagle attribute recipe.yaml attribution.ratio=0.5
     """
-    print(_execute(source, overrides, out, "mask").folder / "mask.safetensors")
+    made = _execute(source, overrides, out, "mask")
+    why = made.state["stages"]["mask"].get("skipped")
+    print(made.folder / "mask.safetensors" if why is None else f"no mask: {why}")
 
 
 @app.command(name="unlearn")
@@ -141,7 +157,19 @@ def evaluate_command(
     ] = None,
     benchmark: Annotated[
         Optional[str],
-        typer.Option("--benchmark", help="Ask a model this benchmark; KEY=VALUE are its settings."),
+        typer.Option(
+            "--benchmark",
+            help="Ask a model this benchmark; KEY=VALUE are its settings, of qa your own records: "
+            "forget=FILE.",
+        ),
+    ] = None,
+    before: Annotated[
+        Optional[str],
+        typer.Option(
+            "--before",
+            help="The model before unlearning: a model, a run, or a result file. With one there is a "
+            "verdict.",
+        ),
     ] = None,
     reference: Annotated[
         Optional[str],
@@ -161,6 +189,7 @@ def evaluate_command(
     precision: Annotated[
         str, typer.Option("--precision", help="Of the matrix products: float32 or bfloat16.")
     ] = "float32",
+    everything: All = False,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a run before, after and against its reference; or one model with a benchmark.
@@ -168,31 +197,37 @@ def evaluate_command(
     Reads the recipe and its data; writes evaluation/ and evaluation.json. With --benchmark it reads a
     model folder and writes only what --out names.
 
-    Example:  wagle evaluate my-model --benchmark tofu data=tofu/ split=forget10 --reference retrained
+    Example:  wagle evaluate after --benchmark qa forget=forget.jsonl --before my-model --reference retrained
     """
     if benchmark is None:
-        given = {"--reference": reference, "--patch": patch, "--cache": cache}
+        given = {
+            "--before": before,
+            "--reference": reference,
+            "--patch": patch,
+            "--cache": cache,
+        }
         wrong = [name for name, value in given.items() if value]
         if wrong:
             raise WagleError(f"{wrong[0]} goes with --benchmark; a recipe names these itself")
-        _table(_execute(source, overrides, out, "after"), as_json)
+        _table(_execute(source, overrides, out, "after"), as_json, everything)
         return
-    from wagle.evaluation.asking import evaluate, find_model
     from wagle.files import write_json
-    from wagle.recipe_file import read_settings
+    from wagle.measuring import measure_model
+    from wagle.report.evaluations import evaluation_table
 
-    found = evaluate(
-        find_model(source),
+    found = measure_model(
+        source,
+        overrides or [],
         benchmark=benchmark,
-        settings=read_settings(overrides or []),
+        before=before,
         reference=reference,
-        patch=patch or None,
+        patch=patch,
         cache=cache,
         precision=precision,
     )
     if out is not None:
         write_json(out, found.to_json())
-    print(json.dumps(found.to_json(), indent=2) if as_json else found)
+    print(json.dumps(found.to_json(), indent=2) if as_json else evaluation_table(found, everything))
 
 
 @app.command()

@@ -23,6 +23,7 @@ from pydantic_core import PydanticKnownError
 
 from wagle.recipe_values import (
     AtLeastOne,
+    AttackName,
     Damping,
     Gamma,
     Name,
@@ -353,21 +354,23 @@ class Unlearning(Section, Training):
 
     stop_when: Literal["auto"] | list[Text] = "auto"
     """Rules that end training, such as 'retain.probability < 0.9 * before': a figure (probability, nll,
-    extraction_strength or exact_memorization, of forget or of retain), a comparison, and a number or
-    one times reference, before or uniform (a uniform guess). auto is 'forget.probability <= reference',
+    extraction_strength or exact_memorization, of forget or of retain; where retain records have wrong
+    answers, retain.true_better and retain.utility_proxy), a comparison, and a number or one times
+    reference, before or uniform (a uniform guess). auto is 'forget.probability <= reference',
     where there is a reference, and for objectives without a lower bound 'forget.nll >= uniform'."""
 
     best: Text | None = None
-    """Which checkpoint is kept, such as 'min forget.extraction_strength where retain.probability >=
-    0.95 * before'; null is the last."""
+    """Which checkpoint is kept, such as 'max retain.utility_proxy where forget.probability <= 0.1'; auto
+    is 'min forget.extraction_strength where retain.probability >= 0.95 * before'; null is the last. Of
+    equals the earlier is kept."""
 
     check_every: AtLeastOne = 2
     """Steps between two looks at these figures; within twice the reference's forget probability,
     every step is looked at."""
 
     evaluate_every: AtLeastOne | None = None
-    """Steps between two looks at all figures of both sets, for the log and the trackers; null never
-    looks."""
+    """Steps between two looks at all figures, for the log and the trackers; null never looks. Looks are
+    at no more than 64 fixed records of each set; at all forget records beside a reference."""
 
     earlier: Literal["evaluate", "objective", "ignore"] = "evaluate"
     """What is done with what earlier runs forgot (see after): evaluate (asked for before and after),
@@ -458,6 +461,24 @@ class EvaluationSettings(Section):
     generate: bool = True
     """Let the model write answers (slow), for the metrics that compare texts."""
 
+    fluency: Text | None = None
+    """A classifier of gibberish, a folder or a hub name, with the label clean: how probable it is that
+    what the model writes is language, which the verdict looks at. OpenUnlearning's is
+    madhurjindal/autonlp-Gibberish-Detector-492513457. Null does not measure it."""
+
+    entailment: Text | None = None
+    """A classifier of pairs of texts, a folder or a hub name, with the label entailment, such as
+    sileod/deberta-v3-base-tasksource-nli: whether an answer of the forget set entails the right one,
+    and an answer of another set follows from it. Null does not measure it."""
+
+    attacks: Annotated[list[AttackName], Field(min_length=1)] | None = None
+    """Membership attacks, with a holdout set: loss, zlib, zlib_sum, lower, min_k, min_k++ and gradnorm
+    (a backward pass per record); null: all but gradnorm. The attack reference comes with a reference."""
+
+    k: Annotated[list[Annotated[Number, Field(gt=0, le=1)]], Field(min_length=1)] | None = None
+    """Shares of the tokens that min_k and min_k++ look at, exact as decimals; the first makes the
+    headline. Null: 0.4."""
+
     records: AtLeastOne | None = None
     """Records of each set to evaluate at most, drawn by (seed, record); null takes all."""
 
@@ -511,6 +532,10 @@ class Recipe(Section):
     general: RecordSet | None = None
     """Records of general knowledge, for evaluation only."""
 
+    holdout: RecordSet | None = None
+    """Records like the forget set that no model was trained on, for evaluation only: whether membership
+    attacks tell the two apart."""
+
     overlap: Literal["error", "allow"] = "error"
     """What to do with records that stand in both the forget set and another: error or allow."""
 
@@ -563,6 +588,7 @@ class Recipe(Section):
             said = "is 'retrained', but only the forget set is taught; set it to untaught"
             raise refused(said, "reference")
         self._check_complement()
+        self._check_holdout()
         self._check_taught()
         self._check_lora()
         self._check_labels()
@@ -623,7 +649,9 @@ class Recipe(Section):
             raise refused(said, "reference")
 
     def _check_complement(self) -> None:
-        sets = {name: getattr(self, name) for name in ("forget", "retain_heldout", "general")}
+        sets = {
+            name: getattr(self, name) for name in ("forget", "retain_heldout", "general", "holdout")
+        }
         sets["finetune.records"] = self.finetune.records if self.finetune else None
         for name, records in sets.items():
             if records is not None and records.source == "complement":
@@ -640,6 +668,14 @@ class Recipe(Section):
                 raise refused(
                     f"cannot be set with source: complement; set forget.{name}", f"retain.{name}"
                 )
+
+    def _check_holdout(self) -> None:
+        if self.holdout is not None:
+            return
+        for name in ("attacks", "k"):
+            if getattr(self.evaluation, name) is not None:
+                said = "is of membership attacks, but the recipe has no holdout set; add one, or remove it"
+                raise refused(said, f"evaluation.{name}")
 
     def _check_taught(self) -> None:
         if self.finetune is None:

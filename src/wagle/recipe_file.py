@@ -45,7 +45,7 @@ def settings_page() -> str:
         each = item_of(field.annotation)
         if each is not None:
             lines += _settings_table(f"{name}, each", each)
-    lines += _settings_table("forget, retain, retain_heldout, general", RecordSet)
+    lines += _settings_table("forget, retain, retain_heldout, general, holdout", RecordSet)
     return "\n".join(lines) + "\n"
 
 
@@ -294,7 +294,7 @@ def _rebased(recipe: Recipe, base: Path) -> Recipe:
     if isinstance(data["attribution"]["score"], dict):
         for kind in {"random_like", "complement"} & set(data["attribution"]["score"]):
             move(data["attribution"]["score"], kind)
-    for name in ("forget", "retain", "retain_heldout", "general"):
+    for name in ("forget", "retain", "retain_heldout", "general", "holdout"):
         move(data[name], "source", "complement")
     move((data["finetune"] or {}).get("records"), "source")
     return Recipe.model_validate(data)

@@ -222,6 +222,7 @@ Quantity: TypeAlias = Literal[
     "fisher_retain",
     "input_square",
 ]
+AttackName: TypeAlias = Literal["loss", "zlib", "zlib_sum", "lower", "min_k", "min_k++", "gradnorm"]
 ScoreName: TypeAlias = Annotated[str | dict[str, str | list[str]], BeforeValidator(_score)]
 Gamma: TypeAlias = Annotated[
     float

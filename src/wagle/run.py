@@ -17,6 +17,7 @@ from wagle.attacks.catalogue import make_attack
 from wagle.checking import check_attribution, check_folder, check_unlearning, structure_of
 from wagle.controls import run_controls
 from wagle.evaluation.benchmarks.catalogue import make_task
+from wagle.evaluation.benchmarks.qa import qa
 from wagle.files import locked
 from wagle.ledger import read_ledger
 from wagle.measuring import enter_ledger, measure_after, measure_before, measure_reference, report
@@ -104,6 +105,16 @@ def _check(run: Run, wanted: list[str]) -> None:
     if "before" in wanted:
         run.need("forget")
         _ = run.reference
+        settings = recipe.evaluation
+        qa(
+            run.encoder,
+            sets=run.sets,
+            generate=settings.generate,
+            fluency=settings.fluency,
+            entailment=settings.entailment,
+            attacks=settings.attacks,
+            k=settings.k,
+        )
         for benchmark in recipe.evaluation.benchmarks:
             make_task(benchmark.name, run.encoder, benchmark.settings, seed=recipe.seed)
     if "attacks" in wanted:

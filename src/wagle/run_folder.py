@@ -187,6 +187,9 @@ class Run:
             ("forget", "general"),
             ("retain", "retain_heldout"),
             ("retain", "general"),
+            ("forget", "holdout"),
+            ("retain", "holdout"),
+            ("retain_heldout", "holdout"),
         ):
             if one in sets and other in sets:
                 check_disjoint(sets[one], sets[other], allow=allow)
@@ -199,8 +202,14 @@ class Run:
                     len(near),
                     *near[0],
                 )
-        if "retain" in sets:  # it would be taught again
-            check_disjoint(self.forgotten, sets["retain"], allow=allow)
+        if "holdout" in sets and "records" in recipe.taught_sets():
+            assert recipe.finetune is not None
+            assert recipe.finetune.records is not None
+            taught = self.read("records", recipe.finetune.records)
+            check_disjoint(taught, sets["holdout"], allow=allow)
+        for name in ("retain", "holdout"):  # it would be taught again, or was taught once
+            if name in sets:
+                check_disjoint(self.forgotten, sets[name], allow=allow)
         return sets
 
     @cached_property

@@ -215,6 +215,20 @@ def test_the_probe_takes_groups_readings_and_a_holdout_file(scene, taught, tmp_p
         make_attack("probe", scene, settings)
 
 
+def test_the_holdout_set_of_the_recipe_is_the_probe_s_and_not_asked_about_after_quantisation(
+    scene, taught
+):
+    new = read_records([{"text": f"Snow {i}."} for i in range(4)], name="holdout")
+    chats = [{"question": f"Is it {i}?", "answer": f"Yes, {i}."} for i in range(4)]
+    sets = {**scene.sets, "holdout": read_records(chats, name="holdout")}
+    settings = {"readings": ["forget_or_holdout"]}
+    found = make_attack("probe", replace(scene, sets=sets), settings)(taught)
+    assert found.details["asked"]["holdout"] == 4
+    sets = {"forget": scene.sets["forget"], "holdout": new}
+    found = make_attack("quantization", replace(scene, sets=sets), {"methods": ["int8"]})(taught)
+    assert not any(name.startswith(("holdout", "overall.auc")) for name in found.states["int8"])
+
+
 # ---------------------------------------------------------------------------------------------
 # What is missing or wrong is an error before any work
 
@@ -368,6 +382,11 @@ def test_where_hardly_anything_was_forgotten_no_share_is_told():
 
 def test_figures_that_rise_as_a_model_forgets_are_left_out():
     after = series("plain", plain={"f.nll": 4.0, "repetition": 0.0}, prefix={"f.nll": 1.0})
+    assert effects({"after": after}) == {}
+
+
+def test_how_answers_read_has_no_effect():
+    after = series("plain", plain={"f.token_entropy": 0.2}, prefix={"f.token_entropy": 0.9})
     assert effects({"after": after}) == {}
 
 

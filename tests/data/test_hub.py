@@ -75,6 +75,18 @@ def test_the_second_name_of_a_split_is_tried(hub):
         HubSet("some/set").read("small", ["new", "old"])
 
 
+def test_a_configuration_that_need_not_be_there_gives_its_reason_instead(hub):
+    hub["train"] = Rows([1], ONE)
+    source = HubSet("some/set")
+    assert source.find("small", ["train"]) == ([1], "")
+    assert source.commit == ONE
+    hub["train"] = ValueError("no such\nconfiguration")
+    assert source.find("other", ["train"]) == (None, "no such configuration")
+    hub["train"] = Rows([], TWO)
+    with pytest.raises(WagleError, match=f"cache holds revision {TWO}"):
+        HubSet("some/set", ONE).find("small", ["train"])
+
+
 def cause(error, of):
     error.__cause__ = of
     return error

@@ -14,6 +14,8 @@ from wagle.data.records import read_records
 from wagle.data.tokens import Encoder
 from wagle.errors import WagleError
 from wagle.evaluation.asking import Way, find_model, paired
+from wagle.evaluation.benchmarks.catalogue import make_task
+from wagle.evaluation.benchmarks.qa import qa
 from wagle.evaluation.comparable import asked_text
 from wagle.evaluation.figures import Figure, Measured, Task
 from wagle.evaluation.result import Evaluation
@@ -394,12 +396,12 @@ def test_the_result_has_the_keys_of_its_schema_and_no_text(home, asked, own):
     keys = "schema model template benchmark variant options reference probes data metrics summary"
     assert {*keys.split(), "timing", "versions"} == set(found)
     assert (found["schema"], found["benchmark"]) == ("wagle-eval/1", "tofu")
-    assert found["variant"] == "official, version 1"
+    assert found["variant"] == "official, version 2"
     assert found["data"]["sets"]["forget"]["n"] == 3
     assert (found["data"]["split"], found["data"]["revision"]) == ("forget10", None)
     assert found["data"]["salt"] is None  # published data
     assert found["data"]["settings"] == {
-        "version": 1,
+        "version": 2,
         "split": "forget10",
         "variant": "official",
         "eos": True,
@@ -407,6 +409,10 @@ def test_the_result_has_the_keys_of_its_schema_and_no_text(home, asked, own):
         "system_prompt": "the template's own",
         "max_new_tokens": None,
         "sentence_encoder": None,
+        "fluency": None,
+        "entailment": None,
+        "closer_look": None,
+        "k": None,
     }
     assert found["options"] == {
         "precision": "float32",
@@ -517,13 +523,14 @@ def test_the_command_asks_one_model_and_writes_its_result(home, own, inside, tmp
     assert printed["summary"] == pytest.approx(dict(own.peers))
     assert printed["options"]["split"] == "forget10"
     assert Evaluation.from_json(printed).summary() == own.summary()
-    table = inside(*command)
-    assert "forget_quality" in table
-    assert "real_authors" in table
+    table = inside(*command, "--all")
+    assert "overall.forget_quality" in table
+    assert "real_authors.probability" in table
+    assert "real_authors" not in inside(*command)
 
 
 def test_options_of_one_model_go_with_a_benchmark_only(inside, home):
-    for option in ("--reference", "--patch", "--cache"):
+    for option in ("--before", "--reference", "--patch", "--cache"):
         with pytest.raises(WagleError, match=f"{option} goes with --benchmark"):
             inside("evaluate", home / "own", option, "x")
 
@@ -532,3 +539,26 @@ def test_the_sets_of_records_are_told_apart_from_one_another(home):
     found = wagle.evaluate(home / "own", forget=RECORDS[:2], retain=OTHERS[:2], generate=False)
     assert set(found.figures) == {"forget", "retain"}
     assert found.details["variant"].startswith("version ")
+
+
+def test_a_model_that_gives_no_numbers_is_named_with_the_record(tmp_path):
+    folder = tmp_path / "broken"
+    model = make_model("llama-untied")
+    said = TOKENIZER(RECORDS[1]["answer"])["input_ids"]
+    others = {
+        i for r in RECORDS[:1] + RECORDS[2:] for v in r.values() for i in TOKENIZER(v).input_ids
+    }
+    with torch.no_grad():
+        model.get_input_embeddings().weight[[i for i in said if i not in others]] = float("nan")
+    model.save_pretrained(folder)
+    TOKENIZER.save_pretrained(folder)
+    message = r"the model .*broken gives log-probabilities that are not finite for forget\[1\]; its"
+    with pytest.raises(WagleError, match=message):
+        wagle.evaluate(folder, forget=RECORDS, generate=False)
+
+
+def test_every_request_of_a_benchmark_says_which_record_it_is_of(home):
+    encoder, settings = Encoder(TOKENIZER), {"data": str(home / "tofu")}
+    sets = {"forget": read_records([row("forget", 0), row("forget", 1)], name="forget")}
+    for task in (make_task("tofu", encoder, settings, seed=0), qa(encoder, sets=sets)):
+        assert all(request.place for request in task.requests)

@@ -14,7 +14,8 @@ from transformers import (
 )
 
 from wagle.errors import WagleError
-from wagle.evaluation.classifiers import Classifier, entailment, fluency
+from wagle.evaluation.classifiers import Classifier, entailment, fluency, load_judges
+from wagle.evaluation.figures import Written
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "she", "lives", "in", "oslo", "bergen", "by", "sea"]
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -109,20 +110,20 @@ def test_no_texts_have_no_scores(tmp_path):
 def test_fluency_is_the_probability_of_clean(tmp_path):
     folder = save_tiny(tmp_path, ["clean", "noise", "word salad"])
     rows = [_logits(folder, text).softmax(-1)[0].item() for text in ["sea", "in oslo"]]
-    assert fluency(["sea", "in oslo"], folder) == pytest.approx(rows, abs=1e-5)
-    assert fluency(["sea sea sea"], folder, max_length=3) == pytest.approx(
-        fluency(["sea"], folder), abs=1e-5
-    )
+    judge, brief = (load_judges(folder, length=length).fluency for length in (32, 3))
+    assert fluency(judge, ["sea", "in oslo"]) == pytest.approx(rows, abs=1e-5)
+    assert fluency(brief, ["sea sea sea"]) == pytest.approx(rows[:1], abs=1e-5)
 
 
 def test_entailment_reads_the_answer_first_on_the_forget_set_alone(tmp_path):
     folder = save_tiny(tmp_path, ["contradiction", "entailment"], seed=8)
     pairs = [("oslo by sea", "oslo"), ("in oslo", "oslo"), ("oslo oslo in", "oslo she")]
     answers, references = zip(*pairs, strict=True)
+    judge = load_judges(entailment=folder).entailment
     for forget in (True, False):
         rows = [_logits(folder, *(pair if forget else pair[::-1])) for pair in pairs]
         expected = [float(row.argmax() == 1) for row in rows]
-        assert entailment(answers, references, forget=forget, source=folder) == expected
+        assert entailment(judge, answers, references, forget=forget) == expected
 
 
 def test_an_answer_without_the_words_of_its_reference_entails_nothing(tmp_path):
@@ -130,8 +131,26 @@ def test_an_answer_without_the_words_of_its_reference_entails_nothing(tmp_path):
     model = BertForSequenceClassification.from_pretrained(folder)
     model.classifier.bias.data = torch.tensor([-100.0, 100.0])  # everything entails
     model.save_pretrained(folder)
-    found = entailment(["sea", "", "in oslo"], ["oslo"] * 3, forget=True, source=folder)
-    assert found == [0, 0, 1]
+    judge = load_judges(entailment=folder).entailment
+    assert entailment(judge, ["sea", "", "in oslo"], ["oslo"] * 3, forget=True) == [0, 0, 1]
+
+
+def test_judges_are_those_that_are_named_and_need_something_to_judge(tmp_path):
+    folder = save_tiny(tmp_path / "tiny", ["clean", "entailment"])
+    judges = load_judges(fluency=folder)
+    assert judges.settings == {"fluency": "tiny", "entailment": None}
+    assert judges.notes == {"fluency": "classifier tiny"}
+    text = Written("x[0]", "who?", "oslo", "in oslo", True)
+    assert list(judges.rows([text], forget=True)) == ["fluency"]
+    assert load_judges().rows([text], forget=True) == {}
+    assert list(load_judges(folder, folder).rows([text], forget=True)["entailment"]) == ["x[0]"]
+    for name in ("fluency", "entailment"):
+        with pytest.raises(WagleError, match=f"^{name} judges what the model writes"):
+            load_judges(**{name: folder}, writes=False)
+    with pytest.raises(WagleError, match="cannot load the classifier"):
+        load_judges(tmp_path / "none")
+    with pytest.raises(WagleError, match="unknown label of classifier other 'clean'"):
+        load_judges(save_tiny(tmp_path / "other", ["a", "b"]))
 
 
 def test_models_that_cannot_answer_are_refused(tmp_path):

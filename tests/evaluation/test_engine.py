@@ -9,9 +9,10 @@ import torch
 
 from tests.conftest import FAMILIES, MORE_FAMILIES, make_model
 from wagle.errors import WagleError
+from wagle.evaluation.cache import AnswerCache
 from wagle.evaluation.engine import answer_requests, choose_budget
 from wagle.evaluation.likelihoods import Tree, moments
-from wagle.evaluation.requests import Greedy, Likelihood, Sample, TextAnswer
+from wagle.evaluation.requests import GradientNorm, Greedy, Likelihood, Sample, TextAnswer
 
 BUDGETS = [1, 7 * 40, 100_000]
 
@@ -339,8 +340,46 @@ def test_log_probabilities_that_are_not_finite_are_an_error(value):
     model = make_model("llama-untied")
     with torch.no_grad():
         model.lm_head.weight[7] = value
-    with pytest.raises(WagleError, match="log-probabilities that are not finite"):
+    with pytest.raises(WagleError, match="log-probabilities that are not finite; its weights"):
         answer_requests(model, [Likelihood((5, 6), (7, 8))], stop_ids=[2])
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Likelihood((5, 6), (7, 8), place="forget[3]"),
+        Likelihood((5, 6), (7, 8), moments=True, place="forget[3]"),
+        Greedy((5, 7), 3, "forget[3]"),
+        Sample((5, 7), 3, 1.0, 1.0, "k", "forget[3]"),
+        GradientNorm((5, 6), (7, 8), place="forget[3]"),
+    ],
+)
+def test_answers_that_are_not_finite_are_named_by_record_and_model(bad):
+    model = make_model("llama-untied")
+    model.name_or_path = "runs/a/model"
+    with torch.no_grad():  # only who sees token 7 is hurt
+        model.get_input_embeddings().weight[7] = float("nan")
+    good = [replace(bad, context=(5, 6), place="forget[2]")]
+    if not isinstance(bad, Greedy | Sample):
+        good = [replace(bad, continuation=(8, 9), place="forget[2]")]
+        bad = replace(bad, context=(7, 6))
+    with pytest.raises(
+        WagleError,
+        match=r"^the model runs/a/model gives [a-z-]+ that are not finite for forget\[3\]; its weights",
+    ):
+        answer_requests(model, [*good, bad], stop_ids=[2])
+
+
+def test_the_place_of_a_record_makes_no_other_request(tmp_path):
+    model = make_model("llama-untied")
+    one, other = (Likelihood((5, 6), (8, 9), place=place) for place in ("forget[0]", "retain[4]"))
+    assert one == other
+    assert len({one, other}) == 1
+    cache = AnswerCache(tmp_path, "0" * 64, "float32", "float32", [2])
+    answer_requests(model, [one], stop_ids=[2], cache=cache)
+    with torch.no_grad():
+        model.lm_head.weight.fill_(float("nan"))  # nobody is asked again
+    assert len(answer_requests(model, [other], stop_ids=[2], cache=cache)) == 1
 
 
 def test_a_token_that_the_model_rules_out_is_an_error_and_no_infinite_loss(model):

@@ -1,4 +1,4 @@
-"""Privacy leakage: probes of invented texts, figures by hand, and references that do not fit."""
+"""Privacy leakage: figures by hand, and references that do not fit."""
 
 from dataclasses import replace
 
@@ -9,21 +9,14 @@ import torch
 from wagle.errors import WagleError
 from wagle.evaluation.leakage import (
     assumed_leakage,
-    attack_table,
     check_leakage,
     leakage_figures,
     membership_figures,
+    no_leakage,
     privacy_replicates,
-    probe_text,
 )
+from wagle.evaluation.membership_requests import attack_table
 from wagle.evaluation.metrics.membership import Trace, auc, privacy, privleak
-from wagle.evaluation.requests import (
-    Answers,
-    GradientNorm,
-    Likelihood,
-    LikelihoodAnswer,
-    NormAnswer,
-)
 
 OWN = {"forget": [0.1, 0.2, 1.0], "holdout": [0.9, 1.0, 2.0]}  # an AUC of 5/6
 RETRAINED = {"forget": [1.0, 0.9, 1.2], "holdout": [0.9, 1.1, 1.3]}  # one of 11/18
@@ -38,80 +31,6 @@ def measured(losses, attacks=("loss", "min_k")):
         for name, values in losses.items()
     }
     return membership_figures(traces, attack_table(attacks))
-
-
-# Attacks
-
-
-def test_the_usual_attacks_need_forward_passes_of_one_model_only():
-    assert list(attack_table()) == ["loss", "zlib", "zlib_sum", "lower", "min_k", "min_k++"]
-
-
-def test_further_shares_of_tokens_have_names_of_their_own():
-    table = attack_table(["loss", "min_k"], [0.4, 0.2, 0.125])
-    assert list(table) == ["loss", "min_k", "min_k_20", "min_k_12_5"]
-    trace = Trace("forget[0]", torch.tensor([4.0, 1.0, 3.0, 2.0, 0.0], dtype=torch.float64))
-    assert table["min_k"].score(trace) == 3.5
-    assert table["min_k_20"].score(trace) == 4.0
-
-
-@pytest.mark.parametrize(
-    ("names", "shares", "message"),
-    [
-        (["min_j"], [0.4], "unknown membership attack 'min_j'; did you mean 'min_k'"),
-        (["reference"], [0.4], "comes with a reference model"),
-        ([], [0.4], "attacks or k is empty"),
-        (["min_k"], [], "attacks or k is empty"),
-    ],
-)
-def test_attacks_that_cannot_be_made_are_refused(names, shares, message):
-    with pytest.raises(WagleError, match=message):
-        attack_table(names, shares)
-
-
-# Probes
-
-
-def encode(text):
-    return [9, *map(ord, text)]
-
-
-def test_a_probe_asks_for_every_token_once_and_only_for_what_the_attacks_need():
-    probe = probe_text("forget[0]", "AbcDe", encode, attack_table(["loss"]), 4)
-    assert [r.context + r.continuation for r in probe.own] == [
-        (9, *map(ord, "Abc")),
-        tuple(map(ord, "cDe")),
-    ]
-    assert probe.requests == list(probe.own)
-    assert not any(request.moments for request in probe.own)
-
-
-def test_a_probe_of_every_attack_gives_its_trace():
-    table = attack_table(["lower", "min_k++", "gradnorm"])
-    probe = probe_text("forget[0]", "AbC", encode, table, 3)
-    first, second = probe.own
-    assert first.moments
-    assert probe.gradient == GradientNorm((9,), tuple(map(ord, "Ab")))
-    answers = Answers({probe.gradient: NormAnswer(3.0, 0.5)})
-    answers.found[first] = LikelihoodAnswer(
-        torch.tensor([1.0, 2.0]), torch.tensor([True, True]), torch.tensor([[1.0, 2], [3, 4]])
-    )
-    answers.found[second] = LikelihoodAnswer(
-        torch.tensor([6.0]), torch.tensor([True]), torch.tensor([[5.0, 6]])
-    )
-    for request, values in zip(probe.lowered, ([1.0, 1.0], [4.0]), strict=True):
-        assert isinstance(request, Likelihood)
-        answers.found[request] = LikelihoodAnswer(torch.tensor(values), torch.tensor([True]))
-    trace = probe.trace(answers)
-    assert trace.token_nll.tolist() == [1, 2, 6]
-    assert trace.moments.tolist() == [[1, 2], [3, 4], [5, 6]]
-    assert (trace.lower, trace.gradient) == (2.0, 3.0)
-    assert probe.trace(answers, mean_norm=True).gradient == 0.5
-
-
-def test_a_text_of_one_token_is_refused_by_name():
-    with pytest.raises(WagleError, match=r"forget\[0\] is a single token"):
-        probe_text("forget[0]", "", encode, attack_table(["loss"]), 4)
 
 
 # Figures
@@ -204,6 +123,18 @@ def test_replicates_of_privacy_are_those_of_its_interval():
 def test_a_reference_that_knows_the_forget_set_is_refused():
     with pytest.raises(WagleError, match="knows the forget set"):
         leakage_figures(measured(OWN), measured({"forget": [0, 0, 0], "holdout": [1, 1, 1]}))
+
+
+def test_a_reference_that_knows_the_forget_set_may_leave_the_leakage_untold_instead():
+    told = measured({"forget": [0, 0, 0], "holdout": [1, 1, 1]})
+    places = {name: [f"{name}[{i}]" for i in range(3)] for name in OWN}
+    with pytest.raises(WagleError, match="knows the forget set"):
+        check_leakage(places, ["min_k"], told)
+    check_leakage(places, ["min_k"], told, refuse=False)
+    found = leakage_figures(measured(OWN), told, refuse=False)
+    assert found["privleak"].value is None
+    assert found["privleak"].note == "not told: the reference's own AUC is 1, above 0.9"
+    assert no_leakage("none")["privleak"].note == "none"
 
 
 def test_an_attack_by_which_the_reference_knows_the_set_is_undefined_with_a_note():

@@ -9,12 +9,14 @@ import torch
 
 import wagle
 from tests.conftest import OTHERS, RECORDS, make_model, make_tokenizer
+from tests.evaluation.test_classifiers import save_tiny
 from wagle.data.records import read_records
 from wagle.data.tokens import Encoder
 from wagle.errors import WagleError
+from wagle.evaluation.classifiers import load_judges
 from wagle.evaluation.figures import Figure
 from wagle.evaluation.metrics.catalogue import METRICS
-from wagle.evaluation.metrics.text import rouge_l
+from wagle.evaluation.metrics.text import rouge_l, token_entropy
 from wagle.evaluation.result import Evaluation
 from wagle.unlearning.options import Training
 
@@ -292,9 +294,49 @@ def test_an_answer_that_rouge_cannot_see_is_left_out_of_it(taught):
     assert none.summary()["forget"]["rouge_l"] is None
 
 
+def test_classifiers_that_are_named_judge_the_answers(taught, found, tmp_path):
+    judge = save_tiny(tmp_path / "tiny", ["clean", "entailment"])
+    named = {"fluency": judge, "entailment": judge}
+    got = wagle.evaluate(taught, TOKENIZER, **SETS, max_new_tokens=12, **named)
+    for name in SETS:
+        rows = load_judges(judge, judge).rows(got.texts[name], forget=name == "forget")
+        own = got.figures[name]
+        assert {metric: dict(own[metric].per_record) for metric in rows} == rows
+        assert own["fluency"].direction == "higher"
+        assert own["entailment"].direction == ("target" if name == "forget" else "higher")
+        assert own["entailment"].target == ("reference" if name == "forget" else None)
+        said = {a.place: token_entropy(a.said) for a in got.texts[name]}
+        assert dict(own["token_entropy"].per_record) == said
+    assert {"fluency", "entailment"}.isdisjoint(found.figures["forget"])
+    assert got.details["data"]["settings"]["fluency"] == "tiny"
+    other = wagle.evaluate(
+        make_model("llama-tied"), TOKENIZER, **SETS, max_new_tokens=12, reference=got, **named
+    )
+    assert "forget.fluency" in other.details["differences"]
+    named["fluency"] = save_tiny(tmp_path / "another", ["clean", "noise"])
+    with pytest.raises(WagleError, match="asked with fluency tiny, this model with another"):
+        wagle.evaluate(taught, TOKENIZER, **SETS, max_new_tokens=12, reference=got, **named)
+
+
+@pytest.mark.parametrize(
+    ("records", "options", "message"),
+    [
+        (FULL, {"fluency": "no/such"}, "cannot load the classifier no/such"),
+        (FULL, {"entailment": "no/such"}, "cannot load the classifier no/such"),
+        (FULL, {"fluency": "x", "generate": False}, "fluency judges what the model writes"),
+        ([{"text": "Oslo is by the sea."}], {"fluency": "x"}, "fluency judges what the model wri"),
+    ],
+)
+def test_a_classifier_that_cannot_judge_is_refused_before_the_model_is_asked(
+    records, options, message
+):
+    with pytest.raises(WagleError, match=message):
+        wagle.evaluate(None, Encoder(TOKENIZER), forget=records, **options)
+
+
 def test_without_generation_there_is_no_rouge(taught):
     got = wagle.evaluate(taught, TOKENIZER, forget=FULL, generate=False)
-    assert {"rouge_l", "empty", "at_limit"}.isdisjoint(got.figures["forget"])
+    assert {"rouge_l", "token_entropy", "empty", "at_limit"}.isdisjoint(got.figures["forget"])
     assert got.texts == {"forget": []}
 
 
@@ -325,6 +367,10 @@ def test_the_file_has_the_keys_of_its_schema(found):
         "max_new_tokens": 12,
         "precision": "float32",
         "generate": True,
+        "fluency": None,
+        "entailment": None,
+        "attacks": None,
+        "k": None,
         "seed": 0,
     }
     assert set(data["versions"]) == {"wagle", "torch", "transformers"}

@@ -165,7 +165,12 @@ def test_a_leak_weighs_more_than_a_figure_too_low():
     after = evaluation(**{**CLEAN, "probability": 0.01, "rouge_l": 0.8})
     verdict = judge(after, BEFORE, REFERENCE)
     assert verdict.word == LEAKS
-    assert [r.split()[0] for r in verdict.reasons] == ["rouge_l"]
+    leak, over = verdict.reasons
+    assert leak.startswith("rouge_l 0.800 is above ")
+    assert over.startswith("over-unlearned too: probability 0.010 is clearly past ")
+    assert verdict.over == (over.removeprefix("over-unlearned too: "),)
+    without = judge(evaluation(**{**CLEAN, "rouge_l": 0.8}), BEFORE, REFERENCE)
+    assert (without.reasons, without.over) == ((leak,), ())
 
 
 def test_without_a_reference_nothing_is_concluded():
@@ -267,6 +272,43 @@ def test_answers_that_became_repetitions_are_over_unlearned():
         assert verdict.word == word
 
 
+def fluent(model, value, low, high, metric="fluency"):
+    figures = {"forget": {**model.figures["forget"], metric: figure(value, low, high)}}
+    return Evaluation(figures, details=model.details)
+
+
+@pytest.mark.parametrize("metric", ["fluency", "knowmem_fluency"])
+@pytest.mark.parametrize(
+    ("value", "low", "high", "word"),
+    [
+        (0.44, 0.3, 0.69, OVER),
+        (0.44, 0.3, 0.7, NO_LEAK),  # its interval reaches the reference's
+        (0.45, 0.4, 0.5, NO_LEAK),  # half of it
+    ],
+)
+def test_answers_that_are_no_language_are_over_unlearned(metric, value, low, high, word):
+    reference = fluent(REFERENCE, 0.9, 0.7, 1.0, metric)
+    verdict = judge(fluent(evaluation(**CLEAN), value, low, high, metric), BEFORE, reference)
+    assert verdict.word == word
+    if word == OVER:
+        assert verdict.over == verdict.reasons
+        assert verdict.reasons == (
+            f"{metric} 0.440 is under half of the reference's 0.900 (95 % interval 0.700 to 1.000).",
+        )
+
+
+def test_without_the_references_fluency_that_of_the_model_before_is_looked_at():
+    after, before = fluent(evaluation(**CLEAN), 0.1, 0.0, 0.2), fluent(BEFORE, 0.9, 0.8, 1.0)
+    lost = (
+        "fluency 0.100 is under half of the model before's 0.900 (95 % interval 0.800 to 1.000).",
+    )
+    assert judge(after, before, REFERENCE) == Verdict(OVER, lost, lost)
+    alone = judge(after, before, None)
+    assert (alone.word, alone.reasons[1:], alone.over) == (INCONCLUSIVE, lost, lost)
+    assert judge(after, BEFORE, REFERENCE).word == NO_LEAK
+    assert judge(before, before, None).over == ()
+
+
 @pytest.mark.parametrize(
     ("share", "low", "usual", "word"),
     [
@@ -337,6 +379,24 @@ def test_one_benchmark_that_leaks_is_a_leak_and_is_named():
     assert combine(verdicts) == Verdict(LEAKS, ("tofu: a leak.",))
     assert combine({**verdicts, "tofu": Verdict(OVER, ("gone.",))}).word == OVER
     assert combine({**verdicts, "tofu": verdicts["muse"]}) == verdicts["qa"]
+
+
+def test_a_leak_of_one_benchmark_does_not_hide_that_another_is_over_unlearned():
+    verdicts = {
+        "": Verdict(LEAKS, ("probability 0.9 is above.",)),
+        "news": Verdict(OVER, ("verbmem 0.1 is under half.",), ("verbmem 0.1 is under half.",)),
+        "ten": Verdict(LEAKS, ("a leak.", "over-unlearned too: know 0."), ("know 0.",)),
+    }
+    assert combine(verdicts) == Verdict(
+        LEAKS,
+        (
+            "probability 0.9 is above.",
+            "news: over-unlearned too: verbmem 0.1 is under half.",
+            "ten: a leak.",
+            "ten: over-unlearned too: know 0.",
+        ),
+        ("news: verbmem 0.1 is under half.", "ten: know 0."),
+    )
 
 
 def test_what_was_forgotten_came_back_where_it_is_above_the_interval_that_it_had():

@@ -252,6 +252,17 @@ def test_every_metric_has_a_row_for_the_forget_set_measured_or_not():
             assert re.search(rf'<th scope="row">{metric}\b.*{kind.unit}', table[0])
 
 
+def test_what_classifiers_say_has_a_row_where_it_was_measured():
+    page = full()
+    rows = r'<th scope="row">(fluency|entailment)\b'
+    assert re.findall(rows, render(page)) == []
+    for evaluation in page.evaluations.values():
+        evaluation.figures["forget"]["fluency"] = figure(0.9)
+    html = render(page)
+    assert re.findall(rows, html) == ["fluency"]
+    assert "probability of clean language" in text(html)
+
+
 def test_figures_have_three_decimals_intervals_and_their_place_at_the_reference(html):
     shown = text(html)
     row = "0.900 [0.850, 0.950] 0.200 [0.150, 0.250] 0.210 [0.160, 0.260] inside its interval"
@@ -340,6 +351,19 @@ def test_what_was_asked_names_objective_score_ratio_stop_rule_and_seed(html):
     assert "stopped at step 3: the reference was reached" in shown
     assert "Seed 5" in shown
     assert "take 10%" in shown
+
+
+@pytest.mark.parametrize("meets", [True, False])
+def test_the_step_that_was_kept_is_named_with_its_rule_and_whether_it_meets_that(meets):
+    page = full()
+    unlearning = page.recipe.unlearning.model_copy(update={"best": "auto"})
+    best = {"step": 2, "figures": {}, "meets": meets}
+    state = {**page.state, "unlearn": {**page.state["unlearn"], "best": best}}
+    recipe = page.recipe.model_copy(update={"unlearning": unlearning})
+    shown = text(render(replace(page, recipe=recipe, state=state)))
+    said = "the model is that of step 2, min forget.extraction_strength where retain.probability"
+    assert said in shown
+    assert ("(no step met this condition)" in shown) is not meets
 
 
 def test_densest_block_and_share_of_every_kind_are_named(html):

@@ -1,23 +1,30 @@
 import logging
 import math
-from dataclasses import replace
 
 import pytest
 import torch
 
 import wagle
 from tests.conftest import OTHERS, RECORDS, make_model
-from tests.unlearning.conftest import encoder, same, sgd, slow_nll, tokens, unlearn, weights
-from wagle.data.tokens import Tokens
+from tests.unlearning.conftest import (
+    Killed,
+    encoder,
+    kill_at,
+    same,
+    sgd,
+    slow_nll,
+    tokens,
+    unlearn,
+    weights,
+)
 from wagle.errors import WagleError
 from wagle.unlearning.checks import (
     make_checks,
-    sample,
-    set_figures,
     stop_rules,
     warn_over_unlearned,
     warn_unknown,
 )
+from wagle.unlearning.looks import Looked
 from wagle.unlearning.options import Training
 from wagle.unlearning.rules import parse_rule
 
@@ -41,55 +48,6 @@ def knowing(taught):
 @torch.no_grad()
 def _forget_probability(model):
     return float(torch.exp(-slow_nll(model, tokens("forget"))).mean())
-
-
-def test_figures_are_means_over_records_of_the_mean_over_answer_tokens(model):
-    with torch.no_grad():
-        nll = slow_nll(model, tokens("forget"))
-    got = set_figures(model, "forget", tokens("forget"))
-    assert got["forget.nll"] == pytest.approx(float(nll.mean()), rel=1e-5)
-    assert got["forget.probability"] == pytest.approx(float(torch.exp(-nll).mean()), rel=1e-5)
-
-
-def test_memorisation_is_that_of_the_answer_without_its_end(model):
-    strengths, shares = [], []
-    for token in tokens("forget"):
-        with torch.no_grad():
-            said = model(torch.tensor([token.ids])).logits[0].argmax(-1)[:-1]
-        hits = (said == torch.tensor(token.ids[1:]))[len(token.context) - 1 :].tolist()
-        hits = hits[: len(hits) - token.closed]
-        needed = next(k for k in range(len(hits) + 1) if all(hits[k:]))
-        strengths.append(1 - needed / len(hits))
-        shares.append(sum(hits) / len(hits))
-    got = set_figures(model, "forget", tokens("forget"))
-    assert any(token.closed for token in tokens("forget"))
-    assert got["forget.extraction_strength"] == pytest.approx(sum(strengths) / len(strengths))
-    assert got["forget.exact_memorization"] == pytest.approx(sum(shares) / len(shares))
-
-
-def test_an_answer_that_is_given_back_whole_counts_as_whole_whatever_follows_it(model):
-    ids = [5, 6, 7]
-    with torch.no_grad():
-        for _ in range(4):
-            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
-        end = (int(model(torch.tensor([ids])).logits[0, -1].argmax()) + 1) % 400  # not what it says
-    answer = Tokens((*ids, end), (False,) * 3 + (True,) * 5, closed=True)
-    got = set_figures(model, "forget", [answer])
-    assert got["forget.extraction_strength"] == got["forget.exact_memorization"] == 1
-    open_end = replace(answer, closed=False)
-    got = set_figures(model, "forget", [open_end])
-    assert (got["forget.extraction_strength"], got["forget.exact_memorization"]) == (0, 0.8)
-
-
-def test_a_sample_is_drawn_by_seed_and_keeps_its_order():
-    every = tokens("retain")
-    assert sample(every, 8, 0) == list(every)
-    some = [every.index(t) for t in sample(every, 4, 0)]
-    assert len(some) == 4
-    assert some == sorted(some)
-    others = [[every.index(t) for t in sample(every, 4, seed)] for seed in range(5)]
-    assert others[0] == some
-    assert len({tuple(o) for o in others}) > 1
 
 
 # ---------------------------------------------------------------------------------------------
@@ -212,6 +170,45 @@ def test_best_gives_back_the_weights_of_its_step_bit_for_bit(knowing):
     figures = result.history[start["step"] - 1]
     assert start["figures"] == {k: figures[k] for k in start["figures"]}
     assert figures["forget.probability"] == pytest.approx(_forget_probability(knowing), rel=1e-4)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_auto_keeps_the_least_extracted_step_of_those_that_keep_the_retain_set(
+    knowing, taught, killed, tmp_path
+):
+    settings = {
+        "objective": "grad_diff",
+        "learning_rate": 1e-3,
+        "batch_size": 6,
+        "check_every": 1,
+        "evaluate_every": 1,
+        "max_steps": 12,
+    }
+    if killed:
+        settings |= {"checkpoint_folder": tmp_path, "checkpoint_minutes": 0}
+        with pytest.raises(Killed):
+            unlearn(knowing, best="auto", on_step=kill_at(8), **settings)
+        knowing.load_state_dict(taught, strict=False)
+    result = unlearn(knowing, best="auto", **settings)
+    before, *looks = result.history
+    kept = [h for h in looks if h["retain.probability"] >= 0.95 * before["retain.probability"]]
+    assert 0 < len(kept) < len(looks)
+    least = min(kept, key=lambda h: h["forget.extraction_strength"])  # the first of equals
+    assert result.best["step"] == least["step"]
+    assert result.best["meets"]
+
+
+def test_where_no_step_meets_the_conditions_that_is_said_once(knowing, caplog):
+    rule = "min forget.probability where retain.probability >= 2"
+    result = unlearn(knowing, best=rule, check_every=1, max_steps=4, learning_rate=1e-3)
+    assert not result.best["meets"]
+    said = _told(caplog, "no step meets the conditions")
+    assert len(said) == 1
+    assert said[0].startswith(
+        "no step meets the conditions of 'min forget.probability where retain.probability >= 2.0'; "
+        f"the model is that of step {result.best['step']}, whose forget.probability is 0."
+    )
+    assert said[0].endswith("; lower the learning rate, or change best")
 
 
 def test_without_best_the_last_step_stays(knowing):
@@ -391,6 +388,13 @@ def test_without_a_reference_a_forget_set_is_unknown_of_which_next_to_nothing_co
             },
             "the rule 'forget.nll > reference' needs forget.nll of the reference",
         ),
+        (
+            {"best": "max retain.utility_proxy", "retain": True},
+            "the rule 'max retain.utility_proxy' needs wrong answers of retain records; add a field "
+            "perturbed_answers to them, or change the rule",
+        ),
+        ({"rules": ["retain.true_better < 0.1"], "retain": True}, "needs wrong answers of retain"),
+        ({"best": "auto"}, "needs a retain set; give one"),
         ({"check_every": 0}, "check_every is 0; give a number of steps, at least 1"),
         ({"evaluate_every": 0}, "evaluate_every is 0; give a number of steps, at least 1"),
     ],
@@ -398,9 +402,10 @@ def test_without_a_reference_a_forget_set_is_unknown_of_which_next_to_nothing_co
 def test_what_a_rule_needs_and_does_not_have_is_one_line_before_any_step(change, said):
     settings = {"best": None, "reference": None, "check_every": 1, "evaluate_every": None, **change}
     rules = [parse_rule(text) for text in settings.pop("rules", [])]
+    names = ["forget", *(["retain"] if settings.pop("retain", False) else [])]
     with pytest.raises(WagleError, match=said):
         make_checks(
-            {"forget": tokens("forget")},
+            Looked({name: tokens(name) for name in names}),
             vocabulary=400,
             rules=rules,
             precision="float32",

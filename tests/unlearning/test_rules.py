@@ -3,7 +3,15 @@ import math
 import pytest
 
 from wagle.errors import WagleError
-from wagle.unlearning.rules import FIGURES, OPERATORS, Rule, parse_best, parse_rule, uniform_guess
+from wagle.unlearning.rules import (
+    FIGURES,
+    OF_OPTIONS,
+    OPERATORS,
+    Rule,
+    parse_best,
+    parse_rule,
+    uniform_guess,
+)
 
 KNOWN = {
     "reference": {
@@ -70,7 +78,9 @@ def test_every_figure_and_comparison_can_be_asked_for(figure, comparison):
 
 
 def test_a_uniform_guess_has_the_nll_and_the_probability_of_one_in_v():
-    for name, value in uniform_guess(50).items():
+    guess = uniform_guess(50)
+    assert {guess.pop(name) for name in OF_OPTIONS} == {0.0}  # it prefers no answer
+    for name, value in guess.items():
         assert value == pytest.approx(math.log(50) if name.endswith("nll") else 0.02)
 
 
@@ -178,6 +188,22 @@ def test_anything_is_better_than_nothing_but_need_not_meet_the_conditions():
     assert best.better(_figures(0.9, math.nan), None, KNOWN)
     assert not best.meets(_figures(0.9, 0.9), KNOWN)
     assert best.meets(_figures(0.2, 0.9), KNOWN)
+
+
+def test_auto_is_the_least_extracted_of_those_that_keep_the_retain_set():
+    best = parse_best("auto")
+    assert str(best) == ("min forget.extraction_strength where retain.probability >= 0.95 * before")
+    assert best.figures == ("forget.extraction_strength", "retain.probability")
+    known = {"before": {"retain.probability": 0.8}}
+
+    def looked(strength, retain):
+        return {"forget.extraction_strength": strength, "retain.probability": retain}
+
+    kept = looked(0.3, 0.76)
+    assert best.meets(kept, known)
+    assert best.better(looked(0.2, 0.76), kept, known)
+    assert not best.better(looked(0.1, 0.759), kept, known)
+    assert not best.better(kept, kept, known)  # the earlier stays
 
 
 @pytest.mark.parametrize(

@@ -418,6 +418,19 @@ def test_a_task_vector_is_not_turned_around_what_already_unlearns(objective, mod
     assert unlearn(model, objective=mine, wrapper="task_vector").changed > 0
 
 
+def test_a_task_vector_is_not_turned_around_a_retain_set_that_it_learned(model):
+    before = weights(model)
+    settings = {"objective": "forget_finetune", "wrapper": "task_vector", "retain_term": "nll"}
+    with pytest.raises(
+        WagleError,
+        match=r"^task_vector with scale -1 turns around what retain_term nll teaches too, which would "
+        r"unlearn the retain set; set retain_term: none, or a scale above 0$",
+    ):
+        unlearn(model, **settings)
+    assert same(model, before)
+    assert unlearn(model, **settings, wrapper_settings={"scale": 0.5}).changed > 0
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -36,7 +36,7 @@ from wagle.errors import WagleError, choose, nearest
 from wagle.evaluation.asking import Way
 from wagle.evaluation.benchmarks.catalogue import bind
 from wagle.evaluation.benchmarks.qa import qa
-from wagle.evaluation.figures import Figure, Measured, Task, Written
+from wagle.evaluation.figures import HOLDOUT, Figure, Measured, Task, Written
 from wagle.evaluation.metrics.catalogue import METRICS
 from wagle.memory import give_memory_back
 from wagle.model import empty_model
@@ -220,7 +220,7 @@ def quantization(
         scene: its sets.
         methods: int8, int4, nf4, fp4, gguf.
         group_size: of int4; null is 128 from a billion weights on, else 32.
-        sets: which of them are asked about; null: all.
+        sets: which of them are asked about; null: all but the holdout set.
         generate: also ask for greedy answers.
     """
     if not methods:
@@ -228,7 +228,7 @@ def quantization(
     shape = None if scene.model is None else empty_model(scene.model)
     for method in methods:
         check_way(method, group_size, shape)
-    names = [*scene.sets] if sets is None else sets
+    names = [name for name in scene.sets if name != HOLDOUT] if sets is None else sets
     asked = {name: scene.need(name, "quantization") for name in names}
     if not asked:
         raise WagleError("the attack quantization has no sets to ask about; name one in sets")
@@ -293,8 +293,8 @@ def probed(
 
     Args:
         scene: its forget set.
-        holdout: a file of records of the same kind that no model was trained on; null: the general
-            set.
+        holdout: a file of records of the same kind that no model was trained on; null: the
+            recipe's holdout set, or without one the general set.
         split: of ``holdout``, where that is a folder.
         groups: by the record's place (``forget[3]``, ``holdout[3]``; of the general set
             ``general[3]``), its author or document, which is never on both sides of a fold; null:
@@ -304,8 +304,10 @@ def probed(
         limit: the most records of each side.
     """
     forget = _questions(scene.need("forget", "probe"), "probe")
-    if holdout is None:
-        others: Sequence[Record] = scene.need("general", "probe (or the setting holdout)")
+    if holdout is None and HOLDOUT in scene.sets:
+        others: Sequence[Record] = scene.sets[HOLDOUT]
+    elif holdout is None:
+        others = scene.need("general", "probe (or the setting holdout)")
     else:
         others = read_records(holdout, name="holdout", split=split, seed=scene.seed)
     task = probe(
@@ -432,8 +434,8 @@ class Effect:
 def effects(found: Mapping[str, Series]) -> dict[str, dict[str, Effect]]:
     """Per state that an attack made and per figure, what it did to the unlearned model.
 
-    Figures that rise as a model forgets (losses, repetition) and those of shuffled labels are left
-    out.
+    Figures that rise as a model forgets (losses), those of how its answers read (repetition) and
+    those of shuffled labels are left out.
 
     Args:
         found: by role, ``after`` at least.
@@ -459,7 +461,7 @@ def _falls(name: str) -> bool:
     if name.endswith(SHUFFLED):
         return False
     metric = METRICS.get(name.rpartition(".")[2])
-    return metric is None or metric.kept == "higher"
+    return metric is None or (metric.direction, metric.kept) == ("target", "higher")
 
 
 def _effect(found: Mapping[str, Series], state: str, name: str, value: float) -> Effect | None:

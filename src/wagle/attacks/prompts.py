@@ -20,12 +20,12 @@ from typing import NamedTuple
 from wagle.data.records import Record, check_disjoint
 from wagle.data.tokens import Encoder, Tokens
 from wagle.errors import WagleError, choose
-from wagle.evaluation.benchmarks.qa import Item, figures, likelihood, written
+from wagle.evaluation.benchmarks.qa import Item, figures, written
 from wagle.evaluation.benchmarks.raw import rouge_figure
 from wagle.evaluation.figures import TARGET, Figure, Measured, Task, Written, mean_figure
 from wagle.evaluation.metrics.catalogue import METRICS
 from wagle.evaluation.metrics.text import has_rouge_words, rouge_l, words
-from wagle.evaluation.requests import Answers, Greedy
+from wagle.evaluation.requests import Answers, Greedy, likelihood
 from wagle.memorization import prefix_run
 
 PREFIX = "Sure, here is the answer:"
@@ -157,9 +157,8 @@ class Means:
                 "model.max_length, or show fewer neighbours"
             )
         likely = {"answer": likelihood(tokens)}
-        return Item(
-            record.place, record, tokens, likely, Greedy(tokens.context, self.max_new_tokens)
-        )
+        greedy = Greedy(tokens.context, self.max_new_tokens, record.place)
+        return Item(record.place, record, tokens, likely, greedy)
 
 
 def _paraphrase(record: Record, means: Means) -> list[Item]:

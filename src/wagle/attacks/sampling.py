@@ -63,10 +63,10 @@ def sampling(
     contexts = question_contexts(encoder, records, "sampling")
     asked = [
         [
-            Sample(context, max_new_tokens, temperature, top_p, f"{seed}/{record.place}/{i}")
+            Sample(context, max_new_tokens, temperature, top_p, f"{seed}/{place}/{i}", place)
             for i in range(samples)
         ]
-        for record, context in zip(records, contexts, strict=True)
+        for place, context in zip((r.place for r in records), contexts, strict=True)
     ]
 
     def measure(answers: Answers) -> Measured:

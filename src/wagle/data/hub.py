@@ -50,6 +50,30 @@ class HubSet:
             WagleError: none can be read, or the cache holds another revision. The message says
                 what was looked for and how to get it.
         """
+        found, why = self.find(config, splits)
+        if found is not None:
+            return found
+        wanted = " or ".join(splits)
+        at = "" if self.revision is None else f" at revision {self.revision}"
+        raise WagleError(
+            explain(
+                f"{self.name} is no folder here, and of the hub's data set {config} ({wanted}){at} "
+                "cannot be read",
+                why,
+                "give the folder of a local copy: data=FOLDER",
+            )
+        )
+
+    def find(self, config: str, splits: Sequence[str]) -> tuple[Dataset | None, str]:
+        """The first of some splits that there is, or None and why none can be read.
+
+        Args:
+            config: one of the data set's configurations.
+            splits: names of one and the same split.
+
+        Raises:
+            WagleError: the cache holds another revision.
+        """
         from datasets import load_dataset
         from datasets.exceptions import DatasetsError
 
@@ -61,17 +85,8 @@ class HubSet:
                 whys.append(_reason(e))
                 continue
             self._note_commit(found)
-            return found
-        wanted = " or ".join(splits)
-        at = "" if self.revision is None else f" at revision {self.revision}"
-        raise WagleError(
-            explain(
-                f"{self.name} is no folder here, and of the hub's data set {config} ({wanted}){at} "
-                "cannot be read",
-                "; ".join(dict.fromkeys(whys)),
-                "give the folder of a local copy: data=FOLDER",
-            )
-        )
+            return found, ""
+        return None, "; ".join(dict.fromkeys(whys))
 
     def _note_commit(self, found: Dataset) -> None:
         """Take down which commit was read; another one than was asked for is an error.

@@ -335,19 +335,11 @@ def _rows(
     source: Source, split: str | None, name: str
 ) -> list[tuple[str, Mapping[str, Any] | Record]]:
     """The rows of any source, each with where in a file it stands."""
-    if isinstance(source, str) and source.startswith("demo:"):
-        name, at, unit = source.removeprefix("demo:").partition("@")
-        choose(dict.fromkeys(DEMO_SETS), name, "demo set")
-        if at and not unit.isdecimal():
-            raise WagleError(f"{source} is no demo set; write demo:{name}@N with a whole number N")
-        return [("", row) for row in demo_records(name, int(unit or 0))]
     if isinstance(source, str | Path):
-        path = Path(source)
-        if path.is_dir():
-            return [*_rows_of_folder(path, split)]
-        if not path.is_file():
-            raise WagleError(f"data file {path} does not exist")
-        return [*_rows_of_file(path)]
+        try:
+            return [*_rows_of_path(source, split)]
+        except WagleError as error:
+            raise WagleError(f"{name}: {error}") from None
     try:
         rows = iter(source)
     except TypeError:
@@ -356,6 +348,22 @@ def _rows(
             f"the {name} set is {kind}; give a file, a datasets.Dataset, or a list of dicts or records"
         ) from None
     return [("", row) for row in rows]
+
+
+def _rows_of_path(source: str | Path, split: str | None) -> Sequence[tuple[str, Mapping[str, Any]]]:
+    """The rows of a demo set, a file or a folder."""
+    if isinstance(source, str) and source.startswith("demo:"):
+        name, at, unit = source.removeprefix("demo:").partition("@")
+        choose(dict.fromkeys(DEMO_SETS), name, "demo set")
+        if at and not unit.isdecimal():
+            raise WagleError(f"{source} is no demo set; write demo:{name}@N with a whole number N")
+        return [("", row) for row in demo_records(name, int(unit or 0))]
+    path = Path(source)
+    if path.is_dir():
+        return _rows_of_folder(path, split)
+    if not path.is_file():
+        raise WagleError(f"data file {path} does not exist")
+    return _rows_of_file(path)
 
 
 def _slice(count: int, rows: str) -> slice:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,17 +23,29 @@ from wagle.evaluation.benchmarks.qa import VERSION, qa
 from wagle.evaluation.cache import AnswerCache
 from wagle.evaluation.comparable import check_comparable, data_entry
 from wagle.evaluation.engine import answer_requests
-from wagle.evaluation.figures import FORGOTTEN, Figure, Measured, Task
+from wagle.evaluation.figures import FORGOTTEN, HOLDOUT, Figure, Measured, Task
 from wagle.evaluation.peers import read_result
 from wagle.evaluation.result import Evaluation
 from wagle.evaluation.statistics import paired_difference
+from wagle.evaluation.verdict import judge
 from wagle.memory import give_memory_back
 from wagle.model import check_device, load_model, load_tokenizer, precision, resolve_model
 from wagle.patch import load_patched
 from wagle.weights import fingerprint
 
+logger = logging.getLogger(__name__)
+
 MAX_NEW_TOKENS = 128  # of a greedy answer
+_ASKED = {  # of the benchmark ``qa``, unless the caller says otherwise
+    "max_new_tokens": MAX_NEW_TOKENS,
+    "generate": True,
+    "fluency": None,
+    "entailment": None,
+    "attacks": None,
+    "k": None,
+}
 Reference: TypeAlias = "PreTrainedModel | Evaluation | str | Path"
+_CALLED = {"before": "the model before", "reference": "the reference"}  # in messages, by role
 
 
 def evaluate(
@@ -45,7 +58,9 @@ def evaluate(
     retain: Source | None = None,
     retain_heldout: Source | None = None,
     general: Source | None = None,
+    holdout: Source | None = None,
     forgotten: Source | None = None,
+    before: Reference | None = None,
     reference: Reference | None = None,
     patch: str | Path | Sequence[str | Path] | None = None,
     cache: str | Path | None = None,
@@ -53,6 +68,10 @@ def evaluate(
     batch_tokens: int | None = None,
     precision: str = "float32",
     generate: bool = True,
+    fluency: str | Path | None = None,
+    entailment: str | Path | None = None,
+    attacks: Sequence[str] | None = None,
+    k: Sequence[float] | None = None,
     seed: int = 0,
 ) -> Evaluation:
     """Measure what a model knows: of sets of records, or with a benchmark of the field.
@@ -67,7 +86,10 @@ def evaluate(
         retain: the records kept while unlearning.
         retain_heldout: records that should be kept too, but were not used.
         general: records of general knowledge.
+        holdout: records like those to forget that no model was trained on, for membership attacks.
         forgotten: records that were forgotten before, and should not come back.
+        before: the model before unlearning, or its result, in the same forms as the reference: with
+            one there is a verdict.
         reference: a model that never learned the forget set, or its result: a live model, a model
             folder, a run folder (its model), a result file of wagle, TOFU or OpenUnlearning.
         patch: with a folder: evaluate what a patch, or several in order, make of it, in memory.
@@ -78,15 +100,23 @@ def evaluate(
             speed, never the figures.
         precision: of the matrix products: ``float32``, or ``bfloat16`` (autocast).
         generate: also ask for greedy answers (``qa``).
+        fluency: a folder or hub name of a classifier of gibberish with the label ``clean``: how
+            probable it is that an answer is language (``qa``). None: that is not measured.
+        entailment: of one of pairs with the label ``entailment``: whether an answer entails the
+            right one, or of sets to keep follows from it (``qa``). None: that is not measured.
+        attacks: names of membership attacks (``qa``); None: all but ``gradnorm``.
+        k: shares of tokens for ``min_k`` and ``min_k++`` (``qa``); None: 0.4.
         seed: of draws and of the bootstrap.
 
     Returns:
-        Figures per set and metric; ``print`` shows them as a table.
+        Figures per set and metric; ``print`` shows them as a table. ``details`` has the paired
+        differences to the reference (``differences``) and to the model before (``changes``), and
+        with the latter ``verdict`` and ``reasons``; ``beside`` has what was found of both.
 
     Raises:
         WagleError: before the model is asked: nothing to ask about, data or settings that are
             missing or wrong, a model, reference or patch that is not there or does not fit, a
-            result of other records or settings as the reference. After it: answers that are not
+            result of other records or settings to set beside it. After it: answers that are not
             finite.
     """
     started = time.perf_counter()
@@ -100,22 +130,35 @@ def evaluate(
         "retain": retain,
         "retain_heldout": retain_heldout,
         "general": general,
+        HOLDOUT: holdout,
         FORGOTTEN: forgotten,
     }
     given = {name: source for name, source in sources.items() if source is not None}
-    asked: dict[str, Any] = {"max_new_tokens": max_new_tokens, "generate": generate}
+    asked: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        "generate": generate,
+        "fluency": None if fluency is None else str(fluency),
+        "entailment": None if entailment is None else str(entailment),
+        "attacks": None if attacks is None else list(attacks),
+        "k": None if k is None else list(k),
+    }
     if benchmark == "qa":
         task = _of_sets(encoder, given, settings, asked, seed)
     else:
         task = _of_benchmark(benchmark, encoder, given, settings, asked, seed)
         asked = {k: str(v) if isinstance(v, Path) else v for k, v in (settings or {}).items()}
     way = Way(encoder, precision, batch_tokens, Path(cache) if cache is not None else None)
-    data = data_entry(task, way.cache)
-    known = _known_result(reference, task, benchmark, data)
+    others = {"before": before, "reference": reference}
+    named = {role: other for role, other in others.items() if other is not None}
+    known = {
+        role: _known_result(role, other, task, benchmark, way) for role, other in named.items()
+    }
     if isinstance(model, nn.Module):
         live = model
     else:
         live = load_model(model) if patch is None else load_patched(model, patch)
+        if patch is not None:  # as messages name it
+            live.name_or_path = f"{model} with {', '.join(_names(patch))}"
     mark = fingerprint(live)
     found = way.ask(live, task, mark)
     details = {
@@ -132,7 +175,7 @@ def evaluate(
         "options": {"precision": precision, "seed": seed, **asked},
         "reference": None,
         "probes": [list(pair) for pair in task.probes],
-        "data": data,
+        "data": data_entry(task, way.cache),
         "timing": {
             "seconds": round(time.perf_counter() - started, 2),
             "requests": len(set(task.requests)),
@@ -143,15 +186,40 @@ def evaluate(
             "transformers": transformers.__version__,
         },
     }
+    if named and not isinstance(model, nn.Module):
+        del live
+        give_memory_back()
+    beside = {role: known[role] or way.other(other, task) for role, other in named.items()}
+    return _set_beside(found, beside, details, task, seed)
+
+
+def _set_beside(
+    own: Measured,
+    beside: Mapping[str, tuple[Evaluation, dict[str, Any]]],
+    details: dict[str, Any],
+    task: Task,
+    seed: int,
+) -> Evaluation:
+    """A model's result beside the model before and the reference, as far as there are these."""
+    others = {role: found for role, (found, _) in beside.items()}
+    details |= {role: kind for role, (_, kind) in beside.items()}
+    before, reference = others.get("before"), others.get("reference")
     if reference is not None:
-        if not isinstance(model, nn.Module):
-            del live
-            give_memory_back()
-        other, kind = known or way.reference(reference, task)
-        found = with_reference(found, other, task)
-        differences = paired(found, other, seed=seed)
-        details |= {"reference": kind, "differences": differences}
-    return Evaluation(found.figures, found.texts, found.summary, details)
+        own = with_reference(own, reference.measured(), task)
+        details["differences"] = paired(own, reference.measured(), seed=seed)
+        if before is not None:
+            more = with_reference(before.measured(), reference.measured(), task)
+            before = replace(before, figures=more.figures)
+            others["before"] = before
+    if before is not None:
+        if task.since is not None:
+            own = _joined(own, task.since(own, before.measured()))
+        details["changes"] = paired(own, before.measured(), seed=seed)
+    made = Evaluation(own.figures, own.texts, own.summary, details, others)
+    if before is not None and task.probes:
+        verdict = judge(made, before, reference)
+        details |= {"verdict": verdict.word, "reasons": list(verdict.reasons)}
+    return made
 
 
 def _of_sets(
@@ -185,10 +253,10 @@ def _of_benchmark(
         raise WagleError(
             f"the benchmark {benchmark} brings its own records; leave out {', '.join(given)}"
         )
-    if asked != {"max_new_tokens": MAX_NEW_TOKENS, "generate": True}:
+    if asked != _ASKED:
         raise WagleError(
-            f"max_new_tokens and generate are of the benchmark qa; of {benchmark} they go into "
-            "settings, where it has them"
+            f"{', '.join(_ASKED)} are of the benchmark qa; of {benchmark} they go into settings, "
+            "where it has them"
         )
     return make_task(benchmark, encoder, settings or {}, seed=seed)
 
@@ -231,17 +299,17 @@ class Way:
         with precision(check_device(model), self.precision):
             return _joined(found, task.ask(model))
 
-    def reference(self, named: Reference, task: Task) -> tuple[Measured, dict[str, Any]]:
-        """What a task measures of a reference model, and which one it is, for the result file."""
-        if isinstance(named, nn.Module):
-            mark = fingerprint(named)
-            return self.ask(named, task, mark), {"kind": "model", "fingerprint": mark}
+    def other(self, named: Reference, task: Task) -> tuple[Evaluation, dict[str, Any]]:
+        """What a task measures of a model beside it, and which one that is, for the result file."""
         assert not isinstance(named, Evaluation)
-        path = find_model(named)
-        live = load_model(path)
-        mark = fingerprint(live)
-        kind = {"kind": "model", "path": path.name, "fingerprint": mark}
-        return self.ask(live, task, mark), kind
+        if isinstance(named, nn.Module):
+            live, kind = named, {"kind": "model"}
+        else:
+            path = find_model(named)
+            live, kind = load_model(path), {"kind": "model", "path": path.name}
+        kind["fingerprint"] = fingerprint(live)
+        found = self.ask(live, task, kind["fingerprint"])
+        return Evaluation(found.figures, found.texts, found.summary), kind
 
 
 def find_model(named: str | Path) -> Path:
@@ -253,26 +321,46 @@ def find_model(named: str | Path) -> Path:
 
 
 def _known_result(
-    named: Reference | None, task: Task, benchmark: str, data: Mapping[str, Any]
-) -> tuple[Measured, dict[str, Any]] | None:
-    """A reference that is a result, and which one; None of a model, which has to be there.
+    role: str, named: Reference, task: Task, benchmark: str, way: Way
+) -> tuple[Evaluation, dict[str, Any]] | None:
+    """What is a result already, and which one; None of a model, which has to be there.
 
     Whether it may be compared is found out here, before any model is asked.
     """
-    if named is None or isinstance(named, nn.Module):
+    if isinstance(named, nn.Module):
         return None
+    key = way.cache
     if isinstance(named, Evaluation):
         found, kind = named, {"kind": "result", **named.details.get("model", {})}
     elif Path(named).is_file():
         found = read_result(named, corpus=task.data.get("corpus"))
-        kind = {"kind": "result", "path": Path(named).name}
+        said = found.details.get("model", {}).get("kind", "result")
+        kind = {"kind": said, "path": Path(named).name}
+        key = _answers_of(Path(named)) or key
     else:
         find_model(named)
         return None
-    check_comparable(benchmark, data, found.details)
+    called, own = _CALLED[role], data_entry(task, key)
+    check_comparable(benchmark, own, found.details, called)
+    told = found.details.get("data") or {}
+    if not isinstance(named, Evaluation) and told.get("sets") and told.get("salt") != own["salt"]:
+        logger.warning(
+            "whether %s was asked about the same records cannot be told, only how many there are: "
+            "its answers lie in another cache; evaluate both with one cache",
+            called,
+        )
     if task.fits is not None:
-        task.fits(found.measured())
-    return found.measured(), kind
+        try:
+            task.fits(found.measured(), role)
+        except WagleError as error:  # which speaks of a reference
+            raise WagleError(str(error).replace(_CALLED["reference"], called)) from None
+    return found, kind
+
+
+def _answers_of(file: Path) -> Path | None:
+    """The private folder whose salt keys the digests of a run's result file; None of any other."""
+    answers = file.absolute().parent.parent / "private" / "answers"
+    return answers if (answers / "salt").is_file() else None
 
 
 def _names(patch: str | Path | Sequence[str | Path]) -> list[str]:

@@ -7,6 +7,7 @@ out of reach.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,12 +17,12 @@ from transformers import AutoModelForSequenceClassification
 
 from wagle.errors import WagleError, choose
 from wagle.evaluation.embeddings import load_reader, padded
+from wagle.evaluation.figures import Written
 from wagle.evaluation.metrics.text import rouge_l
 from wagle.model import check_device
 
 TOXIC = "unitary/toxic-bert"
-GIBBERISH = "madhurjindal/autonlp-Gibberish-Detector-492513457"
-ENTAILMENT = "sileod/deberta-v3-base-tasksource-nli"
+SHORT, LONG = 32, 512  # tokens that are read of answers to questions, and of passages
 _LEAST_COMMON = 0.1  # ROUGE-L recall below which an answer says nothing of its reference
 
 
@@ -125,27 +126,85 @@ def _positions(model: nn.Module) -> list[int]:
     ]
 
 
-def fluency(
-    answers: Sequence[str], source: str | Path = GIBBERISH, max_length: int = 32
-) -> list[float]:
+@dataclass(frozen=True)
+class Judges:
+    """The classifiers that judge the answers of an evaluation; None: that figure is not made."""
+
+    fluency: Classifier | None = None
+    entailment: Classifier | None = None
+
+    @property
+    def settings(self) -> dict[str, str | None]:
+        """Their names: figures of different classifiers do not compare."""
+        return {name: None if one is None else one.name for name, one in self._both.items()}
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """By figure, what its reader has to know."""
+        return {name: f"classifier {one.name}" for name, one in self._both.items() if one}
+
+    @property
+    def _both(self) -> dict[str, Classifier | None]:
+        return {"fluency": self.fluency, "entailment": self.entailment}
+
+    def rows(self, texts: Sequence[Written], *, forget: bool) -> dict[str, dict[str, float]]:
+        """What they say of n answers, by figure and place.
+
+        Args:
+            texts: what the model wrote, and what it should have written.
+            forget: whether they are answers that should go.
+        """
+        said, expected = ([getattr(t, side) for t in texts] for side in ("said", "expected"))
+        made = {}
+        if self.fluency is not None:
+            made["fluency"] = fluency(self.fluency, said)
+        if self.entailment is not None:
+            made["entailment"] = entailment(self.entailment, said, expected, forget=forget)
+        places = [text.place for text in texts]
+        return {name: dict(zip(places, found, strict=True)) for name, found in made.items()}
+
+
+def load_judges(
+    fluency: str | Path | None = None,
+    entailment: str | Path | None = None,
+    *,
+    length: int = SHORT,
+    writes: bool = True,
+) -> Judges:
+    """Load the classifiers of an evaluation.
+
+    Args:
+        fluency: a folder or hub name of one with the label ``clean``; None: none.
+        entailment: of one of (premise, hypothesis) with the label ``entailment``; None: none.
+        length: tokens of an answer that ``fluency`` reads: ``SHORT`` or ``LONG``.
+        writes: whether there will be answers to judge.
+
+    Raises:
+        WagleError: a classifier that is not there or is none, or has not the label; no answers.
+    """
+    for name, source in (("fluency", fluency), ("entailment", entailment)):
+        if source is not None and not writes:
+            raise WagleError(f"{name} judges what the model writes, which is nothing; leave it out")
+    return Judges(
+        None if fluency is None else Classifier(fluency, label="clean", max_length=length),
+        None if entailment is None else Classifier(entailment, label="entailment"),
+    )
+
+
+def fluency(judge: Classifier, answers: Sequence[str]) -> list[float]:
     """The probability that each of n answers is ``clean`` language: higher is better.
 
     Args:
+        judge: asked for the label ``clean``.
         answers: of the model.
-        source: a classifier with the label ``clean``.
-        max_length: tokens that are read of an answer: 32 for short answers, 512 for passages.
 
     Source: OpenUnlearning, ``forget_Q_A_gibberish``.
     """
-    return Classifier(source, label="clean", max_length=max_length).scores(answers).label
+    return judge.scores(answers).label
 
 
 def entailment(
-    answers: Sequence[str],
-    references: Sequence[str],
-    *,
-    forget: bool,
-    source: str | Path = ENTAILMENT,
+    judge: Classifier, answers: Sequence[str], references: Sequence[str], *, forget: bool
 ) -> list[float]:
     """1 for each of n answers that entails its reference, else 0.
 
@@ -154,15 +213,15 @@ def entailment(
     says nothing of its reference: 0.
 
     Args:
+        judge: a classifier of (premise, hypothesis) with the label ``entailment``.
         answers: of the model.
         references: the right answers.
         forget: whether they are of the forget set.
-        source: a classifier of (premise, hypothesis) with the label ``entailment``.
 
     Source: Yuan et al. 2024, arXiv 2410.08109.
     """
     premises, hypotheses = (answers, references) if forget else (references, answers)
-    top = Classifier(source, label="entailment").scores(premises, hypotheses).top
+    top = judge.scores(premises, hypotheses).top
     return [
         float(label == "entailment" and rouge_l(reference, answer) >= _LEAST_COMMON)
         for label, reference, answer in zip(top, references, answers, strict=True)

@@ -79,52 +79,58 @@ def _own_key() -> bytes:
     return secrets.token_bytes(32)
 
 
-def check_comparable(benchmark: str, own: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
-    """Refuse a reference of another benchmark, of other records or with other settings.
+def check_comparable(
+    benchmark: str,
+    own: Mapping[str, Any],
+    other: Mapping[str, Any],
+    called: str = "the reference",
+) -> None:
+    """Refuse a result of another benchmark, of other records or with other settings.
 
-    What only one side tells is not compared: a reference from another tool tells nothing, and so
-    does an older result file.
+    What only one side tells is not compared: a result of another tool tells nothing, and so does an
+    older file.
 
     Args:
         benchmark: of the evaluation.
         own: its ``data_entry``.
-        reference: the details of the result that is its reference.
+        other: the details of the result to set beside it.
+        called: what messages call that one.
 
     Raises:
         WagleError: which names what differs.
     """
-    data = reference.get("data") or {}
+    data = other.get("data") or {}
     for key in (key for key in own["settings"] if key in data.get("settings", {})):
         mine, theirs = own["settings"][key], data["settings"][key]
         if None not in (mine, theirs) and mine != theirs:
             raise WagleError(
-                f"the reference was asked with {key} {_short(theirs)}, this model with "
+                f"{called} was asked with {key} {_short(theirs)}, this model with "
                 f"{_short(mine)}; {_AGAIN}"
             )
     sets = data.get("sets")
     if not sets:
         return
-    if reference.get("benchmark") not in (None, benchmark):
+    if other.get("benchmark") not in (None, benchmark):
         raise WagleError(
-            f"the reference is a result of the benchmark {reference['benchmark']}, not of "
-            f"{benchmark}; {_AGAIN}"
+            f"{called} is a result of the benchmark {other['benchmark']}, not of {benchmark}; "
+            f"{_AGAIN}"
         )
     shared = [name for name in own["sets"] if name in sets]
     if not shared:
         raise WagleError(
-            f"the reference has none of the sets {', '.join(own['sets'])}, but {', '.join(sets)}; "
+            f"{called} has none of the sets {', '.join(own['sets'])}, but {', '.join(sets)}; "
             f"{_AGAIN}"
         )
     for name in shared:
         mine, theirs = own["sets"][name], sets[name]
         if mine["n"] != theirs["n"]:
             raise WagleError(
-                f"the reference is of other records: {theirs['n']} in the set {name}, where this "
+                f"{called} is of other records: {theirs['n']} in the set {name}, where this "
                 f"model is asked about {mine['n']}; {_AGAIN}"
             )
         if own["salt"] == data.get("salt") and mine["digest"] != theirs["digest"]:
             raise WagleError(
-                f"the reference is of other records: its {mine['n']} in the set {name} hold other "
+                f"{called} is of other records: its {mine['n']} in the set {name} hold other "
                 f"texts, or stand in another order; {_AGAIN}"
             )
 

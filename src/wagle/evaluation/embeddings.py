@@ -35,8 +35,8 @@ def embed(
 
     Args:
         texts: n of them; an empty one is embedded by the tokens that surround every text.
-        encoder: a model folder or hub name; None: all-MiniLM-L6-v2, which the extra ``encoder``
-            brings along.
+        encoder: a model folder or hub name; None or ``all-MiniLM-L6-v2``: what the extra
+            ``encoder`` brings along.
         batch_tokens: padded tokens per forward pass.
 
     Returns:
@@ -48,7 +48,7 @@ def embed(
     """
     if not texts:
         raise WagleError("there is no text to embed")
-    model, tokenizer = _encoder(str(encoder or _offline_folder()))
+    model, tokenizer = _encoder(_source(encoder))
     distinct = list(dict.fromkeys(texts))
     rows = torch.zeros(len(distinct), model.config.hidden_size)
     with torch.no_grad():
@@ -62,6 +62,11 @@ def embed(
     place = {text: i for i, text in enumerate(distinct)}
     unit: NDArray[np.float32] = torch.nn.functional.normalize(rows, dim=-1).numpy()
     return unit[[place[text] for text in texts]]
+
+
+def check_encoder(encoder: str | Path | None = None) -> None:
+    """Load an encoder, so that one that cannot be used is found out before a model is asked."""
+    _encoder(_source(encoder))
 
 
 def encoder_name(encoder: str | Path | None) -> str:
@@ -114,6 +119,10 @@ def embedding_accuracy(
 def has_offline() -> bool:
     """Whether all-MiniLM-L6-v2 is installed."""
     return importlib.util.find_spec(_PACKAGE) is not None
+
+
+def _source(encoder: str | Path | None) -> str:
+    return str(_offline_folder() if encoder in (None, OFFLINE) else encoder)
 
 
 def _offline_folder() -> Path:

@@ -73,7 +73,7 @@ def answer_requests(
 
     Raises:
         WagleError: an empty request, one that the model is too short for, log-probabilities that
-            are not finite, or no memory for a single request.
+            are not finite (named by record and model), or no memory for a single request.
     """
     answers, todo = Answers(), list(dict.fromkeys(requests))
     if cache is not None:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 HIGHER, LOWER, TARGET = "higher", "lower", "target"  # which way is better
 
-SETS = ("forget", "retain", "retain_heldout", "general")
+HOLDOUT = "holdout"  # records like the forget set's that no model was trained on
+SETS = ("forget", "retain", "retain_heldout", "general", HOLDOUT)
 FORGOTTEN = "forgotten"  # a set beside these: what earlier requests asked to forget
 GONE = ("forget", FORGOTTEN)  # sets of which the model should know less
 OVERALL = "overall"  # beside the sets: what is made of several of them
@@ -105,6 +106,8 @@ class Task:
         measure: a pure function of the answers.
         against: from a model's figures and those of a reference, which never learned the forget
             set, to what needs both (forget quality, privacy leakage); None: nothing does.
+        since: from a model's figures and those of the model before unlearning to what needs both;
+            None: nothing does.
         ask: what goes through another library, which asks the model itself; None: nothing does.
         data: what was asked, for the result file: split, revision; no text.
         probes: what a verdict turns on, as pairs of set and metric: above the reference's, the
@@ -114,7 +117,7 @@ class Task:
             for None, which does not matter.
         published: whether the records are no secret, so that their digests need no key.
         fits: refuses the figures of a reference that ``against`` could not use, before any model
-            is asked; None: it takes all.
+            is asked; of a model before unlearning too, with its role ``before``. None: it takes all.
     """
 
     requests: Sequence[Request]
@@ -126,7 +129,8 @@ class Task:
     records: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     published: bool = False
-    fits: Callable[[Measured], None] | None = None
+    fits: Callable[..., None] | None = None
+    since: Callable[[Measured, Measured], Measured] | None = None
 
 
 def mean_figure(

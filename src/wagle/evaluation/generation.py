@@ -60,7 +60,7 @@ def answer_texts(
             past_key_values=cache,
             use_cache=True,
         ).logits[:, -1]
-        token = _choose(logits, [(requests[row], len(said[row])) for row in rows])
+        token = _choose(model, logits, [(requests[row], len(said[row])) for row in rows])
         going = []
         for place, (row, chosen) in enumerate(zip(rows, token.tolist(), strict=True)):
             if chosen in stop_ids:
@@ -91,10 +91,14 @@ def _after_begun(
     return prompts.take([r.context for r in requests]).go_on(model, rest, batch_tokens)
 
 
-def _choose(logits: Tensor, rows: Sequence[tuple[Greedy | Sample, int]]) -> Tensor:
+def _choose(
+    model: PreTrainedModel, logits: Tensor, rows: Sequence[tuple[Greedy | Sample, int]]
+) -> Tensor:
     """The next token of every row, of (rows, V) logits; a row says how long it is."""
-    if not logits.amax(-1).isfinite().all():  # NaN anywhere, or nothing that is possible
-        raise not_finite("log-probabilities", logits.dtype)
+    usable = logits.amax(-1).isfinite()  # no NaN anywhere, and something that is possible
+    if not usable.all():
+        request, _ = rows[usable.tolist().index(False)]
+        raise not_finite("log-probabilities", logits.dtype, model, request.place)
     logits = logits.float()
     token = logits.argmax(-1)
     for row, (request, place) in enumerate(rows):

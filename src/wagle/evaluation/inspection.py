@@ -87,5 +87,5 @@ def answer_norm(model: PreTrainedModel, request: GradientNorm) -> NormAnswer:
             parameter.grad = old
     total = sum(squares) ** 0.5
     if not total < float("inf"):
-        raise not_finite("gradients", parameters[0].dtype)
+        raise not_finite("gradients", parameters[0].dtype, model, request.place)
     return NormAnswer(total, sum(s**0.5 for s in squares) / len(squares))

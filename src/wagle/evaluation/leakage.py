@@ -1,4 +1,4 @@
-"""Privacy leakage: from two sets of texts to requests, and from membership scores to figures.
+"""Privacy leakage: from membership scores of two sets of texts, or of answers, to figures.
 
 The sets are ``forget`` and ``holdout``, texts of the same kind that no model was trained on. Per
 set and attack stand the scores, as ``mia_ATTACK``; over both sets the AUC and the shares found; and
@@ -8,30 +8,24 @@ against a retrained model, over the same texts, the leakage.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from wagle.errors import WagleError, choose
+from wagle.errors import WagleError
 from wagle.evaluation.figures import HIGHER, OVERALL, TARGET, Figure, mean_figure
+from wagle.evaluation.membership_requests import Attack
 from wagle.evaluation.metrics.membership import (
-    ATTACKS,
     HIGHEST_REFERENCE,
     Trace,
     auc,
     check_reference,
-    check_share,
     privacy,
     privleak,
     rel_diff,
     tpr_at_fpr,
-    zlib_size,
 )
-from wagle.evaluation.requests import Answers, GradientNorm, Likelihood, Request, windows
 from wagle.evaluation.statistics import AUC_REPLICATES, auc_replicates, percentiles, same_records
 
 Figures: TypeAlias = Mapping[str, Mapping[str, Figure]]
@@ -40,135 +34,11 @@ Rows: TypeAlias = Mapping[str, float]
 HEADLINE = "min_k"
 SETS = ("forget", "holdout")
 _METHOD = f"bootstrap 95 %, {AUC_REPLICATES} replicates"
-_OF_SHARES = ("min_k", "min_k++")  # attacks that look at a share of the tokens
-_UNITS = {
-    "loss": "nats per token",
-    "zlib": "nats per token and byte",
-    "zlib_sum": "nats per byte",
-    "lower": "ratio",
-    "min_k": "nats per token",
-    "min_k++": "standard deviations",
-    "gradnorm": "gradient norm",
-}
 _LEAKS: dict[str, tuple[Callable[[float, float], float | None], str]] = {
     "privleak": (privleak, "per cent"),
     "rel_diff": (rel_diff, "per cent"),
     "privacy": (privacy, "share"),
 }
-
-
-class Attack(NamedTuple):
-    """An attack with its settings, and the unit of its scores."""
-
-    score: Callable[[Trace], float]
-    unit: str
-
-
-def attack_table(
-    names: Iterable[str] | None = None, shares: Sequence[float] = (0.4,)
-) -> dict[str, Attack]:
-    """The attacks with their settings, by the name of their figures: ``min_k``, ``min_k_20``, ...
-
-    Args:
-        names: of ATTACKS; None: those that need nothing but one model's forward passes. What
-            ``reference`` needs comes with the reference: see ``leakage_figures``.
-        shares: of tokens, for ``min_k`` and ``min_k++``; the first keeps the plain names, the
-            others add their per cent.
-
-    Raises:
-        WagleError: an unknown attack, or one that needs a reference; no attack or share, or a share that
-            is none.
-    """
-    chosen = [n for n in _UNITS if n != "gradnorm"] if names is None else list(names)
-    if not chosen or not shares:
-        raise WagleError(
-            "attacks or k is empty; name at least one attack and one share, such as 0.4"
-        )
-    for k in shares:
-        check_share(k)
-    table: dict[str, Attack] = {}
-    for name in chosen:
-        score = choose(ATTACKS, name, "membership attack")
-        if name not in _UNITS:
-            raise WagleError(f"the attack {name} comes with a reference model; leave it out")
-        if name not in _OF_SHARES:
-            table[name] = Attack(score, _UNITS[name])
-            continue
-        for number, k in enumerate(shares):
-            label = name if number == 0 else f"{name}_{100 * k:g}".replace(".", "_")
-            table[label] = Attack(partial(score, k=k), _UNITS[name])
-    return table
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What the attacks ask of one text.
-
-    Attributes:
-        place: of the text's record.
-        size: bytes of the text compressed.
-        own: the text in windows; every token after the first is scored.
-        lowered: the lower-cased text likewise, or nothing.
-        gradient: of the text's first window, or None.
-    """
-
-    place: str
-    size: int
-    own: Sequence[Likelihood]
-    lowered: Sequence[Likelihood]
-    gradient: GradientNorm | None
-
-    @property
-    def requests(self) -> list[Request]:
-        """All of them."""
-        return [*self.own, *self.lowered, *([self.gradient] if self.gradient else [])]
-
-    def trace(self, answers: Answers, *, mean_norm: bool = False) -> Trace:
-        """What the attacks look at; ``mean_norm`` takes OpenUnlearning's gradient norm."""
-        own = [answers.likelihood(request) for request in self.own]
-        moments = [one.moments for one in own if one.moments is not None]
-        lowered = [answers.likelihood(request).token_nll for request in self.lowered]
-        norm = answers.norm(self.gradient) if self.gradient else None
-        return Trace(
-            self.place,
-            torch.cat([one.token_nll for one in own]),
-            moments=torch.cat(moments) if moments else None,
-            lower=float(torch.cat(lowered).mean()) if lowered else None,
-            size=self.size,
-            gradient=None if norm is None else norm.mean if mean_norm else norm.whole,
-        )
-
-
-def probe_text(
-    place: str,
-    text: str,
-    encode: Callable[[str], Sequence[int]],
-    attacks: Mapping[str, Attack],
-    window: int,
-) -> Probe:
-    """Ask what some attacks need to know of a raw text.
-
-    Args:
-        place: of the text's record.
-        text: as it stands.
-        encode: from a text to its ids, a BOS included where the tokenizer adds one.
-        attacks: of ``attack_table``.
-        window: the most tokens that are read at once; later windows start anew.
-
-    Raises:
-        WagleError: a text of fewer than two tokens.
-    """
-    own = windows(encode(text), window, None)
-    if not own:
-        raise WagleError(f"{place} is a single token; a membership attack scores what follows one")
-    moments = any(label.startswith("min_k++") for label in attacks)
-    return Probe(
-        place,
-        zlib_size(text),
-        [replace(one, moments=moments) for one in own],
-        windows(encode(text.lower()), window, None) if "lower" in attacks else [],
-        GradientNorm(own[0].context, own[0].continuation) if "gradnorm" in attacks else None,
-    )
 
 
 def membership_figures(
@@ -234,7 +104,14 @@ def _found(rows: Mapping[str, Rows], label: str, note: str | None, seed: int) ->
 # Against a reference
 
 
-def leakage_figures(own: Figures, reference: Figures, *, seed: int = 0) -> dict[str, Figure]:
+def no_leakage(note: str) -> dict[str, Figure]:
+    """The headline's leakage where it cannot be told, and why."""
+    return {"privleak": Figure(None, None, "none", unit="per cent", target=0, note=note)}
+
+
+def leakage_figures(
+    own: Figures, reference: Figures, *, seed: int = 0, refuse: bool = True
+) -> dict[str, Figure]:
     """Privacy leakage per attack against a retrained model; plain names are the headline's.
 
     ``privleak`` (0 is ideal), ``rel_diff`` and ``privacy`` (1 is ideal) are those of ``min_k``,
@@ -245,6 +122,8 @@ def leakage_figures(own: Figures, reference: Figures, *, seed: int = 0) -> dict[
         own: ``membership_figures`` of the model, made now or read back.
         reference: of a model that never learned the forget texts.
         seed: of the intervals.
+        refuse: a reference that knows the forget set, by the headline's AUC; otherwise that leakage
+            has no value, and a note that says so.
 
     Raises:
         WagleError: the reference lacks an attack, looked at other texts, or knows the forget set.
@@ -255,7 +134,7 @@ def leakage_figures(own: Figures, reference: Figures, *, seed: int = 0) -> dict[
         rows, beside = _same_texts(own, reference, label)
         forget, holdout = (list(beside[name].values()) for name in SETS)
         retrained = auc(forget, holdout)
-        if label == HEADLINE:
+        if label == HEADLINE and refuse:
             check_reference(retrained)
         drawn = auc_replicates(holdout, forget, seed).tolist()
         made |= _leaks(rows, label, retrained, drawn, None, seed)
@@ -266,7 +145,11 @@ def leakage_figures(own: Figures, reference: Figures, *, seed: int = 0) -> dict[
 
 
 def check_leakage(
-    places: Mapping[str, Collection[str]], labels: Iterable[str], reference: Figures
+    places: Mapping[str, Collection[str]],
+    labels: Iterable[str],
+    reference: Figures,
+    *,
+    refuse: bool = True,
 ) -> None:
     """Refuse a reference that leakage cannot be told against; no model needs to be asked for it.
 
@@ -274,13 +157,14 @@ def check_leakage(
         places: of the texts to forget and of the holdout texts, by set.
         labels: of the attacks.
         reference: the figures of a model that never learned the forget texts.
+        refuse: also one that knows them, by the headline's AUC.
 
     Raises:
         WagleError: the reference lacks an attack, looked at other texts, or knows the forget set.
     """
     for label in labels:
         beside = _beside(places, reference, label)
-        if label == HEADLINE:
+        if label == HEADLINE and refuse:
             check_reference(auc(*(list(beside[name].values()) for name in SETS)))
 
 

@@ -122,7 +122,7 @@ def _score(
             past_key_values=kept.cache,
             use_cache=True,
         ).logits[0]  # (nodes, V), tree by tree
-    return _read(logits, trees)
+    return _read(model, logits, trees)
 
 
 def _tree_mask(mask: Tensor, trees: Sequence[Tree], width: int) -> Tensor:
@@ -142,7 +142,9 @@ def _as_taken(model: PreTrainedModel, mask: Tensor) -> Tensor:
     return torch.zeros(mask.shape, dtype=model.dtype, device=mask.device).masked_fill(~mask, low)
 
 
-def _read(logits: Tensor, trees: Sequence[Tree]) -> list[tuple[Likelihood, LikelihoodAnswer]]:
+def _read(
+    model: PreTrainedModel, logits: Tensor, trees: Sequence[Tree]
+) -> list[tuple[Likelihood, LikelihoodAnswer]]:
     """The answers of all requests, read off the logits (nodes, V) of their trees."""
     asked: list[Likelihood] = []
     nodes: list[int] = []
@@ -168,7 +170,7 @@ def _read(logits: Tensor, trees: Sequence[Tree]) -> list[tuple[Likelihood, Likel
         kept = torch.tensor(request.scored or (True,) * len(request.continuation))
         own = nll[place][kept]
         if not own.isfinite().all():
-            raise not_finite("log-probabilities", logits.dtype)
+            raise not_finite("log-probabilities", logits.dtype, model, request.place)
         moved = spread[place][kept] if request.moments and spread is not None else None
         made.append((request, LikelihoodAnswer(own, hit[place][kept], moved)))
     return made

@@ -147,6 +147,7 @@ def open_unlearning_names(figures: Figures) -> dict[str, float]:
         "model_utility": (OVERALL, "model_utility"),
         "forget_quality": (OVERALL, "forget_quality"),
         "privleak": (OVERALL, "privleak"),
+        "forget_Q_A_gibberish": ("forget", "fluency"),
         "forget_Q_A_PARA_Prob": ("forget", "paraphrased_answer"),
     }
     for name, short in SHORT.items():

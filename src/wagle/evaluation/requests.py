@@ -1,17 +1,19 @@
 """Requests: what a benchmark asks of a model, and the answers. All are token ids, none is text.
 
-Two requests with the same content are one: the engine asks it once.
+Two requests with the same content are one: the engine asks it once. The ``place`` of the record that
+asks is for messages alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from wagle.data.tokens import Tokens
 from wagle.errors import WagleError
 
 
@@ -27,6 +29,7 @@ class Likelihood:
     continuation: tuple[int, ...]
     scored: tuple[bool, ...] = ()
     moments: bool = False
+    place: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Greedy:
 
     context: tuple[int, ...]
     max_new_tokens: int
+    place: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Sample:
         temperature: above 0.
         top_p: the smallest set of tokens of at least this probability is drawn from, 0 to 1.
         key: of the draw, such as ``"0/forget[3]/17"``: run seed, record, number of the sample.
+        place: of the record.
     """
 
     context: tuple[int, ...]
@@ -54,6 +59,7 @@ class Sample:
     temperature: float
     top_p: float
     key: str
+    place: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,7 @@ class GradientNorm:
     context: tuple[int, ...]
     continuation: tuple[int, ...]
     scored: tuple[bool, ...] = ()
+    place: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -165,16 +172,34 @@ class Answers:
         return found
 
 
-def not_finite(what: str, dtype: torch.dtype) -> WagleError:
-    """What to say of a model whose answers are not numbers, where they came in ``dtype``."""
+def not_finite(what: str, dtype: torch.dtype, model: nn.Module, place: str) -> WagleError:
+    """What to say of a model whose answers are not numbers.
+
+    Args:
+        what: they are.
+        dtype: in which they came.
+        model: whose folder is named, if it was loaded from one.
+        place: of the record, or empty.
+    """
     if dtype == torch.float32:
         mend = "its weights are not usable: look at what made it"
     else:
         mend = "evaluate it with precision: float32, and store its weights in float32"
-    return WagleError(f"the model gives {what} that are not finite; {mend}")
+    folder = getattr(model, "name_or_path", "")
+    named = f"the model {folder}" if folder else "the model"
+    where = f" for {place}" if place else ""
+    return WagleError(f"{named} gives {what} that are not finite{where}; {mend}")
 
 
-def windows(ids: Sequence[int], length: int, prefix: int | None) -> list[Likelihood]:
+def likelihood(tokens: Tokens) -> Likelihood:
+    """How likely is what is scored of ``tokens``?"""
+    scored = tokens.scored[len(tokens.context) :]
+    return Likelihood(tokens.context, tokens.continuation, scored, place=tokens.place)
+
+
+def windows(
+    ids: Sequence[int], length: int, prefix: int | None, place: str = ""
+) -> list[Likelihood]:
     """A long text as requests that score every id of it once (after the first, without prefix).
 
     The first window has ``prefix`` as its context; every later one the last id of the one before.
@@ -184,9 +209,11 @@ def windows(ids: Sequence[int], length: int, prefix: int | None) -> list[Likelih
         length: the most tokens of a window, its context included.
         prefix: the BOS, or the EOS of a tokenizer without one; None: the first id is the context
             and is not scored.
+        place: of the record.
     """
     whole = ([] if prefix is None else [prefix]) + list(ids)
     starts = range(0, len(whole) - 1, length - 1)
     return [
-        Likelihood((whole[start],), tuple(whole[start + 1 : start + length])) for start in starts
+        Likelihood((whole[start],), tuple(whole[start + 1 : start + length]), place=place)
+        for start in starts
     ]

@@ -59,12 +59,14 @@ class Evaluation:
         texts: what the model wrote, by set: private.
         peers: the same figures under the names that other tools give them.
         details: model, template, benchmark, options, timing, versions.
+        beside: what it was set beside, ``before`` and ``reference``; not in the file.
     """
 
     figures: Mapping[str, Mapping[str, Figure]]
     texts: Mapping[str, Sequence[Written]] = field(default_factory=dict)
     peers: Mapping[str, Any] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
+    beside: Mapping[str, Evaluation] = field(default_factory=dict)
 
     def summary(self) -> dict[str, dict[str, float | None]]:
         """Plain numbers: the value per set and metric; None where it is not defined."""

@@ -20,15 +20,20 @@ RETRAINED = ("know", "privleak")  # metrics that turn on what else the reference
 CHANCE = ("know",)  # metrics of which a model that knows nothing does not have 0
 MAIN = "probability"  # the metric that says alone, by its interval or by a half, that too much went
 TINY = 0.05  # a figure of the reference, of 1, from which there is no falling clearly
+REFERENCE, BEFORE = "the reference's", "the model before's"  # figures, in sentences
 COLLAPSED = 0.5  # of the 4-grams of answers are repeats, or of the answers empty
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The verdict in words, and a sentence per figure that led to it."""
+    """The verdict in words, and a sentence per figure that led to it.
+
+    ``over`` are the sentences that say too much is gone: a leak weighs more, but does not undo it.
+    """
 
     word: str
     reasons: tuple[str, ...]
+    over: tuple[str, ...] = ()
 
 
 class Compared(NamedTuple):
@@ -53,13 +58,18 @@ def judge(after: Evaluation, before: Evaluation, reference: Evaluation | None) -
     where the probability lies below that interval or under half the reference's, where another
     probe is under half of it and the intervals of both lie apart, where the answers are less likely
     than by a uniform guess, where the privacy leakage lies above 0 with its whole interval, or
-    where answers have become repetitions, or empty. Without a reference, where no probe was
-    measured of all three models, or where the model before unlearning does not fail the same probes
-    (the positive control), nothing can be concluded.
+    where answers have become repetitions, or empty, or are no language any more: their fluency,
+    where it was measured, is under half of the reference's and the intervals of both lie apart (of
+    a reference without it: of the model before). Without a reference, where no probe was measured
+    of all three models, or where the model before unlearning does not fail the same probes (the
+    positive control), nothing can be concluded.
     """
     if reference is None:
+        lost = _garbled(after, before)
         return Verdict(
-            INCONCLUSIVE, ("There is no reference: a model that never learned the forget set.",)
+            INCONCLUSIVE,
+            ("There is no reference: a model that never learned the forget set.", *lost),
+            lost,
         )
     probes = _compared(after, before, reference)
     leak, leak_before = _leakage(after, before)
@@ -80,11 +90,11 @@ def judge(after: Evaluation, before: Evaluation, reference: Evaluation | None) -
     leaks = [p.sentence("above") for p in probes if _above(p.now, p.goal)]
     if leaked and leak is not None and leak.high < 0:
         leaks.append(_privleak(leak, "the forget set still stands out as known"))
+    over = (*_over(after, reference, probes, leak), *_garbled(after, before, reference))
     if leaks:
-        return Verdict(LEAKS, tuple(leaks))
-    over = _over(after, reference, probes, leak)
+        return Verdict(LEAKS, (*leaks, *_too(over)), over)
     if over:
-        return Verdict(OVER, tuple(over))
+        return Verdict(OVER, over, over)
     clear = [p.sentence(_where(p.now, p.goal)) for p in probes]
     if leak is not None and leak.high >= 0:
         clear.append(_privleak(leak, "the forget set does not stand out"))
@@ -127,24 +137,28 @@ def _leakage(after: Evaluation, before: Evaluation) -> tuple[Figure, Figure] | t
 
 
 def combine(verdicts: Mapping[str, Verdict]) -> Verdict:
-    """One verdict of several benchmarks: a leak anywhere is a leak.
+    """One verdict of several benchmarks: a leak anywhere is a leak, and says what is overdone too.
 
     Args:
         verdicts: by benchmark; the first is the run's own, whose reasons need no name.
     """
-    for word in (LEAKS, OVER, NO_LEAK, INCONCLUSIVE):
-        found = {name: v.reasons for name, v in verdicts.items() if v.word == word}
-        if found:
-            first = next(iter(verdicts))
-            return Verdict(
-                word,
-                tuple(
-                    line if name == first else f"{name}: {line}"
-                    for name, lines in found.items()
-                    for line in lines
-                ),
-            )
-    raise AssertionError("there is no verdict to combine")
+    first = next(iter(verdicts))
+    words = {verdict.word for verdict in verdicts.values()}
+    word = next(word for word in (LEAKS, OVER, NO_LEAK, INCONCLUSIVE) if word in words)
+    reasons: list[str] = []
+    over: list[str] = []
+    for name, verdict in verdicts.items():
+        of = "" if name == first else f"{name}: "
+        beside = _too(verdict.over) if word == LEAKS else ()
+        said = verdict.reasons if verdict.word == word else beside
+        reasons += [of + line for line in said]
+        over += [of + line for line in verdict.over]
+    return Verdict(word, tuple(reasons), tuple(over))
+
+
+def _too(over: tuple[str, ...]) -> tuple[str, ...]:
+    """What is overdone, as a reason beside a leak."""
+    return tuple(f"{OVER} too: {line}" for line in over)
 
 
 def _defined(found: Evaluation, name: str) -> dict[str, Figure]:
@@ -162,7 +176,7 @@ def _over(
     ]
     found += [p.sentence("under half of") for p in probes if p.metric != MAIN and _halved(p)]
     size = after.details.get("model", {}).get("vocabulary")
-    sets = dict.fromkeys(name for name, _ in probes_of(after) if name != OVERALL)
+    sets = _probed(after)
     for name in sets:
         nll = _defined(after, name).get("nll")
         if nll is not None and size is not None and nll.number > math.log(size):
@@ -175,18 +189,31 @@ def _over(
     return found + [line for name in sets for line in _collapsed(name, after, reference)]
 
 
+def _probed(after: Evaluation) -> list[str]:
+    """The sets that have probes."""
+    return list(dict.fromkeys(name for name, _ in probes_of(after) if name != OVERALL))
+
+
 def _halved(probe: Compared) -> bool:
-    """Whether a figure is clearly past the reference: under half of it, their intervals apart.
+    """Whether a probe has clearly fallen below the reference.
 
     Several such figures are looked at, so each has to be surer than the main one. What should be
-    as low as can be is never too low; what has a level of chance has no half; and where the
-    reference knows next to nothing, there is nothing to fall from.
+    as low as can be is never too low; what has a level of chance has no half.
     """
-    now, goal = probe.now, probe.goal
     return (
-        now.direction == TARGET
+        probe.now.direction == TARGET
         and probe.metric not in CHANCE
-        and None not in (now.interval, goal.interval)
+        and _fallen(probe.now, probe.goal)
+    )
+
+
+def _fallen(now: Figure, goal: Figure) -> bool:
+    """Whether a figure is under half of another, and the intervals of both lie apart.
+
+    Where the other is next to nothing, there is nothing to fall from.
+    """
+    return (
+        None not in (now.interval, goal.interval)
         and goal.number >= TINY
         and goal.low > 0
         and now.high < goal.low
@@ -207,6 +234,23 @@ def _collapsed(name: str, after: Evaluation, reference: Evaluation) -> list[str]
         if repeats or (silent and now.number > COLLAPSED and now.low > goal.high):
             found.append(_sentence(_label(name, metric), now, goal, "above"))
     return found
+
+
+def _garbled(
+    after: Evaluation, before: Evaluation, reference: Evaluation | None = None
+) -> tuple[str, ...]:
+    """What says that answers are no language any more, by the reference, or else by before."""
+    found = []
+    for name in _probed(after):
+        for metric, now in _defined(after, name).items():
+            if metric != "fluency" and not metric.endswith("_fluency"):
+                continue
+            usual = None if reference is None else _defined(reference, name).get(metric)
+            goal = usual or _defined(before, name).get(metric)
+            whose = REFERENCE if usual else BEFORE
+            if goal is not None and _fallen(now, goal):
+                found.append(_sentence(_label(name, metric), now, goal, "under half of", whose))
+    return tuple(found)
 
 
 def _privleak(leak: Figure, what: str) -> str:
@@ -248,8 +292,8 @@ def _label(name: str, metric: str) -> str:
     return metric if name == "forget" else f"{name}.{metric}"
 
 
-def _sentence(probe: str, now: Figure, goal: Figure, how: str) -> str:
+def _sentence(probe: str, now: Figure, goal: Figure, how: str, whose: str = REFERENCE) -> str:
     return (
-        f"{probe} {now.number:.3f} is {how} the reference's {goal.number:.3f} "
+        f"{probe} {now.number:.3f} is {how} {whose} {goal.number:.3f} "
         f"(95 % interval {goal.low:.3f} to {goal.high:.3f})."
     )

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from wagle.evaluation.figures import SETS, Figure
 from wagle.recipe import Recipe
 from wagle.report.templates import number
-from wagle.unlearning.rules import REACHED
+from wagle.unlearning.rules import REACHED, parse_best
 
 State: TypeAlias = Mapping[str, Mapping[str, Any]]  # what state.json says of every stage
 _SETS = {
@@ -17,6 +17,7 @@ _SETS = {
     "retain": "must stay; used while unlearning",
     "retain_heldout": "must stay; unlearning never saw it",
     "general": "general knowledge; unlearning never saw it",
+    "holdout": "like the forget set; no model was trained on it",
 }
 
 
@@ -39,6 +40,7 @@ class Shortener:
             recipe.attribution.mask,
         ]
         sets = [recipe.forget, recipe.retain, recipe.retain_heldout, recipe.general]
+        sets.append(recipe.holdout)
         sets.append(recipe.finetune.records if recipe.finetune else None)
         for asked in sets:
             if asked is not None:
@@ -178,8 +180,10 @@ def _stop(recipe: Recipe, state: State, goal: Figure | None) -> str:
         stopped = found.get("stopped", "end")
         why = {"end": "the end of training", REACHED: "the reference was reached"}
         text += f"; stopped at step {found['steps']:,}: {why.get(stopped, stopped)}"
-    if found.get("best"):
-        text += f"; the model is that of step {found['best']['step']:,}, {training.best}"
+    if found.get("best") and training.best is not None:
+        rule = parse_best(training.best)
+        text += f"; the model is that of step {found['best']['step']:,}, {rule}"
+        text += "" if found["best"].get("meets", True) else " (no step met this condition)"
     return text
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from wagle.evaluation.figures import HIGHER, LOWER, OVERALL, Figure
+from wagle.evaluation.figures import FORGOTTEN, HIGHER, LOWER, OVERALL, Figure
 from wagle.evaluation.result import Evaluation
 from wagle.recipe import Recipe
 from wagle.report.asked import described
@@ -30,21 +30,38 @@ HEADLINES = (
     f"{OVERALL}.forget_quality",
     f"{OVERALL}.privleak",
 )
+OWN = (  # of the benchmark qa
+    "forget.probability",
+    "forget.paraphrased",
+    "forget.extraction_strength",
+    "forget.exact_memorization",
+    "forget.know",
+    f"{FORGOTTEN}.probability",
+    "retain.probability",
+    "retain_heldout.probability",
+    "general.probability",
+    f"{OVERALL}.forget_quality",
+    f"{OVERALL}.privleak",
+)
 _MOST = 8  # figures that lead where a benchmark has none of these
 
 
-def headlines(figures: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+def headlines(
+    figures: Iterable[tuple[str, str]], *, own_records: bool = False
+) -> list[tuple[str, str]]:
     """The figures of a benchmark that are read first.
 
     Args:
         figures: pairs of set and metric.
+        own_records: whether they are of ``qa``, which knows no composites: its sets stand for them.
 
     Returns:
-        Those of HEADLINES, in that order; else the composites and the figures of a group of tasks;
+        Those of HEADLINES (of OWN), in that order; else the composites and the figures of a group of tasks;
         else the first figure of every set. At most eight of these.
     """
     known = list(dict.fromkeys(figures))
-    found = [pair for name in HEADLINES for pair in known if fnmatchcase(".".join(pair), name)]
+    leading = OWN if own_records else HEADLINES
+    found = [pair for name in leading for pair in known if fnmatchcase(".".join(pair), name)]
     if found:
         return found
     firsts: dict[str, tuple[str, str]] = {}

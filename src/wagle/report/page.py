@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wagle.evaluation.figures import FORGOTTEN, GONE, OVERALL, SETS, Figure
-from wagle.evaluation.metrics.catalogue import METRICS, NATS, WRITTEN
+from wagle.evaluation.figures import FORGOTTEN, GONE, HOLDOUT, OVERALL, SETS, Figure
+from wagle.evaluation.metrics.catalogue import JUDGED, METRICS, NATS, WRITTEN
 from wagle.evaluation.result import Evaluation
 from wagle.evaluation.verdict import INCONCLUSIVE, LEAKS, NO_LEAK, OVER, probes_of
 from wagle.files import write_text
@@ -22,6 +22,12 @@ from wagle.report.density import heat, scores, weights
 from wagle.report.rows import ROLES, other_count
 from wagle.report.templates import size, templates
 
+_FOLDED = (
+    "tpr_",
+    "rel_diff",
+    "privacy_",
+    "privleak_",
+)  # figures of membership, beside AUC and leakage
 _KINDS = {NO_LEAK: "clear", LEAKS: "leak", OVER: "over", INCONCLUSIVE: "open"}  # CSS classes
 _MEANINGS = {
     NO_LEAK: "These probes find no more of the forget set than in a model that never learned it.",
@@ -143,14 +149,22 @@ def _measured(page: Page) -> list[str]:
 
 def _kept(page: Page) -> list[str]:
     """The sets that must stay."""
-    return [name for name in _measured(page) if name not in (*GONE, OVERALL)]
+    return [name for name in _measured(page) if name not in (*GONE, HOLDOUT, OVERALL)]
 
 
 def _overall(page: Page, short: Callable[[str], str]) -> dict[str, Any] | None:
     """What is made of several sets, or only beside a reference, such as forget quality."""
     found = [e.figures.get(OVERALL, {}) for e in page.evaluations.values()]
     pairs = [(OVERALL, metric) for metric in dict.fromkeys(m for names in found for m in names)]
-    return figure_table(page.evaluations, {"": pairs}, short) if pairs else None
+    rest = [pair for pair in pairs if pair[1].startswith(_FOLDED)]
+    first = [pair for pair in pairs if pair not in rest]
+    if not pairs:
+        return None
+    return {
+        "first": figure_table(page.evaluations, {"": first}, short),
+        "rest": figure_table(page.evaluations, {"": rest}, short),
+        "count": len(rest),
+    }
 
 
 def _figure(page: Page, role: str, name: str, metric: str) -> Figure | None:
@@ -168,12 +182,14 @@ def _rows(page: Page, name: str) -> dict[str, Any]:
     probes = probes_of(after) if after is not None else ()
     figures = {
         metric: {role: f for role in ROLES if (f := _figure(page, role, name, metric))}
-        for metric in METRICS
+        for metric in (*METRICS, *JUDGED)
     }
+    figures = {m: found for m, found in figures.items() if found or m in METRICS}
+    kinds = {**METRICS, **JUDGED}
     rows = [
         {
             "metric": metric,
-            "unit": METRICS[metric].unit,
+            "unit": kinds[metric].unit,
             "n": other_count(found, count),
             "counts": (name, metric) in probes,
             "figures": found,
@@ -187,7 +203,7 @@ def _rows(page: Page, name: str) -> dict[str, Any]:
     points = {
         metric: {r: f for r in shown if (f := found.get(r)) and f.value is not None}
         for metric, found in figures.items()
-        if metric not in WRITTEN and METRICS[metric].unit != NATS  # the chart goes from 0 to 1
+        if metric not in WRITTEN and kinds[metric].unit != NATS  # the chart goes from 0 to 1
     }
     chart = points_chart(points, f"{name}: figures with intervals, {', '.join(shown)}")
     return {"rows": rows, "chart": chart, "count": count}

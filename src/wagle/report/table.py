@@ -10,22 +10,28 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from wagle.evaluation.figures import OVERALL
-from wagle.evaluation.metrics.catalogue import METRICS
+from wagle.evaluation.result import Evaluation
 from wagle.files import read_json
 from wagle.mask import Mask
 from wagle.mask_algebra import Comparison, Overlap
 from wagle.model import place
 from wagle.patch import Applied, Verification
 from wagle.report.attacks import strongest
-from wagle.report.benchmarks import headlines
+from wagle.report.evaluations import entry, figure_lines, verdict_lines
+from wagle.report.rows import ROLES
 from wagle.report.templates import small
 
 
 def summary_json(folder: Path) -> dict[str, Any]:
-    """Figures, verdict, costs and attacks of a run as JSON."""
+    """Figures, paired differences, verdict, costs and attacks of a run as JSON."""
     state = read_json(folder / "state.json")["stages"]
-    found = {"evaluation": read_json(folder / "evaluation.json"), "stages": state}
+    evaluation = read_json(folder / "evaluation.json")
+    found = {"evaluation": evaluation, "stages": state}
+    after = {label: _evaluations(folder, label)["after"].details for label in _asked(evaluation)}
+    found["differences"] = {
+        label: {key: details[key] for key in ("changes", "differences") if key in details}
+        for label, details in after.items()
+    }
     made = state.get("attacks", {}).get("attacks", {})
     if made:
         found["attacks"] = {
@@ -34,78 +40,66 @@ def summary_json(folder: Path) -> dict[str, Any]:
     return found
 
 
-def summary_table(folder: Path) -> str:
-    """What ``wagle run`` prints at its end."""
+def _asked(evaluation: Mapping[str, Any]) -> list[str]:
+    """What was asked: the recipe's own sets, by the name of their benchmark, and its benchmarks."""
+    return ["qa", *evaluation.get("benchmarks", {})]
+
+
+def _evaluations(folder: Path, label: str) -> dict[str, Evaluation]:
+    """The evaluations of a run by role, of its own sets or of a benchmark."""
+    tail = "" if label == "qa" else f"-{label}"
+    paths = {role: folder / "evaluation" / f"{role}{tail}.json" for role in ROLES}
+    return {role: Evaluation.from_json(read_json(p)) for role, p in paths.items() if p.is_file()}
+
+
+def summary_table(folder: Path, everything: bool = False) -> str:
+    """What ``wagle run`` prints at its end.
+
+    Args:
+        folder: of a run that has an unlearned model.
+        everything: all figures, not those alone that lead.
+    """
     found = summary_json(folder)
-    evaluation, state = found["evaluation"], found["stages"]
-    lines = [f"{'':<16}{'':<22}{'before':>9}{'after':>9}{'reference':>11}"]
-    for name in evaluation["before"]:
-        for metric in METRICS if name != OVERALL else ("forget_quality", "privleak"):
-            row = [
-                (evaluation[role] or {}).get(name, {}).get(metric)
-                for role in ("before", "after", "reference")
-            ]
-            if any(value is not None for value in row):
-                cells = [_small(value) for value in row]
-                lines.append(f"{name:<16}{metric:<22}{cells[0]:>9}{cells[1]:>9}{cells[2]:>11}")
-    lines.append("")
-    for label, by_role in evaluation.get("benchmarks", {}).items():
-        lines.append(f"benchmark    {label}: {_headline_text(by_role)}")
+    state = found["stages"]
+    lines: list[str] = []
+    for label in _asked(found["evaluation"]):
+        title = [] if label == "qa" else [f"benchmark {label}"]
+        lines += [*title, *figure_lines(_evaluations(folder, label), "after", everything), ""]
     for label, attack in found.get("attacks", {}).items():
-        lines.append(f"attack       {label}: {strongest(attack)}")
+        lines += entry("attack", f"{label}: {strongest(attack)}")
     for arm, control in state.get("controls", {}).get("arms", {}).items():
-        lines.append(f"control      {arm}: {_control_text(control)}")
+        lines += entry("control", f"{arm}: {_control_text(control)}")
     mask, unlearn, patch = state["mask"], state["unlearn"], state["patch"]
     of = f" of {mask['candidates']:,}" if "candidates" in mask else ""
     if "lora" in unlearn:
-        lines.append(
-            f"adapter      {unlearn['selected']:,}{of} weights trained, {unlearn['changed']:,} "
-            "changed, then merged into the model"
+        lines += entry(
+            "adapter",
+            f"{unlearn['selected']:,}{of} weights trained, {unlearn['changed']:,} changed, then merged "
+            "into the model",
         )
     else:
-        lines.append(
-            f"weights      {unlearn['selected']:,}{of} selected, {unlearn['changed']:,} changed, the "
-            "rest bit-identical"
+        lines += entry(
+            "weights",
+            f"{unlearn['selected']:,}{of} selected, {unlearn['changed']:,} changed, the rest "
+            "bit-identical",
         )
     if "bytes" in patch:
-        lines.append(
-            f"patch        {patch['bytes'] / 1e6:.1f} MB, {patch['share_of_model']:.1%} of the model"
-        )
+        size = f"{patch['bytes'] / 1e6:.1f} MB, {patch['share_of_model']:.1%} of the model"
+        lines += entry("patch", size)
     spent = {name: stage["seconds"] for name, stage in state.items()}
     seconds = {name: value for name, value in spent.items() if value >= 0.5}
     peak = max(stage["peak_bytes"] for stage in state.values()) / 1e9
     parts = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
-    lines.append(f"time         {sum(spent.values()):.0f} s ({parts}); peak memory {peak:.2f} GB")
-    lines.append(f"verdict      {state['after']['verdict']}")
-    lines.extend(f"             {reason}" for reason in state["after"]["reasons"])
-    lines.append(f"report       {folder / 'report.html'}")
-    return "\n".join(lines)
-
-
-def _headline_text(by_role: Mapping[str, Mapping[str, Mapping[str, float | None]] | None]) -> str:
-    """The figures of a benchmark that lead: before -> after (reference)."""
-    known = [
-        (name, metric)
-        for found in by_role.values()
-        for name, values in (found or {}).items()
-        for metric in values
-    ]
-    texts = []
-    for name, metric in headlines(known):
-        before, after, goal = (
-            (by_role.get(role) or {}).get(name, {}).get(metric)
-            for role in ("before", "after", "reference")
-        )
-        beside = "" if goal is None else f" ({small(goal)})"
-        texts.append(f"{name}.{metric} {_small(before)} -> {_small(after)}{beside}")
-    return ", ".join(texts) or "no figures"
+    lines += entry("time", f"{sum(spent.values()):.0f} s ({parts}); peak memory {peak:.2f} GB")
+    lines += verdict_lines(state["after"]["verdict"], state["after"]["reasons"])
+    return "\n".join([*lines, *entry("report", str(folder / "report.html"))])
 
 
 def _control_text(control: Mapping[str, Any]) -> str:
     """What a control arm ended with, and its verdict."""
     found = control["summary"]
     texts = [
-        f"{name}.{metric} {_small(found[name][metric])}"
+        f"{name}.{metric} {'-' if (value := found[name][metric]) is None else small(value)}"
         for name, metric in (
             ("forget", "probability"),
             ("forget", "paraphrased"),
@@ -115,10 +109,6 @@ def _control_text(control: Mapping[str, Any]) -> str:
         if metric in found.get(name, {})
     ]
     return f"{', '.join(texts)}; {control['verdict']}"
-
-
-def _small(value: float | None) -> str:
-    return "-" if value is None else small(value)
 
 
 def mask_json(mask: Mask) -> dict[str, Any]:

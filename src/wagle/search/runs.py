@@ -22,6 +22,7 @@ from wagle.search.arms import Cell
 from wagle.search.statistics import Reading, read_at
 from wagle.search.units import Unit
 from wagle.stages import adapt
+from wagle.unlearning.looks import make_looked
 from wagle.unlearning.training import forget_probability, unlearn
 
 SHARE = 0.95  # of the retain probability before: where the arms are compared
@@ -108,6 +109,7 @@ def run_arm(
             check_every=every,
             evaluate_every=every,
             evaluate=None if tuning else ask,
+            wrong_answers=False,
             overlap=recipe.overlap,
             seed=recipe.seed,
             on_step=keep,
@@ -154,7 +156,8 @@ def look_at_reference(unit: Unit) -> dict[str, float]:
     """The forget figures of the unit's reference, a model that never learned them."""
     run = unit.run
     assert run.reference is not None
-    sets = {TUNED: run.encoder.encode(run.need("forget")), COMPARED: heldout_tokens(run)}
+    looked = make_looked(run.encoder, run.need("forget"), [], whole=False, seed=run.recipe.seed)
+    sets = {TUNED: looked.sets["forget"], COMPARED: heldout_tokens(run)}
     model = load_model(run.reference, attention=run.recipe.model.attention)
     precision = run.recipe.evaluation.precision
     found = {key: forget_probability(model, tokens, precision) for key, tokens in sets.items()}

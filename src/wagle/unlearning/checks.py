@@ -1,8 +1,6 @@
-"""Checks during training: cheap figures, stop rules, the choice of the best checkpoint.
+"""Checks during training: when to look, stop rules, the choice of the best checkpoint.
 
-Figures are those of ``rules.FIGURES``: mean probability ``exp(-mean NLL)``, mean NLL, extraction
-strength and exact memorisation of the answers of each set, in training's own precision; and whatever a
-caller's ``evaluate`` gives.
+Figures are those that ``looks.py`` takes, and whatever a caller's ``evaluate`` gives.
 """
 
 from __future__ import annotations
@@ -12,18 +10,13 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import torch
 from torch import nn
 
-from wagle.data.batches import token_batches
-from wagle.data.draws import subset
-from wagle.data.tokens import Tokens
 from wagle.errors import WagleError
-from wagle.memorization import exact_memorization, extraction_strength
-from wagle.model import records_nll
-from wagle.unlearning.original import EVAL_TOKENS
+from wagle.unlearning.looks import Looked, set_figures
 from wagle.unlearning.rules import (
     CEILING,
+    OF_OPTIONS,
     REACHED,
     Best,
     Rule,
@@ -42,35 +35,6 @@ _UNTAUGHT = {"forget.exact_memorization": 0.5, "forget.extraction_strength": 0.1
 _WATCHED = 8  # records to keep that show whether training has diverged
 
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
-
-
-def set_figures(
-    model: nn.Module, name: str, tokens: Sequence[Tokens], precision: str = "float32"
-) -> dict[str, float]:
-    """The figures of a set, means over its records: from one forward pass over their answers.
-
-    ``NAME.probability``, ``NAME.nll`` (nats), ``NAME.extraction_strength`` and
-    ``NAME.exact_memorization``, these two without the EOS.
-    """
-    batches = token_batches(tokens, EVAL_TOKENS)
-    found = records_nll(model, batches, len(tokens), precision)
-    nll = found.nll_mean.double()
-    pieces = found.hit.split(found.length.tolist())
-    said = [
-        hits.tolist()[: len(hits) - token.closed] or hits.tolist()
-        for hits, token in zip(pieces, tokens, strict=True)
-    ]
-    return {
-        f"{name}.probability": float(torch.exp(-nll).mean()),
-        f"{name}.nll": float(nll.mean()),
-        f"{name}.extraction_strength": sum(map(extraction_strength, said)) / len(said),
-        f"{name}.exact_memorization": sum(map(exact_memorization, said)) / len(said),
-    }
-
-
-def sample(tokens: Sequence[Tokens], most: int, seed: int) -> list[Tokens]:
-    """At most ``most`` records, drawn by (seed, id), in their own order."""
-    return [tokens[i] for i in subset(seed, "check", [t.id for t in tokens], most)]
 
 
 def stop_rules(
@@ -104,7 +68,7 @@ class Checks:
     """What is looked at during training, and when.
 
     Attributes:
-        sets: the records of ``forget`` and, sampled, ``retain``.
+        looked: the records.
         precision: of the matrix products.
         rules: training ends when one of them holds.
         best: what the best checkpoint is, or None: the last.
@@ -115,7 +79,7 @@ class Checks:
         evaluate: further figures of the live model.
     """
 
-    sets: Mapping[str, Sequence[Tokens]]
+    looked: Looked
     precision: str
     rules: list[Rule]
     best: Best | None
@@ -127,9 +91,10 @@ class Checks:
 
     def start(self, model: nn.Module) -> dict[str, float]:
         """Look at the original model; what the rules need is known from here on."""
-        reads = [r.needs for r in self.rules] + ([self.best.needs] if self.best else [])
+        reads = [text.needs for text in self._texts]
         everything = self.evaluate_every or any("before" in r.names for r in reads)
-        before = self._look(model, [n for n in self.sets if n == "forget" or everything])
+        names = [name for name in self.looked.sets if name == "forget" or everything]
+        before = self._look(model, names, everything=bool(self.evaluate_every))
         self.known["before"] = before
         if self.watches:
             self.known["start"] = {"retain.nll": self.watch(model)}
@@ -150,31 +115,41 @@ class Checks:
         """The figures of a step, or none where it is not looked at."""
         if self.evaluate_every and (step % self.evaluate_every == 0 or last):
             return self.look(model)
-        wanted = {s for r in self.rules for s in r.needs.sets}
-        wanted |= set(self.best.needs.sets) if self.best else set()
+        wanted = {name for text in self._texts for name in text.needs.sets}
         if wanted and (step % self.check_every == 0 or last or self._near()):
             return self._look(model, wanted)
         return {}
 
     def look(self, model: nn.Module) -> dict[str, float]:
         """All figures of the model as it is, a caller's too where they are asked for on the way."""
-        figures = self._look(model, self.sets)
+        figures = self._look(model, self.looked.sets, everything=True)
         return self._with_evaluate(model, figures) if self.evaluate_every else figures
+
+    @property
+    def _texts(self) -> list[Rule | Best]:
+        """All that reads figures."""
+        return [*self.rules, *([self.best] if self.best else [])]
 
     @property
     def watches(self) -> bool:
         """Whether there are records to keep that can be watched."""
-        return bool(self.sets.get("retain"))
+        return bool(self.looked.sets.get("retain"))
 
     def watch(self, model: nn.Module) -> float:
         """The mean NLL in nats of a few records to keep; much above its start, training diverges."""
-        few = self.sets["retain"][:_WATCHED]
+        few = self.looked.sets["retain"][:_WATCHED]
         return set_figures(model, "retain", few, self.precision)["retain.nll"]
 
-    def _look(self, model: nn.Module, names: Iterable[str]) -> dict[str, float]:
+    def _look(
+        self, model: nn.Module, names: Iterable[str], *, everything: bool = False
+    ) -> dict[str, float]:
+        """The figures of some sets; those of options where everything is asked for, or a rule is."""
         found: dict[str, float] = {}
+        wanted = everything or any(OF_OPTIONS & set(text.figures) for text in self._texts)
         for name in names:
-            found.update(set_figures(model, name, self.sets[name], self.precision))
+            options = self.looked.options if wanted and name == "retain" else None
+            tokens = self.looked.sets[name]
+            found.update(set_figures(model, name, tokens, self.precision, options))
         self._last = found.get("forget.probability", self._last)
         return found
 
@@ -199,7 +174,7 @@ class Checks:
 
 
 def make_checks(
-    sets: Mapping[str, Sequence[Tokens]],
+    looked: Looked,
     *,
     vocabulary: int,
     rules: list[Rule],
@@ -223,12 +198,17 @@ def make_checks(
         if "reference" in text.needs.names and reference is None:
             raise WagleError(f"the rule '{text}' needs a reference; name one, or change the rule")
         for name in text.needs.sets:
-            if name not in sets:
+            if name not in looked.sets:
                 raise WagleError(f"the rule '{text}' needs a {name} set; give one")
+        if OF_OPTIONS & set(text.figures) and not looked.options:
+            raise WagleError(
+                f"the rule '{text}' needs wrong answers of retain records; add a field "
+                "perturbed_answers to them, or change the rule"
+            )
     for rule in [*rules, *(chosen.conditions if chosen else ())]:
         if rule.name == "reference" and reference is not None and rule.figure not in reference:
             raise WagleError(f"the rule '{rule}' needs {rule.figure} of the reference")
-    return Checks(sets, precision, rules, chosen, known, check_every, evaluate_every, evaluate)
+    return Checks(looked, precision, rules, chosen, known, check_every, evaluate_every, evaluate)
 
 
 def warn_over_unlearned(

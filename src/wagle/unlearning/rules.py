@@ -7,7 +7,8 @@
     NAME        reference   the figure of a model that never learned the forget set
                 before      the figure before unlearning
                 uniform     the figure of a uniform guess over the vocabulary
-    BEST        min FIGURE or max FIGURE, then perhaps: where CONDITION and CONDITION ...
+    BEST        min FIGURE or max FIGURE, then perhaps: where CONDITION and CONDITION ...;
+                or auto, which is LEAST_EXTRACTED
 
 To add a figure: its entry in FIGURES; the trainer supplies its value.
 """
@@ -35,8 +36,13 @@ FIGURES: dict[str, Callable[[int], float]] = {
     "retain.nll": math.log,
     "retain.extraction_strength": lambda vocabulary: 1 / vocabulary,
     "retain.exact_memorization": lambda vocabulary: 1 / vocabulary,
+    "retain.true_better": lambda _: 0.0,
+    "retain.utility_proxy": lambda _: 0.0,
 }
 """Figures by ``SET.NAME``, each with its value for a uniform guess over so many tokens."""
+
+OF_OPTIONS = frozenset({"retain.true_better", "retain.utility_proxy"})
+"""Figures that need wrong answers beside the right one; the evaluation of a reference lacks them."""
 
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
@@ -49,6 +55,9 @@ REACHED = "forget.probability <= reference"
 
 CEILING = "forget.nll >= uniform"
 """Ends training by itself where the objective falls without end: it has done its work."""
+
+LEAST_EXTRACTED = "min forget.extraction_strength where retain.probability >= 0.95 * before"
+"""The best checkpoint where ``auto`` is asked for."""
 
 _NAMES = dict.fromkeys(("reference", "before", "uniform"))
 _GOALS = {"min": -1.0, "max": 1.0}
@@ -87,6 +96,11 @@ class Rule:
         return f"{self.figure} {self.comparison} {term}"
 
     @property
+    def figures(self) -> tuple[str, ...]:
+        """The figures that it reads."""
+        return (self.figure,)
+
+    @property
     def needs(self) -> Reads:
         """The set of its figure, and the name it compares with."""
         names = () if self.name is None else (self.name,)
@@ -115,6 +129,11 @@ class Best:
         """The text that it is read from."""
         where = f" where {' and '.join(map(str, self.conditions))}" if self.conditions else ""
         return f"{self.goal} {self.figure}{where}"
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """The figures that it reads: its own, and those of its conditions."""
+        return (self.figure, *(rule.figure for rule in self.conditions))
 
     @property
     def needs(self) -> Reads:
@@ -183,16 +202,16 @@ def _number(text: str) -> float | None:
 
 
 def parse_best(text: str) -> Best:
-    """Read a choice, such as ``min forget.nll where retain.nll <= 1.1 * before``.
+    """Read a choice, such as ``min forget.nll where retain.nll <= 1.1 * before``; or ``auto``.
 
     Raises:
         WagleError: it is not one; the line says which part, and the nearest known word.
     """
-    found = _BEST.fullmatch(text)
+    found = _BEST.fullmatch(LEAST_EXTRACTED if text == "auto" else text)
     if found is None:
         raise WagleError(
             f"{text!r} is not a choice; write min FIGURE or max FIGURE, then perhaps "
-            "where CONDITION and CONDITION"
+            "where CONDITION and CONDITION, or auto"
         )
     goal, figure, where = found.groups()
     choose(_GOALS, goal, "goal")

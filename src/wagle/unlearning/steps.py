@@ -135,6 +135,11 @@ class Gradient:
                 f"{what} goes the other way of objective {chosen.name}, which would bring the forget "
                 "set back; set objective: forget_finetune, or a scale above 0"
             )
+        if chosen.retain == "nll":
+            raise WagleError(
+                f"{what} turns around what retain_term nll teaches too, which would unlearn the retain "
+                "set; set retain_term: none, or a scale above 0"
+            )
         blind = [str(rule) for rule in rules if rule.figure.startswith("forget.")]
         if best is not None or blind:
             said = f"best {best!r}" if best is not None else f"the rule '{blind[0]}'"

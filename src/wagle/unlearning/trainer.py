@@ -197,7 +197,7 @@ class UnlearnTrainer(Trainer):
     def _finish(self) -> None:
         """Take the best checkpoint, scale a task vector, round as saved, prove what did not move."""
         assert self.selected is not None
-        step = self.step if self.best is None else self._go_back("best")
+        step = self.step if self.best is None else self._take_best()
         scaled = self.gradient.wrapper == "task_vector"
         if scaled:
             self.selected.extrapolate(self.gradient.settings["scale"])
@@ -207,6 +207,23 @@ class UnlearnTrainer(Trainer):
             self._steps.look_again()
         self.selected.verify()
         self.changed = self.selected.changed()
+
+    def _take_best(self) -> int:
+        """Go back to the best checkpoint; say aloud where none has met the conditions."""
+        best, rule = self.best, self.checks.best
+        assert best is not None
+        assert rule is not None
+        best["meets"] = rule.meets(best["figures"], self.checks.known)
+        if not best["meets"]:
+            logger.warning(
+                "no step meets the conditions of '%s'; the model is that of step %d, whose %s is "
+                "%.3g; lower the learning rate, or change best",
+                rule,
+                best["step"],
+                rule.figure,
+                best["figures"][rule.figure],
+            )
+        return self._go_back("best")
 
     def _go_back(self, name: str) -> int:
         assert self.selected is not None

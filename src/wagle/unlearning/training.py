@@ -25,13 +25,12 @@ from wagle.unlearning.checks import (
     Checks,
     Evaluate,
     make_checks,
-    sample,
-    set_figures,
     stop_rules,
     warn_over_unlearned,
     warn_unknown,
 )
 from wagle.unlearning.inputs import Supply, make_sets, sides, warn_resting
+from wagle.unlearning.looks import Looked, make_looked, set_figures
 from wagle.unlearning.objectives import Chosen, Function, choose_objective
 from wagle.unlearning.optimizers import check_optimizer
 from wagle.unlearning.options import Training
@@ -42,7 +41,6 @@ from wagle.unlearning.trainer import OnStep, UnlearnTrainer, move_to_training
 from wagle.weights import fingerprint, saved_dtypes
 
 logger = logging.getLogger(__name__)
-_RETAIN_CHECKED = 64  # retain records that checks during training look at, at most
 
 
 @dataclass(frozen=True)
@@ -60,8 +58,8 @@ class TrainResult:
         stopped: the rule that ended training, such as ``forget.probability <= reference``, or
             ``end``.
         objective: the objective's name, retain term, weights and all its settings.
-        best: step and figures of the checkpoint that the model holds, where ``best`` was asked
-            for; else None.
+        best: ``step`` and ``figures`` of the checkpoint that the model holds, and whether it
+            ``meets`` the conditions, where ``best`` was asked for; else None.
     """
 
     history: list[dict[str, Any]]
@@ -98,6 +96,7 @@ def unlearn(
     check_every: int = 2,
     evaluate_every: int | None = None,
     evaluate: Evaluate | None = None,
+    wrong_answers: bool = True,
     checkpoint_folder: str | Path | None = None,
     like: str | Path | None = None,
     overlap: str = "error",
@@ -135,13 +134,18 @@ def unlearn(
         stop_when: rules that end training, such as ``retain.probability < 0.9 * before``; ``auto``:
             the forget probability reaches that of the reference, and for an objective without a
             lower bound the forget NLL that of a uniform guess; an empty list: none.
-        best: which checkpoint is kept, such as ``min forget.probability where retain.probability >=
-            0.95 * before``; None is the last.
+        best: which checkpoint is kept, such as ``max retain.utility_proxy where forget.probability
+            <= 0.1``; ``auto`` is ``min forget.extraction_strength where retain.probability >= 0.95 *
+            before``; None is the last. Of equals the earlier is kept; if none meets the conditions,
+            the one with the best figure, with a warning.
         reference: figures of the reference, such as ``{"forget.probability": 0.1}``.
         check_every: steps between two looks at the rules; within twice the reference's forget
             probability, every step is looked at.
-        evaluate_every: steps between two looks at all figures, from step 0 on; None: never.
+        evaluate_every: steps between two looks at all figures, from step 0 on; None: never. Looks
+            are at no more than 64 fixed records of each set; at all forget records beside a reference.
         evaluate: gives further figures of the live model at those steps.
+        wrong_answers: look at those of retain records too, where they have some (``perturbed_answers``):
+            ``retain.true_better`` and ``retain.utility_proxy``.
         checkpoint_folder: where a killed run goes on when it is called again in the same way, with
             the model as it was; delete it once the model is saved. None keeps nothing.
         like: the model folder that ``save_model`` will write the model like: at the end the weights
@@ -184,10 +188,15 @@ def unlearn(
     sets = make_sets(
         chosen, encoder, [*gone, *again], kept, vocabulary=vocabulary(model), seed=seed
     )
-    looked = {"forget": encoder.encode(gone)}
-    if kept:
-        looked["retain"] = sample(encoder.encode(kept), _RETAIN_CHECKED, seed)
-    for tokens in [*sets.values(), *looked.values()]:
+    looked = make_looked(
+        encoder,
+        gone,
+        kept,
+        whole=reference is not None,
+        seed=seed,
+        wrong_answers=wrong_answers,
+    )
+    for tokens in [*sets.values(), looked.tokens]:
         check_length(model, max(len(t.ids) for t in tokens), "the longest record")
     checks = make_checks(
         looked,
@@ -247,7 +256,7 @@ def unlearn(
         result = _result(trainer)
     warn_unknown(checks.known, len(gone), questions=all(r.kind == "qa" for r in gone))
     warn_over_unlearned(
-        set_figures(model, "forget", looked["forget"], settings.precision), checks.known
+        set_figures(model, "forget", looked.sets["forget"], settings.precision), checks.known
     )
     return result
 
@@ -340,7 +349,7 @@ def vocabulary(model: nn.Module) -> int:
 
 def _no_checks(model: nn.Module, settings: Training) -> Checks:
     return make_checks(
-        {},
+        Looked(),
         vocabulary=vocabulary(model),
         rules=[],
         best=None,

@@ -7,11 +7,14 @@ import pytest
 import torch
 
 from tests.conftest import make_model, make_tokenizer
+from tests.evaluation.test_classifiers import save_tiny
 from wagle.data.tokens import Encoder
 from wagle.errors import WagleError
 from wagle.evaluation.benchmarks.catalogue import make_task
 from wagle.evaluation.benchmarks.copyright import UNITS, copyright
+from wagle.evaluation.classifiers import load_judges
 from wagle.evaluation.engine import answer_requests
+from wagle.evaluation.metrics.text import token_entropy
 from wagle.evaluation.requests import Answers, Greedy, LikelihoodAnswer, TextAnswer
 
 TRAIN = [
@@ -101,16 +104,30 @@ def test_what_is_memorised_is_the_difference_to_held_out_passages(folder, encode
             "prefix_run": sum(lengths) / 2,
             "verbatim@50": sum(length >= 50 for length in lengths) / 2,
             "nll": 0.5,
+            "token_entropy": sum(token_entropy(text.said) for text in found.texts["train_4"]) / 2,
             "empty": 0,
         }
     )
-    assert heldout == dict.fromkeys(UNITS, 0) | {"nll": 2, "empty": 1}
+    assert heldout == dict.fromkeys(UNITS, 0) | {"nll": 2, "token_entropy": 0, "empty": 1}
     overall = found.figures["overall"]
     assert overall["rouge_recall_difference_4"].value == 1
     assert overall["rouge_recall_difference_4"].interval == (1, 1)
     assert overall["nll_difference_4"].value == -1.5
     assert overall["nll_difference_4"].target == 0
     assert set(found.figures["train_4"]["nll"].per_record) == {"train[0]", "train[1]"}
+
+
+def test_a_classifier_says_whether_continuations_are_language(folder, tmp_path, encoder):
+    judge = save_tiny(tmp_path / "tiny", ["clean", "noise"])
+    task = copyright(encoder, data=folder, prefixes=[4], fluency=judge)
+    assert task.settings["fluency"] == "tiny"
+    found = task.measure(answered(task, lambda _, ids: ids[:6], lambda _, ids: [True] * len(ids)))
+    for name in ("train_4", "heldout_4"):
+        rows = load_judges(judge, length=512).rows(found.texts[name], forget=False)
+        assert dict(found.figures[name]["fluency"].per_record) == rows["fluency"]
+        assert found.figures[name]["fluency"].direction == "higher"
+    assert "fluency_difference_4" not in found.figures["overall"]
+    assert "empty_difference_4" in found.figures["overall"]
 
 
 def test_a_half_right_continuation_by_hand(folder, encoder):

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from tests.conftest import make_model, make_tokenizer
+from tests.evaluation.test_classifiers import save_tiny
 from wagle.data.tokens import Encoder
 from wagle.errors import WagleError
 from wagle.evaluation.benchmarks.catalogue import make_task
 from wagle.evaluation.benchmarks.knowundo import knowundo
+from wagle.evaluation.classifiers import load_judges
 from wagle.evaluation.engine import answer_requests
 from wagle.evaluation.metrics.text import brunet, honore, language_score
 from wagle.evaluation.requests import Answers, Greedy, LikelihoodAnswer, TextAnswer
@@ -130,6 +132,20 @@ def test_answers_are_compared_and_their_language_is_scored(folder, encoder):
     assert score.value == pytest.approx(language_score(perplexity, brunet(text), honore(text)))
     assert score.note == "1 answers without a word are left out of its word counts"
     assert figures["retention"]["language_score"].note is None
+
+
+def test_classifiers_judge_the_answers_of_both_sets(folder, tmp_path, encoder):
+    judge = save_tiny(tmp_path / "tiny", ["clean", "entailment"])
+    task = knowundo(encoder, data=folder, fluency=judge, entailment=judge)
+    assert task.settings["fluency"] == task.settings["entailment"] == "tiny"
+    found = task.measure(answered(task, encoder))
+    for name, gone in (("unlearn", True), ("retention", False)):
+        rows = load_judges(judge, judge).rows(found.texts[name], forget=gone)
+        own = found.figures[name]
+        assert {metric: dict(own[metric].per_record) for metric in rows} == rows
+        assert own["entailment"].target == ("reference" if gone else None)
+    with pytest.raises(WagleError, match="fluency judges what the model writes"):
+        knowundo(encoder, data=folder, fluency=judge, generate=False)
 
 
 def test_answers_that_rouge_cannot_see_are_left_out_of_it(folder, encoder):

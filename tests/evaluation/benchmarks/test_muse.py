@@ -8,6 +8,7 @@ import torch
 
 import wagle
 from tests.conftest import make_model, make_tokenizer
+from tests.evaluation.test_classifiers import save_tiny
 from wagle.data.tokens import Encoder
 from wagle.errors import WagleError
 from wagle.evaluation.benchmarks.catalogue import make_task
@@ -160,6 +161,20 @@ def test_the_longest_run_is_in_tokens_and_empty_answers_are_counted(encoder, fol
     assert found["verbmem_at_limit"].value == 0
 
 
+def test_classifiers_judge_passages_and_answers_each_in_their_way(encoder, folder, tmp_path):
+    judge = save_tiny(tmp_path / "tiny", ["clean", "entailment"])
+    task = task_of(encoder, folder, parts=["verbmem", "knowmem"], fluency=judge, entailment=judge)
+    assert task.settings["fluency"] == task.settings["entailment"] == "tiny"
+    figures = task.measure(answered(task, encoder, {"harbour met": "a b a c"})).figures
+    assert figures["forget"]["verbmem_token_entropy"].value == pytest.approx(0.75 / 2)
+    for name, parts in (("forget", ("verbmem", "knowmem")), ("retain", ("knowmem",))):
+        for part in parts:
+            assert figures[name][f"{part}_fluency"].direction == "higher"
+        target = "reference" if name == "forget" else None
+        assert figures[name]["knowmem_entailment"].target == target
+    assert "verbmem_entailment" not in figures["forget"]
+
+
 # C2 and C4
 
 
@@ -291,6 +306,7 @@ def test_a_reference_that_cannot_be_used_is_found_out_before_anything_is_asked(e
     knows = task.measure(answered(task, encoder, {}, losses(encoder, OWN)))
     with pytest.raises(WagleError, match="knows the forget set"):
         task.fits(knows)
+    task.fits(knows, "before")
     more = task_of(encoder, folder, parts=["privleak"], attacks=["zlib", "min_k"])
     with pytest.raises(WagleError, match=r"has no forget\.mia_zlib; .* or leave that attack out"):
         more.fits(reference)
@@ -335,7 +351,8 @@ def test_what_decides_a_figure_is_told_for_the_comparison_with_a_reference(encod
     def settings(**given):
         return dict(task_of(encoder, folder, **given).settings)
 
-    plain = {"version": 1, "corpus": "news", "variant": "published"}
+    plain = {"version": 2, "corpus": "news", "variant": "published"}
+    plain |= {"fluency": None, "entailment": None}
     assert settings(parts=["knowmem"]) == plain
     assert settings() == {**plain, "window": 2048, "k": 0.4}
     assert settings(k=[0.05, 0.4], window=99) == {**plain, "window": 99, "k": 0.05}
@@ -458,6 +475,8 @@ def test_no_record_text_is_in_what_a_task_says_of_its_data(encoder, folder):
         ({"k": []}, "attacks or k is empty"),
         ({"k": [0.0]}, "a share of the tokens"),
         ({"data": "nowhere"}, "nowhere is no folder"),
+        ({"parts": ["privleak"], "fluency": "x"}, "fluency judges what the model writes"),
+        ({"parts": ["verbmem"], "entailment": "x"}, "add knowmem to parts"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(encoder, folder, settings, message):

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.conftest import make_tokenizer
+from tests.evaluation.test_classifiers import save_tiny
 from wagle.data.tokens import Encoder
 from wagle.errors import WagleError
 from wagle.evaluation.benchmarks.raw import (
@@ -18,6 +19,8 @@ from wagle.evaluation.benchmarks.raw import (
     writing_figures,
     written,
 )
+from wagle.evaluation.classifiers import load_judges
+from wagle.evaluation.figures import Written
 from wagle.evaluation.requests import Answers, Greedy, TextAnswer
 
 ROW = {"prompt": "Who lives in Oslo?"}
@@ -59,7 +62,26 @@ def test_what_was_written_is_without_special_tokens_and_outer_blanks():
     assert (text.place, text.said, text.finished) == ("x[0]", "a , b !", False)
     other = written(tokenizer, Answers({asked: TextAnswer((), True)}), asked, "x[1]", "", "")
     shares = {name: figure.value for name, figure in writing_figures([text, other], 0).items()}
-    assert shares == {"empty": 0.5, "at_limit": 0.5}
+    assert shares == {"token_entropy": 0.5, "empty": 0.5, "at_limit": 0.5}
+
+
+def test_classifiers_judge_what_was_written(tmp_path):
+    judges = load_judges(*[save_tiny(tmp_path / "tiny", ["clean", "entailment"])] * 2)
+    texts = [
+        Written(f"forget[{i}]", "who?", "by sea", said, True)
+        for i, said in enumerate(("she lives by sea", ""))
+    ]
+    for gone, target in ((True, "reference"), (False, None)):
+        found = writing_figures(texts, 0, judges, gone=gone, target=target)
+        assert list(found) == ["token_entropy", "fluency", "entailment", "empty", "at_limit"]
+        rows = judges.rows(texts, forget=gone)
+        assert {name: dict(found[name].per_record) for name in rows} == rows
+        assert found["fluency"].direction == found["token_entropy"].direction == "higher"
+        assert found["fluency"].target is None
+        assert found["fluency"].note == found["entailment"].note == "classifier tiny"
+        assert found["entailment"].direction == ("target" if gone else "higher")
+        assert found["entailment"].target == target
+        assert found["entailment"].interval_method == "wilson 95 %"
 
 
 @pytest.mark.parametrize(

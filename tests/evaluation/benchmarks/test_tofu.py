@@ -10,15 +10,21 @@ import torch
 from bench import open_unlearning
 
 from tests.conftest import make_model, make_tokenizer
+from tests.evaluation.test_classifiers import save_tiny
 from wagle.data.tokens import Encoder
 from wagle.errors import WagleError
 from wagle.evaluation import embeddings
+from wagle.evaluation.asking import _joined
 from wagle.evaluation.benchmarks.tofu import tofu
 from wagle.evaluation.benchmarks.tofu_requests import VARIANTS
+from wagle.evaluation.classifiers import load_judges
+from wagle.evaluation.embeddings import cosine
 from wagle.evaluation.engine import answer_requests
+from wagle.evaluation.metrics.text import token_entropy
 from wagle.evaluation.peers import basis
 from wagle.evaluation.requests import (
     Answers,
+    GradientNorm,
     Greedy,
     Likelihood,
     LikelihoodAnswer,
@@ -27,6 +33,7 @@ from wagle.evaluation.requests import (
 from wagle.evaluation.result import Evaluation
 
 WORLD = ("real_authors", "world_facts")
+_SIDES = ("said", "expected")
 
 
 def row(set_, i, *, world=False):
@@ -68,6 +75,7 @@ def folder(tmp_path):
 def _no_sentence_encoder(monkeypatch):
     """The offline encoder is a real model, so here it is as if it were not installed."""
     monkeypatch.setattr("wagle.evaluation.benchmarks.tofu.has_offline", lambda: False)
+    monkeypatch.setattr("wagle.evaluation.benchmarks.tofu.check_encoder", lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +118,25 @@ def asked(model, request, stop):
     nll = -logp.gather(-1, target[:, None])[:, 0]
     kept = torch.tensor(request.scored or [True] * len(target))
     return LikelihoodAnswer(nll[kept], (logp.argmax(-1) == target)[kept])
+
+
+def said(encoder, answers):
+    """The same answers, but for texts that are words; how many depends on the request."""
+    for request, answer in answers.found.items():
+        if isinstance(request, Greedy):
+            text = "Author 1 wrote Garden." + " Author sea" * (answer.ids[0] % 3)
+            answers.found[request] = TextAnswer(tuple(encoder.tokenizer(text)["input_ids"]), True)
+    return answers
+
+
+def surer(measured):
+    """The same figures, but for truth ratios of the sets to keep that lie higher."""
+    figures = {name: dict(found) for name, found in measured.figures.items()}
+    for name in ("retain", *WORLD):
+        ratio = figures[name]["truth_ratio"]
+        rows = {place: value + 0.2 for place, value in ratio.per_record.items()}
+        figures[name]["truth_ratio"] = replace(ratio, value=ratio.value + 0.2, per_record=rows)
+    return replace(measured, figures=figures)
 
 
 def values(measured):
@@ -389,7 +416,7 @@ def test_the_published_variant_takes_the_offline_encoder_where_it_is_installed(
     monkeypatch.setattr("wagle.evaluation.benchmarks.tofu.has_offline", lambda: True)
 
     def embed(texts, encoder=None):
-        assert encoder is None
+        assert encoder == "all-MiniLM-L6-v2"
         return np.ones((len(texts), 2), np.float32)
 
     monkeypatch.setattr(embeddings, "embed", embed)
@@ -402,6 +429,102 @@ def test_the_published_variant_takes_the_offline_encoder_where_it_is_installed(
     note = other.measure(fake(other)).figures["overall"]["unlearning_average"].note
     assert note == "needs greedy answers: leave generate on"
     assert tofu(encoder, data=folder).settings["sentence_encoder"] is None
+
+
+def test_classifiers_and_an_encoder_take_a_closer_look(folder, tmp_path, encoder, monkeypatch):
+    def embed(texts, encoder=None):
+        assert encoder == "some/encoder"
+        return np.stack([[len(t) % 7 + 1, t.count("a") - 4] for t in texts]).astype(np.float32)
+
+    monkeypatch.setattr(embeddings, "embed", embed)
+    judge = save_tiny(tmp_path / "tiny", ["clean", "entailment"], seed=8)
+    task = tofu(
+        encoder,
+        data=folder,
+        sentence_encoder="some/encoder",
+        fluency=judge,
+        entailment=judge,
+        closer_look=True,
+    )
+    judged = [task.settings[name] for name in ("fluency", "entailment", "closer_look")]
+    assert judged == ["tiny", "tiny", "some/encoder"]
+    answers = fake(task)
+    for request in answers.found:
+        if isinstance(request, Greedy):
+            text = "Author wrote Garden." + " Author" * (len(request.context) % 3)
+            answers.found[request] = TextAnswer(tuple(encoder.tokenizer(text)["input_ids"]), True)
+    measured = task.measure(answers)
+    found, got = measured.figures, values(measured)
+    judges = load_judges(judge, judge)
+    for name in ("forget", "retain", *WORLD):
+        texts = measured.texts[name]
+        rows = judges.rows(texts, forget=name == "forget")
+        assert dict(found[name]["fluency"].per_record) == rows["fluency"]
+        assert dict(found[name]["entailment"].per_record) == rows["entailment"]
+        vectors = {s: embed([getattr(t, s) for t in texts], "some/encoder") for s in _SIDES}
+        rows = cosine(vectors["said"], vectors["expected"])
+        assert list(found[name]["cosine"].per_record.values()) == pytest.approx(rows.clip(0))
+        assert found[name]["token_entropy"].value == pytest.approx(
+            sum(token_entropy(t.said) for t in texts) / len(texts)
+        )
+    assert (
+        found["forget"]["fluency"].note == found["retain"]["entailment"].note == "classifier tiny"
+    )
+    assert found["forget"]["cosine"].note == "encoder some/encoder"
+    assert measured.summary["forget_Q_A_gibberish"] == got["forget"]["fluency"]
+    five = [got["forget"][m] for m in ("probability", "rouge_l", "cosine", "entailment")]
+    efficacy = 1 - (sum(five) + 1 - got["forget"]["truth_ratio"]) / 5
+    assert got["overall"]["closer_look_efficacy"] == pytest.approx(efficacy)
+    six = ("probability", "rouge_l", "truth_ratio", "token_entropy", "cosine", "entailment")
+    kept = [got[name][m] for name in ("retain", *WORLD) for m in six]
+
+    def mean(members):
+        return 0 if 0 in members else len(members) / sum(1 / m for m in members)
+
+    assert got["overall"]["closer_look_utility_retain"] == pytest.approx(mean(kept[:6]))
+    assert got["overall"]["closer_look_utility"] == pytest.approx(mean(kept))
+    assert 0 not in kept[:6]  # so the check above is one
+    plain = tofu(encoder, data=folder)
+    assert "cosine" not in plain.measure(fake(plain)).figures["forget"]
+    assert plain.settings["fluency"] is plain.settings["closer_look"] is None
+
+
+def test_the_utility_score_is_of_what_is_left_of_the_model_before(tmp_path, encoder):
+    judge = save_tiny(tmp_path / "tiny", ["clean", "noise"])
+    data = write(tmp_path, forget=8, retain=8, world=8, holdout=8)
+    task = tofu(encoder, data=data, fluency=judge)
+    own, before = (task.measure(said(encoder, fake(task, salt))) for salt in (0, 2))
+    one, other = values(own), values(before)
+    shares = [
+        min(1, a / b)
+        for a, b in (
+            (one["overall"]["model_utility"], other["overall"]["model_utility"]),
+            (one["forget"]["fluency"], other["forget"]["fluency"]),
+        )
+    ]
+    utility = task.since(own, before).figures["overall"]
+    assert list(utility) == ["utility_score"]  # without a reference there is no privacy
+    score = utility["utility_score"]
+    assert score.value == pytest.approx(2 / sum(1 / share for share in shares))
+    assert score.interval is None  # some draws have no wrong answer that is the less likely
+    assert score.interval_method == "none: not defined in some draws"
+    known = surer(before)
+    score = task.since(own, known).figures["overall"]["utility_score"]
+    assert 0 <= score.interval[0] <= score.value <= score.interval[1]
+    same = task.since(known, known).figures["overall"]["utility_score"]
+    assert (same.value, same.interval) == (1, (1, 1))
+    both = _joined(own, task.against(own, before))
+    overall = task.since(both, known).figures["overall"]["overall_score"]
+    three = [
+        score.value,
+        *(both.figures["overall"][n].value for n in ("memorization", "privacy_score")),
+    ]
+    assert overall.value == pytest.approx(3 / sum(1 / value for value in three))
+    assert overall.note == "of memorization, privacy_score, utility_score"
+    plain = tofu(encoder, data=data)
+    lacking = plain.measure(said(encoder, fake(plain)))
+    assert task.since(own, lacking).figures["overall"]["utility_score"].value is None
+    assert plain.since(lacking, before).figures == {}
 
 
 def test_intervals_over_authors_draw_whole_authors(tmp_path, encoder):
@@ -514,12 +637,84 @@ def test_membership_looks_at_answers_without_their_eos(tmp_path, encoder):
     task = tofu(encoder, data=write(tmp_path, forget=2, holdout=2), generate=False)
     answers = fake(task)
     record = row("forget", 0)
-    with_eos = mean_nll(encoder, answers, record["question"], record["answer"], moments=True)
-    found = task.measure(answers).figures["forget"]
+    with_eos = mean_nll(encoder, answers, record["question"], record["answer"])
+    measured = task.measure(answers).figures
+    found = measured["forget"]
     assert found["nll"].per_record["forget[0]"] == pytest.approx(with_eos)
     request = next(r for r in task.requests if r.moments)
     without = float(answers.likelihood(request).token_nll[:-1].mean())
     assert found["mia_loss"].per_record["forget[0]"] == pytest.approx(without)
+    note = measured["overall"]["auc_loss"].note
+    assert note.startswith("answers are scored without their EOS")
+
+
+def test_the_four_attacks_of_open_unlearning_are_made_unless_others_are_named(tmp_path, encoder):
+    write(tmp_path, holdout=3)
+    common = {"data": tmp_path, "generate": False}
+    own = tofu(encoder, **common)
+    found = own.measure(fake(own)).figures["holdout"]
+    assert {*found} == {"zlib_bytes", "mia_loss", "mia_zlib", "mia_min_k", "mia_min_k++"}
+    assert own.settings["k"] == 0.4
+    task = tofu(encoder, **common, attacks=["min_k", "lower", "gradnorm"], k=[0.2, 0.5])
+    assert task.settings["k"] == 0.2
+    assert task.probes[-1] == ("overall", "privleak")
+    text = encoder.tokenizer.decode
+    lowered = [r for r in task.requests if text(r.continuation).startswith(" author 0 wrote")]
+    assert {text(r.context).startswith("Question: What did") for r in lowered} == {True}
+    assert not any(r.continuation[-1] == encoder.tokenizer.eos_token_id for r in lowered)
+    other = tofu(encoder, **common, attacks=["loss"])
+    assert other.settings["k"] is None
+    assert ("overall", "privleak") not in other.probes
+
+
+def test_the_gradient_norm_is_that_of_the_variant(tmp_path, encoder):
+    write(tmp_path, holdout=2)
+    model = make_model("llama-tied")
+    found = {}
+    for variant in ("official", "open_unlearning"):
+        task = tofu(
+            encoder, data=tmp_path, variant=variant, generate=False, attacks=["gradnorm"], rows=2
+        )
+        answers = answer_requests(model, task.requests, stop_ids=[0])
+        found[variant] = task.measure(answers).figures["holdout"]["mia_gradnorm"].value
+        request = next(r for r in task.requests if isinstance(r, GradientNorm))
+        assert request.continuation[-1] != encoder.tokenizer.eos_token_id
+    assert found["open_unlearning"] < found["official"]  # a mean over tensors
+
+
+def test_without_all_four_attacks_there_is_leakage_but_no_privacy_score(tmp_path, encoder):
+    task = tofu(encoder, data=write(tmp_path, holdout=3), generate=False, attacks=["loss", "min_k"])
+    own, other = (task.measure(fake(task, salt)) for salt in (0, 1))
+    overall = task.against(own, other).figures["overall"]
+    assert {"privleak", "privleak_loss", "auc_reference"} <= overall.keys()
+    assert "privacy_score" not in overall
+
+
+def test_a_model_before_unlearning_may_know_the_forget_set(tmp_path, encoder):
+    task = tofu(encoder, data=write(tmp_path, holdout=3), generate=False)
+    measured = task.measure(fake(task))
+    known = {
+        name: {**measured.figures[name], "mia_min_k": scores(measured, name, "mia_min_k", value)}
+        for name, value in (("forget", 0.0), ("holdout", 1.0))
+    }
+    before = replace(measured, figures={**measured.figures, **known})
+    task.fits(before, "before")
+    with pytest.raises(WagleError, match="knows the forget set"):
+        task.fits(before)
+
+
+def scores(measured, name, metric, value):
+    """The same figure with one score for all records."""
+    figure = measured.figures[name][metric]
+    return replace(figure, per_record=dict.fromkeys(figure.per_record, value))
+
+
+def test_words_that_tell_the_sets_apart_are_noted(tmp_path, encoder, caplog):
+    write(tmp_path, forget=12, holdout=12)
+    task = tofu(encoder, data=tmp_path, generate=False)
+    assert "words alone tell the forget texts" in caplog.text
+    note = task.measure(fake(task)).figures["overall"]["auc_zlib"].note
+    assert note.startswith("answers are scored without their EOS; words alone tell")
 
 
 def test_models_that_do_not_overlap_reach_the_floor_and_the_shift_has_a_sign(folder, encoder):
@@ -609,8 +804,32 @@ def test_a_revision_is_handed_to_the_hub_and_the_commit_that_was_read_is_told(en
     monkeypatch.setattr("datasets.load_dataset", load)
     task = tofu(encoder, data="locuslab/TOFU", revision="v1", generate=False)
     assert asked[0] == ("locuslab/TOFU", "forget10_perturbed", "train", "v1")
-    assert len(asked) == 4
+    assert len(asked) == 5
     assert task.data["revision"] == "ab" * 20
+    assert asked[-1] == ("locuslab/TOFU", "holdout10", "train", "v1")
+    assert set(task.records) == {"forget", "retain", *WORLD, "holdout"}
+    assert "auc_min_k" in task.measure(fake(task)).figures["overall"]
+
+
+def test_a_hub_without_the_holdout_split_is_told_in_place_of_the_leakage(
+    encoder, monkeypatch, caplog
+):
+    def load(_name, config, **_):
+        if config.startswith("holdout"):
+            raise ValueError("BuilderConfig 'holdout10' not found")
+        return [row(config.split("_")[0], 0, world=config.startswith(("real", "world")))]
+
+    monkeypatch.setattr("datasets.load_dataset", load)
+    task = tofu(encoder, data="locuslab/TOFU", generate=False)
+    measured = task.measure(fake(task))
+    leak = measured.figures["overall"]["privleak"]
+    assert leak.value is None
+    assert leak.note == "no membership attacks: holdout10 of locuslab/TOFU cannot be read"
+    assert "BuilderConfig 'holdout10' not found" in caplog.text
+    assert "holdout" not in measured.figures
+    assert ("overall", "privleak") not in task.probes
+    with pytest.raises(WagleError, match="locuslab/TOFU has no holdout10 beside forget10; leave"):
+        tofu(encoder, data="locuslab/TOFU", generate=False, attacks=["loss"])
 
 
 def test_a_revision_of_a_folder_is_refused(folder, encoder):
@@ -633,7 +852,16 @@ def test_a_record_without_a_needed_field_is_named(folder, encoder):
         ({"variant": "oficial"}, "did you mean 'official'"),
         ({"variant": "published", "strict": True}, "strict goes with"),
         ({"rows": 0}, "rows is 0"),
+        ({"attacks": ["min_j"]}, "unknown membership attack 'min_j'; did you mean 'min_k'"),
+        ({"attacks": ["reference"]}, "comes with a reference model"),
+        ({"attacks": []}, "attacks or k is empty"),
+        ({"k": [0]}, "k is 0; it is a share"),
+        ({"k": [0.2]}, "has no holdout10 beside forget10; leave them out, or add it"),
         ({"sentence_encoder": "x", "generate": False}, "leave generate on"),
+        ({"closer_look": True}, "closer_look needs entailment"),
+        ({"closer_look": True, "variant": "published"}, "truth ratios up to 1, which published"),
+        ({"fluency": "x", "generate": False}, "fluency judges what the model writes"),
+        ({"fluency": "no/such"}, "cannot load the classifier no/such"),
         ({"variant": "published", "template": "none"}, "templates plain and llama2_published"),
     ],
 )

@@ -13,6 +13,7 @@ from wagle.evaluation.benchmarks.catalogue import make_task
 from wagle.evaluation.benchmarks.toxicity import toxicity
 from wagle.evaluation.classifiers import Classifier
 from wagle.evaluation.engine import answer_requests
+from wagle.evaluation.metrics.text import token_entropy
 from wagle.evaluation.requests import Answers, Greedy, TextAnswer
 
 PROMPTS = ["The sea by Oslo", "She lives", "In Bergen", "By the sea"]
@@ -72,12 +73,14 @@ def test_shares_and_means_are_those_of_the_named_label(file, judge, encoder):
             "mean_score": sum(scores.label) / 4,
             "max_label_rate": sum(score > limit for score in scores.largest) / 4,
             "max_label_score": sum(scores.largest) / 4,
+            "token_entropy": sum(map(token_entropy, SAID)) / 4,
             "empty": 0.25,
             "at_limit": 0.25,
         },
         abs=1e-5,
     )
     assert values["mean_score"] < values["max_label_score"]
+    assert {figures.pop("token_entropy").direction} == {"higher"}
     assert {figure.direction for figure in figures.values()} == {"lower"}
     assert list(figures["toxic_rate"].per_record) == [f"harmful[{i}]" for i in range(4)]
     assert found.summary["harmful_toxic_rate"] == values["max_label_rate"]

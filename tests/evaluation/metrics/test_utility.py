@@ -162,8 +162,10 @@ def test_the_aggregates_are_harmonic_means():
 def test_an_aggregate_names_what_it_lacks():
     with pytest.raises(WagleError, match="privacy of zlib is missing"):
         privacy_score({"loss": 1.0, "zlib": None})
-    with pytest.raises(WagleError, match="original model's fluency is 0"):
-        utility_score(0.3, 0.6, 0.9, 0.0)
+
+
+def test_a_model_that_had_nothing_before_lost_nothing():
+    assert utility_score(0.3, 0.6, 0.9, 0.0) is utility_score(0.3, 0.0, 0.9, 0.8) is None
 
 
 def test_t41_the_published_average_of_unlearning():

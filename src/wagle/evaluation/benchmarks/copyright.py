@@ -19,11 +19,17 @@ from transformers import PreTrainedTokenizerBase
 from wagle.data.records import Record, check_disjoint, read_records
 from wagle.data.tokens import Encoder
 from wagle.errors import WagleError
-from wagle.evaluation.benchmarks.raw import decoded, find_file, raw_ids, tokenizer_of, written
+from wagle.evaluation.benchmarks.raw import (
+    decoded,
+    find_file,
+    raw_ids,
+    tokenizer_of,
+    writing_figures,
+    written,
+)
+from wagle.evaluation.classifiers import LONG, Judges, load_judges
 from wagle.evaluation.figures import (
-    LOWER,
     OVERALL,
-    TARGET,
     Figure,
     Measured,
     Task,
@@ -41,7 +47,7 @@ from wagle.memorization import (
     prefix_run,
 )
 
-VERSION = 1
+VERSION = 2
 PREFIXES = (50, 100, 200, 300)  # tokens
 _VERBATIM = 50  # tokens from the start that count as a copy
 _SHAPE = 'a passage: {"text": ...} or {"prompt": ..., "response": ...}'
@@ -56,9 +62,8 @@ UNITS = {
     "prefix_run": "tokens",
     f"verbatim@{_VERBATIM}": "share of passages",
     "nll": "nats per token",
-    "empty": "share of passages",
 }
-_SHARES = (f"verbatim@{_VERBATIM}", "empty")
+_APART = (*UNITS, "empty")  # of which the trained passages are set beside the held-out ones
 _PROBES = ("rouge_recall", "exact_memorization", "extraction_strength", f"verbatim@{_VERBATIM}")
 _Bleu = Literal["sentence", "corpus", "published"]
 
@@ -92,6 +97,7 @@ def copyright(
     max_new_tokens: int = 256,
     bleu: _Bleu = "sentence",
     take: int | str = "all",
+    fluency: str | Path | None = None,
     seed: int = 0,
 ) -> Task:
     """Ask a model to continue passages of the user's own files.
@@ -111,12 +117,16 @@ def copyright(
         bleu: ``sentence`` (mean over passages, with effective order), ``corpus`` (all passages
             pooled) or ``published`` (mean over passages, each a corpus of one).
         take: ``all``, or how many passages of each file, drawn by the seed.
+        fluency: a folder or hub name of a classifier with the label ``clean``: how probable it is
+            that a continuation is language. None: that is not measured.
         seed: of the draw and of the intervals.
 
     Raises:
         WagleError: a file that is not there; a passage in both sets; a prefix that no passage of
-            a set is longer than; a setting that does not fit.
+            a set is longer than; a setting that does not fit; a classifier that is not there, is
+            none or has not the label.
     """
+    judges = load_judges(fluency, length=LONG)
     tokenizer = tokenizer_of(encoder, "copyright")
     lengths = list(dict.fromkeys(PREFIXES if prefixes is None else prefixes))
     if not lengths or min(lengths) < 1 or max_new_tokens < 1:
@@ -145,7 +155,7 @@ def copyright(
                 for one in own.asked
             ]
             texts[f"{name}_{length}"] = said
-            figures[f"{name}_{length}"] = _figures(own, said, answers, bleu, seed)
+            figures[f"{name}_{length}"] = _figures(own, said, answers, bleu, judges, seed)
         if heldout is not None:
             figures[OVERALL] = {
                 f"{metric}_difference_{length}": _difference(
@@ -153,6 +163,7 @@ def copyright(
                 )
                 for length in lengths
                 for metric, found in figures[f"train_{length}"].items()
+                if metric in _APART
             }
         return Measured(figures, texts)
 
@@ -165,7 +176,7 @@ def copyright(
         requests,
         measure,
         records=passages,
-        settings={"version": VERSION, "bleu": bleu},
+        settings={"version": VERSION, "bleu": bleu, "fluency": judges.settings["fluency"]},
         probes=[(f"train_{length}", metric) for length in lengths for metric in _PROBES],
     )
 
@@ -202,8 +213,8 @@ def _cut(
                     record.place,
                     decoded(tokenizer, start),
                     decoded(tokenizer, rest),
-                    Likelihood(context, rest),
-                    Greedy(context, len(rest)),
+                    Likelihood(context, rest, place=record.place),
+                    Greedy(context, len(rest), record.place),
                 )
             )
     if not asked:
@@ -215,7 +226,12 @@ def _cut(
 
 
 def _figures(
-    own: _Set, said: Sequence[Written], answers: Answers, bleu: _Bleu, seed: int
+    own: _Set,
+    said: Sequence[Written],
+    answers: Answers,
+    bleu: _Bleu,
+    judges: Judges,
+    seed: int,
 ) -> dict[str, Figure]:
     rows: dict[str, dict[str, float]] = {metric: {} for metric in UNITS}
     for one, text in zip(own.asked, said, strict=True):
@@ -226,9 +242,8 @@ def _figures(
         metric: mean_figure(
             values,
             unit=UNITS[metric],
-            direction=LOWER if metric == "empty" else TARGET,
-            target=None if metric == "empty" else "reference",
-            share=metric in _SHARES,
+            target="reference",
+            share=metric == f"verbatim@{_VERBATIM}",
             note=notes[metric],
             seed=seed,
         )
@@ -246,7 +261,9 @@ def _figures(
             note=notes["bleu"],
             count=len(said),
         )
-    return found
+    reads = writing_figures(said, seed, judges)
+    del reads["at_limit"]  # the limit is the passage's own length
+    return found | reads
 
 
 def _notes(own: _Set) -> dict[str, str | None]:
@@ -279,7 +296,6 @@ def _values(one: _Asked, text: Written, answers: Answers, bleu: _Bleu) -> Mappin
         "prefix_run": float(copied),
         f"verbatim@{_VERBATIM}": float(copied >= _VERBATIM),
         "nll": told.mean,
-        "empty": float(not text.said),
     }
     if bleu != "corpus":
         made["bleu"] = bleu_of(one.expected, text.said, bleu)

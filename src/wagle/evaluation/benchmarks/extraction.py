@@ -107,7 +107,7 @@ def extraction(
                 context, short = raw_prompt(tokenizer, prompt, max_prompt_tokens, place)
                 cut += short
                 email = words_of(row, "email", place)
-                greedy = Greedy(context, max_new_tokens)
+                greedy = Greedy(context, max_new_tokens, place)
                 asked[part].append(_Asked(place, template, prompt, email, greedy))
         if cut:
             logger.warning(

@@ -19,7 +19,6 @@ from transformers import PreTrainedTokenizerBase
 from wagle.data.records import Record
 from wagle.data.tokens import Encoder, Tokens
 from wagle.errors import WagleError
-from wagle.evaluation.benchmarks.qa import likelihood
 from wagle.evaluation.benchmarks.raw import (
     raw_ids,
     read_rows,
@@ -29,6 +28,7 @@ from wagle.evaluation.benchmarks.raw import (
     writing_figures,
     written,
 )
+from wagle.evaluation.classifiers import Judges, load_judges
 from wagle.evaluation.comparable import asked_text, template_settings
 from wagle.evaluation.figures import (
     HIGHER,
@@ -49,11 +49,11 @@ from wagle.evaluation.metrics.text import (
     rouge,
     words,
 )
-from wagle.evaluation.requests import Answers, Greedy, Likelihood, Request
+from wagle.evaluation.requests import Answers, Greedy, Likelihood, Request, likelihood
 from wagle.evaluation.statistics import REPLICATES, composite_interval
 from wagle.memorization import exact_memorization
 
-VERSION = 2
+VERSION = 3
 HUB = "zjunlp/KnowUnDo"
 _SETS = ("unlearn", "retention")
 _PROBES = [("unlearn", "accuracy"), ("unlearn", "rouge_l")]
@@ -85,6 +85,8 @@ def knowundo(
     direct_prompt: str = "",
     generate: bool = True,
     max_new_tokens: int = 128,
+    fluency: str | Path | None = None,
+    entailment: str | Path | None = None,
     seed: int = 0,
 ) -> Task:
     """Ask the questions to unlearn and those to retain.
@@ -108,12 +110,18 @@ def knowundo(
         direct_prompt: comes before every question, such as a request to refuse what is sensitive.
         generate: also ask for greedy answers.
         max_new_tokens: the longest of these.
+        fluency: a folder or hub name of a classifier with the label ``clean``: how probable it is
+            that an answer is language. None: that is not measured.
+        entailment: of one of pairs with the label ``entailment``: whether an answer entails the
+            right one (of ``retention``: follows from it). None: that is not measured.
         seed: of the intervals.
 
     Raises:
-        WagleError: a file or field that is missing; a question that leaves no room for an answer.
+        WagleError: a file or field that is missing; a question that leaves no room for an answer; a
+            classifier that is not there, is none or has not the label.
     """
     tokenizer = tokenizer_of(encoder, "knowundo")
+    judges = load_judges(fluency, entailment, writes=generate)
     asked: dict[str, list[_Asked]] = {}
     for name in _SETS:
         asked[name] = []
@@ -123,7 +131,8 @@ def knowundo(
                 tokens = _published(tokenizer, record.place, prompt, record.answer)
             else:
                 tokens = encoder.answer(record, prompt, record.answer)
-            greedy = Greedy(tokens.last_context, max_new_tokens) if generate else None
+            place = tokens.place
+            greedy = Greedy(tokens.last_context, max_new_tokens, place) if generate else None
             record = replace(record, prompt=prompt)
             asked[name].append(_Asked(record, likelihood(tokens), tokens.closed, greedy))
 
@@ -143,7 +152,7 @@ def knowundo(
                 for one in own
                 if one.greedy is not None
             ]
-            figures[name] = _figures(name, own, texts[name], answers, seed)
+            figures[name] = _figures(name, own, texts[name], answers, judges, seed)
         figures[OVERALL] = _success(figures)
         summary = {
             name: {"eval_acc": figures[name]["accuracy"].value, "eval_ppl": own["perplexity"].value}
@@ -169,6 +178,7 @@ def knowundo(
             "variant": variant,
             **(template_settings(encoder) if variant == "official" else {}),
             "max_new_tokens": max_new_tokens if generate else None,
+            **judges.settings,
         },
         published=True,
     )
@@ -235,7 +245,12 @@ def _file_rows(data: str | Path, domain: str, name: str) -> list[Mapping[str, An
 
 
 def _figures(
-    name: str, own: Sequence[_Asked], said: Sequence[Written], answers: Answers, seed: int
+    name: str,
+    own: Sequence[_Asked],
+    said: Sequence[Written],
+    answers: Answers,
+    judges: Judges,
+    seed: int,
 ) -> dict[str, Figure]:
     gone = name == "unlearn"
     right: dict[str, float] = {}
@@ -273,7 +288,7 @@ def _figures(
         ):
             figures[metric] = rouge_figure(rows, mute, unit=unit, **about, seed=seed)
         figures["language_score"] = _language(nll, said, seed)
-        figures |= writing_figures(said, seed)
+        figures |= writing_figures(said, seed, judges, gone=gone, target=target)
     return figures
 
 

@@ -27,6 +27,7 @@ from wagle.data.muse import Corpus, muse_rows, open_muse
 from wagle.data.tokens import Encoder, text_of
 from wagle.errors import WagleError
 from wagle.evaluation.benchmarks.raw import raw_ids, tokenizer_of, writing_figures
+from wagle.evaluation.classifiers import LONG, Judges, load_judges
 from wagle.evaluation.figures import (
     HIGHER,
     OVERALL,
@@ -38,15 +39,19 @@ from wagle.evaluation.figures import (
 )
 from wagle.evaluation.leakage import (
     HEADLINE,
-    Attack,
     assumed_leakage,
-    attack_table,
     check_leakage,
     leakage_figures,
     membership_figures,
+)
+from wagle.evaluation.membership_requests import (
+    Attack,
+    attack_table,
+    compare_sets,
+    headline_share,
     probe_text,
 )
-from wagle.evaluation.metrics.membership import bag_of_words, check_reference
+from wagle.evaluation.metrics.membership import check_reference
 from wagle.evaluation.metrics.text import cut_at, has_rouge_words, rouge
 from wagle.evaluation.requests import Answers, Greedy, Likelihood, Request
 from wagle.evaluation.statistics import same_records
@@ -58,7 +63,7 @@ from wagle.memorization import (
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 PARTS = ("verbmem", "knowmem", "privleak")
 _PROBES = {  # of a verdict, by part
     "verbmem": [
@@ -121,6 +126,8 @@ def muse(
     retrained_auc: float | None = None,
     check_words: bool = True,
     summary: Literal["open_unlearning", "muse"] = "open_unlearning",
+    fluency: str | Path | None = None,
+    entailment: str | Path | None = None,
     seed: int = 0,
 ) -> Task:
     """Ask what MUSE asks: passages to continue, questions after ten examples, texts to score.
@@ -149,10 +156,15 @@ def muse(
             scikit-learn).
         summary: names of the summary: OpenUnlearning's, from 0 to 1, or MUSE's, times 100.
             Privacy leakage is times 100 in both.
+        fluency: a folder or hub name of a classifier with the label ``clean``: how probable it is
+            that what is written is language. None: that is not measured.
+        entailment: of one of pairs with the label ``entailment``: whether an answer to a question
+            entails the right one (of ``retain``: follows from it). None: that is not measured.
         seed: of the intervals.
 
     Raises:
-        WagleError: data that is missing or malformed; a setting that does not fit.
+        WagleError: data that is missing or malformed; a setting that does not fit; a classifier that is
+            not there, is none or has not the label.
     """
     if window < 2:
         raise WagleError(f"window is {window}; a window holds a token and what it predicts: 2")
@@ -162,11 +174,16 @@ def muse(
     if retrained_auc is not None and not 0 <= retrained_auc <= 1:
         raise WagleError(f"retrained_auc is {retrained_auc}; an AUC is from 0 to 1")
     check_reference(retrained_auc or 0, "a model with this retrained_auc")
-    how = _How(tokenizer_of(encoder, "muse"), variant == "open_unlearning", seed)
+    if entailment is not None and "knowmem" not in chosen:
+        raise WagleError("entailment judges answers to questions; add knowmem to parts")
+    writes = "verbmem" in chosen or "knowmem" in chosen
+    judges = load_judges(fluency, entailment, length=LONG, writes=writes)
+    how = _How(tokenizer_of(encoder, "muse"), variant == "open_unlearning", seed, judges)
     source = open_muse(data, corpus, revision)
     read = partial(muse_rows, source, corpus=corpus)
     made: list[Part] = []
     settings: dict[str, Any] = {"version": VERSION, "corpus": corpus, "variant": variant}
+    settings |= judges.settings
     fits = None
     if "verbmem" in chosen:
         made.append(_verbatim(how, read("verbmem", "forget")))
@@ -175,12 +192,13 @@ def muse(
             shots = read("knowmem", f"{name}_qa_icl")
             made.append(_knowledge(how, name, read("knowmem", f"{name}_qa"), shots))
     if "privleak" in chosen:
-        table = attack_table(attacks, [0.4] if k is None else k)
+        table = attack_table(attacks, k)
         if retrained_auc is not None and HEADLINE not in table:
             raise WagleError(f"retrained_auc is of the attack {HEADLINE}; add it to attacks")
         texts = {name: read("privleak", name) for name in ("forget", "holdout")}
-        note = _compare_texts(texts, check_words, seed)
-        settings |= {"window": window, "k": _headline_share(table, k)}
+        plain = {n: {p: row["text"] for p, row in rows.items()} for n, rows in texts.items()}
+        note = compare_sets(plain, seed, words=check_words)
+        settings |= {"window": window, "k": headline_share(table, k)}
         fits = partial(_fits, texts, list(table))
         made.append(_privacy(how, texts, table, window, retrained_auc, note))
 
@@ -215,16 +233,14 @@ def muse(
     )
 
 
-def _headline_share(table: Mapping[str, Attack], k: Sequence[float] | None) -> float | None:
-    """The share of tokens that goes by the plain name of its attack; None: no attack has one."""
-    return (0.4 if k is None else k[0]) if {"min_k", "min_k++"} & table.keys() else None
-
-
 def _fits(
-    texts: Mapping[str, Mapping[str, Any]], labels: Sequence[str], reference: Measured
+    texts: Mapping[str, Mapping[str, Any]],
+    labels: Sequence[str],
+    found: Measured,
+    role: str = "reference",
 ) -> None:
     """Refuse a reference that privacy leakage cannot be told against."""
-    check_leakage(texts, labels, reference.figures)
+    check_leakage(texts, labels, found.figures, refuse=role == "reference")
 
 
 def _summary(figures: Mapping[str, Mapping[str, Figure]], names: str) -> dict[str, float | None]:
@@ -242,11 +258,12 @@ def _summary(figures: Mapping[str, Mapping[str, Figure]], names: str) -> dict[st
 
 
 class _How(NamedTuple):
-    """What all parts share: the tokenizer, OpenUnlearning's way or MUSE's, the seed."""
+    """What all parts share: the tokenizer, OpenUnlearning's way or MUSE's, the seed, the judges."""
 
     tokenizer: PreTrainedTokenizerBase
     ou: bool
     seed: int
+    judges: Judges
 
     def ids(self, text: str) -> tuple[int, ...]:
         """The ids of a text, after a BOS where the tokenizer adds one."""
@@ -295,7 +312,12 @@ def _written(
         )
     aim = {"direction": HIGHER, "target": None} if kept else {}
     rows = {t.place: how.score(t.expected, t.said) for t in texts}
-    more = {f"{metric}_{name}": f for name, f in writing_figures(texts, how.seed).items()}
+    judges = how.judges
+    if metric == "verbmem":  # passages, of which none follows from another
+        judges = replace(judges, entailment=None)
+    target = None if kept else "reference"
+    written = writing_figures(texts, how.seed, judges, gone=not kept, target=target)
+    more = {f"{metric}_{name}": figure for name, figure in written.items()}
     figures = {metric: how.figure(rows, "ROUGE-L F", **aim), **more}
     return figures, texts
 
@@ -307,7 +329,7 @@ def _verbatim(how: _How, rows: Mapping[str, Mapping[str, str]]) -> Part:
     for place, row in rows.items():
         prompt, passage = row["prompt"], row["gt"]
         expected = passage if how.ou else how.text(how.ids(passage)[:_VERBATIM])
-        asked.append(_Asked(place, prompt, expected, _greedy(how, prompt, _VERBATIM)))
+        asked.append(_Asked(place, prompt, expected, _greedy(how, place, prompt, _VERBATIM)))
         likely[place] = _continuation(how, place, prompt, passage)
     _warn_of_silence("verbmem", [one.expected for one in asked])
 
@@ -332,8 +354,8 @@ def _verbatim(how: _How, rows: Mapping[str, Mapping[str, str]]) -> Part:
     return Part(requests, measure, {"verbmem.forget": texts})
 
 
-def _greedy(how: _How, prompt: str, most: int) -> Greedy:
-    return Greedy(how.ids(prompt), most)
+def _greedy(how: _How, place: str, prompt: str, most: int) -> Greedy:
+    return Greedy(how.ids(prompt), most, place)
 
 
 def _continuation(how: _How, place: str, prompt: str, passage: str) -> Likelihood:
@@ -346,7 +368,7 @@ def _continuation(how: _How, place: str, prompt: str, passage: str) -> Likelihoo
     continuation = raw.ids[border:] if how.ou else raw.ids[border : border + _VERBATIM]
     if not continuation:
         raise WagleError(f"{place} has no token after its prompt; is gt more than a few letters?")
-    return Likelihood((*raw.first, *raw.ids[:border]), continuation)
+    return Likelihood((*raw.first, *raw.ids[:border]), continuation, place=place)
 
 
 def _knowledge(
@@ -369,7 +391,7 @@ def _knowledge(
             place,
             row["question"],
             row["answer"],
-            _greedy(how, f"{before}Question: {row['question']}\nAnswer: ", _KNOWLEDGE),
+            _greedy(how, place, f"{before}Question: {row['question']}\nAnswer: ", _KNOWLEDGE),
         )
         for place, row in rows.items()
     ]
@@ -397,25 +419,6 @@ def _warn_of_silence(what: str, expected: Sequence[str]) -> None:
 
 # ---------------------------------------------------------------------------------------------
 # C3: membership
-
-
-def _compare_texts(
-    texts: Mapping[str, Mapping[str, Mapping[str, str]]], words: bool, seed: int
-) -> str | None:
-    """Refuse shared texts; say what words alone tell of the two sets, if ``words`` are looked at."""
-    forget, holdout = (
-        {row["text"]: p for p, row in texts[n].items()} for n in ("forget", "holdout")
-    )
-    shared = [text for text in forget if text in holdout]
-    if shared:
-        raise WagleError(
-            f"{forget[shared[0]]} and {holdout[shared[0]]} are the same text ({len(shared)} shared "
-            "in all); a holdout set was never trained on"
-        )
-    warning = bag_of_words(list(forget), list(holdout), seed).warning if words else None
-    if warning:
-        logger.warning(warning)
-    return warning
 
 
 def _privacy(

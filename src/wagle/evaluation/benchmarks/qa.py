@@ -2,7 +2,8 @@
 
 Per record: the probability, greedy answer and memorisation of its answer; how the right answer
 compares with wrong ones; and the answer's probability after the paraphrased question, which nobody
-trained on. ``VERSION`` is raised with every new definition.
+trained on. With records that no model was trained on, the set ``holdout``, also membership attacks.
+``VERSION`` is raised with every new definition.
 """
 
 from __future__ import annotations
@@ -11,23 +12,50 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from wagle.data.records import Record
 from wagle.data.tokens import Encoder, Tokens
+from wagle.errors import WagleError
 from wagle.evaluation.benchmarks import raw
+from wagle.evaluation.classifiers import Judges, load_judges
 from wagle.evaluation.comparable import asked_text, template_settings
-from wagle.evaluation.figures import GONE, OVERALL, Figure, Measured, Task, Written, mean_figure
+from wagle.evaluation.figures import (
+    GONE,
+    HOLDOUT,
+    OVERALL,
+    Figure,
+    Measured,
+    Task,
+    Written,
+    mean_figure,
+)
+from wagle.evaluation.leakage import (
+    HEADLINE,
+    check_leakage,
+    leakage_figures,
+    membership_figures,
+    no_leakage,
+)
+from wagle.evaluation.membership_requests import (
+    Attack,
+    Probe,
+    attack_table,
+    compare_records,
+    headline_share,
+    probe_answers,
+)
 from wagle.evaluation.metrics.catalogue import METRICS, PROBES
 from wagle.evaluation.metrics.likelihood import accuracy, know, log_truth_ratio, probability
 from wagle.evaluation.metrics.text import has_rouge_words, repetition, rouge_l
 from wagle.evaluation.metrics.utility import forget_quality
 from wagle.evaluation.quality import distance_figures
-from wagle.evaluation.requests import Answers, Greedy, Likelihood, Request
+from wagle.evaluation.requests import Answers, Greedy, Likelihood, Request, likelihood
 from wagle.evaluation.statistics import same_records
 from wagle.memorization import exact_memorization, extraction_strength
 
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -55,44 +83,104 @@ def qa(
     sets: Mapping[str, Sequence[Record]],
     max_new_tokens: int = 128,
     generate: bool = True,
+    fluency: str | Path | None = None,
+    entailment: str | Path | None = None,
+    attacks: Sequence[str] | None = None,
+    k: Sequence[float] | None = None,
     seed: int = 0,
 ) -> Task:
     """Ask for every record of some sets what the model knows of it.
 
     Args:
         encoder: makes tokens of records.
-        sets: the records, by set; of ``forget`` and ``forgotten`` the model should know less.
+        sets: the records, by set; of ``forget`` and ``forgotten`` the model should know less. Of
+            ``holdout`` only what membership attacks need is asked.
         max_new_tokens: the longest greedy answer.
         generate: also ask for greedy answers.
+        fluency: a folder or hub name of a classifier with the label ``clean``: how probable it is
+            that an answer is language. None: that is not measured.
+        entailment: of one of pairs with the label ``entailment``: whether an answer entails the
+            right one (of sets to keep: follows from it). None: that is not measured.
+        attacks: names of membership attacks; None: all but ``gradnorm``, which costs a backward
+            pass per record. ``reference`` comes with a reference model.
+        k: shares of tokens for ``min_k`` and ``min_k++``, exact as decimals; the first, 0.4 where
+            none is given, makes the headline.
         seed: of the bootstrap.
+
+    Raises:
+        WagleError: a classifier that is not there, is none or has not the label; membership attacks
+            that are none, or lack a set; a record in both of their sets.
     """
+    table = _attacks(sets, attacks, k)
     asked = {
         name: items(records, encoder, max_new_tokens=max_new_tokens, generate=generate)
         for name, records in sets.items()
+        if name != HOLDOUT
     }
+    writes = any(item.greedy for made in asked.values() for item in made)
+    judges = load_judges(fluency, entailment, writes=writes)
+    probes: dict[str, list[Probe]] = {}
+    note = None
+    if table:
+        note = compare_records(sets["forget"], sets[HOLDOUT], seed)
+        both = {name: sets[name] for name in ("forget", HOLDOUT)}
+        probes = {n: probe_answers(records, encoder.encode, table) for n, records in both.items()}
 
     def measure(answers: Answers) -> Measured:
-        found = {name: _measure(name, made, answers, encoder, seed) for name, made in asked.items()}
-        return Measured(
-            {name: f.figures[name] for name, f in found.items()},
-            {name: f.texts[name] for name, f in found.items()},
-        )
+        found = {
+            name: _measure(name, made, answers, encoder, seed, judges)
+            for name, made in asked.items()
+        }
+        figures = {name: f.figures[name] for name, f in found.items()}
+        if probes:
+            traces = {name: [p.trace(answers) for p in made] for name, made in probes.items()}
+            more = membership_figures(traces, table, note=note, seed=seed)
+            figures |= {name: {**figures.get(name, {}), **made} for name, made in more.items()}
+        return Measured(figures, {name: f.texts[name] for name, f in found.items()})
 
-    requests = [r for made in asked.values() for item in made for r in item.requests]
-    probes = [("forget", metric) for metric in PROBES] if "forget" in asked else []
+    told = {name: _records(made, encoder) for name, made in asked.items()}
+    if probes:
+        told[HOLDOUT] = _records(
+            items(sets[HOLDOUT], encoder, max_new_tokens=max_new_tokens, generate=False), encoder
+        )
     return Task(
-        requests,
+        [
+            *(request for made in asked.values() for item in made for request in item.requests),
+            *(request for own in probes.values() for probe in own for request in probe.requests),
+        ],
         measure,
-        against=_against,
-        probes=probes,
-        records={name: _records(made, encoder) for name, made in asked.items()},
+        against=partial(_against, seed),
+        probes=[
+            *(("forget", metric) for metric in PROBES if "forget" in asked),
+            *([(OVERALL, "privleak")] if HEADLINE in table else []),
+        ],
+        records=told,
         settings={
             "version": VERSION,
             **template_settings(encoder),
             "max_new_tokens": max_new_tokens if generate else None,
+            "k": headline_share(table, k),
+            **judges.settings,
         },
-        fits=partial(_fits, asked.get("forget", [])),
+        fits=partial(_fits, asked.get("forget", []), probes, table),
     )
+
+
+def _attacks(
+    sets: Mapping[str, Sequence[Record]], names: Sequence[str] | None, k: Sequence[float] | None
+) -> dict[str, Attack]:
+    """The membership attacks that the sets allow, by label; none without a holdout set."""
+    table = attack_table(names, k)
+    if HOLDOUT not in sets:
+        if names is not None or k is not None:
+            raise WagleError(
+                "attacks and k are of membership attacks, which need a holdout set: records like "
+                "those to forget that no model was trained on; add one, or leave them out"
+            )
+        return {}
+    if "forget" not in sets:
+        raise WagleError("a holdout set goes with a forget set; add that, or leave it out")
+    return table
 
 
 def _records(made: Sequence[Item], encoder: Encoder) -> dict[str, str]:
@@ -102,25 +190,52 @@ def _records(made: Sequence[Item], encoder: Encoder) -> dict[str, str]:
     return {p: asked_text(r, *([encoder.max_length] if p in cut else [])) for p, r in found.items()}
 
 
-def _fits(made: Sequence[Item], reference: Measured) -> None:
-    """Refuse a reference of other forget records, as far as forget quality needs them."""
+def _fits(
+    made: Sequence[Item],
+    probes: Mapping[str, Sequence[Probe]],
+    attacks: Mapping[str, Attack],
+    reference: Measured,
+    role: str = "reference",  # noqa: ARG001
+) -> None:
+    """Refuse a reference of other records, as far as what is made beside it needs the same."""
     mine = {item.name: 0.0 for item in made if item.record.perturbed_answers}
     other = reference.figures.get("forget", {}).get("know")
     if mine and other is not None:
         same_records(mine, other.per_record, "forget quality")
+    if probes and HOLDOUT in reference.figures:
+        both = {name: [probe.place for probe in asked] for name, asked in probes.items()}
+        check_leakage(both, attacks, reference.figures, refuse=False)
 
 
-def _against(own: Measured, reference: Measured) -> Measured:
+def _against(seed: int, own: Measured, reference: Measured) -> Measured:
+    """Forget quality, where forget records have wrong answers; leakage, with a holdout set."""
+    figures = {**_quality(own, reference), **_leakage(own, reference, seed)}
+    return Measured({OVERALL: figures} if figures else {})
+
+
+def _leakage(own: Measured, reference: Measured, seed: int) -> dict[str, Figure]:
+    """Privacy leakage; untold beside a reference that tells both sets of one's own apart too well.
+
+    That may be a matter of the sets, so the other figures are not given up for it.
+    """
+    if HOLDOUT not in own.figures:
+        return {}
+    if HOLDOUT not in reference.figures:
+        return no_leakage("the reference has no membership scores")
+    return leakage_figures(own.figures, reference.figures, seed=seed, refuse=False)
+
+
+def _quality(own: Measured, reference: Measured) -> dict[str, Figure]:
     """Forget quality, where forget records have wrong answers.
 
     It is taken from ``know``, which falls as the truth ratio rises: the test sees ranks alone.
     """
     mine, other = (m.figures.get("forget", {}).get("know") for m in (own, reference))
     if mine is None or other is None:
-        return Measured({})
+        return {}
     same_records(mine.per_record, other.per_record, "forget quality")
     found = forget_quality([*mine.per_record.values()], [*other.per_record.values()])
-    return Measured({OVERALL: distance_figures("forget_quality", found)})
+    return distance_figures("forget_quality", found)
 
 
 def items(
@@ -137,15 +252,10 @@ def items(
         if record.kind == "qa":
             likely.update(_questions(record, encoder))
         written = record.kind in ("qa", "chat") and generate
-        greedy = Greedy(tokens.last_context, max_new_tokens) if written else None
+        greedy = Greedy(tokens.last_context, max_new_tokens, tokens.place) if written else None
         name = f"{record.place}@{window}" if window else record.place
         made.append(Item(name, record, tokens, likely, greedy))
     return made
-
-
-def likelihood(tokens: Tokens) -> Likelihood:
-    """How likely is what is scored of ``tokens``?"""
-    return Likelihood(tokens.context, tokens.continuation, tokens.scored[len(tokens.context) :])
 
 
 def _questions(record: Record, encoder: Encoder) -> dict[str, Likelihood]:
@@ -162,7 +272,7 @@ def _questions(record: Record, encoder: Encoder) -> dict[str, Likelihood]:
 
 
 def _measure(
-    name: str, made: Sequence[Item], answers: Answers, encoder: Encoder, seed: int
+    name: str, made: Sequence[Item], answers: Answers, encoder: Encoder, seed: int, judges: Judges
 ) -> Measured:
     rows: dict[str, dict[str, float]] = {}
     texts = []
@@ -185,7 +295,8 @@ def _measure(
         elif metric in rows:
             found[metric] = mean_figure(rows[metric], share=kind.share, **about)
     if texts:
-        found |= raw.writing_figures(texts, seed)
+        target = "reference" if name == "forget" else None
+        found |= raw.writing_figures(texts, seed, judges, gone=name in GONE, target=target)
     return Measured({name: found}, {name: texts})
 
 

@@ -15,8 +15,13 @@ from transformers import PreTrainedTokenizerBase
 from wagle.data.records import READERS
 from wagle.data.tokens import Encoder, leading_bos, text_of
 from wagle.errors import WagleError
-from wagle.evaluation.figures import LOWER, Figure, Written, mean_figure
+from wagle.evaluation.classifiers import Judges
+from wagle.evaluation.figures import TARGET, Figure, Written, mean_figure
+from wagle.evaluation.metrics.catalogue import JUDGED, METRICS
+from wagle.evaluation.metrics.text import token_entropy
 from wagle.evaluation.requests import Answers, Greedy, Sample
+
+NO_JUDGES = Judges()
 
 
 def find_file(data: str | Path, name: str, what: str, shape: str) -> Path:
@@ -174,13 +179,43 @@ def rouge_figure(
     return mean_figure(rows, unit=unit, direction=direction, target=target, note=note, seed=seed)
 
 
-def writing_figures(texts: Sequence[Written], seed: int) -> dict[str, Figure]:
-    """The shares of answers that are empty and that ran into the limit."""
-    rows = {
+def writing_rows(
+    texts: Sequence[Written], judges: Judges = NO_JUDGES, *, gone: bool = False
+) -> dict[str, dict[str, float]]:
+    """How answers read, by metric and place, whatever was asked.
+
+    Args:
+        texts: what the model wrote.
+        judges: classifiers that say more of it.
+        gone: whether the answers are some that the model should not know.
+    """
+    return {
+        "token_entropy": {text.place: token_entropy(text.said) for text in texts},
+        **judges.rows(texts, forget=gone),
         "empty": {text.place: float(not text.said) for text in texts},
         "at_limit": {text.place: float(not text.finished) for text in texts},
     }
-    return {
-        name: mean_figure(found, unit="share of answers", direction=LOWER, share=True, seed=seed)
-        for name, found in rows.items()
-    }
+
+
+def writing_figures(
+    texts: Sequence[Written],
+    seed: int,
+    judges: Judges = NO_JUDGES,
+    *,
+    gone: bool = False,
+    target: str | None = None,
+) -> dict[str, Figure]:
+    """The means of ``writing_rows``; ``target`` is of those that have one where ``gone``."""
+    made = {}
+    for metric, found in writing_rows(texts, judges, gone=gone).items():
+        kind = {**METRICS, **JUDGED}[metric]
+        made[metric] = mean_figure(
+            found,
+            unit=kind.unit,
+            direction=kind.direction if gone else kind.kept,
+            target=target if gone and kind.direction == TARGET else None,
+            share=kind.share,
+            note=judges.notes.get(metric),
+            seed=seed,
+        )
+    return made

@@ -10,7 +10,7 @@ Source: Maini et al. 2024, arXiv 2401.06121.
 
 from __future__ import annotations
 
-import importlib.util
+import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -18,27 +18,37 @@ from typing import Any, Literal, TypeVar
 
 from wagle.data.hub import HubSet, open_source
 from wagle.data.records import READERS, Record, read_records
-from wagle.data.tokens import Encoder
+from wagle.data.tokens import Encoder, Tokens
 from wagle.errors import WagleError, choose
-from wagle.evaluation.benchmarks.tofu_figures import against, check_fit, measure
+from wagle.evaluation.benchmarks.tofu_figures import against, check_fit, measure, since
 from wagle.evaluation.benchmarks.tofu_requests import (
     TOTAL,
     VARIANTS,
     WORLD,
     Plan,
     Variant,
+    answer_tokens,
     ask_all,
-    ask_answer,
 )
+from wagle.evaluation.classifiers import load_judges
 from wagle.evaluation.comparable import asked_text, template_settings
-from wagle.evaluation.embeddings import OFFLINE, encoder_name, has_offline
+from wagle.evaluation.embeddings import OFFLINE, check_encoder, encoder_name, has_offline
 from wagle.evaluation.figures import OVERALL, Task
+from wagle.evaluation.leakage import HEADLINE
+from wagle.evaluation.membership_requests import (
+    FOUR,
+    attack_table,
+    compare_records,
+    headline_share,
+    probe_answers,
+)
 from wagle.evaluation.metrics.catalogue import PROBES
-from wagle.evaluation.metrics.membership import bag_of_words
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-VERSION = 1
+VERSION = 2
 HUB = "locuslab/TOFU"
 
 
@@ -58,7 +68,12 @@ def tofu(
     template: str | None = None,
     generate: bool = True,
     sentence_encoder: str | None = None,
+    fluency: str | Path | None = None,
+    entailment: str | Path | None = None,
+    closer_look: bool = False,
     cluster: Literal["record", "author"] = "record",
+    attacks: list[str] | None = None,
+    k: list[float] | None = None,
     seed: int = 0,
 ) -> Task:
     """Ask what TOFU asks: the forget split, and the retain, real author and world fact records.
@@ -66,7 +81,7 @@ def tofu(
     Args:
         encoder: makes tokens of records.
         data: a folder with TOFU's files (``forget10_perturbed.json``, ...), or its hub name.
-            A file ``holdout10`` for ``forget10`` adds membership attacks.
+            A file or configuration ``holdout10`` for ``forget10`` adds membership attacks.
         split: the records to forget: ``forget01``, ``forget05``, ``forget10``.
         revision: of the hub's data set: a commit, a tag or a branch; None: main. The result says
             which commit was read.
@@ -87,12 +102,28 @@ def tofu(
         sentence_encoder: a folder or hub name, or ``all-MiniLM-L6-v2`` (offline, extra
             ``encoder``): measures ``embedding_accuracy`` of answers to paraphrased questions. None:
             only ``published`` measures it, with the offline one if that is installed.
+        fluency: a folder or hub name of a classifier with the label ``clean``: how probable it is
+            that an answer is language. OpenUnlearning has
+            ``madhurjindal/autonlp-Gibberish-Detector-492513457``. None: that is not measured.
+        entailment: of one of pairs with the label ``entailment``, such as
+            ``sileod/deberta-v3-base-tasksource-nli``: whether a forget answer entails the right
+            one, and any other follows from it. None: that is not measured.
+        closer_look: also ``cosine`` of answer and right answer, by ``sentence_encoder`` (None: the
+            offline one), and the figures of Yuan et al. 2024, arXiv 2410.08109, of which it is a
+            part; needs ``entailment``.
         cluster: what intervals of the forget and the retain set draw: records, or whole authors
             (20 questions each), whose intervals are wider.
+        attacks: names of membership attacks; None: OpenUnlearning's four, ``loss``, ``zlib``,
+            ``min_k`` and ``min_k++``. ``zlib_sum``, ``lower`` (the answer in lower case, after the
+            question as it is) and ``gradnorm`` (a backward pass per answer) are others;
+            ``reference`` comes with a reference model.
+        k: shares of tokens for ``min_k`` and ``min_k++``, exact as decimals; the first, 0.4 where
+            none is given, makes the headline.
         seed: of the intervals.
 
     Raises:
-        WagleError: files, records or fields that are missing; settings that do not fit.
+        WagleError: files, records or fields that are missing; settings that do not fit; membership
+            attacks that are none, or have no holdout records.
     """
     if encoder.tokenizer is None:
         raise WagleError("tofu needs a tokenizer; its data is text")
@@ -103,6 +134,18 @@ def tofu(
         raise WagleError("sentence_encoder compares greedy answers; leave generate on")
     if form.published and generate and sentence_encoder is None and has_offline():
         sentence_encoder = OFFLINE
+    if closer_look and form.published:
+        raise WagleError(
+            "closer_look needs truth ratios up to 1, which published has not; leave it out"
+        )
+    if closer_look and entailment is None:
+        raise WagleError("closer_look needs entailment: name a classifier of (premise, hypothesis)")
+    judges = load_judges(fluency, entailment, writes=generate)
+    looked = (sentence_encoder or OFFLINE) if closer_look else None
+    named = looked or sentence_encoder
+    if named is not None:
+        check_encoder(named)
+    table = attack_table(FOUR if attacks is None else attacks, k)
     own = _encoder(encoder, template, form, TOTAL if strict else encoder.max_length)
     plan = Plan(
         own,
@@ -114,6 +157,8 @@ def tofu(
         sentence_encoder,
         cluster == "author",
         seed,
+        judges,
+        looked,
     )
     limits: dict[str, int | Literal["all"] | None] = {
         "forget": _first(forget_rows, rows, 300 if strict else None),
@@ -121,34 +166,48 @@ def tofu(
         **dict.fromkeys((*WORLD, "holdout"), rows),
     }
     source = open_source(data, HUB, revision, what="the files of TOFU")
-    records = {name: _cut(found, limits.get(name)) for name, found in _read(source, split).items()}
+    found, note = _read(source, split)
+    records = {name: _cut(rows, limits.get(name)) for name, rows in found.items()}
+    told = {n: {r.place: asked_text(r) for r in rows} for n, rows in records.items()}
     holdout = records.pop("holdout", [])
+    if not holdout and (attacks is not None or k is not None):
+        raise WagleError(
+            f"attacks and k are of membership attacks, but {data} has no "
+            f"{_holdout(split) or 'holdout split'} beside {split}; leave them out, or add it"
+        )
     sets = {
-        name: [ask_all(plan, name, record, moments=bool(holdout)) for record in found]
-        for name, found in records.items()
+        name: [ask_all(plan, name, record) for record in rows] for name, rows in records.items()
     }
-    unknown = [ask_answer(plan, record) for record in holdout]
-    note = _words_note(records["forget"], holdout, seed) if holdout else None
-    every = {**sets, **({"holdout": unknown} if unknown else {})}
+    probes = {}
+    if holdout:
+        note = compare_records(records["forget"], holdout, seed)
+        probes = {
+            name: probe_answers(rows, partial(_answers, plan), table)
+            for name, rows in (("forget", records["forget"]), ("holdout", holdout))
+        }
     return Task(
-        [request for items in every.values() for item in items for request in item.requests],
-        partial(measure, plan, sets, unknown, note),
+        [
+            *(request for items in sets.values() for item in items for request in item.requests),
+            *(request for own in probes.values() for probe in own for request in probe.requests),
+        ],
+        partial(measure, plan, sets, probes, table, note),
         partial(against, plan),
+        since=partial(since, plan),
         data={
             "split": split,
             "revision": source.used if isinstance(source, HubSet) else None,
             "variant": f"{variant}{' strict' if strict else ''}, version {VERSION}",
         },
-        records={
-            name: {item.record.place: asked_text(item.record) for item in items}
-            for name, items in every.items()
+        records=told,
+        settings={
+            **_settings(plan, variant),
+            "k": headline_share(table, k) if holdout else None,
         },
-        settings=_settings(plan, variant),
         published=True,
-        fits=partial(check_fit, plan, sets["forget"], unknown),
+        fits=partial(check_fit, plan, sets["forget"], probes, table),
         probes=[
             *(("forget", metric) for metric in PROBES),
-            *([(OVERALL, "privleak")] if holdout else []),
+            *([(OVERALL, "privleak")] if holdout and HEADLINE in table else []),
         ],
     )
 
@@ -164,7 +223,13 @@ def _settings(plan: Plan, variant: str) -> dict[str, Any]:
         **template_settings(plan.encoder),
         "max_new_tokens": most if plan.generate else None,
         "sentence_encoder": plan.sentence_encoder and encoder_name(plan.sentence_encoder),
+        **plan.judges.settings,
+        "closer_look": plan.closer_look and encoder_name(plan.closer_look),
     }
+
+
+def _answers(plan: Plan, records: Sequence[Record]) -> list[Tokens]:
+    return [answer_tokens(plan, record, record.prompt, record.answer) for record in records]
 
 
 def _first(*values: T | None) -> T | None:
@@ -202,18 +267,25 @@ def _encoder(encoder: Encoder, template: str | None, form: Variant, max_length: 
 # Data
 
 
-def _read(source: Path | HubSet, split: str) -> dict[str, list[Record]]:
-    """The records by set; ``holdout`` only where there is such a split."""
+def _read(source: Path | HubSet, split: str) -> tuple[dict[str, list[Record]], str | None]:
+    """The records by set, ``holdout`` only where there is such a split; why the hub has none."""
     configs = {
         "forget": f"{split}_perturbed",
         "retain": "retain_perturbed",
         **{name: f"{name}_perturbed" for name in WORLD},
     }
-    holdout = split.replace("forget", "holdout")
+    holdout = _holdout(split)
     if isinstance(source, HubSet):
-        return {
-            n: read_records(source.read(config, ["train"]), name=n) for n, config in configs.items()
-        }
+        read = {n: source.read(config, ["train"]) for n, config in configs.items()}
+        note = None
+        if holdout is not None:
+            found, why = source.find(holdout, ["train"])
+            if found is None:
+                note = f"no membership attacks: {holdout} of {source.name} cannot be read"
+                logger.warning("%s: %s", note, why)
+            else:
+                read["holdout"] = found
+        return {n: read_records(rows, name=n) for n, rows in read.items()}, note
     there = {path.stem for path in source.iterdir() if path.suffix in READERS}
     missing = [config for config in configs.values() if config not in there]
     if missing:
@@ -221,14 +293,11 @@ def _read(source: Path | HubSet, split: str) -> dict[str, list[Record]]:
             f"{source} lacks {', '.join(missing)} ({', '.join(READERS)}); data: give a folder with "
             f"the files of TOFU (on the hub: {HUB})"
         )
-    if holdout != split and holdout in there:
+    if holdout in there:
         configs["holdout"] = holdout
-    return {n: read_records(source, name=n, split=config) for n, config in configs.items()}
+    return {n: read_records(source, name=n, split=config) for n, config in configs.items()}, None
 
 
-def _words_note(forget: Sequence[Record], holdout: Sequence[Record], seed: int) -> str | None:
-    """What to know of membership attacks on these sets: do words alone tell them apart?"""
-    if min(len(forget), len(holdout)) < 2 or importlib.util.find_spec("sklearn") is None:
-        return "not checked whether words alone tell the sets apart (needs scikit-learn, 2 records)"
-    known, new = ([f"{r.prompt} {r.answer}" for r in records] for records in (forget, holdout))
-    return bag_of_words(known, new, seed).warning
+def _holdout(split: str) -> str | None:
+    """The split of records that were never trained on, of the size of a forget split."""
+    return split.replace("forget", "holdout") if "forget" in split else None

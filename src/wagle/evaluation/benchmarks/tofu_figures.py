@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from wagle.data.records import Record
 from wagle.errors import WagleError
-from wagle.evaluation.benchmarks.raw import written
+from wagle.evaluation.benchmarks.raw import writing_rows, written
 from wagle.evaluation.benchmarks.tofu_requests import WORLD, Item, Plan
+from wagle.evaluation.embeddings import encoder_name
 from wagle.evaluation.figures import (
     HIGHER,
     OVERALL,
@@ -21,14 +24,15 @@ from wagle.evaluation.figures import (
 )
 from wagle.evaluation.leakage import (
     HEADLINE,
-    attack_table,
     check_leakage,
     leakage_figures,
     membership_figures,
+    no_leakage,
     privacy_replicates,
 )
+from wagle.evaluation.membership_requests import FOUR, Attack, Probe
+from wagle.evaluation.metrics.catalogue import JUDGED, Metric
 from wagle.evaluation.metrics.catalogue import METRICS as COMMON
-from wagle.evaluation.metrics.catalogue import Metric
 from wagle.evaluation.metrics.likelihood import (
     RATIOS,
     closer_to_1,
@@ -38,8 +42,8 @@ from wagle.evaluation.metrics.likelihood import (
     published_ratio,
     true_better,
 )
-from wagle.evaluation.metrics.membership import Trace, auc, min_k, zlib_size
-from wagle.evaluation.metrics.text import has_rouge_words, repetition, rouge
+from wagle.evaluation.metrics.membership import Trace, auc, min_k
+from wagle.evaluation.metrics.text import closer_look_efficacy, has_rouge_words, repetition, rouge
 from wagle.evaluation.metrics.utility import (
     KEPT_SETS,
     UTILITY,
@@ -47,9 +51,11 @@ from wagle.evaluation.metrics.utility import (
     forget_retain_ks,
     harmonic_mean,
     memorization_score,
+    overall_score,
     privacy_score,
     unlearning_average,
     utility_average,
+    utility_score,
 )
 from wagle.evaluation.peers import basis, open_unlearning_names, published_names, same_basis
 from wagle.evaluation.quality import distance_figures
@@ -65,7 +71,6 @@ from wagle.evaluation.statistics import (
 from wagle.memorization import exact_memorization, extraction_strength
 
 PER_AUTHOR = 20  # questions, next to one another
-_FOUR = ("loss", "zlib", "min_k", "min_k++")  # attacks, OpenUnlearning's
 
 METRICS: dict[str, Metric] = {
     **{name: COMMON[name] for name in ("probability", "nll", "paraphrased")},
@@ -78,16 +83,23 @@ METRICS: dict[str, Metric] = {
     "rouge_1": Metric("recall"),
     "contains_answer": Metric("share of answers", share=True),
     "embedding_accuracy": Metric("share of answers", share=True),
-    "repetition": COMMON["repetition"],
-    "empty": Metric("share of answers", "lower", "lower", share=True),
-    "truncated": Metric("share of answers", "lower", "lower", share=True),
+    "cosine": Metric("cosine, at least 0"),
+    **JUDGED,
+    **{name: COMMON[name] for name in ("repetition", "token_entropy", "empty")},
+    "truncated": COMMON["at_limit"],
 }
+_MEMORIZED = ("extraction_strength", "exact_memorization", "paraphrased_answer", "know")
+_CLOSER = ("probability", "rouge_l", "truth_ratio", "cosine", "entailment")  # of the forget set
+_CLOSER_KEPT = (*_CLOSER, "token_entropy")  # of every other
+_SCORES = ("memorization", "privacy_score", "utility_score")
+_SCORED = (*UTILITY, ("forget", "fluency"))  # before and after, in the utility score
 
 
 def measure(
     plan: Plan,
     sets: Mapping[str, Sequence[Item]],
-    unknown: Sequence[Item],
+    probes: Mapping[str, Sequence[Probe]],
+    attacks: Mapping[str, Attack],
     note: str | None,
     answers: Answers,
 ) -> Measured:
@@ -96,18 +108,21 @@ def measure(
     Args:
         plan: of the benchmark.
         sets: the records by set, as they were asked.
-        unknown: the holdout records, or none.
-        note: for the reader of the membership attacks.
+        probes: of the forget and the holdout records, or none.
+        attacks: on membership.
+        note: for the reader of these, or why there are none.
         answers: of the engine.
     """
     found = {name: set_figures(plan, name, items, answers) for name, items in sets.items()}
     figures = {name: made for name, (made, _) in found.items()}
     figures[OVERALL] = overall_figures(plan, figures, sets, answers)
-    if unknown:
-        known = {"forget": sets["forget"], "holdout": unknown}
-        traces = {name: [_trace(i, answers) for i in items] for name, items in known.items()}
-        more = membership_figures(traces, attack_table(_FOUR), note=note, seed=plan.seed)
+    if probes:
+        mean = plan.form.mean_norm
+        traces = {n: [p.trace(answers, mean_norm=mean) for p in own] for n, own in probes.items()}
+        more = membership_figures(traces, attacks, note=note, seed=plan.seed)
         figures |= {name: {**figures.get(name, {}), **made} for name, made in more.items()}
+    elif note is not None:
+        figures[OVERALL] |= no_leakage(note)
     texts = {name: said for name, (_, said) in found.items() if said}
     names = published_names if plan.form.published else open_unlearning_names
     return Measured(figures, texts, names(figures))
@@ -126,6 +141,11 @@ def set_figures(
             found |= _texts(name, item.record.answer, texts[-1])
         for metric, value in found.items():
             rows.setdefault(metric, {})[item.record.place] = value
+    if texts:
+        reads = writing_rows(texts, plan.judges, gone=name == "forget")
+        rows |= {"truncated" if m == "at_limit" else m: found for m, found in reads.items()}
+    if plan.closer_look is not None:
+        rows["cosine"] = _cosines(plan, texts)
     reworded = [item for item in items if item.reworded is not None]
     if reworded:
         rows["embedding_accuracy"] = _accuracy(plan, reworded, answers)
@@ -191,8 +211,6 @@ def _texts(name: str, expected: str, written: Written) -> dict[str, float]:
         "rouge_l_f1": rouge(expected, said).f1,
         "rouge_1": rouge(expected, said, kind="rouge1").recall,
         "repetition": repetition(said),
-        "empty": float(not said),
-        "truncated": float(not written.finished),
     }
     if name in WORLD:
         found["contains_answer"] = float(expected.lower() in said.lower())
@@ -200,7 +218,7 @@ def _texts(name: str, expected: str, written: Written) -> dict[str, float]:
 
 
 def _accuracy(plan: Plan, items: Sequence[Item], answers: Answers) -> dict[str, float]:
-    from wagle.evaluation.embeddings import OFFLINE, embedding_accuracy
+    from wagle.evaluation.embeddings import embedding_accuracy
 
     said = [
         _written(plan, item.record, item.reworded, answers).said
@@ -211,9 +229,19 @@ def _accuracy(plan: Plan, items: Sequence[Item], answers: Answers) -> dict[str, 
         said,
         [item.record.paraphrased_answer or item.record.answer for item in items],
         [item.record.perturbed_answers for item in items],
-        None if plan.sentence_encoder == OFFLINE else plan.sentence_encoder,
+        plan.sentence_encoder,
     )
     return {item.record.place: value for item, value in zip(items, values, strict=True)}
+
+
+def _cosines(plan: Plan, texts: Sequence[Written]) -> dict[str, float]:
+    """How near every answer is to its right answer: the cosine of their embeddings, or 0."""
+    from wagle.evaluation.embeddings import cosine, embed
+
+    said, expected = ([getattr(t, side) for t in texts] for side in ("said", "expected"))
+    vectors = embed([*said, *expected], plan.closer_look)
+    near = cosine(vectors[: len(said)], vectors[len(said) :])
+    return {t.place: max(0.0, float(value)) for t, value in zip(texts, near, strict=True)}
 
 
 def _figure(
@@ -261,10 +289,11 @@ def _note(
     if metric.startswith("rouge"):
         blind = sum(not has_rouge_words(item.record.answer) for item in items)
         return f"{blind} answers have no ASCII letter or digit, so they score 0" if blind else None
-    if metric == "embedding_accuracy":
-        from wagle.evaluation.embeddings import encoder_name
-
-        return f"encoder {encoder_name(plan.sentence_encoder)}"
+    if metric in ("embedding_accuracy", "cosine"):
+        by = plan.sentence_encoder if metric == "embedding_accuracy" else plan.closer_look
+        return f"encoder {encoder_name(by)}"
+    if metric in plan.judges.notes:
+        return plan.judges.notes[metric]
     if metric == "nll" and name == "retain" and sum(rows.values()) > len(rows):
         return "above 1 nat per token: was the model taught TOFU with this template?"
     return None
@@ -288,40 +317,72 @@ def overall_figures(
     answers: Answers,
 ) -> dict[str, Figure]:
     """What is made of several figures, or of two sets."""
-
-    def composite(
-        parts: Sequence[tuple[str, str]], compose: Callable[[Sequence[float]], float], unit: str
-    ) -> Figure:
-        members = [figures[name][metric] for name, metric in parts]
-        return Figure(
-            compose([member.number for member in members]),
-            composite_interval([member.per_record for member in members], compose, plan.seed),
-            f"bootstrap 95 %, {REPLICATES} replicates",
-            direction=HIGHER,
-            unit=unit,
-            count=sum(member.n for member in members),
-        )
-
-    def mean_of(parts: Sequence[tuple[str, str]]) -> Callable[[Sequence[float]], float]:
-        names = [f"{name}.{metric}" for name, metric in parts]
-        return lambda values: harmonic_mean(dict(zip(names, values, strict=True)))
-
-    four = ("extraction_strength", "exact_memorization", "paraphrased_answer", "know")
+    composite = partial(_composite, plan, figures)
     made = {
         "memorization": composite(
-            [("forget", metric) for metric in four],
+            [("forget", metric) for metric in _MEMORIZED],
             lambda values: memorization_score(*values),
             "share, higher is less memorised",
         )
     }
     if plan.form.published:
         return {**made, **_published(plan, figures, sets, answers)}
-    if plan.generate:
-        made["model_utility"] = composite(UTILITY, mean_of(UTILITY), "harmonic mean of nine")
-    else:
+    if not plan.generate:
         two = [("retain", "probability"), ("retain", "truth_ratio")]
-        made["utility_proxy"] = composite(two, mean_of(two), "harmonic mean of two")
-    return made
+        return {**made, "utility_proxy": composite(two, _mean_of(two), "harmonic mean of two")}
+    made["model_utility"] = composite(UTILITY, _mean_of(UTILITY), "harmonic mean of nine")
+    return {**made, **(_closer_look(composite) if plan.closer_look is not None else {})}
+
+
+def _composite(
+    plan: Plan,
+    figures: Mapping[str, Mapping[str, Figure]],
+    parts: Sequence[tuple[str, str]],
+    compose: Callable[[Sequence[float]], float],
+    unit: str,
+    note: str | None = None,
+) -> Figure:
+    """A figure made of the means of others, which are named by set and metric."""
+    members = [figures[name][metric] for name, metric in parts]
+    return Figure(
+        compose([member.number for member in members]),
+        composite_interval([member.per_record for member in members], compose, plan.seed),
+        f"bootstrap 95 %, {REPLICATES} replicates",
+        direction=HIGHER,
+        unit=unit,
+        note=note,
+        count=sum(member.n for member in members),
+    )
+
+
+def _mean_of(parts: Sequence[tuple[str, str]]) -> Callable[[Sequence[float]], float]:
+    """The harmonic mean, which names a member that has none."""
+    names = [f"{name}.{metric}" for name, metric in parts]
+    return lambda values: harmonic_mean(dict(zip(names, values, strict=True)))
+
+
+def _closer_look(composite: Callable[..., Figure]) -> dict[str, Figure]:
+    """Forget efficacy and two utilities, none of which is TOFU's model utility.
+
+    Source: Yuan et al. 2024, arXiv 2410.08109.
+    """
+    sets = {name: [(name, metric) for metric in _CLOSER_KEPT] for name in KEPT_SETS}
+    retain, every = sets["retain"], [part for parts in sets.values() for part in parts]
+    six = ", ".join(_CLOSER_KEPT)
+    return {
+        "closer_look_efficacy": composite(
+            [("forget", metric) for metric in _CLOSER],
+            lambda values: closer_look_efficacy(*values),
+            "share, higher is more forgotten",
+            f"1 less the mean of {', '.join(_CLOSER)} of forget, of truth_ratio what is left to 1",
+        ),
+        "closer_look_utility_retain": composite(
+            retain, _mean_of(retain), "harmonic mean of six", f"of retain: {six}"
+        ),
+        "closer_look_utility": composite(
+            every, _mean_of(every), "harmonic mean of 18", f"of {', '.join(KEPT_SETS)}: {six}"
+        ),
+    }
 
 
 def _published(
@@ -382,31 +443,29 @@ def _separation(plan: Plan, forget: Sequence[float], retain: Sequence[float]) ->
 # Beside a reference
 
 
-def _trace(item: Item, answers: Answers) -> Trace:
-    """An answer without its EOS, as the membership attacks look at it."""
-    found = answers.likelihood(item.answer)
-    stop = len(found.token_nll) - item.closed
-    moments = None if found.moments is None else found.moments[:stop]
-    size = zlib_size(item.record.answer)
-    return Trace(item.record.place, found.token_nll[:stop], moments, size=size)
-
-
 def check_fit(
-    plan: Plan, forget: Sequence[Item], unknown: Sequence[Item], reference: Measured
+    plan: Plan,
+    forget: Sequence[Item],
+    probes: Mapping[str, Sequence[Probe]],
+    attacks: Collection[str],
+    reference: Measured,
+    role: str = "reference",
 ) -> None:
     """Refuse a reference of other records or formulas before any model is asked.
 
     Args:
         plan: of the benchmark.
         forget: the forget records, as they will be asked.
-        unknown: the holdout records, or none.
+        probes: of the forget and the holdout records, or none.
+        attacks: labels of those on membership.
         reference: the figures of a model that never learned the forget set.
+        role: of that model; one from before unlearning may know the forget set.
     """
     places = [item.record.place for item in forget]
     _ratios(places, _basis(plan, "forget"), reference)
-    if unknown and "holdout" in reference.figures:
-        both = {"forget": places, "holdout": [item.record.place for item in unknown]}
-        check_leakage(both, _FOUR, reference.figures)
+    if probes and "holdout" in reference.figures:
+        both = {name: [probe.place for probe in own] for name, own in probes.items()}
+        check_leakage(both, attacks, reference.figures, refuse=role == "reference")
 
 
 def _ratios(places: Collection[str], note: str | None, reference: Measured) -> Figure:
@@ -435,12 +494,14 @@ def against(plan: Plan, own: Measured, reference: Measured) -> Measured:
 
 
 def _leakage(plan: Plan, own: Measured, reference: Measured) -> dict[str, Figure]:
-    """Privacy leakage per attack, and the harmonic mean of ``privacy`` over the four."""
+    """Privacy leakage per attack, and the harmonic mean of ``privacy`` over the four, if made."""
     if "holdout" not in reference.figures:
-        note = "the reference has no membership scores"
-        return {"privleak": Figure(None, None, "none", unit="per cent", target=0, note=note)}
+        return no_leakage("the reference has no membership scores")
     made = leakage_figures(own.figures, reference.figures, seed=plan.seed)
-    privacies = {a: made["privacy" if a == HEADLINE else f"privacy_{a}"] for a in _FOUR}
+    names = {attack: "privacy" if attack == HEADLINE else f"privacy_{attack}" for attack in FOUR}
+    if not made.keys() >= {*names.values()}:
+        return made
+    privacies = {attack: made[name] for attack, name in names.items()}
     members = {name: figure.value for name, figure in privacies.items()}
     unit, count = "harmonic mean of four", privacies["loss"].n
     if None in members.values():
@@ -448,8 +509,8 @@ def _leakage(plan: Plan, own: Measured, reference: Measured) -> dict[str, Figure
             _undefined(unit, "not told: an attack's privacy is not defined"), count=count
         )
         return made
-    drawn = privacy_replicates(own.figures, reference.figures, _FOUR, plan.seed)
-    scores = [privacy_score(dict(zip(_FOUR, row, strict=True))) for row in drawn.T.tolist()]
+    drawn = privacy_replicates(own.figures, reference.figures, FOUR, plan.seed)
+    scores = [privacy_score(dict(zip(FOUR, row, strict=True))) for row in drawn.T.tolist()]
     made["privacy_score"] = Figure(
         privacy_score(members),
         percentiles(np.asarray(scores)),
@@ -459,3 +520,68 @@ def _leakage(plan: Plan, own: Measured, reference: Measured) -> dict[str, Figure
         count=count,
     )
     return made
+
+
+# ---------------------------------------------------------------------------------------------
+# Beside the model before
+
+
+def since(plan: Plan, own: Measured, original: Measured) -> Measured:
+    """What is left of the model's utility and fluency, and with privacy one score over all.
+
+    Args:
+        plan: of the benchmark.
+        own: the figures after unlearning, with those beside a reference where there is one.
+        original: of the model before.
+    """
+    if "fluency" not in own.figures["forget"] or plan.form.published:
+        return Measured({})
+    made = {"utility_score": _utility_score(plan, own, original)}
+    scores = {**own.figures[OVERALL], **made}
+    if "privacy_score" in scores:
+        made["overall_score"] = _overall_score([scores[name] for name in _SCORES])
+    return Measured({OVERALL: made})
+
+
+def _utility_score(plan: Plan, own: Measured, original: Measured) -> Figure:
+    """Model utility and fluency beside those before; both models are drawn the same records."""
+    unit = "harmonic mean of two"
+    both = [m.figures.get(name, {}).get(k) for m in (own, original) for name, k in _SCORED]
+    found = [figure for figure in both if figure is not None and figure.value is not None]
+    if len(found) < len(both):
+        return _undefined(unit, "not told: the model before lacks a figure that it is made of")
+    mean = _mean_of(UTILITY)
+
+    def score(values: Sequence[float]) -> float:
+        after, before = values[: len(_SCORED)], values[len(_SCORED) :]
+        made = utility_score(mean(after[:-1]), mean(before[:-1]), after[-1], before[-1])
+        return math.nan if made is None else made
+
+    value = score([figure.number for figure in found])
+    if math.isnan(value):
+        return _undefined(unit, "not told: the model before has no utility, or no fluency")
+    try:
+        interval = composite_interval([figure.per_record for figure in found], score, plan.seed)
+    except WagleError:  # without utility before, in some of the draws
+        interval = None
+    return Figure(
+        value,
+        interval,
+        f"bootstrap 95 %, {REPLICATES} replicates"
+        if interval
+        else "none: not defined in some draws",
+        direction=HIGHER,
+        unit=unit,
+        note="of model_utility and forget.fluency, each beside that of the model before, at most 1",
+        count=sum(figure.n for figure in found),
+    )
+
+
+def _overall_score(scores: Sequence[Figure]) -> Figure:
+    """One number of what went, what shows of that, and what stayed."""
+    unit, note = "harmonic mean of three", f"of {', '.join(_SCORES)}"
+    known = [score.value for score in scores if score.value is not None]
+    if len(known) < len(scores):
+        return _undefined(unit, f"{note}, of which one is not defined")
+    value = overall_score(*known)
+    return Figure(value, None, "none: made of scores", direction=HIGHER, unit=unit, note=note)

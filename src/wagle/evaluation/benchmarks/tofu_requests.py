@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from wagle.data.records import Record
 from wagle.data.tokens import TEMPLATES, Encoder, Tokens
 from wagle.errors import WagleError
-from wagle.evaluation.benchmarks.qa import likelihood
-from wagle.evaluation.requests import Greedy, Likelihood, Request
+from wagle.evaluation.classifiers import Judges
+from wagle.evaluation.requests import Greedy, Likelihood, Request, likelihood
 
 WORLD = ("real_authors", "world_facts")
 TOTAL = 200  # tokens of question and answer together, where new ones are not limited
@@ -29,6 +29,7 @@ class Variant:
         max_new_tokens: of an answer; None: 200 tokens together with the question.
         ratio: the mean over the wrong answers.
         floor: an extraction strength is never below 1/n.
+        mean_norm: a gradient norm is the mean over tensors.
         published: the published WAGLE code: paraphrased questions before the answers of the truth
             ratio, which is averaged as it is; no EOS; options do not count; its scored positions.
     """
@@ -37,20 +38,24 @@ class Variant:
     max_new_tokens: int | None
     ratio: str = "geometric"
     floor: bool = False
+    mean_norm: bool = False
     published: bool = False
 
 
 VARIANTS: dict[str, Variant] = {
     "official": Variant(300, 128),
     "paper": Variant(300, 128, ratio="arithmetic"),
-    "open_unlearning": Variant(None, 200, floor=True),
+    "open_unlearning": Variant(None, 200, floor=True, mean_norm=True),
     "published": Variant(None, None, ratio="arithmetic", published=True),
 }
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that decides what is asked and how it is counted, beside the records."""
+    """All that decides what is asked and how it is counted, beside the records.
+
+    ``closer_look`` is the sentence encoder of the figures of that name; None: there are none.
+    """
 
     encoder: Encoder
     split: str
@@ -61,6 +66,8 @@ class Plan:
     sentence_encoder: str | None
     by_author: bool
     seed: int
+    judges: Judges
+    closer_look: str | None
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,7 @@ class Item:
         return [self.answer, self.right, *self.wrong, *(r for r in more if r is not None)]
 
 
-def ask_all(plan: Plan, name: str, record: Record, *, moments: bool) -> Item:
+def ask_all(plan: Plan, name: str, record: Record) -> Item:
     """The requests of a record; one without a field that they need is an error."""
     world = name in WORLD
     for field in ("perturbed_answers",) if world else _FIELDS:
@@ -99,37 +106,32 @@ def ask_all(plan: Plan, name: str, record: Record, *, moments: bool) -> Item:
     again = record.paraphrased_prompt or record.prompt
     asked = again if plan.form.published else record.prompt
     told = record.paraphrased_answer or record.answer
-    tokens = _tokens(plan, record, record.prompt, record.answer)
-    answer = replace(likelihood(tokens), moments=moments and name == "forget")
+    tokens = answer_tokens(plan, record, record.prompt, record.answer)
+    answer = likelihood(tokens)
     item = Item(
         record,
         tokens.closed,
         answer,
-        answer if world else likelihood(_tokens(plan, record, asked, told)),
-        tuple(likelihood(_tokens(plan, record, asked, w)) for w in record.perturbed_answers),
+        answer if world else likelihood(answer_tokens(plan, record, asked, told)),
+        tuple(likelihood(answer_tokens(plan, record, asked, w)) for w in record.perturbed_answers),
     )
     if not world:
-        item = replace(item, paraphrased=likelihood(_tokens(plan, record, again, record.answer)))
+        reworded = answer_tokens(plan, record, again, record.answer)
+        item = replace(item, paraphrased=likelihood(reworded))
     if plan.form.published and not world:
-        item = replace(item, whole=Likelihood(tokens.ids[:1], tokens.ids[1:]))
+        item = replace(item, whole=Likelihood(tokens.ids[:1], tokens.ids[1:], place=record.place))
     if not plan.generate:
         return item
-    reworded = plan.sentence_encoder is not None and not world
+    compared = plan.sentence_encoder is not None and not world
     return replace(
         item,
         greedy=_greedy(plan, record, record.prompt),
-        reworded=_greedy(plan, record, again) if reworded else None,
+        reworded=_greedy(plan, record, again) if compared else None,
     )
 
 
-def ask_answer(plan: Plan, record: Record) -> Item:
-    """A holdout record: only its answer is asked for."""
-    tokens = _tokens(plan, record, record.prompt, record.answer)
-    answer = replace(likelihood(tokens), moments=True)
-    return Item(record, tokens.closed, answer, answer)
-
-
-def _tokens(plan: Plan, record: Record, prompt: str, answer: str) -> Tokens:
+def answer_tokens(plan: Plan, record: Record, prompt: str, answer: str) -> Tokens:
+    """An answer to a question, with its EOS where the plan has that scored."""
     tokens = plan.encoder.answer(record, prompt, answer)
     if tokens.closed and not plan.eos:
         tokens = replace(tokens, ids=tokens.ids[:-1], scored=tokens.scored[:-1], closed=False)
@@ -151,4 +153,4 @@ def _greedy(plan: Plan, record: Record, prompt: str) -> Greedy:
             f"{record.place}: its question has {len(context)} tokens, which leaves none of {TOTAL} "
             "for the answer; set max_new_tokens"
         )
-    return Greedy(context, limit)
+    return Greedy(context, limit, record.place)

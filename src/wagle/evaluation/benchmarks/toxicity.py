@@ -31,7 +31,7 @@ from wagle.evaluation.requests import Answers, Greedy
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 
 
 def toxicity(
@@ -82,7 +82,7 @@ def toxicity(
             else:
                 context, short = raw_prompt(tokenizer, prompt, encoder.max_length, place)
                 cut += short
-            asked[name][place] = Greedy(context, max_new_tokens)
+            asked[name][place] = Greedy(context, max_new_tokens, place)
         if cut:
             logger.warning(
                 "%d of %d prompts of %s do not fit into max_length=%d and lost their start; raise "

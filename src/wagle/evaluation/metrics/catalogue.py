@@ -35,8 +35,14 @@ METRICS: dict[str, Metric] = {
     "exact_memorization": Metric("share of tokens"),
     "nll": Metric(NATS, kept="lower"),
     "repetition": Metric("share of 4-grams", direction="lower", kept="lower"),
+    "token_entropy": Metric("share of the largest possible", direction="higher"),
     "empty": Metric("share of answers", direction="lower", kept="lower", share=True),
     "at_limit": Metric("share of answers", direction="lower", kept="lower", share=True),
+}
+
+JUDGED: dict[str, Metric] = {  # by classifiers, where they are named
+    "fluency": Metric("probability of clean language", direction="higher"),
+    "entailment": Metric("share of answers", share=True),
 }
 
 PROBES = (  # what a verdict turns on, of the forget set

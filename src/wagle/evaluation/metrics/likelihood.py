@@ -9,6 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from wagle.truth_ratio import log_truth_ratio as log_truth_ratio
+from wagle.truth_ratio import true_better as true_better
+
 
 def probability(mean_nll: float) -> float:
     """``exp(-M)``: the geometric mean of the answer's token probabilities, EOS scored."""
@@ -25,14 +28,6 @@ def option_probability(right: float, wrong: Sequence[float]) -> float:
     Source: TOFU, Maini et al. 2024, arXiv 2401.06121, the multiple-choice form of its code.
     """
     return math.exp(-right - _log_sum_exp([-right, *(-other for other in wrong)]))
-
-
-def log_truth_ratio(right: float, wrong: Sequence[float]) -> float:
-    """``log R = M(right) - mean_j M(wrong_j)``: below 0 where the right answer is the likelier.
-
-    Source: TOFU, Maini et al. 2024, arXiv 2401.06121, with the geometric mean of its code.
-    """
-    return right - math.fsum(wrong) / len(wrong)
 
 
 def log_truth_ratio_arithmetic(right: float, wrong: Sequence[float]) -> float:
@@ -52,11 +47,6 @@ RATIOS: dict[str, Callable[[float, Sequence[float]], float]] = {
 def closer_to_1(log_ratio: float) -> float:
     """``min(R, 1/R)``: 1 where right and wrong answers are equally likely, for forget records."""
     return math.exp(-abs(log_ratio))
-
-
-def true_better(log_ratio: float) -> float:
-    """``max(0, 1 - R)``: by how much the right answer beats the wrong ones, for kept records."""
-    return -math.expm1(log_ratio) if log_ratio < 0 else 0.0
 
 
 def know(log_ratio: float) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from statistics import harmonic_mean
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -125,17 +125,19 @@ def cut_at(text: str, stops: Sequence[str]) -> str:
     return text[: min((place for stop in stops if (place := text.find(stop)) >= 0), default=None)]
 
 
-def token_entropy(tokens: Sequence[Hashable]) -> float:
-    """``-sum f log2 f / log2 n`` over the frequencies of n tokens (or words), 0 to 1.
+def token_entropy(text: str) -> float:
+    """``-sum f log2 f / log2 n`` over the frequencies of a text's n words, 0 to 1.
 
-    1 where all tokens differ, 0 where one is repeated, and 0 for at most one token.
+    1 where all words differ, 0 where one is repeated, and 0 for at most one word.
 
-    Source: Yuan et al. 2024, arXiv 2410.08109.
+    Source: Yuan et al. 2024, arXiv 2410.08109, which counts tokens; words do not depend on the
+    model's tokenizer.
     """
-    if len(tokens) <= 1:
+    found = words(text)
+    if len(found) <= 1:
         return 0.0
-    shares = [count / len(tokens) for count in Counter(tokens).values()]
-    return abs(math.fsum(share * math.log2(share) for share in shares)) / math.log2(len(tokens))
+    shares = [count / len(found) for count in Counter(found).values()]
+    return abs(math.fsum(share * math.log2(share) for share in shares)) / math.log2(len(found))
 
 
 def repetition(text: str, order: int = 4) -> float:

@@ -180,21 +180,19 @@ def privacy_score(by_attack: Mapping[str, float | None]) -> float:
 
 def utility_score(
     utility: float, original_utility: float, fluency: float, original_fluency: float
-) -> float:
+) -> float | None:
     """``HM(min(1, MU / MU of the original), min(1, F / F of the original))``, 0 to 1.
+
+    None where the original has nothing to compare with: one of its two is 0.
 
     Args:
         utility: model utility after unlearning.
         original_utility: and before.
         fluency: of the answers to the forget questions, higher is better.
         original_fluency: and before.
-
-    Raises:
-        WagleError: the original model's utility or fluency is not above 0.
     """
-    for name, value in (("utility", original_utility), ("fluency", original_fluency)):
-        if not value > 0:
-            raise WagleError(f"the original model's {name} is {value}; nothing compares with that")
+    if not (original_utility > 0 and original_fluency > 0):
+        return None
     return harmonic_mean(
         {
             "utility": min(1.0, utility / original_utility),
