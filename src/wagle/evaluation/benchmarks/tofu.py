@@ -20,7 +20,7 @@ from wagle.data.hub import HubSet, open_source
 from wagle.data.records import READERS, Record, read_records
 from wagle.data.tokens import Encoder, Tokens
 from wagle.errors import WagleError, choose
-from wagle.evaluation.benchmarks.tofu_figures import against, check_fit, measure, since
+from wagle.evaluation.benchmarks.tofu_aggregates import against, check_fit, measure, since
 from wagle.evaluation.benchmarks.tofu_requests import (
     TOTAL,
     VARIANTS,
