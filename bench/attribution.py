@@ -23,10 +23,11 @@ from typing import Any
 
 import torch
 
+from bench.lines import Line
 from bench.measure import in_own_process, say, timed
 from bench.measures import MEASURES
 from bench.models import weights_of
-from bench.rows import ROWS, Line
+from bench.rows import ROWS
 from bench.setup import SCALES, Setup
 from wagle.errors import WagleError, choose
 from wagle.model import demo_model

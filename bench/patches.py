@@ -11,19 +11,17 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from bench.lines import Line, at_most
 from bench.measure import Memory, timed
 from bench.setup import Setup
 from wagle.model import load_model
 from wagle.patch import apply, extract, undo
 from wagle.patch_folders import stored_bits
 from wagle.weights import save_model, weight_files
-
-if TYPE_CHECKING:
-    from bench.rows import Line
 
 RATIOS = (0.05, 0.2, 0.8)
 BYTES = {"float32": 4, "bfloat16": 2}  # of a weight
@@ -89,8 +87,6 @@ def entropy(ratio: float) -> float:
 
 def lines(known: Mapping[str, Mapping[str, Any]]) -> Sequence[Line]:
     """Per dtype and ratio: the share of the model's bytes beside its bound, seconds and memory."""
-    from bench.rows import Line, at_most  # which has this row in its table
-
     found = []
     for dtype, each in BYTES.items():
         for ratio in RATIOS:

@@ -10,42 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from bench import patches
+from bench.lines import Line, at_least, at_most
 
 Known: TypeAlias = Mapping[str, Mapping[str, Any]]
 DEMO_WEIGHTS = 134_515_008
 DEPTHS = (8, 16, 32)  # blocks
 STEPS = (("grad_diff", 0.05), ("npo", 0.05), ("grad_diff", 0.8), ("grad_diff", 1.0))
 PUBLISHED_SECONDS = 148.0  # the published code: this model, 40 TOFU records, two cores
-
-
-class Line(NamedTuple):
-    """One figure; ``ok`` is None where it has no bound."""
-
-    row: str
-    what: str
-    value: float
-    unit: str
-    bound: str = ""
-    ok: bool | None = None
-
-    def text(self) -> str:
-        """As a line of the table."""
-        verdict = {None: "", True: "ok", False: "MISS"}[self.ok]
-        return (
-            f"{self.row:<13}{self.what:<57}{self.value:>11.4g} {self.unit:<9}"
-            f"{self.bound:<34}{verdict}"
-        ).rstrip()
-
-
-def at_most(row: str, what: str, value: float, unit: str, limit: float, why: str = "") -> Line:
-    """A line whose value must not exceed ``limit``."""
-    bound = f"<= {limit:.4g}" + (f" = {why}" if why else "")
-    return Line(row, what, value, unit, bound, value <= limit)
-
-
-def at_least(row: str, what: str, value: float, unit: str, limit: float) -> Line:
-    """A line whose value must reach ``limit``."""
-    return Line(row, what, value, unit, f">= {limit:.4g}", value >= limit)
 
 
 def total(found: Mapping[str, Any]) -> float:

@@ -13,12 +13,13 @@ from bench import planted, run
 from bench.attribution import measure
 from bench.independent import main as independent_main
 from bench.independent import wagle_mask
+from bench.lines import at_most
 from bench.measure import Memory, disk_rates, in_own_process
 from bench.measures import MEASURES
 from bench.models import SHAPES, make_folder, weights_of
 from bench.planted_parts import PARTS, as_mask, choose_parts, kind_of
 from bench.ranking import NEITHER, TAUGHT, UNTAUGHT, count, rank
-from bench.rows import DEPTHS, ROWS, at_most
+from bench.rows import DEPTHS, ROWS
 from bench.setup import Setup, random_sets, record_sets
 from safetensors.torch import load_file
 
