@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from wagle.data.draws import uniform
 from wagle.evaluation.prompts import Kept, Prompts
 from wagle.evaluation.requests import Greedy, Sample, TextAnswer, not_finite
+from wagle.evaluation.room import remaining, with_room
 from wagle.model import keeps_all
 
 
@@ -45,7 +46,8 @@ def answer_texts(
     """
     requests, said = list(begun), [list(start) for start in begun.values()]
     ready = _after_begun(model, prompts, requests, said, batch_tokens)
-    cache, mask = ready.cache, ready.mask
+    steps = max(r.max_new_tokens - len(start) for r, start in zip(requests, said, strict=True))
+    cache, mask = with_room(ready.cache, steps), ready.mask
     last = [(r.context[-1], *start)[-1] for r, start in zip(requests, said, strict=True)]
     token = torch.tensor(last, device=mask.device)
     finished = [False] * len(requests)
@@ -61,15 +63,17 @@ def answer_texts(
             use_cache=True,
         ).logits[:, -1]
         token = _choose(model, logits, [(requests[row], len(said[row])) for row in rows])
-        going = []
+        ended = []
         for place, (row, chosen) in enumerate(zip(rows, token.tolist(), strict=True)):
             if chosen in stop_ids:
                 finished[row] = True
+                ended.append(place)
                 continue
             said[row].append(chosen)
-            if len(said[row]) < requests[row].max_new_tokens:
-                going.append(place)
-        if len(going) < len(rows):
+            if len(said[row]) == requests[row].max_new_tokens:
+                ended.append(place)
+        if ended:
+            going = remaining(len(rows), ended)
             kept = torch.tensor(going, dtype=torch.int64, device=mask.device)
             cache.batch_select_indices(kept)
             rows, token, mask = [rows[place] for place in going], token[kept], mask[kept]
