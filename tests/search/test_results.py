@@ -59,7 +59,7 @@ def test_an_arm_that_forgets_more_on_every_unit_is_named():
 def test_arms_that_differ_by_chance_only_are_not_named():
     mixed = [value + (-1) ** i * 0.02 for i, value in enumerate(CONTROL)]
     found = summary({WAGLE: list(map(run, mixed)), RANDOM: list(map(run, CONTROL))})
-    assert found["sentence"].startswith("no arm differs from random at the 5 % level")
+    assert found["sentence"].startswith("No arm differs from random at the 5 % level")
     assert f"{found['differences'][0]['smallest']:.3f}" in found["sentence"]
 
 

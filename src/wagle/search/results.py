@@ -176,7 +176,7 @@ def say(differences: Sequence[Mapping[str, Any]], units: int, exploratory: bool)
     if not shown:
         smallest = sorted(one["smallest"] for one in differences)
         return (
-            f"{hint}no arm differs from {CONTROL} at the 5 % level (Holm-corrected over "
+            f"{hint}{'no' if hint else 'No'} arm differs from {CONTROL} at the 5 % level (Holm-corrected over "
             f"{len(differences)} differences, {units} units); so many units could have shown "
             f"differences of {smallest[0]:.3f} to {smallest[-1]:.3f} or more.{rest}"
         )
