@@ -20,7 +20,7 @@ class Line(NamedTuple):
         verdict = {None: "", True: "ok", False: "MISS"}[self.ok]
         return (
             f"{self.row:<13}{self.what:<57}{self.value:>11.4g} {self.unit:<9}"
-            f"{self.bound:<34}{verdict}"
+            f"{self.bound:<34} {verdict}"
         ).rstrip()
 
 

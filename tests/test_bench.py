@@ -193,7 +193,7 @@ def test_a_bound_is_kept_or_missed():
     assert at_most("whole", "time", 2.0, "s", 3.0).ok is True
     missed = at_most("whole", "time", 4.0, "s", 3.0, "1.1 x plain")
     assert missed.ok is False
-    assert missed.text().endswith("<= 3 = 1.1 x plain                MISS")
+    assert missed.text().endswith("<= 3 = 1.1 x plain                 MISS")
 
 
 def test_whole_is_held_against_the_better_of_the_plain_passes():
