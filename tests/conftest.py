@@ -17,6 +17,8 @@ from hypothesis import settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from wagle import cli
+
 transformers.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 settings.register_profile("wagle", deadline=None, max_examples=60, derandomize=True)
@@ -162,3 +164,14 @@ def forget():
 @pytest.fixture
 def retain():
     return [dict(row) for row in OTHERS]
+
+
+@pytest.fixture
+def inside(capsys):
+    """A command in this process: what it prints. Starting a process costs seconds."""
+
+    def call(*arguments):
+        cli.app(args=[*map(str, arguments)], standalone_mode=False)
+        return capsys.readouterr().out
+
+    return call

@@ -136,17 +136,6 @@ def test_the_commands_work_on_a_whole_run(tmp_path, model_folder):
     assert broken.returncode == 1
 
 
-@pytest.fixture
-def inside(capsys):
-    """A command in this process: what it prints. Starting a process costs seconds."""
-
-    def call(*arguments):
-        cli.app(args=[*map(str, arguments)], standalone_mode=False)
-        return capsys.readouterr().out
-
-    return call
-
-
 def test_masks_are_imported_compared_and_exported(inside, tmp_path, model_folder, model):
     generator = torch.Generator().manual_seed(0)
     for name in ("a", "b"):

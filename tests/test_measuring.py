@@ -10,7 +10,6 @@ import yaml
 
 import wagle
 from tests.conftest import OTHERS, RECORDS, make_model, make_tokenizer
-from wagle import cli
 from wagle.errors import WagleError
 from wagle.evaluation.asking import Way
 from wagle.evaluation.result import Evaluation
@@ -314,17 +313,6 @@ def test_a_verdict_of_another_benchmark_takes_its_result_from_a_run(home, tmp_pa
 
 # ---------------------------------------------------------------------------------------------
 # The command
-
-
-@pytest.fixture
-def inside(capsys):
-    """A command in this process: what it prints."""
-
-    def call(*arguments):
-        cli.app(args=[*map(str, arguments)], standalone_mode=False)
-        return capsys.readouterr().out
-
-    return call
 
 
 def test_the_command_prints_values_differences_and_verdict(home, inside, tmp_path):

@@ -75,8 +75,13 @@ def _questions(run: Run, asked: Mapping[str, Sequence[Record]]) -> dict[str, Any
         )
         for name, records in asked.items()
     }
+    return {**sets, **asked_how(settings)}
+
+
+def asked_how(settings: EvaluationSettings) -> dict[str, Any]:
+    """What is asked of records and judged of answers, as ``qa`` and ``evaluate`` take it."""
     how = ("max_new_tokens", "generate", "fluency", "entailment", "attacks", "k")
-    return {**sets, **{name: getattr(settings, name) for name in how}}
+    return {name: getattr(settings, name) for name in how}
 
 
 def _way(run: Run) -> dict[str, Any]:

@@ -20,7 +20,14 @@ from wagle.evaluation.benchmarks.catalogue import make_task
 from wagle.evaluation.benchmarks.qa import qa
 from wagle.files import locked
 from wagle.ledger import read_ledger
-from wagle.measuring import enter_ledger, measure_after, measure_before, measure_reference, report
+from wagle.measuring import (
+    asked_how,
+    enter_ledger,
+    measure_after,
+    measure_before,
+    measure_reference,
+    report,
+)
 from wagle.recipe import Recipe
 from wagle.run_folder import Run, open_run
 from wagle.stages import attribute, forget, retrain, select, teach, unmasked, write_patch
@@ -105,16 +112,7 @@ def _check(run: Run, wanted: list[str]) -> None:
     if "before" in wanted:
         run.need("forget")
         _ = run.reference
-        settings = recipe.evaluation
-        qa(
-            run.encoder,
-            sets=run.sets,
-            generate=settings.generate,
-            fluency=settings.fluency,
-            entailment=settings.entailment,
-            attacks=settings.attacks,
-            k=settings.k,
-        )
+        qa(run.encoder, sets=run.sets, **asked_how(recipe.evaluation))
         for benchmark in recipe.evaluation.benchmarks:
             make_task(benchmark.name, run.encoder, benchmark.settings, seed=recipe.seed)
     if "attacks" in wanted:

@@ -9,7 +9,6 @@ import torch
 import wagle
 from tests.conftest import OTHERS, RECORDS, make_model, make_tokenizer
 from tests.evaluation.benchmarks.test_tofu import row, write
-from wagle import cli
 from wagle.data.records import read_records
 from wagle.data.tokens import Encoder
 from wagle.errors import WagleError
@@ -501,17 +500,6 @@ def test_what_is_missing_or_wrong_is_one_line_before_the_model_is_asked(home, ca
 
 # ---------------------------------------------------------------------------------------------
 # The command
-
-
-@pytest.fixture
-def inside(capsys):
-    """A command in this process: what it prints."""
-
-    def call(*arguments):
-        cli.app(args=[*map(str, arguments)], standalone_mode=False)
-        return capsys.readouterr().out
-
-    return call
 
 
 def test_the_command_asks_one_model_and_writes_its_result(home, own, inside, tmp_path):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wagle.errors import WagleError
 from wagle.evaluation.figures import HIGHER, OVERALL, TARGET, Figure, mean_figure
-from wagle.evaluation.membership_requests import Attack
+from wagle.evaluation.membership_requests import Attack, Probe
 from wagle.evaluation.metrics.membership import (
     HIGHEST_REFERENCE,
     Trace,
@@ -26,6 +26,7 @@ from wagle.evaluation.metrics.membership import (
     rel_diff,
     tpr_at_fpr,
 )
+from wagle.evaluation.requests import Answers
 from wagle.evaluation.statistics import AUC_REPLICATES, auc_replicates, percentiles, same_records
 
 Figures: TypeAlias = Mapping[str, Mapping[str, Figure]]
@@ -69,6 +70,23 @@ def membership_figures(
         if sizes:  # builds of zlib differ, so what was divided by is kept
             figures[name]["zlib_bytes"] = mean_figure(sizes, unit="bytes", seed=seed)
     return figures
+
+
+def asked_figures(
+    probes: Mapping[str, Sequence[Probe]],
+    answers: Answers,
+    attacks: Mapping[str, Attack],
+    *,
+    mean_norm: bool = False,
+    note: str | None = None,
+    seed: int = 0,
+) -> dict[str, dict[str, Figure]]:
+    """``membership_figures`` of what was asked; ``mean_norm`` takes OpenUnlearning's gradient norm."""
+    traces = {
+        name: [probe.trace(answers, mean_norm=mean_norm) for probe in made]
+        for name, made in probes.items()
+    }
+    return membership_figures(traces, attacks, note=note, seed=seed)
 
 
 def _found(rows: Mapping[str, Rows], label: str, note: str | None, seed: int) -> dict[str, Figure]:
@@ -166,6 +184,19 @@ def check_leakage(
         beside = _beside(places, reference, label)
         if label == HEADLINE and refuse:
             check_reference(auc(*(list(beside[name].values()) for name in SETS)))
+
+
+def check_asked(
+    probes: Mapping[str, Sequence[Probe]],
+    attacks: Iterable[str],
+    reference: Figures,
+    *,
+    refuse: bool = True,
+) -> None:
+    """``check_leakage`` of what will be asked, where the reference has a holdout set too."""
+    if probes and "holdout" in reference:
+        places = {name: [probe.place for probe in made] for name, made in probes.items()}
+        check_leakage(places, attacks, reference, refuse=refuse)
 
 
 def _beside(

@@ -27,7 +27,7 @@ def summary_json(folder: Path) -> dict[str, Any]:
     state = read_json(folder / "state.json")["stages"]
     evaluation = read_json(folder / "evaluation.json")
     found = {"evaluation": evaluation, "stages": state}
-    after = {label: _evaluations(folder, label)["after"].details for label in _asked(evaluation)}
+    after = {label: read_json(_file(folder, "after", label)) for label in _asked(evaluation)}
     found["differences"] = {
         label: {key: details[key] for key in ("changes", "differences") if key in details}
         for label, details in after.items()
@@ -45,10 +45,14 @@ def _asked(evaluation: Mapping[str, Any]) -> list[str]:
     return ["qa", *evaluation.get("benchmarks", {})]
 
 
+def _file(folder: Path, role: str, label: str) -> Path:
+    tail = "" if label == "qa" else f"-{label}"
+    return folder / "evaluation" / f"{role}{tail}.json"
+
+
 def _evaluations(folder: Path, label: str) -> dict[str, Evaluation]:
     """The evaluations of a run by role, of its own sets or of a benchmark."""
-    tail = "" if label == "qa" else f"-{label}"
-    paths = {role: folder / "evaluation" / f"{role}{tail}.json" for role in ROLES}
+    paths = {role: _file(folder, role, label) for role in ROLES}
     return {role: Evaluation.from_json(read_json(p)) for role, p in paths.items() if p.is_file()}
 
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from statistics import harmonic_mean
 
 import torch
 from torch import nn
@@ -151,7 +152,7 @@ def set_figures(
     if options:
         better = _true_better(means.tolist(), len(tokens), options)
         figures[f"{name}.true_better"] = better
-        figures[f"{name}.utility_proxy"] = _harmonic(better, figures[f"{name}.probability"])
+        figures[f"{name}.utility_proxy"] = harmonic_mean([better, figures[f"{name}.probability"]])
     return figures
 
 
@@ -179,7 +180,3 @@ def _true_better(means: Sequence[float], first: int, options: Mapping[int, Optio
         right = means[place] if option.right is None else next(rest)
         values.append(true_better(log_truth_ratio(right, [*islice(rest, len(option.wrong))])))
     return math.fsum(values) / len(values)
-
-
-def _harmonic(one: float, other: float) -> float:
-    return 0.0 if 0.0 in (one, other) else 2 / (1 / one + 1 / other)

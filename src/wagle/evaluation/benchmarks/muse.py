@@ -39,10 +39,10 @@ from wagle.evaluation.figures import (
 )
 from wagle.evaluation.leakage import (
     HEADLINE,
+    asked_figures,
     assumed_leakage,
     check_leakage,
     leakage_figures,
-    membership_figures,
 )
 from wagle.evaluation.membership_requests import (
     Attack,
@@ -438,11 +438,7 @@ def _privacy(
     }
 
     def measure(answers: Answers) -> Measured:
-        traces = {
-            name: [probe.trace(answers, mean_norm=how.ou) for probe in made]
-            for name, made in probes.items()
-        }
-        figures = membership_figures(traces, table, note=note, seed=how.seed)
+        figures = asked_figures(probes, answers, table, mean_norm=how.ou, note=note, seed=how.seed)
         if retrained_auc is not None:
             figures[OVERALL] |= assumed_leakage(figures, retrained_auc, seed=how.seed)
         return Measured(figures)

@@ -33,9 +33,9 @@ from wagle.evaluation.figures import (
 )
 from wagle.evaluation.leakage import (
     HEADLINE,
-    check_leakage,
+    asked_figures,
+    check_asked,
     leakage_figures,
-    membership_figures,
     no_leakage,
 )
 from wagle.evaluation.membership_requests import (
@@ -133,16 +133,10 @@ def qa(
         }
         figures = {name: f.figures[name] for name, f in found.items()}
         if probes:
-            traces = {name: [p.trace(answers) for p in made] for name, made in probes.items()}
-            more = membership_figures(traces, table, note=note, seed=seed)
+            more = asked_figures(probes, answers, table, note=note, seed=seed)
             figures |= {name: {**figures.get(name, {}), **made} for name, made in more.items()}
         return Measured(figures, {name: f.texts[name] for name, f in found.items()})
 
-    told = {name: _records(made, encoder) for name, made in asked.items()}
-    if probes:
-        told[HOLDOUT] = _records(
-            items(sets[HOLDOUT], encoder, max_new_tokens=max_new_tokens, generate=False), encoder
-        )
     return Task(
         [
             *(request for made in asked.values() for item in made for request in item.requests),
@@ -154,7 +148,14 @@ def qa(
             *(("forget", metric) for metric in PROBES if "forget" in asked),
             *([(OVERALL, "privleak")] if HEADLINE in table else []),
         ],
-        records=told,
+        records={
+            name: _records(
+                records,
+                [i.tokens for i in asked[name]] if name in asked else encoder.encode(records),
+                encoder.max_length,
+            )
+            for name, records in sets.items()
+        },
         settings={
             "version": VERSION,
             **template_settings(encoder),
@@ -183,11 +184,11 @@ def _attacks(
     return table
 
 
-def _records(made: Sequence[Item], encoder: Encoder) -> dict[str, str]:
-    """What was asked about, by place; of what was cut, where."""
-    cut = {i.record.place for i in made if not i.tokens.whole or i.name != i.record.place}
-    found = {item.record.place: item.record for item in made}
-    return {p: asked_text(r, *([encoder.max_length] if p in cut else [])) for p, r in found.items()}
+def _records(records: Sequence[Record], made: Sequence[Tokens], limit: int) -> dict[str, str]:
+    """What was asked about, by place; of what was cut, at how many tokens."""
+    windows = Counter(tokens.place for tokens in made)
+    cut = {tokens.place for tokens in made if not tokens.whole or windows[tokens.place] > 1}
+    return {r.place: asked_text(r, *([limit] if r.place in cut else [])) for r in records}
 
 
 def _fits(
@@ -195,16 +196,14 @@ def _fits(
     probes: Mapping[str, Sequence[Probe]],
     attacks: Mapping[str, Attack],
     reference: Measured,
-    role: str = "reference",  # noqa: ARG001
+    _role: str = "reference",
 ) -> None:
     """Refuse a reference of other records, as far as what is made beside it needs the same."""
     mine = {item.name: 0.0 for item in made if item.record.perturbed_answers}
     other = reference.figures.get("forget", {}).get("know")
     if mine and other is not None:
         same_records(mine, other.per_record, "forget quality")
-    if probes and HOLDOUT in reference.figures:
-        both = {name: [probe.place for probe in asked] for name, asked in probes.items()}
-        check_leakage(both, attacks, reference.figures, refuse=False)
+    check_asked(probes, attacks, reference.figures, refuse=False)
 
 
 def _against(seed: int, own: Measured, reference: Measured) -> Measured:

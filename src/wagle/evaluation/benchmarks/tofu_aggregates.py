@@ -15,9 +15,9 @@ from wagle.evaluation.benchmarks.tofu_requests import WORLD, Item, Plan
 from wagle.evaluation.figures import HIGHER, OVERALL, Figure, Measured
 from wagle.evaluation.leakage import (
     HEADLINE,
-    check_leakage,
+    asked_figures,
+    check_asked,
     leakage_figures,
-    membership_figures,
     no_leakage,
     privacy_replicates,
 )
@@ -78,8 +78,7 @@ def measure(
     figures[OVERALL] = overall_figures(plan, figures, sets, answers)
     if probes:
         mean = plan.form.mean_norm
-        traces = {n: [p.trace(answers, mean_norm=mean) for p in own] for n, own in probes.items()}
-        more = membership_figures(traces, attacks, note=note, seed=plan.seed)
+        more = asked_figures(probes, answers, attacks, mean_norm=mean, note=note, seed=plan.seed)
         figures |= {name: {**figures.get(name, {}), **made} for name, made in more.items()}
     elif note is not None:
         figures[OVERALL] |= no_leakage(note)
@@ -245,9 +244,7 @@ def check_fit(
     """
     places = [item.record.place for item in forget]
     _ratios(places, basis_of(plan, "forget"), reference)
-    if probes and "holdout" in reference.figures:
-        both = {name: [probe.place for probe in own] for name, own in probes.items()}
-        check_leakage(both, attacks, reference.figures, refuse=role == "reference")
+    check_asked(probes, attacks, reference.figures, refuse=role == "reference")
 
 
 def _ratios(places: Collection[str], note: str | None, reference: Measured) -> Figure:
