@@ -23,7 +23,7 @@ from wagle.evaluation.benchmarks.qa import VERSION, qa
 from wagle.evaluation.cache import AnswerCache
 from wagle.evaluation.comparable import check_comparable, data_entry
 from wagle.evaluation.engine import answer_requests
-from wagle.evaluation.figures import FORGOTTEN, HOLDOUT, Figure, Measured, Task
+from wagle.evaluation.figures import CALLED, FORGOTTEN, HOLDOUT, Figure, Measured, Task
 from wagle.evaluation.peers import read_result
 from wagle.evaluation.result import Evaluation
 from wagle.evaluation.statistics import paired_difference
@@ -45,7 +45,6 @@ _ASKED = {  # of the benchmark ``qa``, unless the caller says otherwise
     "k": None,
 }
 Reference: TypeAlias = "PreTrainedModel | Evaluation | str | Path"
-_CALLED = {"before": "the model before", "reference": "the reference"}  # in messages, by role
 
 
 def evaluate(
@@ -340,7 +339,7 @@ def _known_result(
     else:
         find_model(named)
         return None
-    called, own = _CALLED[role], data_entry(task, key)
+    called, own = CALLED[role], data_entry(task, key)
     check_comparable(benchmark, own, found.details, called)
     told = found.details.get("data") or {}
     if not isinstance(named, Evaluation) and told.get("sets") and told.get("salt") != own["salt"]:
@@ -350,10 +349,7 @@ def _known_result(
             called,
         )
     if task.fits is not None:
-        try:
-            task.fits(found.measured(), role)
-        except WagleError as error:  # which speaks of a reference
-            raise WagleError(str(error).replace(_CALLED["reference"], called)) from None
+        task.fits(found.measured(), role)
     return found, kind
 
 

@@ -97,6 +97,9 @@ class Measured:
     summary: Mapping[str, Any] = field(default_factory=dict)
 
 
+CALLED = {"before": "the model before", "reference": "the reference"}  # in messages, by role
+
+
 @dataclass(frozen=True)
 class Task:
     """A benchmark made ready: what it asks, and what it makes of the answers.
@@ -117,7 +120,8 @@ class Task:
             for None, which does not matter.
         published: whether the records are no secret, so that their digests need no key.
         fits: refuses the figures of a reference that ``against`` could not use, before any model
-            is asked; of a model before unlearning too, with its role ``before``. None: it takes all.
+            is asked; those of the model before unlearning too, with the role ``before``. None: it takes
+            all.
     """
 
     requests: Sequence[Request]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wagle.errors import WagleError
-from wagle.evaluation.figures import HIGHER, OVERALL, TARGET, Figure, mean_figure
+from wagle.evaluation.figures import CALLED, HIGHER, OVERALL, TARGET, Figure, mean_figure
 from wagle.evaluation.membership_requests import Attack, Probe
 from wagle.evaluation.metrics.membership import (
     HIGHEST_REFERENCE,
@@ -166,6 +166,7 @@ def check_leakage(
     places: Mapping[str, Collection[str]],
     labels: Iterable[str],
     reference: Figures,
+    role: str = "reference",
     *,
     refuse: bool = True,
 ) -> None:
@@ -175,14 +176,15 @@ def check_leakage(
         places: of the texts to forget and of the holdout texts, by set.
         labels: of the attacks.
         reference: the figures of a model that never learned the forget texts.
-        refuse: also one that knows them, by the headline's AUC.
+        role: of that model; one from before unlearning may know them.
+        refuse: also a reference that knows them, by the headline's AUC.
 
     Raises:
         WagleError: the reference lacks an attack, looked at other texts, or knows the forget set.
     """
     for label in labels:
-        beside = _beside(places, reference, label)
-        if label == HEADLINE and refuse:
+        beside = _beside(places, reference, label, role)
+        if label == HEADLINE and refuse and role == "reference":
             check_reference(auc(*(list(beside[name].values()) for name in SETS)))
 
 
@@ -190,17 +192,18 @@ def check_asked(
     probes: Mapping[str, Sequence[Probe]],
     attacks: Iterable[str],
     reference: Figures,
+    role: str = "reference",
     *,
     refuse: bool = True,
 ) -> None:
     """``check_leakage`` of what will be asked, where the reference has a holdout set too."""
     if probes and "holdout" in reference:
         places = {name: [probe.place for probe in made] for name, made in probes.items()}
-        check_leakage(places, attacks, reference, refuse=refuse)
+        check_leakage(places, attacks, reference, role, refuse=refuse)
 
 
 def _beside(
-    places: Mapping[str, Collection[str]], reference: Figures, label: str
+    places: Mapping[str, Collection[str]], reference: Figures, label: str, role: str = "reference"
 ) -> dict[str, Rows]:
     """An attack's scores of the reference, by set, in the order of ``places``."""
     beside: dict[str, Rows] = {}
@@ -208,7 +211,7 @@ def _beside(
         other = reference.get(name, {}).get(f"mia_{label}")
         if other is None:
             raise WagleError(
-                f"the reference has no {name}.mia_{label}; evaluate it with the same settings, or "
+                f"{CALLED[role]} has no {name}.mia_{label}; evaluate it with the same settings, or "
                 "leave that attack out"
             )
         wanted = dict.fromkeys(places[name], 0.0)

@@ -621,6 +621,10 @@ def test_a_reference_that_cannot_be_used_is_found_out_before_anything_is_asked(t
     lacking = replace(measured, figures={**measured.figures, "holdout": holdout})
     with pytest.raises(WagleError, match=r"the reference has no holdout\.mia_zlib"):
         task.fits(lacking)
+    with pytest.raises(WagleError, match=r"the model before has no holdout\.mia_zlib"):
+        task.fits(lacking, "before")
+    with pytest.raises(WagleError, match="the model before is of other records or formulas"):
+        task.fits(less.measure(fake(less)), "before")
 
 
 def test_a_reference_without_membership_scores_still_gives_forget_quality(tmp_path, encoder):

@@ -240,7 +240,7 @@ def _fits(
     role: str = "reference",
 ) -> None:
     """Refuse a reference that privacy leakage cannot be told against."""
-    check_leakage(texts, labels, found.figures, refuse=role == "reference")
+    check_leakage(texts, labels, found.figures, role)
 
 
 def _summary(figures: Mapping[str, Mapping[str, Figure]], names: str) -> dict[str, float | None]:

@@ -196,14 +196,14 @@ def _fits(
     probes: Mapping[str, Sequence[Probe]],
     attacks: Mapping[str, Attack],
     reference: Measured,
-    _role: str = "reference",
+    role: str = "reference",
 ) -> None:
     """Refuse a reference of other records, as far as what is made beside it needs the same."""
     mine = {item.name: 0.0 for item in made if item.record.perturbed_answers}
     other = reference.figures.get("forget", {}).get("know")
     if mine and other is not None:
         same_records(mine, other.per_record, "forget quality")
-    check_asked(probes, attacks, reference.figures, refuse=False)
+    check_asked(probes, attacks, reference.figures, role, refuse=False)
 
 
 def _against(seed: int, own: Measured, reference: Measured) -> Measured:

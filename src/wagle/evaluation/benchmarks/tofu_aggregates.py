@@ -12,7 +12,7 @@ import numpy as np
 from wagle.errors import WagleError
 from wagle.evaluation.benchmarks.tofu_figures import basis_of, lacking, set_figures, undefined
 from wagle.evaluation.benchmarks.tofu_requests import WORLD, Item, Plan
-from wagle.evaluation.figures import HIGHER, OVERALL, Figure, Measured
+from wagle.evaluation.figures import CALLED, HIGHER, OVERALL, Figure, Measured
 from wagle.evaluation.leakage import (
     HEADLINE,
     asked_figures,
@@ -243,18 +243,20 @@ def check_fit(
         role: of that model; one from before unlearning may know the forget set.
     """
     places = [item.record.place for item in forget]
-    _ratios(places, basis_of(plan, "forget"), reference)
-    check_asked(probes, attacks, reference.figures, refuse=role == "reference")
+    _ratios(places, basis_of(plan, "forget"), reference, role)
+    check_asked(probes, attacks, reference.figures, role)
 
 
-def _ratios(places: Collection[str], note: str | None, reference: Measured) -> Figure:
+def _ratios(
+    places: Collection[str], note: str | None, reference: Measured, role: str = "reference"
+) -> Figure:
     """The truth ratios of a reference, which has to be of these records, on this basis."""
     other = reference.figures.get("forget", {}).get("log_truth_ratio")
     if other is None:
-        raise WagleError("the reference has no forget.log_truth_ratio; evaluate it with tofu too")
+        raise WagleError(f"{CALLED[role]} has no forget.log_truth_ratio; evaluate it with tofu too")
     if set(places) != other.per_record.keys() or not same_basis(note, other.note):
         raise WagleError(
-            f"the reference is of other records or formulas: {other.n} records ({other.note}), the "
+            f"{CALLED[role]} is of other records or formulas: {other.n} records ({other.note}), the "
             f"model's {len(places)} ({note}); evaluate both with the same split, variant and rows"
         )
     return other
