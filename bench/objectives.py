@@ -2,10 +2,11 @@
 
     python -m bench.objectives --scratch FOLDER --out docs/objectives-measured.md
 
-Teaches the demo model once, then runs every objective on all weights and six of them also on the
-masks ``wagle`` and ``random`` at ratio 0.5. Every run is a file in the folder, so a killed
-benchmark goes on. Training stops where the forget probability reaches the reference's; nothing was
-tuned beyond the learning rates written here.
+Teaches the demo model once, then runs every objective without a mask and six of them also on the
+masks ``wagle`` and ``random`` at ratio 0.5; ``rmu``, which without a mask trains three matrices, on a
+mask of all weights too. Every run is a file in the folder, so a killed
+benchmark goes on. Training stops where the forget probability reaches the reference's; the learning
+rates and settings were chosen by hand.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ CASES = (
     Case("ga_kl", 3e-5),
     Case("kl", 3e-5),
     Case("refusal", 1e-4),
-    Case("po", 3e-4, {"forget_weight": 4.0}),
+    Case("po", 1e-3, {"forget_weight": 4.0}, steps=60),
     Case("refusal_kl", 1.5e-4, {"forget_weight": 2.0}),
     Case("random_label", 7e-5, more={"retain_term": "nll"}),
     Case("random_label_uniform", 5e-5, more={"retain_term": "nll"}),
@@ -104,7 +105,10 @@ CASES = (
 
 
 WORK = [(case, "dense") for case in CASES] + [
-    (case, arm) for case in CASES if case.name in PROBED for arm in ("wagle", "random")
+    (case, arm)
+    for case in CASES
+    if case.name in PROBED
+    for arm in (*(["everything"] if case.name == "rmu" else []), "wagle", "random")
 ]
 
 
@@ -118,6 +122,8 @@ def _mask(run: Run, arm: str) -> wagle.Mask | None:
     if arm == "dense":
         return None
     store = wagle.GradientStore.open(run.private / "gradients")
+    if arm == "everything":
+        return wagle.Mask.from_scores(store, score="random", ratio=1.0, seed=0)
     return wagle.Mask.from_scores(store, score=arm, ratio=RATIO, seed=0)
 
 
@@ -232,7 +238,7 @@ def page(found: Sequence[Mapping[str, Any]]) -> str:
         case = one["case"]
         settings = {**case["settings"], **case["more"]}
         told = ", ".join([f"{case['rate']:g}", *(f"{k} {v}" for k, v in settings.items())])
-        weights = "all" if one["arm"] == "dense" else f"{one['arm']} {RATIO:g}"
+        weights = _weights(case["name"], one["arm"])
         lines.append(
             f"| {case['name']} | {weights} | {told} | {one['steps']} | {one['forget']:.3f} | "
             f"{over:.2f} | {kept:.2f} | {one['general']:.3f} | {'yes' if good else 'no'} |"
@@ -242,21 +248,29 @@ def page(found: Sequence[Mapping[str, Any]]) -> str:
         lines += ["", f"{done} of {of} runs so far; the same command makes the rest."]
     best = max(reached, key=lambda one: (one["retain"], one["general"]), default=None)
     if best is not None:
-        weights = "all weights" if best["arm"] == "dense" else f"mask {best['arm']} {RATIO:g}"
-        lines += ["", f"Most kept among those that reached it: {best['case']['name']}, {weights}."]
+        weights = _weights(best["case"]["name"], best["arm"])
+        told = f"{best['case']['name']} (weights: {weights})"
+        lines += ["", f"Most kept among those that reached it: {told}."]
     return "\n".join([*_HEAD, *lines, ""])
+
+
+def _weights(name: str, arm: str) -> str:
+    """Which weights an arm of a case trains, as the table says it."""
+    if arm == "everything" or (arm == "dense" and name != "rmu"):
+        return "all"
+    return "three matrices" if arm == "dense" else f"{arm} {RATIO:g}"
 
 
 _HEAD = [
     "# Objectives, measured",
     "",
     'Made by `make objectives ARGS="--scratch FOLDER"`; one seed, one setting each, learning rates '
-    "chosen by hand, so a row says what this setting does and not what the objective can do.",
+    "and weights of the terms chosen by hand, so a row says what this setting does and not what the objective can do.",
     "The demo model was taught eight fictitious authors and forgets two of them; the reference is "
     "the model before it was taught. *Reached* means a forget probability of at most "
     f"{GOAL:g} x the reference's with a retain probability of at least {KEPT:g} of before. Training "
-    f"stops when the reference is reached, at most after {STEPS} steps of 8 + 8 records.",
-    "`rmu` without a mask trains the three matrices of its paper only.",
+    f"stops when the reference is reached, at most after {STEPS} steps of 8 + 8 records (`po`: 60).",
+    "`rmu` without a mask trains the three matrices of its paper only; with a mask of all weights, all.",
     "",
 ]
 
