@@ -18,6 +18,7 @@ from wagle.evaluation.membership_requests import (
     headline_share,
     probe_answers,
     probe_text,
+    told_by_words,
 )
 from wagle.evaluation.metrics.membership import Trace, zlib_size
 from wagle.evaluation.requests import (
@@ -226,15 +227,17 @@ def test_a_record_of_which_only_the_end_is_scored_is_named():
 # The two sets
 
 
-def test_words_that_tell_the_sets_apart_are_said_aloud(caplog):
+def test_words_that_tell_the_sets_apart_are_said_aloud_once(caplog):
+    told_by_words.cache_clear()
     sets = {
         name: {f"{name}[{i}]": f"{words} number {i}" for i in range(12)}
         for name, words in (("forget", "harbour ship sea"), ("holdout", "kitchen bread oven"))
     }
     assert compare_sets(sets, 0, words=False) is None
     assert not caplog.records
-    assert "words alone tell the forget texts" in compare_sets(sets, 0)
-    assert "words alone tell the forget texts" in caplog.text
+    for _ in range(2):
+        assert "words alone tell the forget texts" in compare_sets(sets, 0)
+    assert caplog.text.count("words alone tell the forget texts") == 1  # once for all evaluations
 
 
 def test_what_is_not_looked_at_is_said(monkeypatch):

@@ -9,7 +9,7 @@ import importlib.util
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import torch
@@ -317,7 +317,13 @@ def compare_sets(
             "not checked whether words alone tell the sets apart (needs scikit-learn, and two "
             "texts of each)"
         )
-    warning = bag_of_words(list(known), list(new), seed).warning
+    return told_by_words(tuple(known), tuple(new), seed)
+
+
+@lru_cache(maxsize=4)  # a run asks about the same sets for every one of its models
+def told_by_words(forget: tuple[str, ...], holdout: tuple[str, ...], seed: int) -> str | None:
+    """What to know of sets that words alone tell apart; said aloud the first time."""
+    warning = bag_of_words(forget, holdout, seed).warning
     if warning:
         logger.warning(warning)
     return warning

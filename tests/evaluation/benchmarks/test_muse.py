@@ -15,6 +15,7 @@ from wagle.evaluation.benchmarks.catalogue import make_task
 from wagle.evaluation.benchmarks.muse import muse, scalability, sustainability
 from wagle.evaluation.engine import answer_requests
 from wagle.evaluation.figures import Figure, Measured, mean_figure
+from wagle.evaluation.membership_requests import told_by_words
 from wagle.evaluation.requests import (
     Answers,
     GradientNorm,
@@ -403,6 +404,7 @@ def test_a_text_in_both_sets_is_refused(encoder, folder):
 
 
 def test_sets_of_two_topics_are_warned_about_and_noted(encoder, folder, caplog):
+    told_by_words.cache_clear()  # said once in a process
     for name, words in (("forget", "harbour ship sea"), ("holdout", "kitchen bread oven")):
         rows = [f"{words} number {i}" for i in range(12)]
         (folder / f"privleak/{name}.json").write_text(json.dumps(rows))

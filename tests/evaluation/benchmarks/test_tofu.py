@@ -20,6 +20,7 @@ from wagle.evaluation.benchmarks.tofu_requests import VARIANTS
 from wagle.evaluation.classifiers import load_judges
 from wagle.evaluation.embeddings import cosine
 from wagle.evaluation.engine import answer_requests
+from wagle.evaluation.membership_requests import told_by_words
 from wagle.evaluation.metrics.text import token_entropy
 from wagle.evaluation.peers import basis
 from wagle.evaluation.requests import (
@@ -714,6 +715,7 @@ def scores(measured, name, metric, value):
 
 
 def test_words_that_tell_the_sets_apart_are_noted(tmp_path, encoder, caplog):
+    told_by_words.cache_clear()  # said once in a process
     write(tmp_path, forget=12, holdout=12)
     task = tofu(encoder, data=tmp_path, generate=False)
     assert "words alone tell the forget texts" in caplog.text
