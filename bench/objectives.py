@@ -4,9 +4,9 @@
 
 Teaches the demo model once, then runs every objective without a mask and six of them also on the
 masks ``wagle`` and ``random`` at ratio 0.5; ``rmu``, which without a mask trains three matrices, on a
-mask of all weights too. Every run is a file in the folder, so a killed
-benchmark goes on. Training stops where the forget probability reaches the reference's; the learning
-rates and settings were chosen by hand.
+mask of all weights too. Every run is a file in the folder, so a killed benchmark goes on. Training
+stops where the forget probability reaches the reference's; the learning rates and settings were
+chosen by hand.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from wagle.model import load_model
 from wagle.recipe_file import load_recipe
 from wagle.run import execute
 from wagle.run_folder import Run
+from wagle.unlearning.objectives import OBJECTIVES
 from wagle.unlearning.options import Training
 from wagle.unlearning.training import forget_probability
 
@@ -104,11 +105,16 @@ CASES = (
 )
 
 
+def _narrow(objective: str) -> bool:
+    """Whether an objective trains few weights only, where no mask says otherwise."""
+    return OBJECTIVES[objective].trains is not None
+
+
 WORK = [(case, "dense") for case in CASES] + [
     (case, arm)
     for case in CASES
     if case.name in PROBED
-    for arm in (*(["everything"] if case.name == "rmu" else []), "wagle", "random")
+    for arm in (*(["everything"] if _narrow(case.objective) else []), "wagle", "random")
 ]
 
 
@@ -238,7 +244,7 @@ def page(found: Sequence[Mapping[str, Any]]) -> str:
         case = one["case"]
         settings = {**case["settings"], **case["more"]}
         told = ", ".join([f"{case['rate']:g}", *(f"{k} {v}" for k, v in settings.items())])
-        weights = _weights(case["name"], one["arm"])
+        weights = _weights(case["objective"], one["arm"])
         lines.append(
             f"| {case['name']} | {weights} | {told} | {one['steps']} | {one['forget']:.3f} | "
             f"{over:.2f} | {kept:.2f} | {one['general']:.3f} | {'yes' if good else 'no'} |"
@@ -248,29 +254,35 @@ def page(found: Sequence[Mapping[str, Any]]) -> str:
         lines += ["", f"{done} of {of} runs so far; the same command makes the rest."]
     best = max(reached, key=lambda one: (one["retain"], one["general"]), default=None)
     if best is not None:
-        weights = _weights(best["case"]["name"], best["arm"])
+        weights = _weights(best["case"]["objective"], best["arm"])
         told = f"{best['case']['name']} (weights: {weights})"
         lines += ["", f"Most kept among those that reached it: {told}."]
     return "\n".join([*_HEAD, *lines, ""])
 
 
-def _weights(name: str, arm: str) -> str:
+def _weights(objective: str, arm: str) -> str:
     """Which weights an arm of a case trains, as the table says it."""
-    if arm == "everything" or (arm == "dense" and name != "rmu"):
-        return "all"
-    return "three matrices" if arm == "dense" else f"{arm} {RATIO:g}"
+    if arm == "dense" and _narrow(objective):
+        return "its own"
+    return "all" if arm in ("dense", "everything") else f"{arm} {RATIO:g}"
+
+
+_LONGER = [f"`{case.name}`: {case.steps}" for case in CASES if case.steps > STEPS]
 
 
 _HEAD = [
     "# Objectives, measured",
     "",
     'Made by `make objectives ARGS="--scratch FOLDER"`; one seed, one setting each, learning rates '
-    "and weights of the terms chosen by hand, so a row says what this setting does and not what the objective can do.",
+    "and weights of the terms chosen by hand, so a row says what this setting does and not what the "
+    "objective can do.",
     "The demo model was taught eight fictitious authors and forgets two of them; the reference is "
     "the model before it was taught. *Reached* means a forget probability of at most "
     f"{GOAL:g} x the reference's with a retain probability of at least {KEPT:g} of before. Training "
-    f"stops when the reference is reached, at most after {STEPS} steps of 8 + 8 records (`po`: 60).",
-    "`rmu` without a mask trains the three matrices of its paper only; with a mask of all weights, all.",
+    f"stops when the reference is reached, at most after {STEPS} steps of 8 + 8 records ("
+    f"{', '.join(_LONGER)}).",
+    "`rmu` without a mask trains the three matrices of its paper only, *its own*; with a mask of all "
+    "weights, all.",
     "",
 ]
 

@@ -14,16 +14,11 @@ from typing import Any
 from wagle import __version__
 from wagle.data.records import Record, read_records
 from wagle.errors import WagleError, nearest
-from wagle.evaluation.asking import evaluate, find_model
+from wagle.evaluation.asking import ASKED, evaluate, find_model
 from wagle.evaluation.figures import FORGOTTEN, HOLDOUT, SETS
 from wagle.evaluation.result import Evaluation
 from wagle.evaluation.verdict import OVER, came_back, combine, judge
-from wagle.files import (
-    keyed_digest,
-    read_json,
-    salt,
-    write_json,
-)
+from wagle.files import keyed_digest, read_json, salt, write_json
 from wagle.ledger import Request, read_ledger, write_ledger
 from wagle.model import load_model
 from wagle.recipe import EvaluationSettings, Recipe
@@ -80,8 +75,7 @@ def _questions(run: Run, asked: Mapping[str, Sequence[Record]]) -> dict[str, Any
 
 def asked_how(settings: EvaluationSettings) -> dict[str, Any]:
     """What is asked of records and judged of answers, as ``qa`` and ``evaluate`` take it."""
-    how = ("max_new_tokens", "generate", "fluency", "entailment", "attacks", "k")
-    return {name: getattr(settings, name) for name in how}
+    return {name: getattr(settings, name) for name in ASKED}
 
 
 def _way(run: Run) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from wagle.evaluation.benchmarks.qa import VERSION, qa
 from wagle.evaluation.cache import AnswerCache
 from wagle.evaluation.comparable import check_comparable, data_entry
 from wagle.evaluation.engine import answer_requests
-from wagle.evaluation.figures import CALLED, FORGOTTEN, HOLDOUT, Figure, Measured, Task
+from wagle.evaluation.figures import CALLED, FORGOTTEN, HOLDOUT, Figure, Measured, Task, joined
 from wagle.evaluation.peers import read_result
 from wagle.evaluation.result import Evaluation
 from wagle.evaluation.statistics import paired_difference
@@ -36,7 +36,7 @@ from wagle.weights import fingerprint
 logger = logging.getLogger(__name__)
 
 MAX_NEW_TOKENS = 128  # of a greedy answer
-_ASKED = {  # of the benchmark ``qa``, unless the caller says otherwise
+ASKED = {  # of the benchmark ``qa``, unless the caller says otherwise
     "max_new_tokens": MAX_NEW_TOKENS,
     "generate": True,
     "fluency": None,
@@ -212,7 +212,7 @@ def _set_beside(
             others["before"] = before
     if before is not None:
         if task.since is not None:
-            own = _joined(own, task.since(own, before.measured()))
+            own = joined(own, task.since(own, before.measured()))
         details["changes"] = paired(own, before.measured(), seed=seed)
     made = Evaluation(own.figures, own.texts, own.summary, details, others)
     if before is not None and task.probes:
@@ -252,9 +252,9 @@ def _of_benchmark(
         raise WagleError(
             f"the benchmark {benchmark} brings its own records; leave out {', '.join(given)}"
         )
-    if asked != _ASKED:
+    if asked != ASKED:
         raise WagleError(
-            f"{', '.join(_ASKED)} are of the benchmark qa; of {benchmark} they go into settings, "
+            f"{', '.join(ASKED)} are of the benchmark qa; of {benchmark} they go into settings, "
             "where it has them"
         )
     return make_task(benchmark, encoder, settings or {}, seed=seed)
@@ -296,7 +296,7 @@ class Way:
         if task.ask is None:
             return found
         with precision(check_device(model), self.precision):
-            return _joined(found, task.ask(model))
+            return joined(found, task.ask(model))
 
     def other(self, named: Reference, task: Task) -> tuple[Evaluation, dict[str, Any]]:
         """What a task measures of a model beside it, and which one that is, for the result file."""
@@ -367,16 +367,7 @@ def _names(patch: str | Path | Sequence[str | Path]) -> list[str]:
 
 def with_reference(own: Measured, other: Measured, task: Task) -> Measured:
     """A model's figures and what only the reference makes possible, such as forget quality."""
-    return own if task.against is None else _joined(own, task.against(own, other))
-
-
-def _joined(one: Measured, other: Measured) -> Measured:
-    names = dict.fromkeys([*one.figures, *other.figures])
-    return Measured(
-        {name: {**one.figures.get(name, {}), **other.figures.get(name, {})} for name in names},
-        {**one.texts, **other.texts},
-        {**one.summary, **other.summary},
-    )
+    return own if task.against is None else joined(own, task.against(own, other))
 
 
 def paired(own: Measured, other: Measured, *, seed: int = 0) -> dict[str, dict[str, float]]:

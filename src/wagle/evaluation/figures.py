@@ -97,6 +97,16 @@ class Measured:
     summary: Mapping[str, Any] = field(default_factory=dict)
 
 
+def joined(one: Measured, other: Measured) -> Measured:
+    """All that either holds; of what both hold, that of the second."""
+    names = dict.fromkeys([*one.figures, *other.figures])
+    return Measured(
+        {name: {**one.figures.get(name, {}), **other.figures.get(name, {})} for name in names},
+        {**one.texts, **other.texts},
+        {**one.summary, **other.summary},
+    )
+
+
 CALLED = {"before": "the model before", "reference": "the reference"}  # in messages, by role
 
 

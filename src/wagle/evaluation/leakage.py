@@ -162,6 +162,17 @@ def leakage_figures(
     return made
 
 
+def asked_leakage(
+    own: Figures, reference: Figures, *, seed: int = 0, refuse: bool = True
+) -> dict[str, Figure]:
+    """``leakage_figures`` of what was asked: of a model with a holdout set, if the reference has one."""
+    if "holdout" not in own:
+        return {}
+    if "holdout" not in reference:
+        return no_leakage("the reference has no membership scores")
+    return leakage_figures(own, reference, seed=seed, refuse=refuse)
+
+
 def check_leakage(
     places: Mapping[str, Collection[str]],
     labels: Iterable[str],

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from wagle.evaluation.figures import FORGOTTEN, OVERALL, TARGET, Figure
+from wagle.evaluation.figures import CALLED, FORGOTTEN, OVERALL, TARGET, Figure
 from wagle.evaluation.metrics.catalogue import PROBES
 from wagle.evaluation.result import Evaluation
 
@@ -20,7 +20,6 @@ RETRAINED = ("know", "privleak")  # metrics that turn on what else the reference
 CHANCE = ("know",)  # metrics of which a model that knows nothing does not have 0
 MAIN = "probability"  # the metric that says alone, by its interval or by a half, that too much went
 TINY = 0.05  # a figure of the reference, of 1, from which there is no falling clearly
-REFERENCE, BEFORE = "the reference's", "the model before's"  # figures, in sentences
 COLLAPSED = 0.5  # of the 4-grams of answers are repeats, or of the answers empty
 
 
@@ -247,9 +246,9 @@ def _garbled(
                 continue
             usual = None if reference is None else _defined(reference, name).get(metric)
             goal = usual or _defined(before, name).get(metric)
-            whose = REFERENCE if usual else BEFORE
+            role = "reference" if usual else "before"
             if goal is not None and _fallen(now, goal):
-                found.append(_sentence(_label(name, metric), now, goal, "under half of", whose))
+                found.append(_sentence(_label(name, metric), now, goal, "under half of", role))
     return tuple(found)
 
 
@@ -292,8 +291,8 @@ def _label(name: str, metric: str) -> str:
     return metric if name == "forget" else f"{name}.{metric}"
 
 
-def _sentence(probe: str, now: Figure, goal: Figure, how: str, whose: str = REFERENCE) -> str:
+def _sentence(probe: str, now: Figure, goal: Figure, how: str, role: str = "reference") -> str:
     return (
-        f"{probe} {now.number:.3f} is {how} {whose} {goal.number:.3f} "
+        f"{probe} {now.number:.3f} is {how} {CALLED[role]}'s {goal.number:.3f} "
         f"(95 % interval {goal.low:.3f} to {goal.high:.3f})."
     )

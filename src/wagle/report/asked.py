@@ -39,8 +39,7 @@ class Shortener:
             recipe.reference,
             recipe.attribution.mask,
         ]
-        sets = [recipe.forget, recipe.retain, recipe.retain_heldout, recipe.general]
-        sets.append(recipe.holdout)
+        sets = [getattr(recipe, name) for name in SETS]
         sets.append(recipe.finetune.records if recipe.finetune else None)
         for asked in sets:
             if asked is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wagle.evaluation.figures import FORGOTTEN, GONE, HOLDOUT, OVERALL, SETS, Figure
-from wagle.evaluation.metrics.catalogue import JUDGED, METRICS, NATS, WRITTEN
+from wagle.evaluation.metrics.catalogue import ALL, METRICS, NATS, WRITTEN
 from wagle.evaluation.result import Evaluation
 from wagle.evaluation.verdict import INCONCLUSIVE, LEAKS, NO_LEAK, OVER, probes_of
 from wagle.files import write_text
@@ -22,12 +22,8 @@ from wagle.report.density import heat, scores, weights
 from wagle.report.rows import ROLES, other_count
 from wagle.report.templates import size, templates
 
-_FOLDED = (
-    "tpr_",
-    "rel_diff",
-    "privacy_",
-    "privleak_",
-)  # figures of membership, beside AUC and leakage
+# figures of membership, beside AUC and leakage
+_FOLDED = ("tpr_", "rel_diff", "privacy_", "privleak_")
 _KINDS = {NO_LEAK: "clear", LEAKS: "leak", OVER: "over", INCONCLUSIVE: "open"}  # CSS classes
 _MEANINGS = {
     NO_LEAK: "These probes find no more of the forget set than in a model that never learned it.",
@@ -182,14 +178,13 @@ def _rows(page: Page, name: str) -> dict[str, Any]:
     probes = probes_of(after) if after is not None else ()
     figures = {
         metric: {role: f for role in ROLES if (f := _figure(page, role, name, metric))}
-        for metric in (*METRICS, *JUDGED)
+        for metric in ALL
     }
     figures = {m: found for m, found in figures.items() if found or m in METRICS}
-    kinds = {**METRICS, **JUDGED}
     rows = [
         {
             "metric": metric,
-            "unit": kinds[metric].unit,
+            "unit": ALL[metric].unit,
             "n": other_count(found, count),
             "counts": (name, metric) in probes,
             "figures": found,
@@ -203,7 +198,7 @@ def _rows(page: Page, name: str) -> dict[str, Any]:
     points = {
         metric: {r: f for r in shown if (f := found.get(r)) and f.value is not None}
         for metric, found in figures.items()
-        if metric not in WRITTEN and kinds[metric].unit != NATS  # the chart goes from 0 to 1
+        if metric not in WRITTEN and ALL[metric].unit != NATS  # the chart goes from 0 to 1
     }
     chart = points_chart(points, f"{name}: figures with intervals, {', '.join(shown)}")
     return {"rows": rows, "chart": chart, "count": count}

@@ -14,12 +14,12 @@ from tests.evaluation.test_classifiers import save_tiny
 from wagle.data.tokens import Encoder
 from wagle.errors import WagleError
 from wagle.evaluation import embeddings
-from wagle.evaluation.asking import _joined
 from wagle.evaluation.benchmarks.tofu import tofu
 from wagle.evaluation.benchmarks.tofu_requests import VARIANTS
 from wagle.evaluation.classifiers import load_judges
 from wagle.evaluation.embeddings import cosine
 from wagle.evaluation.engine import answer_requests
+from wagle.evaluation.figures import joined
 from wagle.evaluation.membership_requests import told_by_words
 from wagle.evaluation.metrics.text import token_entropy
 from wagle.evaluation.peers import basis
@@ -514,7 +514,7 @@ def test_the_utility_score_is_of_what_is_left_of_the_model_before(tmp_path, enco
     assert 0 <= score.interval[0] <= score.value <= score.interval[1]
     same = task.since(known, known).figures["overall"]["utility_score"]
     assert (same.value, same.interval) == (1, (1, 1))
-    both = _joined(own, task.against(own, before))
+    both = joined(own, task.against(own, before))
     overall = task.since(both, known).figures["overall"]["overall_score"]
     three = [
         score.value,

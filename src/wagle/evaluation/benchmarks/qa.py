@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +29,10 @@ from wagle.evaluation.figures import (
     Measured,
     Task,
     Written,
+    joined,
     mean_figure,
 )
-from wagle.evaluation.leakage import (
-    HEADLINE,
-    asked_figures,
-    check_asked,
-    leakage_figures,
-    no_leakage,
-)
+from wagle.evaluation.leakage import HEADLINE, asked_figures, asked_leakage, check_asked
 from wagle.evaluation.membership_requests import (
     Attack,
     Probe,
@@ -127,15 +122,14 @@ def qa(
         probes = {n: probe_answers(records, encoder.encode, table) for n, records in both.items()}
 
     def measure(answers: Answers) -> Measured:
-        found = {
-            name: _measure(name, made, answers, encoder, seed, judges)
-            for name, made in asked.items()
-        }
-        figures = {name: f.figures[name] for name, f in found.items()}
-        if probes:
-            more = asked_figures(probes, answers, table, note=note, seed=seed)
-            figures |= {name: {**figures.get(name, {}), **made} for name, made in more.items()}
-        return Measured(figures, {name: f.texts[name] for name, f in found.items()})
+        found = [
+            _measure(name, made, answers, encoder, seed, judges) for name, made in asked.items()
+        ]
+        measured = reduce(joined, found, Measured({}))
+        if not probes:
+            return measured
+        more = asked_figures(probes, answers, table, note=note, seed=seed)
+        return joined(measured, Measured(more))
 
     return Task(
         [
@@ -207,21 +201,14 @@ def _fits(
 
 
 def _against(seed: int, own: Measured, reference: Measured) -> Measured:
-    """Forget quality, where forget records have wrong answers; leakage, with a holdout set."""
-    figures = {**_quality(own, reference), **_leakage(own, reference, seed)}
-    return Measured({OVERALL: figures} if figures else {})
+    """Forget quality, where forget records have wrong answers; leakage, with a holdout set.
 
-
-def _leakage(own: Measured, reference: Measured, seed: int) -> dict[str, Figure]:
-    """Privacy leakage; untold beside a reference that tells both sets of one's own apart too well.
-
-    That may be a matter of the sets, so the other figures are not given up for it.
+    A reference that tells both sets of one's own apart too well may do so because of the sets: the
+    leakage is untold, the other figures are not given up for it.
     """
-    if HOLDOUT not in own.figures:
-        return {}
-    if HOLDOUT not in reference.figures:
-        return no_leakage("the reference has no membership scores")
-    return leakage_figures(own.figures, reference.figures, seed=seed, refuse=False)
+    leaks = asked_leakage(own.figures, reference.figures, seed=seed, refuse=False)
+    figures = {**_quality(own, reference), **leaks}
+    return Measured({OVERALL: figures} if figures else {})
 
 
 def _quality(own: Measured, reference: Measured) -> dict[str, Figure]:

@@ -17,7 +17,7 @@ from wagle.data.tokens import Encoder, leading_bos, text_of
 from wagle.errors import WagleError
 from wagle.evaluation.classifiers import Judges
 from wagle.evaluation.figures import TARGET, Figure, Written, mean_figure
-from wagle.evaluation.metrics.catalogue import JUDGED, METRICS
+from wagle.evaluation.metrics.catalogue import ALL
 from wagle.evaluation.metrics.text import token_entropy
 from wagle.evaluation.requests import Answers, Greedy, Sample
 
@@ -208,7 +208,7 @@ def writing_figures(
     """The means of ``writing_rows``; ``target`` is of those that have one where ``gone``."""
     made = {}
     for metric, found in writing_rows(texts, judges, gone=gone).items():
-        kind = {**METRICS, **JUDGED}[metric]
+        kind = ALL[metric]
         made[metric] = mean_figure(
             found,
             unit=kind.unit,

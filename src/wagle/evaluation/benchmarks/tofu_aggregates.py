@@ -12,12 +12,12 @@ import numpy as np
 from wagle.errors import WagleError
 from wagle.evaluation.benchmarks.tofu_figures import basis_of, lacking, set_figures, undefined
 from wagle.evaluation.benchmarks.tofu_requests import WORLD, Item, Plan
-from wagle.evaluation.figures import CALLED, HIGHER, OVERALL, Figure, Measured
+from wagle.evaluation.figures import CALLED, HIGHER, OVERALL, Figure, Measured, joined
 from wagle.evaluation.leakage import (
     HEADLINE,
     asked_figures,
+    asked_leakage,
     check_asked,
-    leakage_figures,
     no_leakage,
     privacy_replicates,
 )
@@ -76,15 +76,16 @@ def measure(
     found = {name: set_figures(plan, name, items, answers) for name, items in sets.items()}
     figures = {name: made for name, (made, _) in found.items()}
     figures[OVERALL] = overall_figures(plan, figures, sets, answers)
+    more: Mapping[str, Mapping[str, Figure]] = {}
     if probes:
         mean = plan.form.mean_norm
         more = asked_figures(probes, answers, attacks, mean_norm=mean, note=note, seed=plan.seed)
-        figures |= {name: {**figures.get(name, {}), **made} for name, made in more.items()}
     elif note is not None:
-        figures[OVERALL] |= no_leakage(note)
+        more = {OVERALL: no_leakage(note)}
+    measured = joined(Measured(figures), Measured(more))
     texts = {name: said for name, (_, said) in found.items() if said}
     names = published_names if plan.form.published else open_unlearning_names
-    return Measured(figures, texts, names(figures))
+    return Measured(measured.figures, texts, names(measured.figures))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -268,17 +269,14 @@ def against(plan: Plan, own: Measured, reference: Measured) -> Measured:
     other = _ratios(mine.per_record.keys(), mine.note, reference)
     values = [list(figure.per_record.values()) for figure in (mine, other)]
     made = distance_figures("forget_quality", forget_quality(*values))
-    if "holdout" in own.figures:
-        made |= _leakage(plan, own, reference)
+    made |= _leakage(plan, own, reference)
     figures = {OVERALL: made}
     return Measured(figures, {}, {} if plan.form.published else open_unlearning_names(figures))
 
 
 def _leakage(plan: Plan, own: Measured, reference: Measured) -> dict[str, Figure]:
     """Privacy leakage per attack, and the harmonic mean of ``privacy`` over the four, if made."""
-    if "holdout" not in reference.figures:
-        return no_leakage("the reference has no membership scores")
-    made = leakage_figures(own.figures, reference.figures, seed=plan.seed)
+    made = asked_leakage(own.figures, reference.figures, seed=plan.seed)
     names = {attack: "privacy" if attack == HEADLINE else f"privacy_{attack}" for attack in FOUR}
     if not made.keys() >= {*names.values()}:
         return made

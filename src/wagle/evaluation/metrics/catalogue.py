@@ -45,6 +45,8 @@ JUDGED: dict[str, Metric] = {  # by classifiers, where they are named
     "entailment": Metric("share of answers", share=True),
 }
 
+ALL: dict[str, Metric] = {**METRICS, **JUDGED}
+
 PROBES = (  # what a verdict turns on, of the forget set
     "probability",
     "paraphrased",
