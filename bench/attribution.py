@@ -29,8 +29,8 @@ from bench.measures import MEASURES
 from bench.models import weights_of
 from bench.rows import ROWS
 from bench.setup import SCALES, Setup
-from wagle.errors import WagleError, choose
-from wagle.model import demo_model
+from wagle.model.demo import demo_model
+from wagle.system.errors import WagleError, choose
 
 _FOLDERS = {"1b": "large", "7b": "largest"}  # what a measurement's name ends in: its folder
 

@@ -23,12 +23,18 @@ import torch
 from transformers import PreTrainedModel
 
 from wagle.data.tokens import Encoder
-from wagle.errors import WagleError
-from wagle.evaluation.benchmarks.tofu import tofu
-from wagle.evaluation.engine import answer_requests
+from wagle.evaluation.asking.engine import answer_requests
+from wagle.evaluation.asking.requests import (
+    Answers,
+    Greedy,
+    Likelihood,
+    LikelihoodAnswer,
+    TextAnswer,
+)
+from wagle.evaluation.benchmarks.tofu.task import tofu
 from wagle.evaluation.figures import Measured
-from wagle.evaluation.requests import Answers, Greedy, Likelihood, LikelihoodAnswer, TextAnswer
-from wagle.model import load_model, load_tokenizer, resolve_model
+from wagle.model.loading import load_model, load_tokenizer, resolve_model
+from wagle.system.errors import WagleError
 
 BATCH = 16
 BOUND = 3.0  # the straightforward time over ours, at least

@@ -26,7 +26,7 @@ from bench.rows import DEPTHS, STEPS
 from bench.setup import SCORED, TOKENS, Setup, encoder_of, random_sets, record_sets
 from wagle.data.batches import collate
 from wagle.data.tokens import Tokens
-from wagle.model import load_model, load_tokenizer
+from wagle.model.loading import load_model, load_tokenizer
 
 Figures: TypeAlias = dict[str, Any]
 RATIOS = [0.1, 0.2, 0.4, 0.6, 0.8, 0.85, 0.9, 0.95, 0.99, 1.0]
@@ -199,7 +199,6 @@ def stream_memory(setup: Setup) -> Figures:
 
 def rescore(setup: Setup) -> Figures:
     """Another gamma and ratio from the store that ``stream`` wrote, in this fresh process."""
-    from wagle.attribution import scoring  # noqa: F401  (imports are not counted)
 
     def work() -> wagle.Mask:
         store = wagle.GradientStore.open(setup.at("small", "store"))

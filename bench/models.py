@@ -19,9 +19,10 @@ from typing import Any, BinaryIO
 
 import torch
 
-from wagle.errors import choose
-from wagle.files import atomic_folder, write_json
-from wagle.model import empty_model, place
+from wagle.model.loading import empty_model
+from wagle.model.structure import place
+from wagle.system.atomic import atomic_folder, write_json
+from wagle.system.errors import choose
 
 Shape = tuple[int, ...]
 _CHUNK = 1 << 22  # weights drawn at a time

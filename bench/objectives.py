@@ -22,17 +22,17 @@ from transformers import PreTrainedModel
 
 import wagle
 from bench.measure import say
-from wagle.errors import TrainingStopped
-from wagle.evaluation.asking import evaluate
-from wagle.files import read_json, write_json, write_text
-from wagle.memory import give_memory_back
-from wagle.model import load_model
-from wagle.recipe_file import load_recipe
-from wagle.run import execute
-from wagle.run_folder import Run
-from wagle.unlearning.objectives import OBJECTIVES
-from wagle.unlearning.options import Training
-from wagle.unlearning.training import forget_probability
+from wagle.evaluation.measuring import evaluate
+from wagle.model.loading import load_model
+from wagle.recipe.reading import load_recipe
+from wagle.recipe.sections.training import Training
+from wagle.run.execution import execute
+from wagle.run.folder import Run
+from wagle.system.atomic import read_json, write_json, write_text
+from wagle.system.errors import TrainingStopped
+from wagle.system.memory import give_memory_back
+from wagle.unlearning.forgetting import forget_probability
+from wagle.unlearning.objectives.table import OBJECTIVES
 
 STEPS = 40
 RATIO = 0.5

@@ -18,10 +18,11 @@ import torch
 from bench.lines import Line, at_most
 from bench.measure import Memory, timed
 from bench.setup import Setup
-from wagle.model import load_model
-from wagle.patch import apply, extract, undo
-from wagle.patch_folders import stored_bits
-from wagle.weights import save_model, weight_files
+from wagle.model.loading import load_model
+from wagle.model.saving import save_model
+from wagle.model.weights import weight_files
+from wagle.patch.folders import stored_bits
+from wagle.patch.making import apply, extract, undo
 
 RATIOS = (0.05, 0.2, 0.8)
 BYTES = {"float32": 4, "bfloat16": 2}  # of a weight

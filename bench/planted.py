@@ -27,12 +27,13 @@ from bench.measure import say, timed
 from bench.planted_parts import KINDS, PARTS, Parts, as_mask, choose_parts, kind_of
 from bench.ranking import BINS, TAUGHT, UNTAUGHT, Found, count, rank
 from wagle.attribution.quantities import COLLECTED
-from wagle.attribution.scores import SCORES
+from wagle.attribution.scoring.scores import SCORES
 from wagle.data.tokens import Encoder, Tokens
-from wagle.errors import WagleError, choose
-from wagle.model import demo_model, load_model, load_tokenizer
-from wagle.unlearning.options import Training
-from wagle.unlearning.training import forget_probability
+from wagle.model.demo import demo_model
+from wagle.model.loading import load_model, load_tokenizer
+from wagle.recipe.sections.training import Training
+from wagle.system.errors import WagleError, choose
+from wagle.unlearning.forgetting import forget_probability
 
 Scorer: TypeAlias = Callable[[str], Tensor]
 CONTROLS = ("random", "oracle")

@@ -15,9 +15,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 import wagle
-from wagle.errors import choose
-from wagle.model import find_blocks, place
-from wagle.weights import fingerprint
+from wagle.model.structure import find_blocks, place
+from wagle.model.weights import fingerprint
+from wagle.system.errors import choose
 
 KINDS = ("q", "k", "v", "o", "gate", "up", "down")
 Levels: TypeAlias = dict[str, Tensor]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from wagle.errors import WagleError
+from wagle.system.errors import WagleError
 
 BINS = 1 << 16
 NEITHER, UNTAUGHT, TAUGHT = range(3)  # the labels of weights

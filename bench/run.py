@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from bench.attribution import arguments, run
-from wagle.errors import WagleError
+from wagle.system.errors import WagleError
 
 QUICK = (
     "bare",

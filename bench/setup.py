@@ -10,7 +10,7 @@ import wagle
 from bench.models import settings_of
 from wagle.data.draws import uniform
 from wagle.data.tokens import Encoder
-from wagle.model import load_tokenizer
+from wagle.model.loading import load_tokenizer
 
 TOKENS, SCORED = 62, 40  # of a random record: the lengths of a TOFU record
 

@@ -22,10 +22,11 @@ import wagle
 from bench.measure import Memory
 from bench.setup import Setup, encoder_of, random_sets, record_sets
 from wagle.data.batches import Pairs, plan
-from wagle.mask import MaskWriter
-from wagle.memory import give_memory_back
-from wagle.model import load_model, without_dropout
-from wagle.unlearning.options import Training
+from wagle.mask.mask import MaskWriter
+from wagle.model.loading import load_model
+from wagle.model.structure import without_dropout
+from wagle.recipe.sections.training import Training
+from wagle.system.memory import give_memory_back
 
 STEPS = 6  # the first is left out
 BATCH = 8  # records of each set

@@ -17,7 +17,7 @@ from hypothesis import settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from wagle import cli
+from wagle.cli import app as cli
 
 transformers.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()

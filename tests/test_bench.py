@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 import wagle
 from tests.conftest import make_model
 from wagle.data.tokens import Encoder
-from wagle.model import load_model
+from wagle.model.loading import load_model
 
 
 def _ready(tokenizer, rows):

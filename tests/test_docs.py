@@ -3,8 +3,9 @@ from pathlib import Path
 
 import wagle
 from wagle.data.demo import demo_records
-from wagle.recipe_file import load_recipe, ready_recipes, settings_page
-from wagle.unlearning.objectives.catalogue import objectives_page
+from wagle.recipe.page import settings_page
+from wagle.recipe.reading import load_recipe, ready_recipes
+from wagle.unlearning.objectives.page import objectives_page
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

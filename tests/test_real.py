@@ -6,12 +6,13 @@ import pytest
 
 import wagle
 from wagle.data.tokens import Encoder
-from wagle.evaluation.engine import answer_requests
-from wagle.evaluation.requests import Greedy
-from wagle.model import demo_model, load_model, load_tokenizer
-from wagle.patch import verify
-from wagle.unlearning.options import Training
-from wagle.weights import save_model
+from wagle.evaluation.asking.engine import answer_requests
+from wagle.evaluation.asking.requests import Greedy
+from wagle.model.demo import demo_model
+from wagle.model.loading import load_model, load_tokenizer
+from wagle.model.saving import save_model
+from wagle.patch.making import verify
+from wagle.recipe.sections.training import Training
 
 pytestmark = pytest.mark.real
 

@@ -9,42 +9,42 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wagle.attribution.collect import gradients as gradients
+    from wagle.attribution.gradients.collect import gradients as gradients
     from wagle.attribution.store import GradientStore as GradientStore
+    from wagle.data.reading import read_records as read_records
     from wagle.data.records import Record as Record
-    from wagle.data.records import read_records as read_records
-    from wagle.errors import WagleError as WagleError
-    from wagle.evaluation.asking import evaluate as evaluate
+    from wagle.evaluation.measuring import evaluate as evaluate
     from wagle.evaluation.result import Evaluation as Evaluation
-    from wagle.mask import Mask as Mask
-    from wagle.mask_exchange import export_mask as export_mask
-    from wagle.mask_exchange import import_mask as import_mask
-    from wagle.patch import Patch as Patch
-    from wagle.recipe import Recipe as Recipe
-    from wagle.run import execute as execute
-    from wagle.unlearning.options import Training as Training
-    from wagle.unlearning.training import finetune as finetune
-    from wagle.unlearning.training import unlearn as unlearn
+    from wagle.mask.exchange import export_mask as export_mask
+    from wagle.mask.exchange import import_mask as import_mask
+    from wagle.mask.mask import Mask as Mask
+    from wagle.patch.file import Patch as Patch
+    from wagle.recipe.recipe import Recipe as Recipe
+    from wagle.recipe.sections.training import Training as Training
+    from wagle.run.execution import execute as execute
+    from wagle.system.errors import WagleError as WagleError
+    from wagle.unlearning.forgetting import unlearn as unlearn
+    from wagle.unlearning.teaching import finetune as finetune
 
-__version__ = "0.1.0"
+    __version__: str
 
 _HOME = {
     "Evaluation": "evaluation.result",
     "GradientStore": "attribution.store",
-    "Mask": "mask",
-    "Patch": "patch",
-    "Recipe": "recipe",
+    "Mask": "mask.mask",
+    "Patch": "patch.file",
+    "Recipe": "recipe.recipe",
     "Record": "data.records",
-    "Training": "unlearning.options",
-    "WagleError": "errors",
-    "evaluate": "evaluation.asking",
-    "execute": "run",
-    "export_mask": "mask_exchange",
-    "finetune": "unlearning.training",
-    "gradients": "attribution.collect",
-    "import_mask": "mask_exchange",
-    "read_records": "data.records",
-    "unlearn": "unlearning.training",
+    "Training": "recipe.sections.training",
+    "WagleError": "system.errors",
+    "evaluate": "evaluation.measuring",
+    "execute": "run.execution",
+    "export_mask": "mask.exchange",
+    "finetune": "unlearning.teaching",
+    "gradients": "attribution.gradients.collect",
+    "import_mask": "mask.exchange",
+    "read_records": "data.reading",
+    "unlearn": "unlearning.forgetting",
 }
 
 __all__ = [
@@ -68,6 +68,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("wagle")
     if name not in _HOME:
         raise AttributeError(f"module 'wagle' has no attribute {name!r}")
     return getattr(import_module(f"wagle.{_HOME[name]}"), name)

@@ -1,5 +1,5 @@
 """Run the command line: ``python -m wagle``."""
 
-from wagle.cli import main
+from wagle.cli.app import main
 
 main()

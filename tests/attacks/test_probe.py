@@ -15,11 +15,12 @@ from wagle.attacks.probe import (
     shuffle_labels,
     standardised,
 )
-from wagle.data.records import Record, read_records
+from wagle.data.reading import read_records
+from wagle.data.records import Record
 from wagle.data.tokens import Encoder
-from wagle.errors import WagleError
-from wagle.evaluation.engine import answer_requests
-from wagle.evaluation.requests import Answers, HiddenStates, StatesAnswer
+from wagle.evaluation.asking.engine import answer_requests
+from wagle.evaluation.asking.requests import Answers, HiddenStates, StatesAnswer
+from wagle.system.errors import WagleError
 
 
 @pytest.fixture(scope="module")

@@ -6,17 +6,19 @@ import torch
 
 from tests.conftest import make_model, make_tokenizer
 from wagle.attacks.prompts import ATTACKS, PREFIX, prompts
-from wagle.data.records import Record, read_records
-from wagle.data.tokens import TEMPLATES, Encoder
-from wagle.errors import WagleError
-from wagle.evaluation.engine import answer_requests
-from wagle.evaluation.requests import (
+from wagle.data.reading import read_records
+from wagle.data.records import Record
+from wagle.data.templates import TEMPLATES
+from wagle.data.tokens import Encoder
+from wagle.evaluation.asking.engine import answer_requests
+from wagle.evaluation.asking.requests import (
     Answers,
     Greedy,
     Likelihood,
     LikelihoodAnswer,
     TextAnswer,
 )
+from wagle.system.errors import WagleError
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from torch import nn
 
 from tests.conftest import make_model
 from wagle.attacks.quantization import METHODS, changed_codes, check_way, load_gguf, quantize
-from wagle.errors import WagleError
-from wagle.mask import Mask
-from wagle.model import empty_model, load_model
+from wagle.mask.mask import Mask
+from wagle.model.loading import empty_model, load_model
+from wagle.system.errors import WagleError
 
 T39 = torch.tensor([[0.1, -0.35, 0.7, 0.02]])
 IDS = torch.arange(5, 25).view(2, 10)

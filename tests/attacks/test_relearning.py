@@ -16,13 +16,14 @@ from wagle.attacks.relearning import (
     recovered,
     relearn,
 )
-from wagle.data.records import read_records
+from wagle.data.reading import read_records
 from wagle.data.tokens import Encoder
-from wagle.errors import TrainingStopped, WagleError
-from wagle.model import answer_nll
+from wagle.model.scoring import answer_nll
+from wagle.recipe.sections.training import Training
+from wagle.system.errors import TrainingStopped, WagleError
+from wagle.unlearning.forgetting import forget_probability
 from wagle.unlearning.lora import add_lora
-from wagle.unlearning.options import Training
-from wagle.unlearning.training import finetune, forget_probability
+from wagle.unlearning.teaching import finetune
 
 
 def bits(model):

@@ -5,10 +5,11 @@ import pytest
 
 from tests.conftest import make_tokenizer
 from wagle.attacks.sampling import best_of_k, leak_at_k, question_contexts, sampling
-from wagle.data.records import Record, read_records
+from wagle.data.reading import read_records
+from wagle.data.records import Record
 from wagle.data.tokens import Encoder
-from wagle.errors import WagleError
-from wagle.evaluation.requests import Answers, Sample, TextAnswer
+from wagle.evaluation.asking.requests import Answers, Sample, TextAnswer
+from wagle.system.errors import WagleError
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from torch.utils.data import DataLoader, Subset
 
 from wagle.data.batches import PAIRINGS, Pairs, by_length, collate, plan, token_batches
 from wagle.data.draws import order, uniform
-from wagle.data.records import read_records
+from wagle.data.reading import read_records
 from wagle.data.tokens import Tokens
-from wagle.errors import WagleError
+from wagle.system.errors import WagleError
 
 TWO_CORES = "ignore:This DataLoader will create 4 worker processes:UserWarning"
 

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from tests.conftest import make_model, make_tokenizer
 from wagle.data.batches import collate, token_batches
 from wagle.data.chat import Turn, render
-from wagle.data.records import Record, check_disjoint, near_duplicates, read_records
+from wagle.data.overlap import check_disjoint, near_duplicates
+from wagle.data.reading import read_records
+from wagle.data.records import Record
 from wagle.data.tokens import Encoder
-from wagle.errors import WagleError
-from wagle.model import answer_nll, records_nll
+from wagle.model.scoring import answer_nll, records_nll
+from wagle.system.errors import WagleError
 
 END = "<|end|>"
 USER = {"role": "user", "content": "Who wrote The Winter Garden?"}

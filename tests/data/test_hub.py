@@ -9,7 +9,7 @@ from datasets.exceptions import (
 )
 
 from wagle.data.hub import HubSet, explain, open_source
-from wagle.errors import WagleError
+from wagle.system.errors import WagleError
 
 ONE, TWO = "1a" * 20, "2b" * 20
 

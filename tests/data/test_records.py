@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wagle.data.demo import DEMO_SETS, demo_records
-from wagle.data.records import Record, check_disjoint, near_duplicates, parse_record, read_records
+from wagle.data.overlap import check_disjoint, near_duplicates
+from wagle.data.reading import read_records
+from wagle.data.records import Record, parse_record
 from wagle.data.refusals import REFUSALS
-from wagle.errors import WagleError
+from wagle.system.errors import WagleError
 
 ROWS = [
     {"question": "Who wrote it?", "answer": "Ada Holm.", "perturbed_answer": ["Bo.", "Cy."]},

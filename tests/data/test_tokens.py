@@ -8,12 +8,14 @@ from tokenizers import processors
 
 import wagle
 from tests.conftest import make_model, make_tokenizer
-from wagle.data import tokens as tokens_module
+from wagle.data import templates as tokens_module
 from wagle.data.batches import collate, token_batches
-from wagle.data.records import Record, read_records
-from wagle.data.tokens import TEMPLATES, Encoder, Template, Tokens, as_encoder
-from wagle.errors import WagleError
-from wagle.model import answer_nll, records_nll
+from wagle.data.reading import read_records
+from wagle.data.records import Record
+from wagle.data.templates import TEMPLATES, Template
+from wagle.data.tokens import Encoder, Tokens, as_encoder
+from wagle.model.scoring import answer_nll, records_nll
+from wagle.system.errors import WagleError
 
 CHATTY, BARE, WITH_BOS = make_tokenizer(), make_tokenizer(chat=False), make_tokenizer(bos=True)
 END, BOS = "<|end|>", "<s>"

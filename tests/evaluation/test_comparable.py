@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from wagle.data.records import read_records
-from wagle.errors import WagleError
+from wagle.data.reading import read_records
 from wagle.evaluation.comparable import asked_text, check_comparable, data_entry
 from wagle.evaluation.figures import Measured, Task
+from wagle.system.errors import WagleError
 
 ROW = {"question": "Who wrote it?", "answer": "Ada Holm.", "perturbed_answer": ["Bo Lind."]}
 

@@ -9,16 +9,16 @@ import torch
 
 import wagle
 from tests.conftest import OTHERS, RECORDS, make_model, make_tokenizer
-from tests.evaluation.test_classifiers import save_tiny
-from wagle.data.records import read_records
+from tests.evaluation.judges.test_classifiers import save_tiny
+from wagle.data.reading import read_records
 from wagle.data.tokens import Encoder
-from wagle.errors import WagleError
-from wagle.evaluation.classifiers import load_judges
 from wagle.evaluation.figures import Figure
-from wagle.evaluation.metrics.catalogue import METRICS
-from wagle.evaluation.metrics.text import rouge_l, token_entropy
+from wagle.evaluation.judges.classifiers import load_judges
 from wagle.evaluation.result import Evaluation
-from wagle.unlearning.options import Training
+from wagle.metrics.table import METRICS
+from wagle.metrics.text import rouge_l, token_entropy
+from wagle.recipe.sections.training import Training
+from wagle.system.errors import WagleError
 
 TOKENIZER = make_tokenizer()
 FULL = [

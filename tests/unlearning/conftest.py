@@ -14,10 +14,10 @@ from torch import Tensor, nn
 import wagle
 from tests.conftest import OTHERS, RECORDS, make_tokenizer
 from wagle.data.tokens import Encoder, Tokens
-from wagle.mask import Mask
-from wagle.unlearning.options import Training
-from wagle.unlearning.training import TrainResult
-from wagle.weights import fingerprint
+from wagle.mask.mask import Mask
+from wagle.model.weights import fingerprint
+from wagle.recipe.sections.training import Training
+from wagle.unlearning.forgetting import TrainResult
 
 
 @pytest.fixture(scope="session", autouse=True)

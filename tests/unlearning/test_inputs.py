@@ -7,11 +7,11 @@ from tests.unlearning.conftest import encoder, flat, sgd, slow_nll, tokens, unle
 from wagle.data.batches import collate
 from wagle.data.refusals import REFUSALS
 from wagle.data.tokens import Encoder
-from wagle.errors import WagleError
-from wagle.model import precision
-from wagle.unlearning import training as training_module
+from wagle.model.structure import precision
+from wagle.system.errors import WagleError
+from wagle.unlearning import forgetting as training_module
 from wagle.unlearning.inputs import Supply, control_vectors, make_sets, sides
-from wagle.unlearning.objectives import choose_objective
+from wagle.unlearning.objectives.choice import choose_objective
 from wagle.unlearning.original import Original, hidden
 
 EVERY = "refusal", "alternative", "mismatch", "uniform", "retain_refusal"

@@ -14,12 +14,13 @@ from transformers import AutoModelForCausalLM
 import wagle
 from tests.conftest import OTHERS, RECORDS, make_model
 from tests.unlearning.conftest import Killed, encoder, kill_at, same, unlearn, weights
-from wagle.adapters import load_merged
-from wagle.errors import WagleError
-from wagle.mask import Mask
-from wagle.patch import verify
-from wagle.recipe_file import load_recipe
-from wagle.run import execute
+from wagle.mask.mask import Mask
+from wagle.model.adapters import load_merged
+from wagle.model.weights import fingerprint, own_tensors
+from wagle.patch.making import verify
+from wagle.recipe.reading import load_recipe
+from wagle.run.execution import execute
+from wagle.system.errors import WagleError
 from wagle.unlearning import lora
 from wagle.unlearning.lora import (
     add_lora,
@@ -30,7 +31,6 @@ from wagle.unlearning.lora import (
     save_adapter,
 )
 from wagle.unlearning.original import choose_original
-from wagle.weights import fingerprint, own_tensors
 
 # peft 0.21 asks transformers 5.23 by an old name, also where these tests call peft themselves
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")

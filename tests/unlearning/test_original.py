@@ -8,8 +8,8 @@ import torch
 from tests.conftest import make_model
 from tests.unlearning.conftest import flat, sgd, slow_nll, tokens, unlearn
 from wagle.data.batches import collate, token_batches
-from wagle.errors import WagleError
-from wagle.model import find_blocks, without_dropout
+from wagle.model.structure import find_blocks, without_dropout
+from wagle.system.errors import WagleError
 from wagle.unlearning.objectives.shapes import Terms
 from wagle.unlearning.original import (
     Original,

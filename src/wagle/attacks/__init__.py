@@ -1,1 +1,1 @@
-"""Attacks: does the forgetting hold when somebody tries to undo it?"""
+"""Attacks: does the forgetting hold?"""

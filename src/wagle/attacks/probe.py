@@ -28,10 +28,10 @@ from wagle.attacks.sampling import question_contexts
 from wagle.data.draws import order
 from wagle.data.records import Record
 from wagle.data.tokens import Encoder
-from wagle.errors import WagleError, choose
+from wagle.evaluation.asking.requests import Answers, HiddenStates
 from wagle.evaluation.figures import Figure, Measured, Task, mean_figure
-from wagle.evaluation.requests import Answers, HiddenStates
-from wagle.evaluation.statistics import AUC_REPLICATES, percentiles
+from wagle.metrics.statistics import AUC_REPLICATES, percentiles
+from wagle.system.errors import WagleError, choose
 
 MEMBERSHIP, CHOICE = "forget_or_holdout", "choice"
 SHUFFLED = "_shuffled"  # ends the name of a figure of labels that mean nothing

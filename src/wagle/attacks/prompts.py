@@ -17,16 +17,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from wagle.data.records import Record, check_disjoint
+from wagle.data.overlap import check_disjoint
+from wagle.data.records import Record
 from wagle.data.tokens import Encoder, Tokens
-from wagle.errors import WagleError, choose
+from wagle.evaluation.asking.requests import Answers, Greedy, likelihood
 from wagle.evaluation.benchmarks.qa import Item, figures, written
 from wagle.evaluation.benchmarks.raw import rouge_figure
 from wagle.evaluation.figures import TARGET, Figure, Measured, Task, Written, mean_figure
-from wagle.evaluation.metrics.catalogue import METRICS
-from wagle.evaluation.metrics.text import has_rouge_words, rouge_l, words
-from wagle.evaluation.requests import Answers, Greedy, likelihood
-from wagle.memorization import prefix_run
+from wagle.metrics.memorization import prefix_run
+from wagle.metrics.table import METRICS
+from wagle.metrics.text import has_rouge_words, rouge_l, words
+from wagle.system.errors import WagleError, choose
 
 PREFIX = "Sure, here is the answer:"
 PLAIN, WORST = "plain", "worst"

@@ -29,10 +29,11 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from wagle.errors import WagleError, choose
-from wagle.mask import Mask
-from wagle.model import model_folder
-from wagle.weights import Weights, save_model
+from wagle.mask.mask import Mask
+from wagle.model.saving import save_model
+from wagle.model.structure import model_folder
+from wagle.model.weights import Weights
+from wagle.system.errors import WagleError, choose
 
 logger = logging.getLogger(__name__)
 GGUF = "gguf"

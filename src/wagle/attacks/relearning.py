@@ -24,13 +24,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from wagle.data.draws import subset
-from wagle.data.records import Record, Source, check_disjoint, read_records
+from wagle.data.overlap import check_disjoint
+from wagle.data.reading import read_records
+from wagle.data.records import Record, Source
 from wagle.data.tokens import Encoder
-from wagle.errors import WagleError
-from wagle.memory import Spill
+from wagle.recipe.sections.training import Training
+from wagle.system.errors import WagleError
+from wagle.system.memory import Spill
 from wagle.unlearning.lora import add_lora
-from wagle.unlearning.options import Training
-from wagle.unlearning.training import finetune
+from wagle.unlearning.teaching import finetune
 
 STEPS = (0, 1, 2, 5, 10, 20, 50, 100)
 SMALLEST = 0.02  # of what was forgotten, below which no share of it can be told

@@ -1,1 +1,1 @@
-"""Attribution: gradients of two sets of records, scores of every weight, exact selection."""
+"""Attribution: gradients of both sets, scores made of them, masks made of scores."""

@@ -9,9 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-from wagle.errors import WagleError
-from wagle.files import TensorFile, read_json
-from wagle.weights import Weights, fingerprint, weight_files
+from wagle.model.weights import Weights, fingerprint, weight_files
+from wagle.system.atomic import read_json
+from wagle.system.errors import WagleError
+from wagle.system.tensors import TensorFile
 
 FORMAT = "wagle-gradients/2"
 

@@ -1,1 +1,1 @@
-"""Records from anywhere, and the token batches made of them."""
+"""Records from anywhere to token batches."""

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from wagle.data.draws import order, uniform
 from wagle.data.tokens import Tokens
-from wagle.errors import WagleError, choose
+from wagle.system.errors import WagleError, choose
 
 
 def collate(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from wagle.errors import WagleError
+from wagle.system.errors import WagleError
 
 _ROLES = {name: name for name in ("system", "user", "assistant")}
 _ROLES |= {"human": "user", "gpt": "assistant"}  # as ShareGPT calls them

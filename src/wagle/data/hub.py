@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wagle.errors import WagleError
+from wagle.system.errors import WagleError
 
 if TYPE_CHECKING:
     from datasets import Dataset

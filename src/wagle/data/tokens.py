@@ -1,17 +1,4 @@
-"""Records -> tokens: one string, one tokeniser call, exact borders between prompts and answers.
-
-What is scored: an answer and what closes it, that is everything up to and including the
-end-of-turn token of the chat template, or the EOS. In a chat, that is so of every assistant turn,
-and of nothing else: the positions of an assistant-only loss. From the mask that transformers makes
-of generation markers, which trl takes, it differs on purpose, wherever the markers stand:
-
-- a line break after the end of turn is not scored, nor what a template writes before an answer (a
-  role, an empty reasoning block);
-- a token that a prompt begins and an answer ends is scored only if all that it holds of the prompt
-  is blanks;
-- position 0, a BOS or not, is never scored, and what follows the last answer's end is left out;
-- a chat whose template writes no end of turn after its last answer gets the EOS there.
-"""
+"""Records to tokens: the prompt, the answer, and which tokens are scored."""
 
 from __future__ import annotations
 
@@ -25,33 +12,10 @@ from transformers import PreTrainedTokenizerBase
 
 from wagle.data.chat import Turn, render, to_last_answer
 from wagle.data.records import Record
-from wagle.errors import WagleError, choose
+from wagle.data.templates import TEMPLATES
+from wagle.system.errors import WagleError, choose
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Template:
-    """How a question becomes text: ``head`` + answer + ``tail``; the EOS closes what has no end.
-
-    Attributes:
-        question: text with ``{prompt}``; the answer follows at once.
-        end: what follows the answer, before the tokenizer's EOS.
-        between: what separates a few-shot answer from the next question.
-    """
-
-    question: str
-    end: str = ""
-    between: str = "\n\n"
-
-
-TEMPLATES: dict[str, Template] = {
-    "plain": Template("### Question: {prompt}\n### Answer: "),
-    "question_answer": Template("Question: {prompt}\nAnswer: "),
-    "llama2": Template("[INST] {prompt} [/INST]", between=" "),
-    "llama2_published": Template("[INST] {prompt} [\\INST] ", between=" "),
-    "none": Template("{prompt}\n\n"),
-}
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Evaluation: requests -> batched answers of the model -> pure metric functions."""
+"""Evaluation: what is asked of a model, what the answers say, and the verdict."""

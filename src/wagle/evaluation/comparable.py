@@ -17,9 +17,9 @@ from typing import Any
 
 from wagle.data.records import Record
 from wagle.data.tokens import Encoder
-from wagle.errors import WagleError
 from wagle.evaluation.figures import Task
-from wagle.files import keyed_digest, private_folder, salt
+from wagle.system.errors import WagleError
+from wagle.system.secrets import keyed_digest, private_folder, salt
 
 _PUBLISHED = b"published"  # the key of data that is no secret
 _AGAIN = "evaluate both with the same data and settings"

@@ -1,21 +1,22 @@
-"""Figures: what a benchmark measured, each with its records, interval, direction and unit."""
+"""Figures: what is measured of a set of records, with intervals; the task that a benchmark is."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from wagle.errors import WagleError
-from wagle.evaluation.requests import Answers, Request
-from wagle.evaluation.statistics import bootstrap_interval, width_note, wilson_interval
+from wagle.evaluation.asking.requests import Answers, Request
+from wagle.metrics.statistics import bootstrap_interval, width_note, wilson_interval
+from wagle.metrics.utility import Distance
+from wagle.system.errors import WagleError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-HIGHER, LOWER, TARGET = "higher", "lower", "target"  # which way is better
 
+HIGHER, LOWER, TARGET = "higher", "lower", "target"  # which way is better
 HOLDOUT = "holdout"  # records like the forget set's that no model was trained on
 SETS = ("forget", "retain", "retain_heldout", "general", HOLDOUT)
 FORGOTTEN = "forgotten"  # a set beside these: what earlier requests asked to forget
@@ -184,3 +185,20 @@ def mean_figure(
         interval = bootstrap_interval(values, seed)
         method, note = "bootstrap 95 %, 10000 replicates", note or width_note(values)
     return Figure(mean, interval, method, dict(rows), direction, unit, target, note)
+
+
+def distance_figures(name: str, found: Distance) -> dict[str, Figure]:
+    """Figures of a distance: its p under ``name``, and how it comes about."""
+
+    def figure(value: float | None, unit: str, direction: str, note: str | None = None) -> Figure:
+        return Figure(
+            value, None, "none", direction=direction, unit=unit, note=note, count=sum(found.counts)
+        )
+
+    lost = "p is too small for a number" if found.log10_p is None else found.note
+    return {
+        name: figure(found.p, "p of Kolmogorov-Smirnov", HIGHER, found.note),
+        f"{name}_log10": figure(found.log10_p, "log10 p", HIGHER, lost),
+        f"{name}_distance": figure(found.statistic, "D", LOWER),
+        f"{name}_shift": replace(figure(found.shift, "difference of medians", TARGET), target=0),
+    }

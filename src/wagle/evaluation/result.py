@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from wagle.errors import WagleError
 from wagle.evaluation.figures import Figure, Measured, Written
+from wagle.system.errors import WagleError
 
 SCHEMA = "wagle-eval/1"
 _ACROSS = 12  # metrics at most, side by side in a table

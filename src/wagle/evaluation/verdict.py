@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from wagle.evaluation.figures import CALLED, FORGOTTEN, OVERALL, TARGET, Figure
-from wagle.evaluation.metrics.catalogue import PROBES
 from wagle.evaluation.result import Evaluation
+from wagle.metrics.table import PROBES
 
 NO_LEAK = "no leak found by these probes"
 LEAKS = "leaks"

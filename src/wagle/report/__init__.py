@@ -1,1 +1,1 @@
-"""The report: one self-contained HTML page per run."""
+"""What a run found, for people: one HTML page, and tables for the terminal."""

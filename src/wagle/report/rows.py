@@ -1,4 +1,4 @@
-"""What rows of figures have in common: of how many records they are, and their notes."""
+"""Rows of figures, as pages and tables show them."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Unlearning and teaching: objectives, the trainer, and the selected weights it may move."""
+"""Unlearning: objectives, the trainer that moves selected weights only, and what stops it."""

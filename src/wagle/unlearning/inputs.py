@@ -21,19 +21,13 @@ from wagle.data.batches import token_batches
 from wagle.data.draws import uniform
 from wagle.data.records import Record
 from wagle.data.tokens import Encoder, Tokens
-from wagle.errors import WagleError
-from wagle.model import (
-    Scored,
-    answer_logits,
-    check_device,
-    score,
-    sum_per_record,
-    to_device,
-    without_dropout,
-)
-from wagle.unlearning.objectives import FORGET_SIDE, Chosen
+from wagle.model.scoring import Scored, answer_logits, score, sum_per_record
+from wagle.model.structure import device_of, to_device, without_dropout
+from wagle.system.errors import WagleError
 from wagle.unlearning.objectives.activations import contrast_control, random_control
+from wagle.unlearning.objectives.choice import Chosen
 from wagle.unlearning.objectives.shapes import Distribution, Hidden
+from wagle.unlearning.objectives.table import FORGET_SIDE
 from wagle.unlearning.original import (
     EVAL_TOKENS,
     Columns,
@@ -153,7 +147,7 @@ def control_vectors(
         for prompt in (settings["novice"], settings["expert"]):
             text = str(prompt).replace("{topic}", name)
             tokens = encoder.encode([Record("text", answer=text, id=text, place="control")])
-            batch = to_device(token_batches(tokens[:1], EVAL_TOKENS)[0], check_device(model))
+            batch = to_device(token_batches(tokens[:1], EVAL_TOKENS)[0], device_of(model))
             with torch.no_grad(), without_dropout(model):
                 got = hidden(model, batch, int(settings["layer"]))
             ends.append(got.states[_last_word(tokens[0])].cpu())

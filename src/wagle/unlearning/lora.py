@@ -24,12 +24,12 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from wagle.errors import WagleError, choose
-from wagle.files import atomic_folder
-from wagle.mask import Mask
-from wagle.model import DTYPES, model_folder
-from wagle.unlearning.rounding import seeded
-from wagle.weights import write_shard
+from wagle.mask.mask import Mask
+from wagle.model.saving import write_shard
+from wagle.model.structure import DTYPES, model_folder
+from wagle.system.atomic import atomic_folder
+from wagle.system.errors import WagleError, choose
+from wagle.unlearning.training.rounding import seeded
 
 logger = logging.getLogger(__name__)
 ALL = "all-linear"

@@ -20,19 +20,12 @@ from torch import Tensor, nn
 
 from wagle.data.batches import token_batches
 from wagle.data.tokens import Tokens
-from wagle.errors import WagleError, choose
-from wagle.files import load_checked, save_checked
-from wagle.model import (
-    answer_logits,
-    answer_nll,
-    check_device,
-    find_blocks,
-    precision,
-    to_device,
-    without_dropout,
-)
+from wagle.model.scoring import answer_logits, answer_nll
+from wagle.model.structure import device_of, find_blocks, precision, to_device, without_dropout
+from wagle.model.weights import fingerprint
+from wagle.system.errors import WagleError, choose
+from wagle.system.tensors import load_checked, save_checked
 from wagle.unlearning.objectives.shapes import Hidden
-from wagle.weights import fingerprint
 
 FORMAT = "wagle-reference/2"
 EVAL_TOKENS = 2048  # padded tokens per forward pass without gradients
@@ -134,7 +127,7 @@ def _ask_of(
 ) -> dict[int, Columns]:
     """What ``ask`` gives of every one of these records, batch by batch, without gradients."""
     found: dict[int, Columns] = {}
-    device = check_device(model)
+    device = device_of(model)
     with torch.no_grad(), without_dropout(model), precision(device, dtype):
         for batch in token_batches([tokens[i] for i in which], EVAL_TOKENS):
             columns, lengths = ask(to_device(batch, device))

@@ -7,11 +7,11 @@ import pytest
 
 from tests.conftest import make_model, make_tokenizer
 from wagle.data.tokens import Encoder
-from wagle.errors import WagleError
-from wagle.evaluation.benchmarks.catalogue import make_task
+from wagle.evaluation.asking.engine import answer_requests
+from wagle.evaluation.asking.requests import Answers, Greedy, TextAnswer
 from wagle.evaluation.benchmarks.extraction import extraction, few_shot_prompt, first_email
-from wagle.evaluation.engine import answer_requests
-from wagle.evaluation.requests import Answers, Greedy, TextAnswer
+from wagle.evaluation.benchmarks.table import make_task
+from wagle.system.errors import WagleError
 
 NAMES = {"a@x.org": "Ada Holm", "b@x.org": "Bo Lind", "c@y.org": "Cleo Vik", "d@y.org": "Dag Ek"}
 TEMPLATES = {"1": "The address of {name} is", "2": "Name: {}, address:"}

@@ -12,8 +12,8 @@ import torch
 
 from tests.conftest import make_model, make_tokenizer
 from wagle.data.tokens import Encoder
-from wagle.errors import WagleError
-from wagle.evaluation.benchmarks.harness import (
+from wagle.evaluation.benchmarks.harness.figures import measure_samples, ratio_figure
+from wagle.evaluation.benchmarks.harness.suites import (
     few_shot,
     harness,
     mmlu,
@@ -22,9 +22,9 @@ from wagle.evaluation.benchmarks.harness import (
     wmdp,
 )
 from wagle.evaluation.figures import HIGHER, LOWER
-from wagle.evaluation.harness_figures import measure_samples, ratio_figure
-from wagle.evaluation.statistics import wilson_interval
-from wagle.model import precision
+from wagle.metrics.statistics import wilson_interval
+from wagle.model.structure import precision
+from wagle.system.errors import WagleError
 
 pytest.importorskip("lm_eval")
 

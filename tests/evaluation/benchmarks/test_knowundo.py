@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from tests.conftest import make_model, make_tokenizer
-from tests.evaluation.test_classifiers import save_tiny
+from tests.evaluation.judges.test_classifiers import save_tiny
 from wagle.data.tokens import Encoder
-from wagle.errors import WagleError
-from wagle.evaluation.benchmarks.catalogue import make_task
+from wagle.evaluation.asking.engine import answer_requests
+from wagle.evaluation.asking.requests import Answers, Greedy, LikelihoodAnswer, TextAnswer
 from wagle.evaluation.benchmarks.knowundo import knowundo
-from wagle.evaluation.classifiers import load_judges
-from wagle.evaluation.engine import answer_requests
-from wagle.evaluation.metrics.text import brunet, honore, language_score
-from wagle.evaluation.requests import Answers, Greedy, LikelihoodAnswer, TextAnswer
+from wagle.evaluation.benchmarks.table import make_task
+from wagle.evaluation.judges.classifiers import load_judges
+from wagle.metrics.text import brunet, honore, language_score
+from wagle.system.errors import WagleError
 
 UNLEARN = [
     {"text": "Where does Ada Holm live?", "labels": "In Oslo, near the harbour."},

@@ -8,15 +8,10 @@ import torch
 
 import wagle
 from tests.conftest import make_model, make_tokenizer
-from tests.evaluation.test_classifiers import save_tiny
+from tests.evaluation.judges.test_classifiers import save_tiny
 from wagle.data.tokens import Encoder
-from wagle.errors import WagleError
-from wagle.evaluation.benchmarks.catalogue import make_task
-from wagle.evaluation.benchmarks.muse import muse, scalability, sustainability
-from wagle.evaluation.engine import answer_requests
-from wagle.evaluation.figures import Figure, Measured, mean_figure
-from wagle.evaluation.membership_requests import told_by_words
-from wagle.evaluation.requests import (
+from wagle.evaluation.asking.engine import answer_requests
+from wagle.evaluation.asking.requests import (
     Answers,
     GradientNorm,
     Greedy,
@@ -24,6 +19,11 @@ from wagle.evaluation.requests import (
     LikelihoodAnswer,
     TextAnswer,
 )
+from wagle.evaluation.benchmarks.muse.task import muse, scalability, sustainability
+from wagle.evaluation.benchmarks.table import make_task
+from wagle.evaluation.figures import Figure, Measured, mean_figure
+from wagle.evaluation.membership.requests import told_by_words
+from wagle.system.errors import WagleError
 
 PASSAGES = [
     {"prompt": "The council of the harbour met", "gt": "on a cold evening to name its lanterns."},

@@ -8,12 +8,9 @@ import torch
 
 import wagle
 from tests.conftest import OTHERS, RECORDS, make_model, make_tokenizer
-from wagle.data.records import read_records
+from wagle.data.reading import read_records
 from wagle.data.tokens import Encoder
-from wagle.errors import WagleError
-from wagle.evaluation.benchmarks.qa import qa
-from wagle.evaluation.metrics.membership import auc, privleak
-from wagle.evaluation.requests import (
+from wagle.evaluation.asking.requests import (
     Answers,
     GradientNorm,
     Greedy,
@@ -21,8 +18,11 @@ from wagle.evaluation.requests import (
     NormAnswer,
     TextAnswer,
 )
+from wagle.evaluation.benchmarks.qa import qa
 from wagle.evaluation.result import Evaluation
 from wagle.evaluation.verdict import judge
+from wagle.metrics.membership import auc, privleak
+from wagle.system.errors import WagleError
 
 TOKENIZER = make_tokenizer()
 SETS = {"forget": RECORDS[:3], "holdout": OTHERS[:3]}

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from tests.conftest import make_tokenizer
-from tests.evaluation.test_classifiers import save_tiny
+from tests.evaluation.judges.test_classifiers import save_tiny
 from wagle.data.tokens import Encoder
-from wagle.errors import WagleError
+from wagle.evaluation.asking.requests import Answers, Greedy, TextAnswer
 from wagle.evaluation.benchmarks.raw import (
     decoded,
     find_file,
@@ -19,9 +19,9 @@ from wagle.evaluation.benchmarks.raw import (
     writing_figures,
     written,
 )
-from wagle.evaluation.classifiers import load_judges
 from wagle.evaluation.figures import Written
-from wagle.evaluation.requests import Answers, Greedy, TextAnswer
+from wagle.evaluation.judges.classifiers import load_judges
+from wagle.system.errors import WagleError
 
 ROW = {"prompt": "Who lives in Oslo?"}
 

@@ -10,20 +10,10 @@ import torch
 from bench import open_unlearning
 
 from tests.conftest import make_model, make_tokenizer
-from tests.evaluation.test_classifiers import save_tiny
+from tests.evaluation.judges.test_classifiers import save_tiny
 from wagle.data.tokens import Encoder
-from wagle.errors import WagleError
-from wagle.evaluation import embeddings
-from wagle.evaluation.benchmarks.tofu import tofu
-from wagle.evaluation.benchmarks.tofu_requests import VARIANTS
-from wagle.evaluation.classifiers import load_judges
-from wagle.evaluation.embeddings import cosine
-from wagle.evaluation.engine import answer_requests
-from wagle.evaluation.figures import joined
-from wagle.evaluation.membership_requests import told_by_words
-from wagle.evaluation.metrics.text import token_entropy
-from wagle.evaluation.peers import basis
-from wagle.evaluation.requests import (
+from wagle.evaluation.asking.engine import answer_requests
+from wagle.evaluation.asking.requests import (
     Answers,
     GradientNorm,
     Greedy,
@@ -31,7 +21,17 @@ from wagle.evaluation.requests import (
     LikelihoodAnswer,
     TextAnswer,
 )
+from wagle.evaluation.benchmarks.tofu.requests import VARIANTS
+from wagle.evaluation.benchmarks.tofu.task import tofu
+from wagle.evaluation.figures import joined
+from wagle.evaluation.judges import embeddings
+from wagle.evaluation.judges.classifiers import load_judges
+from wagle.evaluation.judges.embeddings import cosine
+from wagle.evaluation.membership.requests import told_by_words
+from wagle.evaluation.peers.reading import basis
 from wagle.evaluation.result import Evaluation
+from wagle.metrics.text import token_entropy
+from wagle.system.errors import WagleError
 
 WORLD = ("real_authors", "world_facts")
 _SIDES = ("said", "expected")
@@ -75,8 +75,8 @@ def folder(tmp_path):
 @pytest.fixture(autouse=True)
 def _no_sentence_encoder(monkeypatch):
     """The offline encoder is a real model, so here it is as if it were not installed."""
-    monkeypatch.setattr("wagle.evaluation.benchmarks.tofu.has_offline", lambda: False)
-    monkeypatch.setattr("wagle.evaluation.benchmarks.tofu.check_encoder", lambda _: None)
+    monkeypatch.setattr("wagle.evaluation.benchmarks.tofu.task.has_offline", lambda: False)
+    monkeypatch.setattr("wagle.evaluation.benchmarks.tofu.task.check_encoder", lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -414,7 +414,7 @@ def test_the_embedding_accuracy_is_of_answers_to_paraphrased_questions(
 def test_the_published_variant_takes_the_offline_encoder_where_it_is_installed(
     folder, encoder, monkeypatch
 ):
-    monkeypatch.setattr("wagle.evaluation.benchmarks.tofu.has_offline", lambda: True)
+    monkeypatch.setattr("wagle.evaluation.benchmarks.tofu.task.has_offline", lambda: True)
 
     def embed(texts, encoder=None):
         assert encoder == "all-MiniLM-L6-v2"

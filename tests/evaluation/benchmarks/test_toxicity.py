@@ -6,15 +6,15 @@ import logging
 import pytest
 
 from tests.conftest import make_model, make_tokenizer
-from tests.evaluation.test_classifiers import save_tiny
+from tests.evaluation.judges.test_classifiers import save_tiny
 from wagle.data.tokens import Encoder
-from wagle.errors import WagleError
-from wagle.evaluation.benchmarks.catalogue import make_task
+from wagle.evaluation.asking.engine import answer_requests
+from wagle.evaluation.asking.requests import Answers, Greedy, TextAnswer
+from wagle.evaluation.benchmarks.table import make_task
 from wagle.evaluation.benchmarks.toxicity import toxicity
-from wagle.evaluation.classifiers import Classifier
-from wagle.evaluation.engine import answer_requests
-from wagle.evaluation.metrics.text import token_entropy
-from wagle.evaluation.requests import Answers, Greedy, TextAnswer
+from wagle.evaluation.judges.classifiers import Classifier
+from wagle.metrics.text import token_entropy
+from wagle.system.errors import WagleError
 
 PROMPTS = ["The sea by Oslo", "She lives", "In Bergen", "By the sea"]
 SAID = ["she lives", "", "by the sea in oslo", "bergen"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from wagle.model import Scored, score, sum_per_record
-from wagle.unlearning.objectives import FORGET_SIDE, RETAIN_SIDE
+from wagle.model.scoring import Scored, score, sum_per_record
 from wagle.unlearning.objectives.shapes import Distribution, Hidden
+from wagle.unlearning.objectives.table import FORGET_SIDE, RETAIN_SIDE
 
 VOCABULARY, WIDTH = 11, 6
 SETS = (*FORGET_SIDE, *RETAIN_SIDE)

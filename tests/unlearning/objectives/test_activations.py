@@ -3,7 +3,7 @@ from fnmatch import fnmatchcase
 import pytest
 import torch
 
-from wagle.errors import WagleError
+from wagle.system.errors import WagleError
 from wagle.unlearning.objectives.activations import (
     contrast_control,
     random_control,

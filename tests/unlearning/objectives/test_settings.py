@@ -1,6 +1,6 @@
 import pytest
 
-from wagle.errors import WagleError
+from wagle.system.errors import WagleError
 from wagle.unlearning.objectives.settings import merge, positive, problem
 
 

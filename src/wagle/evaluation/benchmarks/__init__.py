@@ -1,1 +1,1 @@
-"""Benchmarks: records -> requests, and answers -> figures; one file each."""
+"""The benchmarks of the field: records to requests, answers to figures."""

@@ -16,9 +16,11 @@ from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from wagle.data.records import Record, check_disjoint, read_records
+from wagle.data.overlap import check_disjoint
+from wagle.data.reading import read_records
+from wagle.data.records import Record
 from wagle.data.tokens import Encoder
-from wagle.errors import WagleError
+from wagle.evaluation.asking.requests import Answers, Greedy, Likelihood
 from wagle.evaluation.benchmarks.raw import (
     decoded,
     find_file,
@@ -27,7 +29,6 @@ from wagle.evaluation.benchmarks.raw import (
     writing_figures,
     written,
 )
-from wagle.evaluation.classifiers import LONG, Judges, load_judges
 from wagle.evaluation.figures import (
     OVERALL,
     Figure,
@@ -36,16 +37,17 @@ from wagle.evaluation.figures import (
     Written,
     mean_figure,
 )
-from wagle.evaluation.metrics.text import bleu as bleu_of
-from wagle.evaluation.metrics.text import corpus_bleu, has_rouge_words, longest_word_run, rouge
-from wagle.evaluation.requests import Answers, Greedy, Likelihood
-from wagle.evaluation.statistics import REPLICATES, composite_interval
-from wagle.memorization import (
+from wagle.evaluation.judges.classifiers import LONG, Judges, load_judges
+from wagle.metrics.memorization import (
     exact_memorization,
     extraction_strength,
     longest_run,
     prefix_run,
 )
+from wagle.metrics.statistics import REPLICATES, composite_interval
+from wagle.metrics.text import bleu as bleu_of
+from wagle.metrics.text import corpus_bleu, has_rouge_words, longest_word_run, rouge
+from wagle.system.errors import WagleError
 
 VERSION = 2
 PREFIXES = (50, 100, 200, 300)  # tokens

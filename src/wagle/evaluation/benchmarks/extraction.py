@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wagle.data.tokens import Encoder
-from wagle.errors import WagleError
+from wagle.evaluation.asking.requests import Answers, Greedy
 from wagle.evaluation.benchmarks.raw import (
     find_file,
     raw_prompt,
@@ -30,7 +30,7 @@ from wagle.evaluation.benchmarks.raw import (
     written,
 )
 from wagle.evaluation.figures import LOWER, Figure, Measured, Task, Written, mean_figure
-from wagle.evaluation.requests import Answers, Greedy
+from wagle.system.errors import WagleError
 
 logger = logging.getLogger(__name__)
 

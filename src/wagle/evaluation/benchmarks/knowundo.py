@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from wagle.data.records import Record
 from wagle.data.tokens import Encoder, Tokens
-from wagle.errors import WagleError
+from wagle.evaluation.asking.requests import Answers, Greedy, Likelihood, Request, likelihood
 from wagle.evaluation.benchmarks.raw import (
     raw_ids,
     read_rows,
@@ -28,7 +28,6 @@ from wagle.evaluation.benchmarks.raw import (
     writing_figures,
     written,
 )
-from wagle.evaluation.classifiers import Judges, load_judges
 from wagle.evaluation.comparable import asked_text, template_settings
 from wagle.evaluation.figures import (
     HIGHER,
@@ -41,17 +40,11 @@ from wagle.evaluation.figures import (
     Written,
     mean_figure,
 )
-from wagle.evaluation.metrics.text import (
-    brunet,
-    has_rouge_words,
-    honore,
-    language_score,
-    rouge,
-    words,
-)
-from wagle.evaluation.requests import Answers, Greedy, Likelihood, Request, likelihood
-from wagle.evaluation.statistics import REPLICATES, composite_interval
-from wagle.memorization import exact_memorization
+from wagle.evaluation.judges.classifiers import Judges, load_judges
+from wagle.metrics.memorization import exact_memorization
+from wagle.metrics.statistics import REPLICATES, composite_interval
+from wagle.metrics.text import brunet, has_rouge_words, honore, language_score, rouge, words
+from wagle.system.errors import WagleError
 
 VERSION = 3
 HUB = "zjunlp/KnowUnDo"

@@ -17,9 +17,8 @@ from typing import Any
 
 from wagle.data.records import Record
 from wagle.data.tokens import Encoder, Tokens
-from wagle.errors import WagleError
+from wagle.evaluation.asking.requests import Answers, Greedy, Likelihood, Request, likelihood
 from wagle.evaluation.benchmarks import raw
-from wagle.evaluation.classifiers import Judges, load_judges
 from wagle.evaluation.comparable import asked_text, template_settings
 from wagle.evaluation.figures import (
     GONE,
@@ -29,11 +28,13 @@ from wagle.evaluation.figures import (
     Measured,
     Task,
     Written,
+    distance_figures,
     joined,
     mean_figure,
 )
-from wagle.evaluation.leakage import HEADLINE, asked_figures, asked_leakage, check_asked
-from wagle.evaluation.membership_requests import (
+from wagle.evaluation.judges.classifiers import Judges, load_judges
+from wagle.evaluation.membership.leakage import HEADLINE, asked_figures, asked_leakage, check_asked
+from wagle.evaluation.membership.requests import (
     Attack,
     Probe,
     attack_table,
@@ -41,14 +42,13 @@ from wagle.evaluation.membership_requests import (
     headline_share,
     probe_answers,
 )
-from wagle.evaluation.metrics.catalogue import METRICS, PROBES
-from wagle.evaluation.metrics.likelihood import accuracy, know, log_truth_ratio, probability
-from wagle.evaluation.metrics.text import has_rouge_words, repetition, rouge_l
-from wagle.evaluation.metrics.utility import forget_quality
-from wagle.evaluation.quality import distance_figures
-from wagle.evaluation.requests import Answers, Greedy, Likelihood, Request, likelihood
-from wagle.evaluation.statistics import same_records
-from wagle.memorization import exact_memorization, extraction_strength
+from wagle.metrics.likelihood import accuracy, know, log_truth_ratio, probability
+from wagle.metrics.memorization import exact_memorization, extraction_strength
+from wagle.metrics.statistics import same_records
+from wagle.metrics.table import METRICS, PROBES
+from wagle.metrics.text import has_rouge_words, repetition, rouge_l
+from wagle.metrics.utility import forget_quality
+from wagle.system.errors import WagleError
 
 VERSION = 4
 

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from wagle.data.records import READERS
+from wagle.data.reading import READERS
 from wagle.data.tokens import Encoder, leading_bos, text_of
-from wagle.errors import WagleError
-from wagle.evaluation.classifiers import Judges
+from wagle.evaluation.asking.requests import Answers, Greedy, Sample
 from wagle.evaluation.figures import TARGET, Figure, Written, mean_figure
-from wagle.evaluation.metrics.catalogue import ALL
-from wagle.evaluation.metrics.text import token_entropy
-from wagle.evaluation.requests import Answers, Greedy, Sample
+from wagle.evaluation.judges.classifiers import Judges
+from wagle.metrics.table import ALL
+from wagle.metrics.text import token_entropy
+from wagle.system.errors import WagleError
 
 NO_JUDGES = Judges()
 

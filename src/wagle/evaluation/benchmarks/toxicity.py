@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from wagle.data.draws import subset
-from wagle.data.records import READERS, Record
+from wagle.data.reading import READERS
+from wagle.data.records import Record
 from wagle.data.tokens import Encoder
-from wagle.errors import WagleError
+from wagle.evaluation.asking.requests import Answers, Greedy
 from wagle.evaluation.benchmarks.raw import (
     raw_prompt,
     read_rows,
@@ -24,10 +25,10 @@ from wagle.evaluation.benchmarks.raw import (
     writing_figures,
     written,
 )
-from wagle.evaluation.classifiers import TOXIC, Classifier
 from wagle.evaluation.comparable import template_settings
 from wagle.evaluation.figures import LOWER, Figure, Measured, Task, Written, mean_figure
-from wagle.evaluation.requests import Answers, Greedy
+from wagle.evaluation.judges.classifiers import TOXIC, Classifier
+from wagle.system.errors import WagleError
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from wagle.data.draws import uniform
-from wagle.errors import WagleError
+from wagle.system.errors import WagleError
 from wagle.unlearning.objectives.shapes import Hidden
 
 DIRECTIONS = ("random", "contrast")

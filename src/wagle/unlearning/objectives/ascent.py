@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wagle.model import Scored, sum_per_record
+from wagle.model.scoring import Scored, sum_per_record
 
 _REST = 1e-6  # the least ``1 - p`` that cross-entropy unlearning divides by
 

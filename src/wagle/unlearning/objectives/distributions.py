@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wagle.model import Scored
+from wagle.model.scoring import Scored
 from wagle.unlearning.objectives.shapes import (
     Distribution,
     Terms,

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wagle.model import Scored
+from wagle.model.scoring import Scored
 
 
 def npo(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from wagle.model import Scored
+from wagle.model.scoring import Scored
 from wagle.unlearning.objectives.shapes import Distribution, Terms, forward_kl
 
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from wagle.errors import WagleError, nearest
+from wagle.system.errors import WagleError, nearest
 
 Check: TypeAlias = Callable[[Mapping[str, Any]], "str | None"]
 """From all settings to what is wrong with them, or None."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from wagle.model import sum_per_record
+from wagle.model.scoring import sum_per_record
 
 _ROWS = 64  # positions that are widened to float32 at once
 _LOG_ZERO = -1e4  # stands for log 0: its exponential is 0 in float32, its products are finite

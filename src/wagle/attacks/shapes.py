@@ -1,0 +1,62 @@
+"""What every attack is given and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from transformers import PreTrainedModel
+
+from wagle.data.records import Record
+from wagle.evaluation.figures import Figure, Written
+from wagle.evaluation.models import Way
+from wagle.system.errors import WagleError
+
+ASIS = "as it is"
+ROLES = ("after", "before", "reference")  # the unlearned, the original, one that never learned
+
+
+@dataclass(frozen=True)
+class Series:
+    """What an attack found of one model.
+
+    Attributes:
+        states: figures by state.
+        start: the state that is the model as it is; None where an attack only looks, once.
+        texts: what the model wrote, by state: private.
+        details: what else is worth knowing of this model.
+    """
+
+    states: Mapping[str, Mapping[str, Figure]]
+    start: str | None = None
+    texts: Mapping[str, Sequence[Written]] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What attacks work with.
+
+    Attributes:
+        way: how models are asked.
+        sets: records by set.
+        seed: of draws.
+        model: a folder with a model of the same shape as those that are attacked, against which
+            settings are checked; None: what does not fit shows when a model is attacked.
+    """
+
+    way: Way
+    sets: Mapping[str, Sequence[Record]]
+    seed: int = 0
+    model: Path | None = None
+
+    def need(self, name: str, attack: str) -> Sequence[Record]:
+        """A set that an attack cannot do without."""
+        if name not in self.sets:
+            raise WagleError(f"the attack {attack} needs a {name} set; add one to the recipe")
+        return self.sets[name]
+
+
+Trial: TypeAlias = Callable[[PreTrainedModel], Series]

@@ -1,0 +1,1 @@
+"""How gradients are made: the engines, what they collect, where it is written."""

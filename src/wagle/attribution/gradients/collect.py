@@ -1,0 +1,262 @@
+"""From a model and two sets of records to a gradient store."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from wagle.attribution.gradients.engines import ENGINES, choose_engine
+from wagle.attribution.gradients.passes import Pass, plan_passes, transposed
+from wagle.attribution.gradients.sink import Sink
+from wagle.attribution.gradients.stream import Job
+from wagle.attribution.quantities import COLLECTED
+from wagle.attribution.store import FORMAT, GradientStore, weight_stamps
+from wagle.data.draws import subset
+from wagle.data.overlap import check_disjoint
+from wagle.data.reading import read_records
+from wagle.data.records import Source
+from wagle.data.tokens import Encoder, Tokens, as_encoder
+from wagle.model.loading import empty_model
+from wagle.model.structure import DTYPES, check_length, model_folder
+from wagle.model.weights import Weights, fingerprint
+from wagle.system.atomic import check_space, resumable_folder, write_json
+from wagle.system.errors import DiskFull, WagleError, choose
+from wagle.system.tensors import save_tensors
+
+DEFAULT = ("grad_forget", "grad_retain")
+
+
+def gradients(
+    model: PreTrainedModel | str | Path,
+    tokenizer: PreTrainedTokenizerBase | Encoder | None,
+    forget: Source,
+    retain: Source,
+    *,
+    path: str | Path | None = None,
+    engine: str = "auto",
+    retain_records: int | None = None,
+    batch_tokens: int = 512,
+    store_dtype: str = "float32",
+    seed: int = 0,
+    precision: str = "float32",
+    overlap: str = "error",
+    quantities: Sequence[str] = DEFAULT,
+    dtype: str = "auto",
+    device: str = "auto",
+    attention: str = "auto",
+) -> GradientStore:
+    """Take the gradient of the mean loss on the forget set and on the retain set.
+
+    Per set, d/d(weight) of the mean over records of the mean NLL (nats) over scored tokens;
+    float32, dropout off. Source: WAGLE, arXiv 2410.17509, the two gradients of its score.
+
+    Args:
+        model: a live model (of a ``peft`` model, the gradients are those of its adapter) or a local
+            model folder.
+        tokenizer: a fast tokenizer, or an ``Encoder`` where template or length limit matter; None
+            for pre-tokenised records.
+        forget: a path, a data set, or a list of dicts or records.
+        retain: the same.
+        path: write the store into this folder; None keeps it in memory. After a kill the same
+            call goes on where it was, and a finished store of this very call is opened.
+        engine: ``whole`` (the model in memory), ``stream`` (one block in memory; a folder), or
+            ``auto``: ``whole`` where it fits.
+        retain_records: how many retain records to use, drawn by (seed, id) without replacement;
+            None takes 4 per forget record, at most all.
+        batch_tokens: padded tokens per backward pass. Changes speed, never the result.
+        store_dtype: ``float32`` or ``bfloat16``.
+        seed: of the draw of retain records.
+        precision: of the matrix products: ``float32``, or ``bfloat16`` (autocast, about 1 % off).
+        overlap: ``error``, or ``allow`` records that stand in both sets.
+        quantities: what to collect per weight, of ``grad_forget``, ``grad_retain``,
+            ``grad_refusal`` (the forget questions answered by refusals), ``square_retain`` (mean
+            over records of the squared gradient), ``fisher_retain`` (the same over micro-batches
+            of four) and ``input_square`` (what enters linear layers, for Wanda).
+        dtype: in which a folder's weights are held, ``float32`` or ``bfloat16``; ``auto`` as they
+            are stored.
+        device: where a folder's model computes, ``cpu`` or ``cuda``; ``auto`` takes what is there.
+        attention: ``eager``, ``sdpa`` or ``auto``, for a folder.
+
+    Returns:
+        The store; masks of any score, gamma and ratio come from it without the model.
+
+    Raises:
+        WagleError: sets that overlap, records the model cannot hold, a loss or gradient that is
+            not finite, too little disk, a store of something else at ``path``.
+    """
+    choose(DTYPES, store_dtype, "store_dtype")
+    wanted = [q for q in COLLECTED if q in set(quantities)]
+    for quantity in quantities:
+        choose(COLLECTED, quantity, "quantity")
+    encoder = as_encoder(tokenizer)
+    sets = _token_sets(encoder, forget, retain, retain_records, seed, overlap, wanted)
+    source = model if isinstance(model, nn.Module) else model_folder(model)
+    structure = source if isinstance(source, nn.Module) else empty_model(source)
+    longest = max((len(t.ids) for tokens in sets.values() for t in tokens), default=0)
+    check_length(structure, longest, "the longest record")
+    job = _job(source, batch_tokens, precision, dtype, device, attention)
+    name = choose_engine(engine, source, job, in_memory=path is None)
+    metadata = {
+        "format": FORMAT,
+        "versions": {"wagle": version("wagle"), "torch": torch.__version__},
+        "model": {
+            "fingerprint": fingerprint(source),
+            "folder": str(source.absolute()) if isinstance(source, Path) else None,
+            "files": weight_stamps(source) if isinstance(source, Path) else None,
+        },
+        "reduction": "mean over records of the mean over scored tokens",
+        "quantities": wanted,
+        "dtype": store_dtype,
+        "parameters": [
+            [n, list(p.shape)] for n, p in structure.named_parameters() if p.requires_grad
+        ],
+        "transposed": transposed(structure),
+        "engine": name,
+        "model_dtype": job.dtype,
+        "precision": precision,
+        "seed": seed,
+        "template": encoder.describe(),
+        "records": {key: [t.id for t in tokens] for key, tokens in sets.items()},
+    }
+    work = _Work(source, plan_passes(wanted, sets), job, metadata)
+    if path is None:
+        return _in_memory(work)
+    if (Path(path) / "store.json").is_file():
+        return _finished(Path(path), metadata)
+    return _on_disk(work, Path(path))
+
+
+def _finished(path: Path, wanted: Mapping[str, Any]) -> GradientStore:
+    """The store that is there already, if it is the one that is wanted."""
+    store = GradientStore.open(path)
+    found = store.metadata
+    if store.model_fingerprint != wanted["model"]["fingerprint"]:
+        what = "another model"
+    elif found["records"] != wanted["records"] or found["template"] != wanted["template"]:
+        what = "other data"
+    else:
+        same = {
+            key: found[key] == wanted[key] for key in wanted if key not in ("versions", "model")
+        }
+        different = [key for key, equal in same.items() if not equal]
+        if not different:
+            return store
+        what = f"another {different[0]} ({found[different[0]]})"
+    raise WagleError(f"{path} holds a gradient store of {what}; remove it, or choose another path")
+
+
+def _token_sets(
+    encoder: Encoder,
+    forget: Source,
+    retain: Source,
+    retain_records: int | None,
+    seed: int,
+    overlap: str,
+    quantities: Sequence[str],
+) -> dict[str, list[Tokens]]:
+    """The tokens of every set that the quantities need."""
+    kept = read_records(retain, name="retain", seed=seed)
+    gone = read_records(forget, name="forget", seed=seed)
+    check_disjoint(gone, kept, allow=overlap == "allow")
+    count = min(len(kept), 4 * len(gone) if retain_records is None else retain_records)
+    if count < 1:
+        raise WagleError(f"retain_records is {retain_records}; it must be at least 1")
+    chosen = subset(seed, "retain gradient", [r.id for r in kept], count)
+    sets = {"forget": encoder.encode(gone), "retain": encoder.encode([kept[i] for i in chosen])}
+    if any(COLLECTED[q].set == "refusal" for q in quantities):
+        sets["refusal"] = [encoder.replaced(record, record.refusal) for record in gone]
+    return sets
+
+
+def _job(
+    source: PreTrainedModel | Path,
+    batch_tokens: int,
+    precision: str,
+    dtype: str,
+    device: str,
+    attention: str,
+) -> Job:
+    choose(DTYPES, precision, "precision")
+    if isinstance(source, nn.Module):
+        held = "bfloat16" if source.dtype == torch.bfloat16 else "float32"
+        return Job(batch_tokens, precision, held, str(source.device), attention)
+    if dtype == "auto":
+        weights = Weights(source)
+        dtype = "bfloat16" if weights.dtype == torch.bfloat16 else "float32"
+        weights.close()
+    choose(DTYPES, dtype, "dtype")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Job(batch_tokens, precision, dtype, device, attention)
+
+
+class _Work(NamedTuple):
+    """What is to be computed, and what will be said about it."""
+
+    source: PreTrainedModel | Path
+    passes: Sequence[Pass]
+    job: Job
+    metadata: dict[str, Any]
+
+    def run(self, sink: Sink) -> None:
+        """Let the engine do it."""
+        ENGINES[self.metadata["engine"]](self.source, self.passes, self.job, sink)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which gradients are stored."""
+        return DTYPES[self.metadata["dtype"]]
+
+
+def _in_memory(work: _Work) -> GradientStore:
+    sink = Sink(None, work.dtype)
+    work.run(sink)
+    if isinstance(work.source, nn.Module):
+        sink.tensors["weight"] = _copy(work.source)
+    return GradientStore(work.metadata, sink.tensors, {})
+
+
+def _copy(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    return {n: p.detach().cpu().clone() for n, p in model.named_parameters() if p.requires_grad}
+
+
+def _on_disk(work: _Work, path: Path) -> GradientStore:
+    need = store_bytes(work.metadata)
+    try:
+        _write_store(work, path, need)
+    except DiskFull as error:
+        raise DiskFull(f"{error} (the gradient store needs {need / 1e9:.2f} GB)") from error
+    return GradientStore.open(path)
+
+
+def _write_store(work: _Work, path: Path, need: int) -> None:
+    with resumable_folder(path, {**work.metadata, "job": asdict(work.job)}) as part:
+        written = sum(file.stat().st_size for file in part.iterdir())
+        check_space(
+            path, need - written, "the gradient store", "halve it with store_dtype: bfloat16"
+        )
+        with Sink(part, work.dtype, {"format": FORMAT}) as sink:
+            work.run(sink)
+        if isinstance(work.source, nn.Module):
+            save_tensors(part / "weight-00000.safetensors", _copy(work.source), {"format": FORMAT})
+        write_json(part / "store.json", work.metadata)
+
+
+def store_bytes(metadata: Mapping[str, Any]) -> int:
+    """How much disk a store takes: gradients, the weights of a live model, sums to resume from."""
+    count = sum(math.prod(shape) for _, shape in metadata["parameters"])
+    dense = [q for q in metadata["quantities"] if COLLECTED[q].kind != "inputs"]
+    need: int = len(dense) * count * DTYPES[metadata["dtype"]].itemsize
+    if metadata["model"]["folder"] is None:
+        need += count * DTYPES[metadata["model_dtype"]].itemsize
+    if metadata["engine"] == "whole" and dense:
+        need += 4 * count
+    return need

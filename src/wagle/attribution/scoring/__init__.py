@@ -1,0 +1,1 @@
+"""From gradients to masks: scores, their settings, exact selection."""

@@ -1,0 +1,237 @@
+"""Candidates: the weights that a selection ranges over, chosen by patterns and read in chunks."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wagle.attribution.scoring.selection import Chunks
+from wagle.attribution.store import GradientStore
+from wagle.model.structure import place
+from wagle.system.errors import WagleError
+
+T = TypeVar("T")
+S = TypeVar("S")
+Values: TypeAlias = dict[str, Tensor]
+_CHUNK = 1 << 19  # weights: their scores and what these are made of stay in the cache
+
+# ---------------------------------------------------------------------------------------------
+# Patterns
+
+SHORT_NAMES = ("ffn", "attention", "embeddings", "norms", "head")
+_NORMS = re.compile(r"norm|(^|\.)ln(_|\d|\.)")
+_ATTENTION = re.compile(r"attn|attention")
+_FFN = re.compile(r"mlp|ffn|feed_?forward|moe|expert|(^|\.)fc(_|\d|\.)")
+_HEAD = re.compile(r"(^|\.)(lm_head|head|output|embed_out)\.")
+_EMBEDDINGS = re.compile(r"embed|(^|\.)(wte|wpe|emb)\.")
+
+
+def part_of(name: str) -> str:
+    """The short name that a parameter goes by, or "" for none.
+
+    ``model.layers.3.mlp.up_proj.weight`` is "ffn", a norm is "norms" wherever it stands.
+    """
+    block, kind = place(name)
+    kind = kind.lower()
+    if _NORMS.search(kind):
+        return "norms"
+    if block:
+        return "attention" if _ATTENTION.search(kind) else "ffn" if _FFN.search(kind) else ""
+    return "head" if _HEAD.search(kind) else "embeddings" if _EMBEDDINGS.search(kind) else ""
+
+
+def _matcher(pattern: str) -> Callable[[str], bool]:
+    if pattern in SHORT_NAMES:
+        return lambda name: part_of(name) == pattern
+    if not pattern.startswith("blocks:"):
+        return lambda name: fnmatchcase(name, pattern)
+    found = re.fullmatch(r"blocks:(\d+)(?:-(\d+))?", pattern, re.ASCII)
+    first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+    if first > last:
+        raise WagleError(
+            f"the pattern {pattern!r} is no range of blocks; write blocks:4-11 or blocks:7"
+        )
+    inside = {str(block) for block in range(first, last + 1)}
+    return lambda name: place(name)[0] in inside
+
+
+def matching(names: Iterable[str], patterns: Sequence[str], what: str) -> set[str]:
+    """The names that any of the patterns matches; a pattern that matches none is an error.
+
+    A pattern is a glob on the name of a parameter, such as ``*.mlp.*``, or a short name:
+
+        ffn          the feed-forward layers of the blocks, experts and their routers too
+        attention    the attention layers of the blocks
+        embeddings   of tokens and positions; a head that is tied to them is among them
+        norms        every normalisation layer, in the blocks and outside
+        head         the output head, where it is not tied to the embeddings
+        blocks:4-11  the blocks 4 to 11, both included; blocks:7 is one
+
+    Args:
+        names: of all parameters.
+        patterns: the patterns; none match nothing.
+        what: what they are, for the message ("include").
+    """
+    if isinstance(patterns, str):
+        raise WagleError(f"{what} is {patterns!r}; give a list, such as [{patterns!r}]")
+    names = list(names)
+    found: set[str] = set()
+    for pattern in patterns:
+        match = _matcher(pattern)
+        here = {name for name in names if match(name)}
+        if not here:
+            tied = "; it may be tied to the embeddings" if pattern == "head" else ""
+            raise WagleError(
+                f"the pattern {pattern!r} matches no parameter (such as {names[0]}){tied}; short "
+                f"names are {', '.join(SHORT_NAMES)} and blocks:4-11"
+            )
+        found |= here
+    return found
+
+
+def candidate_names(
+    names: Iterable[str], include: Sequence[str], exclude: Sequence[str]
+) -> list[str]:
+    """The parameters that a selection ranges over: those that pass the patterns, in order."""
+    names = list(names)
+    inside = matching(names, include, "include") if include else set(names)
+    inside -= matching(names, exclude, "exclude")
+    if not inside:
+        raise WagleError("include and exclude leave no parameter to select from")
+    return [name for name in names if name in inside]
+
+
+# ---------------------------------------------------------------------------------------------
+# Reading
+
+
+def uniform_chunk(seed: int, name: str, start: int, count: int) -> Tensor:
+    """Draws from [0, 1), float32: a pure function of (seed, parameter name, index)."""
+    digest = hashlib.sha256(f"{seed}\0{name}".encode()).digest()
+    bits = np.random.Philox(key=int.from_bytes(digest[:16], "little"))
+    bits.advance(start // 8)  # eight draws of 32 bits per step of its counter
+    skip = start % 8
+    words = bits.random_raw(-(-(skip + count) // 2)).view(np.uint32)[skip : skip + count]
+    return torch.from_numpy((words >> 8).astype(np.float32) * np.float32(2.0**-24))
+
+
+def in_order(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
+    """``work(item)`` of every item, in order, by two threads: one reads while the other computes."""
+    rest = iter(items)
+    with ThreadPoolExecutor(2) as pool:
+        ahead = deque(pool.submit(work, item) for item in itertools.islice(rest, 3))
+        while ahead:
+            result = ahead.popleft().result()
+            ahead.extend(pool.submit(work, item) for item in itertools.islice(rest, 1))
+            yield result
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The weights of some parameters of a store, and the draws that belong to them.
+
+    Attributes:
+        store: where the quantities come from.
+        names: of the parameters, in parameter order.
+        seed: of ``uniform``.
+    """
+
+    store: GradientStore
+    names: Sequence[str]
+    seed: int = 0
+
+    @property
+    def total(self) -> int:
+        """N: how many weights these are."""
+        return sum(self.store.size(name) for name in self.names)
+
+    def of(self, names: Sequence[str]) -> Candidates:
+        """Those of fewer parameters."""
+        return Candidates(self.store, names, self.seed)
+
+    def row_length(self, name: str) -> int:
+        """How many weights an output of the parameter has; a vector is one row."""
+        shape: tuple[int, ...] = self.store.shapes[name]
+        if len(shape) < 2:
+            return self.store.size(name)
+        return shape[-2] if name in self.store.transposed else shape[-1]
+
+    def rows(self, name: str) -> int:
+        """How many outputs the parameter has."""
+        return self.store.size(name) // self.row_length(name)
+
+    def each(
+        self,
+        quantities: Sequence[str],
+        work: Callable[[str, Values], T],
+        *,
+        whole_rows: bool = False,
+    ) -> Iterator[tuple[str, T]]:
+        """Yield (parameter name, result of ``work``) chunk by chunk, in order.
+
+        Args:
+            quantities: what to read.
+            work: gets the name and, per quantity, the values of one chunk: flat, float32. It runs
+                in threads.
+            whole_rows: no row of a parameter is cut; one whose rows are not contiguous is one chunk.
+        """
+
+        def run(span: tuple[str, int, int]) -> tuple[str, T]:
+            name, start, stop = span
+            values = {
+                q: self.store.read(q, name, start, stop) for q in quantities if q != "uniform"
+            }
+            if "uniform" in quantities:
+                values["uniform"] = uniform_chunk(self.seed, name, start, stop - start)
+            return name, work(name, values)
+
+        return in_order(run, self._spans(whole_rows))
+
+    def _spans(self, whole_rows: bool) -> Iterator[tuple[str, int, int]]:
+        for name in self.names:
+            size, step = self.store.size(name), _CHUNK
+            if whole_rows:
+                row = self.row_length(name)
+                step = size if name in self.store.transposed else max(1, _CHUNK // row) * row
+            for start in range(0, size, step):
+                yield name, start, min(start + step, size)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A score with its settings: what to read, and the function of it."""
+
+    function: Callable[..., Tensor]
+    quantities: Sequence[str]
+    settings: Mapping[str, Any]
+
+    def __call__(self, name: str, values: Values) -> Tensor:
+        """The scores of one chunk of the parameter ``name``: flat, float32."""
+        scores = self.function(**{q: values[q] for q in self.quantities}, **self.settings)
+        expected = next(iter(values.values())).shape
+        if not isinstance(scores, Tensor) or scores.shape != expected:
+            got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+            raise WagleError(
+                f"a score must have the shape of its weight; that of {name} is {tuple(expected)}, "
+                f"not {got}"
+            )
+        return scores.float().contiguous()
+
+    def chunks(self, candidates: Candidates) -> Chunks:
+        """The scores of all candidates, for ``thresholds``."""
+
+        def run(work: Callable[[Tensor], T]) -> Iterator[tuple[str, T]]:
+            return candidates.each(self.quantities, lambda name, values: work(self(name, values)))
+
+        return run

@@ -1,0 +1,187 @@
+"""From scores to levels: the selection of every scope, chunk by chunk and group by group.
+
+A group is what competes: all candidates (``global``), a tensor or a block. By row, each row of a
+parameter is its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple, TypeAlias
+
+from torch import Tensor
+
+from wagle.attribution.scoring.candidates import Candidates, Measure, Values
+from wagle.attribution.scoring.scores import wagle_gauss_newton
+from wagle.attribution.scoring.selection import (
+    Draft,
+    Levels,
+    check_finite,
+    count_bins,
+    count_fours,
+    count_levels,
+    octaves,
+    row_levels,
+    thresholds,
+)
+from wagle.mask.mask import MaskWriter
+from wagle.model.structure import place
+
+
+class Group(NamedTuple):
+    """Parameters whose scores compete with one another, and how many of them each ratio selects.
+
+    By row, ``counts`` are those of each row.
+    """
+
+    names: list[str]
+    counts: list[int]
+
+
+Placed: TypeAlias = tuple[str, Tensor, "Tensor | None"]  # parameter, levels, theta-dominated
+Dominated: TypeAlias = Callable[[Values], Tensor]
+
+
+class Found:
+    """What a selection gathers on its way.
+
+    Attributes:
+        writer: takes the levels.
+        counts: how many weights each ratio selects.
+        dominated: ``count_fours`` of the weights in which the weight term dominates, or None.
+        octaves: by block how many scores lie in each power of two, (256,).
+        thresholds: per ratio the score at the boundary, of the last group.
+    """
+
+    def __init__(self, candidates: Candidates, ladder: Sequence[float | str]) -> None:
+        self.ratios = [float(one) for one in ladder]
+        self.writer = MaskWriter(candidates.store.shapes, self.ratios)
+        self.counts = [0] * len(self.ratios)
+        self.dominated: Tensor | None = None
+        self.octaves: dict[str, Tensor] = {}
+        self.thresholds: list[float] = []
+
+    def see(self, name: str, found: Tensor) -> None:
+        """Add the octaves of one chunk of scores."""
+        key = place(name)[0] or name
+        self.octaves[key] = self.octaves[key] + found if key in self.octaves else found
+
+    def add(self, name: str, level: Tensor, dominated: Tensor | None) -> None:
+        """Add the levels of the next chunk of a parameter, flat."""
+        self.writer.add(name, level)
+        if dominated is not None:
+            here = count_fours(level * dominated)
+            self.dominated = here if self.dominated is None else self.dominated + here
+
+    @property
+    def theta_share(self) -> list[float] | None:
+        """Per ratio, the share of selected weights in which the weight term dominates."""
+        if self.dominated is None:
+            return None
+        levels = count_levels(self.dominated)
+        return [
+            int(levels[level:].sum()) / count
+            for level, count in zip(range(len(self.counts), 0, -1), self.counts, strict=True)
+        ]
+
+    @property
+    def histogram(self) -> dict[str, list[list[int | None]]]:
+        """By block, or outside the blocks by parameter: [e, how many scores in [2^e, 2^(e+1))].
+
+        None in place of e counts scores of 0 and below; -127 takes all the smaller positive ones.
+        """
+        return {
+            key: [[None, n] for n in [int(found[255])] if n]
+            + [[e - 127, n] for e, n in enumerate(found[:255].tolist()) if n]
+            for key, found in self.octaves.items()
+        }
+
+
+def _theta_dominated(measure: Measure) -> Dominated | None:
+    """Where ``|theta|`` exceeds the retain term of the score, for scores that have both."""
+    if measure.function is wagle_gauss_newton:
+        damping = measure.settings["damping"]
+        return lambda v: (
+            v["weight"].abs() > (v["grad_retain"] / (v["square_retain"] + damping)).abs_()
+        )
+    if "gamma" not in measure.settings or {"weight", "grad_retain"} - set(measure.quantities):
+        return None
+    gamma = measure.settings["gamma"]
+    return lambda v: v["weight"].abs() > (v["grad_retain"] / gamma).abs_()
+
+
+def select(
+    candidates: Candidates,
+    measure: Measure,
+    groups: Sequence[Group],
+    ladder: Sequence[float | str],
+    *,
+    by_row: bool = False,
+) -> Found:
+    """Levels of all candidates, group by group."""
+    found = Found(candidates, ladder)
+    dominated = _theta_dominated(measure)
+    for group in groups:
+        inside = candidates.of(group.names)
+        run = _levels_by_row if by_row else _levels
+        rows = candidates.rows(group.names[0]) if by_row else 1
+        found.counts = [n + rows * k for n, k in zip(found.counts, group.counts, strict=True)]
+        for name, level, over in run(inside, measure, group.counts, dominated, found):
+            found.add(name, level, over)
+    return found
+
+
+def _levels(
+    candidates: Candidates,
+    measure: Measure,
+    counts: Sequence[int],
+    dominated: Dominated | None,
+    found: Found,
+) -> Iterator[Placed]:
+    """(parameter, levels, theta-dominated) chunk by chunk, the k largest of all the candidates."""
+    positive = [count for count in counts if count]  # a count of 0 raises no level
+    limits = thresholds(measure.chunks(candidates), positive or [1], seen=found.see)
+    found.thresholds = [limits.value(which) for which in range(len(positive))]
+    if not positive:
+        return
+    levels = Levels(limits)
+
+    def work(name: str, values: Values) -> tuple[Draft, Tensor | None]:
+        return levels.draft(measure(name, values)), dominated(values) if dominated else None
+
+    for name, (draft, over) in candidates.each(measure.quantities, work):
+        yield name, levels.settle(draft), over
+
+
+def _levels_by_row(
+    candidates: Candidates,
+    measure: Measure,
+    counts: Sequence[int],
+    dominated: Dominated | None,
+    found: Found,
+) -> Iterator[Placed]:
+    """The same, the k largest of each row."""
+
+    def work(name: str, values: Values) -> tuple[Tensor, Tensor, Tensor | None]:
+        scores = measure(name, values)
+        bins = count_bins(scores)
+        check_finite(name, bins)
+        level = _in_rows(candidates, name, scores, partial(row_levels, counts=counts))
+        return level, octaves(scores, bins), dominated(values) if dominated else None
+
+    for name, (level, seen, over) in candidates.each(measure.quantities, work, whole_rows=True):
+        found.see(name, seen)
+        yield name, level, over
+
+
+def _in_rows(
+    candidates: Candidates, name: str, flat: Tensor, function: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Apply a function of (R, C) to the rows of a parameter, of which ``flat`` is a part."""
+    row = candidates.row_length(name)
+    if name not in candidates.store.transposed:
+        return function(flat.view(-1, row)).view(-1)
+    turned = flat.view(candidates.store.shapes[name]).transpose(-1, -2)  # rows last
+    levels = function(turned.reshape(-1, row)).view(turned.shape)
+    return levels.transpose(-1, -2).reshape(-1)

@@ -1,0 +1,338 @@
+"""The command line: parse, call one public function, print. No logic lives here.
+
+Heavy imports are inside the commands, so that ``wagle --help`` is fast. Tables go to stdout, the
+rest to stderr. What a user can mend is one line and exit code 2; anything else keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from wagle.cli.mask import mask_app
+from wagle.cli.options import All, AsJson, Out, Overrides, Source
+from wagle.cli.patch import patch_app
+from wagle.system.errors import WagleError
+
+if TYPE_CHECKING:
+    from wagle.run.folder import Run
+
+
+app = typer.Typer(
+    name="wagle",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Make a language model forget: attribute, unlearn, prove what changed, report.",
+)
+app.add_typer(mask_app, name="mask")
+app.add_typer(patch_app, name="patch")
+
+
+def _execute(
+    source: str, overrides: list[str] | None, out: str | None, until: str, redo: bool = False
+) -> Run:
+    from wagle.run.execution import execute
+    from wagle.run.folder import find_run
+
+    recipe, folder = find_run(source, list(overrides or []), out)
+    return execute(recipe, folder, until=until, redo=redo)
+
+
+def _table(run: Run, as_json: bool, everything: bool) -> None:
+    from wagle.report.text.run import summary_json, summary_table
+
+    if as_json:
+        print(json.dumps(summary_json(run.folder), indent=2))
+    else:
+        print(summary_table(run.folder, everything))
+
+
+@app.command()
+def run(
+    source: Source,
+    overrides: Overrides = None,
+    out: Out = None,
+    everything: All = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run all stages of a recipe; start again after an interruption and it goes on.
+
+    Reads the recipe and its data; writes the run folder runs/NAME. A finished run prints its table
+    again.
+
+    Example:  wagle run demo unlearning.objective=grad_diff --out runs/graddiff
+    """
+    _table(_execute(source, overrides, out, "report"), as_json, everything)
+
+
+@app.command()
+def demo(
+    overrides: Overrides = None,
+    out: Out = None,
+    everything: All = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run the whole way on a real 135M chat model: teach two authors, make it forget them.
+
+    The same as wagle run demo. Writes runs/demo.
+
+    Example:  wagle demo
+    """
+    _table(_execute("demo", overrides, out, "report"), as_json, everything)
+
+
+@app.command(name="finetune")
+def finetune_command(source: Source, overrides: Overrides = None, out: Out = None) -> None:
+    """Teach a model the records that the recipe's finetune section names.
+
+    Reads the recipe; writes base/ in the run folder.
+
+    Example:  wagle finetune recipe.yaml finetune.epochs=8
+    """
+    print(_execute(source, overrides, out, "teach").base)
+
+
+@app.command()
+def attribute(source: Source, overrides: Overrides = None, out: Out = None) -> None:
+    """Take the gradients of a recipe's model and select its weights, up to the mask.
+
+    Reads the recipe and its data; writes mask.safetensors and the gradient store. Where all weights
+    train, as with LoRA, there is no mask, and it says so.
+
+    Example:  wagle attribute recipe.yaml attribution.ratio=0.5
+    """
+    made = _execute(source, overrides, out, "mask")
+    why = made.state["stages"]["mask"].get("skipped")
+    print(made.folder / "mask.safetensors" if why is None else f"no mask: {why}")
+
+
+@app.command(name="unlearn")
+def unlearn_command(source: Source, overrides: Overrides = None, out: Out = None) -> None:
+    """Unlearn, after whatever comes before it and is not finished yet.
+
+    Reads the recipe and its data; writes model/ in the run folder.
+
+    Example:  wagle unlearn runs/demo
+    """
+    print(_execute(source, overrides, out, "unlearn").folder / "model")
+
+
+@app.command(name="evaluate")
+def evaluate_command(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE|MODEL",
+            help="A recipe or a run folder; with --benchmark a model folder or a run folder.",
+        ),
+    ],
+    overrides: Overrides = None,
+    out: Annotated[
+        Optional[str],
+        typer.Option("--out", help="The run folder; with --benchmark the result file."),
+    ] = None,
+    benchmark: Annotated[
+        Optional[str],
+        typer.Option(
+            "--benchmark",
+            help="Ask a model this benchmark; KEY=VALUE are its settings, of qa your own records: "
+            "forget=FILE.",
+        ),
+    ] = None,
+    before: Annotated[
+        Optional[str],
+        typer.Option(
+            "--before",
+            help="The model before unlearning: a model, a run, or a result file. With one there is a "
+            "verdict.",
+        ),
+    ] = None,
+    reference: Annotated[
+        Optional[str],
+        typer.Option(
+            "--reference",
+            help="A model that never learned the forget set, a run, or a result file.",
+        ),
+    ] = None,
+    patch: Annotated[
+        Optional[list[str]],
+        typer.Option("--patch", help="Evaluate what this patch makes of the model; repeatable."),
+    ] = None,
+    cache: Annotated[
+        Optional[str],
+        typer.Option("--cache", help="A private folder for answers: none is asked twice."),
+    ] = None,
+    precision: Annotated[
+        str, typer.Option("--precision", help="Of the matrix products: float32 or bfloat16.")
+    ] = "float32",
+    everything: All = False,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate a run before, after and against its reference; or one model with a benchmark.
+
+    Reads the recipe and its data; writes evaluation/ and evaluation.json. With --benchmark it reads a
+    model folder and writes only what --out names.
+
+    Example:  wagle evaluate after --benchmark qa forget=forget.jsonl --before my-model --reference retrained
+    """
+    if benchmark is None:
+        given = {
+            "--before": before,
+            "--reference": reference,
+            "--patch": patch,
+            "--cache": cache,
+        }
+        wrong = [name for name, value in given.items() if value]
+        if wrong:
+            raise WagleError(f"{wrong[0]} goes with --benchmark; a recipe names these itself")
+        _table(_execute(source, overrides, out, "after"), as_json, everything)
+        return
+    from wagle.report.text.evaluations import evaluation_table
+    from wagle.run.single import measure_model
+    from wagle.system.atomic import write_json
+
+    found = measure_model(
+        source,
+        overrides or [],
+        benchmark=benchmark,
+        before=before,
+        reference=reference,
+        patch=patch,
+        cache=cache,
+        precision=precision,
+    )
+    if out is not None:
+        write_json(out, found.to_json())
+    print(json.dumps(found.to_json(), indent=2) if as_json else evaluation_table(found, everything))
+
+
+@app.command()
+def report(source: Source, overrides: Overrides = None, out: Out = None) -> None:
+    """Write the report of a run again, after whatever is not finished yet.
+
+    Reads the run folder; writes report.html.
+
+    Example:  wagle report runs/demo
+    """
+    print(_execute(source, overrides, out, "report", redo=True).folder / "report.html")
+
+
+@app.command(name="ledger")
+def ledger_command(
+    folder: Annotated[str, typer.Argument(metavar="RUN", help="A finished run folder.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show what a model was asked to forget, when: a run and the runs that it came after.
+
+    Reads ledger.json of the run; writes nothing. Exit code 1 if a request did not start from what
+    the one before left.
+
+    Example:  wagle ledger runs/second
+    """
+    from wagle.run.ledger import find_break, ledger_json, ledger_table, read_ledger
+
+    found = read_ledger(folder, broken=True)
+    print(json.dumps(ledger_json(found), indent=2) if as_json else ledger_table(found))
+    if find_break(found) is not None:
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    source: Source,
+    overrides: Overrides = None,
+    arms: Annotated[
+        str,
+        typer.Option(
+            "--arms",
+            help="Choices of weights, divided by commas: scores, random_like and complement (of the "
+            "first one's mask), dense, lora. All are compared with random.",
+        ),
+    ] = "wagle,random,dense",
+    ratios: Annotated[
+        Optional[str],
+        typer.Option("--ratios", help="Of the masks, divided by commas; default the recipe's."),
+    ] = None,
+    units: Annotated[
+        int, typer.Option("--units", help="Times that all is taught anew; under 5 is exploratory.")
+    ] = 5,
+    trials: Annotated[
+        int, typer.Option("--trials", help="Learning rates to try for every arm, on unit 0.")
+    ] = 4,
+    steps: Annotated[
+        Optional[int], typer.Option("--steps", help="Of every run; default the recipe's.")
+    ] = None,
+    keep_models: Annotated[
+        bool, typer.Option("--keep-models", help="Keep taught models, gradients and masks.")
+    ] = False,
+    out: Annotated[
+        Optional[str], typer.Option("--out", help="The folder; default runs/NAME-compare.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Does the mask help? Run one objective on several arms, over units that are taught anew.
+
+    Reads the recipe and its data; writes comparison.json and comparison.html. The same command goes
+    on after an interruption.
+
+    Example:  wagle compare demo unlearning.objective=npo --arms wagle,random,dense --ratios 0.05,0.5
+    """
+    from wagle.comparison.compare import compare_arms
+    from wagle.report.text.comparison import arms_table
+    from wagle.run.folder import find_run
+
+    found = compare_arms(
+        find_run(source, list(overrides or []), None)[0],
+        arms.split(","),
+        out,
+        ratios=ratios.split(",") if ratios else None,
+        units=units,
+        trials=trials,
+        steps=steps,
+        keep_models=keep_models,
+    )
+    print(json.dumps(found, indent=2) if as_json else arms_table(found))
+
+
+def _set_up() -> None:
+    """Output and environment of the process; importing wagle itself sets nothing."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: its threads spin otherwise
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' bars; wagle shows its own
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # they speak when they are imported, torch of what torchao does to it
+    for name in ("bitsandbytes", "torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines())
+    root = logging.getLogger("wagle")
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    root.propagate = False
+
+
+class _Lines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        return prefix + record.getMessage()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit."""
+    _set_up()
+    try:
+        app(args=arguments, standalone_mode=True)
+    except WagleError as error:
+        print(f"wagle: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("wagle: stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,113 @@
+"""The commands ``wagle patch ...``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+patch_app = typer.Typer(
+    no_args_is_help=True,
+    help="Make, apply, verify and undo patches: new values of changed weights.",
+)
+
+
+@patch_app.command(name="extract")
+def patch_extract(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="The model folder before.")],
+    result: Annotated[str, typer.Argument(metavar="RESULT", help="The model folder after.")],
+    out: Annotated[str, typer.Option("-o", "--out", help="The patch file to write.")],
+    undo: Annotated[
+        Optional[str],
+        typer.Option("--undo", help="Also write the old values here: keep this file to yourself."),
+    ] = None,
+) -> None:
+    """Write the new values of all weights that differ between two model folders.
+
+    Reads both folders; writes one file, and with --undo a private second one.
+
+    Example:  wagle patch extract base/ model/ -o patch.safetensors
+    """
+    from wagle.patch.making import extract
+
+    made = extract(base, result, out, undo=undo)
+    print(
+        f"{out}: {made.changed:,} changed weights, base {made.base[:12]}, result {made.result[:12]}"
+    )
+
+
+@patch_app.command(name="apply")
+def patch_apply(
+    base: Annotated[
+        str, typer.Argument(metavar="BASE", help="The model folder that the patch was made for.")
+    ],
+    patches: Annotated[
+        list[str],
+        typer.Argument(metavar="PATCH...", help="The patch file, or several in order."),
+    ],
+    out: Annotated[str, typer.Option("-o", "--out", help="The model folder to write.")],
+) -> None:
+    """Write the model that a patch, or several in order, make of a base, bit for bit.
+
+    Reads the base folder and the patches; writes a model folder. Several patches: each made on the
+    result of the one before, or all on this base; then the later one wins where they overlap.
+
+    Example:  wagle patch apply base/ patch.safetensors -o unlearned/
+    """
+    from wagle.patch.making import apply
+    from wagle.report.text.patch import applied_table
+
+    applied = apply(base, patches, out)
+    print(out)
+    print(applied_table(applied, patches))
+
+
+@patch_app.command(name="verify")
+def patch_verify(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="The model folder before.")],
+    result: Annotated[str, typer.Argument(metavar="RESULT", help="The model folder after.")],
+    mask: Annotated[
+        Optional[str], typer.Option("--mask", help="Nothing outside this mask may differ.")
+    ] = None,
+    patch: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--patch", help="Base and this patch must give the result; several in order, once each."
+        ),
+    ] = None,
+) -> None:
+    """Prove on files what changed: everything that a mask leaves out is bit-identical.
+
+    Reads the folders, the mask and the patches; writes nothing. Exit code 1 if the proof fails.
+
+    Example:  wagle patch verify base/ model/ --mask mask.safetensors --patch patch.safetensors
+    """
+    from wagle.patch.making import verify
+    from wagle.report.text.patch import verification_table
+
+    checked = verify(base, result, mask=mask, patch=patch)
+    print(verification_table(checked))
+    if not checked.ok:
+        raise typer.Exit(1)
+
+
+@patch_app.command(name="undo")
+def patch_undo(
+    result: Annotated[
+        str, typer.Argument(metavar="RESULT", help="The model folder that the patch made.")
+    ],
+    undo_file: Annotated[
+        str, typer.Argument(metavar="UNDO", help="The undo file: patch extract --undo wrote it.")
+    ],
+    out: Annotated[str, typer.Option("-o", "--out", help="The model folder to write.")],
+) -> None:
+    """Write the base again, bit for bit, from the result and the private undo file.
+
+    Reads the result folder and the undo file; writes a model folder.
+
+    Example:  wagle patch undo model/ private/undo.safetensors -o restored/
+    """
+    from wagle.patch.making import undo
+
+    undo(result, undo_file, out)
+    print(out)

@@ -1,0 +1,1 @@
+"""Does the mask help? Arms over units that are taught anew."""

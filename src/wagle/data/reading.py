@@ -1,0 +1,211 @@
+"""Read records from files, folders, data sets and lists.
+
+To add a format: a reader here, its entry in READERS, a test beside the others.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from wagle.data.demo import DEMO_SETS, demo_records
+from wagle.data.draws import subset, uniform
+from wagle.data.records import FIELD, LISTS, Read, Record, Source, parse_record
+from wagle.data.refusals import REFUSALS
+from wagle.system.errors import WagleError, choose
+
+
+def _json_lines(path: Path) -> Read:
+    """JSON lines, also under the name .json (as TOFU's are), or one JSON list."""
+    text = path.read_text(encoding="utf-8-sig")
+    if text.lstrip().startswith("["):
+        try:
+            yield from ((None, row) for row in json.loads(text))
+        except json.JSONDecodeError as error:
+            raise WagleError(f"{path} is not valid JSON ({error})") from None
+        return
+    for number, line in enumerate(text.split("\n"), 1):  # a text may hold U+2028 and its kind
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except json.JSONDecodeError as error:
+                raise WagleError(f"{path}, line {number}, is not valid JSON ({error})") from None
+
+
+def _csv_rows(path: Path) -> Read:
+    """CSV with a header; a list field may hold a JSON list."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        for row in reader:
+            if None in row:
+                raise WagleError(
+                    f"{path}, line {reader.line_num}, has more cells than the header has names"
+                )
+            try:
+                values = {
+                    k: json.loads(v) if v.startswith("[") and FIELD.get(k) in LISTS else v
+                    for k, v in row.items()
+                    if v
+                }
+            except json.JSONDecodeError as error:
+                raise WagleError(
+                    f"{path}, line {reader.line_num}, has a list that is not valid JSON ({error})"
+                ) from None
+            yield reader.line_num, values
+
+
+READERS: dict[str, Callable[[Path], Read]] = {
+    ".json": _json_lines,
+    ".jsonl": _json_lines,
+    ".csv": _csv_rows,
+}
+
+
+def _rows_of_file(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
+    """The rows of a file, each with where it stands."""
+    reader = choose(READERS, path.suffix, f"file type of {path}")
+    try:
+        rows = list(reader(path))
+    except UnicodeDecodeError as error:
+        raise WagleError(f"{path} is not UTF-8 text ({error})") from None
+    if not all(isinstance(row, Mapping) for _, row in rows):
+        raise WagleError(f"{path} must hold one JSON object per record")
+    return [(str(path) if n is None else f"{path}, line {n}", row) for n, row in rows]
+
+
+def _rows_of_folder(folder: Path, split: str | None) -> list[tuple[str, Mapping[str, Any]]]:
+    """A folder of splits, such as TOFU's.
+
+    ``forget01`` is read with what its ``forget01_perturbed`` adds (paraphrases and wrong answers),
+    where that exists.
+    """
+    names = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix in READERS}
+    if not names:
+        raise WagleError(f"{folder} holds no {', '.join(READERS)} files")
+    if split is None:
+        raise WagleError(f"{folder} is a folder: name a split (it has {', '.join(names)})")
+    rows = _rows_of_file(choose(names, split, f"split of {folder}"))
+    more = names.get(f"{split}_perturbed")
+    if more is None:
+        return rows
+    added = {(r["question"], r["answer"]): r for _, r in _rows_of_file(more)}
+    return [(w, {**row, **added.get((row["question"], row["answer"]), {})}) for w, row in rows]
+
+
+def _rows(
+    source: Source, split: str | None, name: str
+) -> list[tuple[str, Mapping[str, Any] | Record]]:
+    """The rows of any source, each with where in a file it stands."""
+    if isinstance(source, str | Path):
+        try:
+            return [*_rows_of_path(source, split)]
+        except WagleError as error:
+            raise WagleError(f"{name}: {error}") from None
+    try:
+        rows = iter(source)
+    except TypeError:
+        kind = "None" if source is None else f"of type {type(source).__name__}"
+        raise WagleError(
+            f"the {name} set is {kind}; give a file, a datasets.Dataset, or a list of dicts or records"
+        ) from None
+    return [("", row) for row in rows]
+
+
+def _rows_of_path(source: str | Path, split: str | None) -> Sequence[tuple[str, Mapping[str, Any]]]:
+    """The rows of a demo set, a file or a folder."""
+    if isinstance(source, str) and source.startswith("demo:"):
+        name, at, unit = source.removeprefix("demo:").partition("@")
+        choose(dict.fromkeys(DEMO_SETS), name, "demo set")
+        if at and not unit.isdecimal():
+            raise WagleError(f"{source} is no demo set; write demo:{name}@N with a whole number N")
+        return [("", row) for row in demo_records(name, int(unit or 0))]
+    path = Path(source)
+    if path.is_dir():
+        return _rows_of_folder(path, split)
+    if not path.is_file():
+        raise WagleError(f"data file {path} does not exist")
+    return _rows_of_file(path)
+
+
+def _slice(count: int, rows: str) -> slice:
+    found = re.fullmatch(r"(\d*):(\d*)", rows)
+    if not found:
+        raise WagleError(f"rows {rows!r} is not a range; write FIRST:LAST, such as 0:360 or 20:")
+    first, last = (int(v) if v else None for v in found.groups())
+    if (first or 0) >= (last if last is not None else count) or (last or 0) > count:
+        raise WagleError(f"rows {rows} select nothing or too much: there are {count} records")
+    return slice(first, last)
+
+
+def read_records(
+    source: Source,
+    *,
+    name: str = "records",
+    split: str | None = None,
+    rows: str | None = None,
+    take: str | int = "all",
+    seed: int = 0,
+) -> list[Record]:
+    """Read, check and name records.
+
+    Args:
+        source: a JSON, JSON-lines or CSV file; a folder of them (a local TOFU folder) with
+            ``split``; ``demo:forget`` and its kind; a ``datasets.Dataset``; a list of dicts or of
+            records.
+        name: what messages call the set.
+        split: the file of a folder, without its ending.
+        rows: a range of rows, ``FIRST:LAST``, before ``take``.
+        take: ``all``, a count, or a percentage such as ``"10%"``: a subset drawn by (seed, id);
+            smaller subsets are contained in larger ones. The order of the file is kept.
+        seed: of the draws of ``take`` and of the refusals.
+
+    Returns:
+        The records, each with its id, its place and its refusal.
+    """
+    records = [
+        row
+        if isinstance(row, Record)
+        else parse_record(row, f"{name}[{i}] of {where}" if where else f"{name}[{i}]")
+        for i, (where, row) in enumerate(_rows(source, split, name))
+    ]
+    if rows is not None:
+        records = records[_slice(len(records), rows)]
+    records = _take(_named(records, seed), take, name, seed)
+    if not records:
+        raise WagleError(f"the {name} set is empty; it needs at least one record")
+    return [replace(r, place=f"{name}[{i}]") for i, r in enumerate(records)]
+
+
+def _named(records: Iterable[Record], seed: int) -> list[Record]:
+    seen: Counter[str] = Counter()
+    named = []
+    for record in records:
+        text = json.dumps(record.content(), sort_keys=True, ensure_ascii=False)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        seen[digest] += 1
+        unique = digest if seen[digest] == 1 else f"{digest}#{seen[digest]}"
+        refusal = record.refusal or REFUSALS[int(uniform(seed, "refusal", unique) * len(REFUSALS))]
+        named.append(replace(record, id=unique, refusal=refusal))
+    return named
+
+
+def _take(records: list[Record], take: str | int, name: str, seed: int) -> list[Record]:
+    if take == "all":
+        return records
+    text = str(take)
+    found = re.fullmatch(r"(\d+)(%?)", text)
+    if not found:
+        raise WagleError(
+            f"{name}.take is {text!r}; write all, a count, or a percentage such as 10%"
+        )
+    count = len(records) * int(found[1]) // 100 if found[2] else int(found[1])
+    if not 0 < count <= len(records):
+        raise WagleError(f"{name}.take asks for {count} of {len(records)} records")
+    return [records[i] for i in subset(seed, "take", [r.id for r in records], count)]

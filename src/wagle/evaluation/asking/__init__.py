@@ -1,0 +1,1 @@
+"""Requests to answers: batched, cached, each asked once."""

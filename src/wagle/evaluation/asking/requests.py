@@ -1,0 +1,219 @@
+"""Requests: what a benchmark asks of a model, and the answers. All are token ids, none is text.
+
+Two requests with the same content are one: the engine asks it once. The ``place`` of the record that
+asks is for messages alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from wagle.data.tokens import Tokens
+from wagle.system.errors import WagleError
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """How likely is ``continuation`` after ``context``? Both are token ids, neither is empty.
+
+    ``scored`` says which tokens of the continuation count (of a chat, the answers); empty: all.
+    With ``moments`` the answer also says how log-probabilities spread at each scored position.
+    """
+
+    context: tuple[int, ...]
+    continuation: tuple[int, ...]
+    scored: tuple[bool, ...] = ()
+    moments: bool = False
+    place: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Greedy:
+    """What does the model say after ``context``, at most ``max_new_tokens``?"""
+
+    context: tuple[int, ...]
+    max_new_tokens: int
+    place: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One continuation drawn at a temperature: the draw depends on ``key`` and the model alone.
+
+    Attributes:
+        context: token ids, not empty.
+        max_new_tokens: at most.
+        temperature: above 0.
+        top_p: the smallest set of tokens of at least this probability is drawn from, 0 to 1.
+        key: of the draw, such as ``"0/forget[3]/17"``: run seed, record, number of the sample.
+        place: of the record.
+    """
+
+    context: tuple[int, ...]
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    key: str
+    place: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class HiddenStates:
+    """The residual stream after every block at some ``positions`` of ``ids``."""
+
+    ids: tuple[int, ...]
+    positions: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class GradientNorm:
+    """How large is d(mean NLL of ``continuation``)/d(weights)? The fields are ``Likelihood``'s."""
+
+    context: tuple[int, ...]
+    continuation: tuple[int, ...]
+    scored: tuple[bool, ...] = ()
+    place: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class LikelihoodAnswer:
+    """Per scored token: its NLL (float64) and whether the arg-max is right (bool).
+
+    ``moments`` (n, 2) float64, where asked for: the mean and the variance of the log-probability
+    under the model's own distribution at each scored position.
+    """
+
+    token_nll: Tensor
+    hit: Tensor
+    moments: Tensor | None = None
+
+    @property
+    def total(self) -> float:
+        """S: the summed NLL in nats."""
+        return float(self.token_nll.sum())
+
+    @property
+    def mean(self) -> float:
+        """M: the mean NLL in nats."""
+        return float(self.token_nll.mean())
+
+
+@dataclass(frozen=True)
+class TextAnswer:
+    """The ids that the model wrote, without what ended them, and whether it ended by itself."""
+
+    ids: tuple[int, ...]
+    finished: bool
+
+
+@dataclass(frozen=True)
+class StatesAnswer:
+    """(blocks, positions, width) float32."""
+
+    states: Tensor
+
+
+@dataclass(frozen=True)
+class NormAnswer:
+    """L2 norms of the gradient, model in eval mode, tied weights once.
+
+    Attributes:
+        whole: of all parameters as one vector.
+        mean: the mean of the norms of the parameters (OpenUnlearning's figure).
+    """
+
+    whole: float
+    mean: float
+
+
+Request: TypeAlias = Likelihood | Greedy | Sample | HiddenStates | GradientNorm
+Reply: TypeAlias = LikelihoodAnswer | TextAnswer | StatesAnswer | NormAnswer
+
+
+class Answers:
+    """The answer to every request, by the request itself; each kind by its own method."""
+
+    def __init__(self, found: dict[Request, Reply] | None = None) -> None:
+        self.found: dict[Request, Reply] = found if found is not None else {}
+
+    def __getitem__(self, request: Request) -> Reply:
+        return self.found[request]
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def likelihood(self, request: Likelihood) -> LikelihoodAnswer:
+        """The answer to a likelihood request."""
+        found = self.found[request]
+        assert isinstance(found, LikelihoodAnswer)
+        return found
+
+    def text(self, request: Greedy | Sample) -> TextAnswer:
+        """The answer to a greedy or a sampled request."""
+        found = self.found[request]
+        assert isinstance(found, TextAnswer)
+        return found
+
+    def states(self, request: HiddenStates) -> Tensor:
+        """(blocks, positions, width) float32 hidden states."""
+        found = self.found[request]
+        assert isinstance(found, StatesAnswer)
+        return found.states
+
+    def norm(self, request: GradientNorm) -> NormAnswer:
+        """The answer to a gradient request."""
+        found = self.found[request]
+        assert isinstance(found, NormAnswer)
+        return found
+
+
+def not_finite(what: str, dtype: torch.dtype, model: nn.Module, place: str) -> WagleError:
+    """What to say of a model whose answers are not numbers.
+
+    Args:
+        what: they are.
+        dtype: in which they came.
+        model: whose folder is named, if it was loaded from one.
+        place: of the record, or empty.
+    """
+    if dtype == torch.float32:
+        mend = "its weights are not usable: look at what made it"
+    else:
+        mend = "evaluate it with precision: float32, and store its weights in float32"
+    folder = getattr(model, "name_or_path", "")
+    named = f"the model {folder}" if folder else "the model"
+    where = f" for {place}" if place else ""
+    return WagleError(f"{named} gives {what} that are not finite{where}; {mend}")
+
+
+def likelihood(tokens: Tokens) -> Likelihood:
+    """How likely is what is scored of ``tokens``?"""
+    scored = tokens.scored[len(tokens.context) :]
+    return Likelihood(tokens.context, tokens.continuation, scored, place=tokens.place)
+
+
+def windows(
+    ids: Sequence[int], length: int, prefix: int | None, place: str = ""
+) -> list[Likelihood]:
+    """A long text as requests that score every id of it once (after the first, without prefix).
+
+    The first window has ``prefix`` as its context; every later one the last id of the one before.
+
+    Args:
+        ids: of the text.
+        length: the most tokens of a window, its context included.
+        prefix: the BOS, or the EOS of a tokenizer without one; None: the first id is the context
+            and is not scored.
+        place: of the record.
+    """
+    whole = ([] if prefix is None else [prefix]) + list(ids)
+    starts = range(0, len(whole) - 1, length - 1)
+    return [
+        Likelihood((whole[start],), tuple(whole[start + 1 : start + length]), place=place)
+        for start in starts
+    ]

@@ -1,0 +1,1 @@
+"""MUSE: its data and its six criteria."""

@@ -1,0 +1,94 @@
+"""The benchmarks by name, and their settings: the keywords of the function that makes the task.
+
+To add one: a function in a file of its own, its entry in BENCHMARKS, a test beside the others.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from wagle.data.tokens import Encoder
+from wagle.evaluation.figures import Task
+from wagle.system.errors import WagleError, choose, nearest
+
+BENCHMARKS: dict[str, str] = {
+    "tofu": "tofu",
+    "muse": "muse",
+    "copyright": "copyright",
+    "toxicity": "toxicity",
+    "extraction": "extraction",
+    "knowundo": "knowundo",
+    "wmdp": "harness",
+    "mmlu": "harness",
+    "wikitext": "harness",
+    "few_shot": "harness",
+    "harness": "harness",
+}
+
+
+def make_task(name: str, encoder: Encoder, settings: Mapping[str, Any], *, seed: int = 0) -> Task:
+    """Make a benchmark ready.
+
+    Args:
+        name: in BENCHMARKS.
+        encoder: of the model.
+        settings: the keywords of the benchmark's function.
+        seed: of its draws and intervals.
+
+    Raises:
+        WagleError: an unknown benchmark or setting, one that is missing or of the wrong kind.
+    """
+    made: Task = find_benchmark(name)(encoder, **check_settings(name, settings), seed=seed)
+    return made
+
+
+def find_benchmark(name: str) -> Callable[..., Task]:
+    """The function that makes a benchmark's task."""
+    module = choose(BENCHMARKS, name, "benchmark")
+    found: Callable[..., Task] = getattr(
+        importlib.import_module(f"wagle.evaluation.benchmarks.{module}"), name
+    )
+    return found
+
+
+def check_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a benchmark, checked against the keywords of its function."""
+    return bind(find_benchmark(name), settings, f"benchmark {name}", hidden=("encoder", "seed"))
+
+
+def bind(
+    function: Callable[..., Any], given: Mapping[str, Any], what: str, *, hidden: tuple[str, ...]
+) -> dict[str, Any]:
+    """Check settings against the keywords of a function.
+
+    Args:
+        function: whose annotations say what a setting may be.
+        given: the settings.
+        what: whose they are, for messages.
+        hidden: parameters that are no settings.
+    """
+    hints = get_type_hints(function)
+    known = {n: p for n, p in inspect.signature(function).parameters.items() if n not in hidden}
+    for key in given:
+        if key not in known:
+            guess = nearest(key, known)
+            hint = f"; did you mean {guess!r}?" if guess else ""
+            raise WagleError(f"{what} has no setting {key!r}{hint} (it has {', '.join(known)})")
+    for key, parameter in known.items():
+        if parameter.default is parameter.empty and key not in given:
+            raise WagleError(f"{what} needs the setting {key}")
+    checked = {}
+    for key, value in given.items():
+        try:
+            adapter = TypeAdapter(hints[key], config=ConfigDict(arbitrary_types_allowed=True))
+            checked[key] = adapter.validate_python(value)
+        except ValidationError as error:
+            raise WagleError(
+                f"{what}: {key} is {value!r}; {error.errors()[0]['msg'].lower()}"
+            ) from None
+    return checked

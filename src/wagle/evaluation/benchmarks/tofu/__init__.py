@@ -1,0 +1,1 @@
+"""TOFU: its requests, figures and aggregates."""

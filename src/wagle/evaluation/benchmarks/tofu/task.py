@@ -1,0 +1,304 @@
+"""The benchmark ``tofu``: 200 invented authors, some to forget; real authors, world facts to keep.
+
+Per record: how likely the answer is, what the model says itself, and how the right answer compares
+with wrong ones of the same form (the truth ratio). Over all sets the model utility; beside a model
+that never learned the forget set the forget quality, and with a holdout split privacy leakage.
+``VERSION`` is raised with every new definition.
+
+Source: Maini et al. 2024, arXiv 2401.06121.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from wagle.data.hub import HubSet, open_source
+from wagle.data.reading import READERS, read_records
+from wagle.data.records import Record
+from wagle.data.tokens import Encoder, Tokens
+from wagle.evaluation.benchmarks.tofu.aggregates import against, check_fit, measure, since
+from wagle.evaluation.benchmarks.tofu.requests import (
+    TOTAL,
+    VARIANTS,
+    WORLD,
+    Plan,
+    Variant,
+    answer_tokens,
+    ask_all,
+)
+from wagle.evaluation.comparable import asked_text, template_settings
+from wagle.evaluation.figures import OVERALL, Task
+from wagle.evaluation.judges.classifiers import load_judges
+from wagle.evaluation.judges.embeddings import OFFLINE, check_encoder, encoder_name, has_offline
+from wagle.evaluation.membership.leakage import HEADLINE
+from wagle.evaluation.membership.requests import (
+    FOUR,
+    attack_table,
+    compare_records,
+    headline_share,
+    probe_answers,
+)
+from wagle.metrics.table import PROBES
+from wagle.system.errors import WagleError, choose
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+VERSION = 2
+HUB = "locuslab/TOFU"
+
+
+def tofu(
+    encoder: Encoder,
+    *,
+    data: str | Path,
+    split: str = "forget10",
+    revision: str | None = None,
+    variant: Literal["official", "paper", "open_unlearning", "published"] = "official",
+    strict: bool = False,
+    rows: int | None = None,
+    forget_rows: int | Literal["all"] | None = None,
+    retain_rows: int | Literal["all"] | None = None,
+    max_new_tokens: int | None = None,
+    eos: bool | None = None,
+    template: str | None = None,
+    generate: bool = True,
+    sentence_encoder: str | None = None,
+    fluency: str | Path | None = None,
+    entailment: str | Path | None = None,
+    closer_look: bool = False,
+    cluster: Literal["record", "author"] = "record",
+    attacks: list[str] | None = None,
+    k: list[float] | None = None,
+    seed: int = 0,
+) -> Task:
+    """Ask what TOFU asks: the forget split, and the retain, real author and world fact records.
+
+    Args:
+        encoder: makes tokens of records.
+        data: a folder with TOFU's files (``forget10_perturbed.json``, ...), or its hub name.
+            A file or configuration ``holdout10`` for ``forget10`` adds membership attacks.
+        split: the records to forget: ``forget01``, ``forget05``, ``forget10``.
+        revision: of the hub's data set: a commit, a tag or a branch; None: main. The result says
+            which commit was read.
+        variant: ``official`` (TOFU's aggregate script: geometric mean over the wrong answers,
+            300 of the retain records), ``paper`` (arithmetic mean), ``open_unlearning`` (as
+            official; all records, 200 new tokens, its extraction strength) or ``published`` (the
+            published WAGLE code).
+        strict: of ``official`` and ``paper``: the first 300 forget records too, and 200 tokens for
+            question and answer together.
+        rows: the first so many records of every set, over what the variant takes.
+        forget_rows: the same of the forget set alone; ``all`` or a number.
+        retain_rows: of the retain set alone.
+        max_new_tokens: the longest greedy answer, over what the variant takes.
+        eos: whether an answer's EOS is scored; None: in all variants but ``published``.
+        template: how a question becomes text; None: as the encoder does (``published``: ``plain``,
+            or ``llama2_published`` where the encoder has a Llama 2 template).
+        generate: also ask for greedy answers, without which there is no ROUGE and no utility.
+        sentence_encoder: a folder or hub name, or ``all-MiniLM-L6-v2`` (offline, extra
+            ``encoder``): measures ``embedding_accuracy`` of answers to paraphrased questions. None:
+            only ``published`` measures it, with the offline one if that is installed.
+        fluency: a folder or hub name of a classifier with the label ``clean``: how probable it is
+            that an answer is language. OpenUnlearning has
+            ``madhurjindal/autonlp-Gibberish-Detector-492513457``. None: that is not measured.
+        entailment: of one of pairs with the label ``entailment``, such as
+            ``sileod/deberta-v3-base-tasksource-nli``: whether a forget answer entails the right
+            one, and any other follows from it. None: that is not measured.
+        closer_look: also ``cosine`` of answer and right answer, by ``sentence_encoder`` (None: the
+            offline one), and the figures of Yuan et al. 2024, arXiv 2410.08109, of which it is a
+            part; needs ``entailment``.
+        cluster: what intervals of the forget and the retain set draw: records, or whole authors
+            (20 questions each), whose intervals are wider.
+        attacks: names of membership attacks; None: OpenUnlearning's four, ``loss``, ``zlib``,
+            ``min_k`` and ``min_k++``. ``zlib_sum``, ``lower`` (the answer in lower case, after the
+            question as it is) and ``gradnorm`` (a backward pass per answer) are others;
+            ``reference`` comes with a reference model.
+        k: shares of tokens for ``min_k`` and ``min_k++``, exact as decimals; the first, 0.4 where
+            none is given, makes the headline.
+        seed: of the intervals.
+
+    Raises:
+        WagleError: files, records or fields that are missing; settings that do not fit; membership
+            attacks that are none, or have no holdout records.
+    """
+    if encoder.tokenizer is None:
+        raise WagleError("tofu needs a tokenizer; its data is text")
+    form = choose(VARIANTS, variant, "variant of tofu")
+    if strict and variant not in ("official", "paper"):
+        raise WagleError(f"strict goes with the variants official and paper, not {variant}")
+    if sentence_encoder is not None and not generate:
+        raise WagleError("sentence_encoder compares greedy answers; leave generate on")
+    if form.published and generate and sentence_encoder is None and has_offline():
+        sentence_encoder = OFFLINE
+    if closer_look and form.published:
+        raise WagleError(
+            "closer_look needs truth ratios up to 1, which published has not; leave it out"
+        )
+    if closer_look and entailment is None:
+        raise WagleError("closer_look needs entailment: name a classifier of (premise, hypothesis)")
+    judges = load_judges(fluency, entailment, writes=generate)
+    looked = (sentence_encoder or OFFLINE) if closer_look else None
+    named = looked or sentence_encoder
+    if named is not None:
+        check_encoder(named)
+    table = attack_table(FOUR if attacks is None else attacks, k)
+    own = _encoder(encoder, template, form, TOTAL if strict else encoder.max_length)
+    plan = Plan(
+        own,
+        split,
+        form,
+        not form.published if eos is None else eos,
+        _first(max_new_tokens, None if strict else form.max_new_tokens),
+        generate,
+        sentence_encoder,
+        cluster == "author",
+        seed,
+        judges,
+        looked,
+    )
+    limits: dict[str, int | Literal["all"] | None] = {
+        "forget": _first(forget_rows, rows, 300 if strict else None),
+        "retain": _first(retain_rows, rows, form.retain_rows),
+        **dict.fromkeys((*WORLD, "holdout"), rows),
+    }
+    source = open_source(data, HUB, revision, what="the files of TOFU")
+    found, note = _read(source, split)
+    records = {name: _cut(rows, limits.get(name)) for name, rows in found.items()}
+    told = {n: {r.place: asked_text(r) for r in rows} for n, rows in records.items()}
+    holdout = records.pop("holdout", [])
+    if not holdout and (attacks is not None or k is not None):
+        raise WagleError(
+            f"attacks and k are of membership attacks, but {data} has no "
+            f"{_holdout(split) or 'holdout split'} beside {split}; leave them out, or add it"
+        )
+    sets = {
+        name: [ask_all(plan, name, record) for record in rows] for name, rows in records.items()
+    }
+    probes = {}
+    if holdout:
+        note = compare_records(records["forget"], holdout, seed)
+        probes = {
+            name: probe_answers(rows, partial(_answers, plan), table)
+            for name, rows in (("forget", records["forget"]), ("holdout", holdout))
+        }
+    return Task(
+        [
+            *(request for items in sets.values() for item in items for request in item.requests),
+            *(request for own in probes.values() for probe in own for request in probe.requests),
+        ],
+        partial(measure, plan, sets, probes, table, note),
+        partial(against, plan),
+        since=partial(since, plan),
+        data={
+            "split": split,
+            "revision": source.used if isinstance(source, HubSet) else None,
+            "variant": f"{variant}{' strict' if strict else ''}, version {VERSION}",
+        },
+        records=told,
+        settings={
+            **_settings(plan, variant),
+            "k": headline_share(table, k) if holdout else None,
+        },
+        published=True,
+        fits=partial(check_fit, plan, sets["forget"], probes, table),
+        probes=[
+            *(("forget", metric) for metric in PROBES),
+            *([(OVERALL, "privleak")] if holdout and HEADLINE in table else []),
+        ],
+    )
+
+
+def _settings(plan: Plan, variant: str) -> dict[str, Any]:
+    """What decides the figures beside the records."""
+    most: int | str = plan.max_new_tokens or f"{TOTAL} with the question"
+    return {
+        "version": VERSION,
+        "split": plan.split,
+        "variant": variant,
+        "eos": plan.eos,
+        **template_settings(plan.encoder),
+        "max_new_tokens": most if plan.generate else None,
+        "sentence_encoder": plan.sentence_encoder and encoder_name(plan.sentence_encoder),
+        **plan.judges.settings,
+        "closer_look": plan.closer_look and encoder_name(plan.closer_look),
+    }
+
+
+def _answers(plan: Plan, records: Sequence[Record]) -> list[Tokens]:
+    return [answer_tokens(plan, record, record.prompt, record.answer) for record in records]
+
+
+def _first(*values: T | None) -> T | None:
+    return next((value for value in values if value is not None), None)
+
+
+def _cut(records: list[Record], limit: int | Literal["all"] | None) -> list[Record]:
+    if limit is None or limit == "all":
+        return records
+    if limit < 1:
+        raise WagleError(f"rows is {limit}; give a number of records above 0")
+    return records[:limit]
+
+
+def _encoder(encoder: Encoder, template: str | None, form: Variant, max_length: int) -> Encoder:
+    if form.published:
+        llama = encoder.template.startswith("llama2")
+        template = template or ("llama2_published" if llama else "plain")
+        if template not in ("plain", "llama2_published"):
+            raise WagleError(
+                f"the published variant has the templates plain and llama2_published, not {template}"
+            )
+    same = template in (None, encoder.template) and max_length == encoder.max_length
+    if same:  # which remembers the cuts that it warned about
+        return encoder
+    return Encoder(
+        encoder.tokenizer,
+        template=template or encoder.template,
+        system_prompt=encoder.system_prompt if template in (None, "chat") else None,
+        max_length=max_length,
+    )
+
+
+# ---------------------------------------------------------------------------------------------
+# Data
+
+
+def _read(source: Path | HubSet, split: str) -> tuple[dict[str, list[Record]], str | None]:
+    """The records by set, ``holdout`` only where there is such a split; why the hub has none."""
+    configs = {
+        "forget": f"{split}_perturbed",
+        "retain": "retain_perturbed",
+        **{name: f"{name}_perturbed" for name in WORLD},
+    }
+    holdout = _holdout(split)
+    if isinstance(source, HubSet):
+        read = {n: source.read(config, ["train"]) for n, config in configs.items()}
+        note = None
+        if holdout is not None:
+            found, why = source.find(holdout, ["train"])
+            if found is None:
+                note = f"no membership attacks: {holdout} of {source.name} cannot be read"
+                logger.warning("%s: %s", note, why)
+            else:
+                read["holdout"] = found
+        return {n: read_records(rows, name=n) for n, rows in read.items()}, note
+    there = {path.stem for path in source.iterdir() if path.suffix in READERS}
+    missing = [config for config in configs.values() if config not in there]
+    if missing:
+        raise WagleError(
+            f"{source} lacks {', '.join(missing)} ({', '.join(READERS)}); data: give a folder with "
+            f"the files of TOFU (on the hub: {HUB})"
+        )
+    if holdout in there:
+        configs["holdout"] = holdout
+    return {n: read_records(source, name=n, split=config) for n, config in configs.items()}, None
+
+
+def _holdout(split: str) -> str | None:
+    """The split of records that were never trained on, of the size of a forget split."""
+    return split.replace("forget", "holdout") if "forget" in split else None

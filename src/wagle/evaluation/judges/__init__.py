@@ -1,0 +1,1 @@
+"""Models that judge texts: classifiers and sentence encoders."""

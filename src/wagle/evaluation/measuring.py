@@ -1,0 +1,274 @@
+"""Evaluate a model: its figures, beside those of the model before and of a reference."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from wagle.data.reading import read_records
+from wagle.data.records import Source
+from wagle.data.tokens import Encoder, as_encoder
+from wagle.evaluation.benchmarks.qa import VERSION, qa
+from wagle.evaluation.benchmarks.table import make_task
+from wagle.evaluation.comparable import data_entry
+from wagle.evaluation.figures import FORGOTTEN, HOLDOUT, Figure, Measured, Task, joined
+from wagle.evaluation.models import Reference, Way, known_result, patch_names
+from wagle.evaluation.result import Evaluation
+from wagle.evaluation.verdict import judge
+from wagle.metrics.statistics import paired_difference
+from wagle.model.loading import load_model, load_tokenizer
+from wagle.model.weights import fingerprint
+from wagle.patch.making import load_patched
+from wagle.system.errors import WagleError
+from wagle.system.memory import give_memory_back
+
+MAX_NEW_TOKENS = 128  # of a greedy answer
+ASKED = {  # of the benchmark ``qa``, unless the caller says otherwise
+    "max_new_tokens": MAX_NEW_TOKENS,
+    "generate": True,
+    "fluency": None,
+    "entailment": None,
+    "attacks": None,
+    "k": None,
+}
+
+
+def evaluate(
+    model: PreTrainedModel | str | Path,
+    tokenizer: PreTrainedTokenizerBase | Encoder | None = None,
+    *,
+    benchmark: str = "qa",
+    settings: Mapping[str, Any] | None = None,
+    forget: Source | None = None,
+    retain: Source | None = None,
+    retain_heldout: Source | None = None,
+    general: Source | None = None,
+    holdout: Source | None = None,
+    forgotten: Source | None = None,
+    before: Reference | None = None,
+    reference: Reference | None = None,
+    patch: str | Path | Sequence[str | Path] | None = None,
+    cache: str | Path | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    batch_tokens: int | None = None,
+    precision: str = "float32",
+    generate: bool = True,
+    fluency: str | Path | None = None,
+    entailment: str | Path | None = None,
+    attacks: Sequence[str] | None = None,
+    k: Sequence[float] | None = None,
+    seed: int = 0,
+) -> Evaluation:
+    """Measure what a model knows: of sets of records, or with a benchmark of the field.
+
+    Args:
+        model: a live model or a local model folder.
+        tokenizer: a fast tokenizer or an ``Encoder``; with a folder, None takes the folder's own.
+        benchmark: ``qa`` asks about the sets that follow; any other name in BENCHMARKS brings its
+            own data.
+        settings: of a benchmark that is not ``qa``: ``{"data": FOLDER, "split": "forget10"}``.
+        forget: the records that should be forgotten.
+        retain: the records kept while unlearning.
+        retain_heldout: records that should be kept too, but were not used.
+        general: records of general knowledge.
+        holdout: records like those to forget that no model was trained on, for membership attacks.
+        forgotten: records that were forgotten before, and should not come back.
+        before: the model before unlearning, or its result, in the same forms as the reference: with
+            one there is a verdict.
+        reference: a model that never learned the forget set, or its result: a live model, a model
+            folder, a run folder (its model), a result file of wagle, TOFU or OpenUnlearning.
+        patch: with a folder: evaluate what a patch, or several in order, make of it, in memory.
+        cache: a folder for answers, private: what is there is not asked again. Results that share
+            it can tell whether they are of the same records of your own.
+        max_new_tokens: the longest greedy answer (``qa``).
+        batch_tokens: padded tokens per forward pass; None: as many as memory is good for. Changes
+            speed, never the figures.
+        precision: of the matrix products: ``float32``, or ``bfloat16`` (autocast).
+        generate: also ask for greedy answers (``qa``).
+        fluency: a folder or hub name of a classifier of gibberish with the label ``clean``: how
+            probable it is that an answer is language (``qa``). None: that is not measured.
+        entailment: of one of pairs with the label ``entailment``: whether an answer entails the
+            right one, or of sets to keep follows from it (``qa``). None: that is not measured.
+        attacks: names of membership attacks (``qa``); None: all but ``gradnorm``.
+        k: shares of tokens for ``min_k`` and ``min_k++`` (``qa``); None: 0.4.
+        seed: of draws and of the bootstrap.
+
+    Returns:
+        Figures per set and metric; ``print`` shows them as a table. ``details`` has the paired
+        differences to the reference (``differences``) and to the model before (``changes``), and
+        with the latter ``verdict`` and ``reasons``; ``beside`` has what was found of both.
+
+    Raises:
+        WagleError: before the model is asked: nothing to ask about, data or settings that are
+            missing or wrong, a model, reference or patch that is not there or does not fit, a
+            result of other records or settings to set beside it. After it: answers that are not
+            finite.
+    """
+    started = time.perf_counter()
+    if patch is not None and isinstance(model, nn.Module):
+        raise WagleError("a patch goes on a model folder; give the folder of its base")
+    if tokenizer is None and not isinstance(model, nn.Module):
+        tokenizer = load_tokenizer(model)
+    encoder = as_encoder(tokenizer)
+    sources = {
+        "forget": forget,
+        "retain": retain,
+        "retain_heldout": retain_heldout,
+        "general": general,
+        HOLDOUT: holdout,
+        FORGOTTEN: forgotten,
+    }
+    given = {name: source for name, source in sources.items() if source is not None}
+    asked: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        "generate": generate,
+        "fluency": None if fluency is None else str(fluency),
+        "entailment": None if entailment is None else str(entailment),
+        "attacks": None if attacks is None else list(attacks),
+        "k": None if k is None else list(k),
+    }
+    if benchmark == "qa":
+        task = _of_sets(encoder, given, settings, asked, seed)
+    else:
+        task = _of_benchmark(benchmark, encoder, given, settings, asked, seed)
+        asked = {k: str(v) if isinstance(v, Path) else v for k, v in (settings or {}).items()}
+    way = Way(encoder, precision, batch_tokens, Path(cache) if cache is not None else None)
+    others = {"before": before, "reference": reference}
+    named = {role: other for role, other in others.items() if other is not None}
+    known = {role: known_result(role, other, task, benchmark, way) for role, other in named.items()}
+    if isinstance(model, nn.Module):
+        live = model
+    else:
+        live = load_model(model) if patch is None else load_patched(model, patch)
+        if patch is not None:  # as messages name it
+            live.name_or_path = f"{model} with {', '.join(patch_names(patch))}"
+    mark = fingerprint(live)
+    found = way.ask(live, task, mark)
+    details = {
+        "model": {
+            "path": None if isinstance(model, nn.Module) else str(model),
+            **({} if patch is None else {"patches": patch_names(patch)}),
+            "fingerprint": mark,
+            "dtype": str(live.dtype).removeprefix("torch."),
+            "vocabulary": live.config.get_text_config(decoder=True).vocab_size,
+        },
+        "template": encoder.describe(),
+        "benchmark": benchmark,
+        "variant": f"version {VERSION}" if benchmark == "qa" else task.data.get("variant"),
+        "options": {"precision": precision, "seed": seed, **asked},
+        "reference": None,
+        "probes": [list(pair) for pair in task.probes],
+        "data": data_entry(task, way.cache),
+        "timing": {
+            "seconds": round(time.perf_counter() - started, 2),
+            "requests": len(set(task.requests)),
+        },
+        "versions": {
+            "wagle": version("wagle"),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+    }
+    if named and not isinstance(model, nn.Module):
+        del live
+        give_memory_back()
+    beside = {role: known[role] or way.other(other, task) for role, other in named.items()}
+    return _set_beside(found, beside, details, task, seed)
+
+
+def _set_beside(
+    own: Measured,
+    beside: Mapping[str, tuple[Evaluation, dict[str, Any]]],
+    details: dict[str, Any],
+    task: Task,
+    seed: int,
+) -> Evaluation:
+    """A model's result beside the model before and the reference, as far as there are these."""
+    others = {role: found for role, (found, _) in beside.items()}
+    details |= {role: kind for role, (_, kind) in beside.items()}
+    before, reference = others.get("before"), others.get("reference")
+    if reference is not None:
+        own = with_reference(own, reference.measured(), task)
+        details["differences"] = paired(own, reference.measured(), seed=seed)
+        if before is not None:
+            more = with_reference(before.measured(), reference.measured(), task)
+            before = replace(before, figures=more.figures)
+            others["before"] = before
+    if before is not None:
+        if task.since is not None:
+            own = joined(own, task.since(own, before.measured()))
+        details["changes"] = paired(own, before.measured(), seed=seed)
+    made = Evaluation(own.figures, own.texts, own.summary, details, others)
+    if before is not None and task.probes:
+        verdict = judge(made, before, reference)
+        details |= {"verdict": verdict.word, "reasons": list(verdict.reasons)}
+    return made
+
+
+def _of_sets(
+    encoder: Encoder,
+    given: Mapping[str, Source],
+    settings: Mapping[str, Any] | None,
+    asked: Mapping[str, Any],
+    seed: int,
+) -> Task:
+    """The benchmark ``qa`` of some sets of records."""
+    if settings:
+        raise WagleError(
+            f"the benchmark qa takes no settings, but sets of records; got {', '.join(settings)}"
+        )
+    if not given:
+        raise WagleError("nothing to evaluate: give at least one set of records")
+    sets = {name: read_records(source, name=name, seed=seed) for name, source in given.items()}
+    return qa(encoder, sets=sets, **asked, seed=seed)
+
+
+def _of_benchmark(
+    benchmark: str,
+    encoder: Encoder,
+    given: Mapping[str, Source],
+    settings: Mapping[str, Any] | None,
+    asked: Mapping[str, Any],
+    seed: int,
+) -> Task:
+    """A benchmark that brings its own records, and has settings of its own."""
+    if given:
+        raise WagleError(
+            f"the benchmark {benchmark} brings its own records; leave out {', '.join(given)}"
+        )
+    if asked != ASKED:
+        raise WagleError(
+            f"{', '.join(ASKED)} are of the benchmark qa; of {benchmark} they go into settings, "
+            "where it has them"
+        )
+    return make_task(benchmark, encoder, settings or {}, seed=seed)
+
+
+def with_reference(own: Measured, other: Measured, task: Task) -> Measured:
+    """A model's figures and what only the reference makes possible, such as forget quality."""
+    return own if task.against is None else joined(own, task.against(own, other))
+
+
+def paired(own: Measured, other: Measured, *, seed: int = 0) -> dict[str, dict[str, float]]:
+    """Paired differences to a reference, of every figure that both have of the same records."""
+    found = {}
+    for name, figures in own.figures.items():
+        for metric, figure in figures.items():
+            beside = other.figures.get(name, {}).get(metric)
+            if beside is not None and _same_records(figure, beside):
+                difference = paired_difference(figure.per_record, beside.per_record, seed=seed)
+                found[f"{name}.{metric}"] = difference._asdict()
+    return found
+
+
+def _same_records(one: Figure, other: Figure) -> bool:
+    return bool(one.per_record) and one.per_record.keys() == other.per_record.keys()

@@ -1,0 +1,1 @@
+"""Whether membership attacks tell the forget set from a holdout set."""

@@ -1,0 +1,338 @@
+"""What membership attacks ask of texts and of answers, and what is to be known of the two sets.
+
+The sets are ``forget`` and ``holdout``, records of the same kind that no model was trained on.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+import torch
+
+from wagle.data.chat import to_last_answer
+from wagle.data.records import Record
+from wagle.data.tokens import Tokens
+from wagle.evaluation.asking.requests import (
+    Answers,
+    GradientNorm,
+    Likelihood,
+    Request,
+    likelihood,
+    windows,
+)
+from wagle.metrics.membership import ATTACKS, Trace, bag_of_words, check_share, zlib_size
+from wagle.system.errors import WagleError, choose
+
+logger = logging.getLogger(__name__)
+
+FOUR = ("loss", "zlib", "min_k", "min_k++")  # attacks, OpenUnlearning's
+SHARE = 0.4  # of the tokens, which min_k and min_k++ look at unless told otherwise
+WITHOUT_EOS = "answers are scored without their EOS"
+_OF_SHARES = ("min_k", "min_k++")  # attacks that look at a share of the tokens
+_UNITS = {
+    "loss": "nats per token",
+    "zlib": "nats per token and byte",
+    "zlib_sum": "nats per byte",
+    "lower": "ratio",
+    "min_k": "nats per token",
+    "min_k++": "standard deviations",
+    "gradnorm": "gradient norm",
+}
+
+
+class Attack(NamedTuple):
+    """An attack with its settings, and the unit of its scores."""
+
+    score: Callable[[Trace], float]
+    unit: str
+
+
+def attack_table(
+    names: Iterable[str] | None = None, shares: Sequence[float] | None = None
+) -> dict[str, Attack]:
+    """The attacks with their settings, by the name of their figures: ``min_k``, ``min_k_20``, ...
+
+    Args:
+        names: of ATTACKS; None: those that need nothing but one model's forward passes. What
+            ``reference`` needs comes with the reference: see ``leakage_figures``.
+        shares: of tokens, for ``min_k`` and ``min_k++``; the first keeps the plain names, the
+            others add their per cent. None: 0.4.
+
+    Raises:
+        WagleError: an unknown attack, or one that needs a reference; no attack or share, or a share that
+            is none.
+    """
+    chosen = [n for n in _UNITS if n != "gradnorm"] if names is None else list(names)
+    parts = [SHARE] if shares is None else shares
+    if not chosen or not parts:
+        raise WagleError(
+            "attacks or k is empty; name at least one attack and one share, such as 0.4"
+        )
+    for k in parts:
+        check_share(k)
+    table: dict[str, Attack] = {}
+    for name in chosen:
+        score = choose(ATTACKS, name, "membership attack")
+        if name not in _UNITS:
+            raise WagleError(f"the attack {name} comes with a reference model; leave it out")
+        if name not in _OF_SHARES:
+            table[name] = Attack(score, _UNITS[name])
+            continue
+        for number, k in enumerate(parts):
+            label = name if number == 0 else f"{name}_{100 * k:g}".replace(".", "_")
+            table[label] = Attack(partial(score, k=k), _UNITS[name])
+    return table
+
+
+def headline_share(table: Mapping[str, Attack], shares: Sequence[float] | None) -> float | None:
+    """The share of tokens that goes by the plain name of its attack; None: no attack has one."""
+    return (shares or [SHARE])[0] if set(_OF_SHARES) & table.keys() else None
+
+
+# ---------------------------------------------------------------------------------------------
+# Probes
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the attacks ask of one text or answer.
+
+    Attributes:
+        place: of its record.
+        size: bytes of the text compressed; None of what is no text.
+        own: the text in windows, or the answer; what is scored in it counts.
+        lowered: the same in lower case, or nothing.
+        gradient: of its first window, or None.
+        closed: whether the last scored token of ``own`` is an EOS, which does not count.
+    """
+
+    place: str
+    size: int | None
+    own: Sequence[Likelihood]
+    lowered: Sequence[Likelihood]
+    gradient: GradientNorm | None
+    closed: bool = False
+
+    @property
+    def requests(self) -> list[Request]:
+        """All of them."""
+        return [*self.own, *self.lowered, *([self.gradient] if self.gradient else [])]
+
+    def trace(self, answers: Answers, *, mean_norm: bool = False) -> Trace:
+        """What the attacks look at; ``mean_norm`` takes OpenUnlearning's gradient norm."""
+        own = [answers.likelihood(request) for request in self.own]
+        nll = torch.cat([one.token_nll for one in own])
+        stop = len(nll) - self.closed
+        moments = [one.moments for one in own if one.moments is not None]
+        lowered = [answers.likelihood(request).token_nll for request in self.lowered]
+        norm = answers.norm(self.gradient) if self.gradient else None
+        return Trace(
+            self.place,
+            nll[:stop],
+            moments=torch.cat(moments)[:stop] if moments else None,
+            lower=float(torch.cat(lowered).mean()) if lowered else None,
+            size=self.size,
+            gradient=None if norm is None else norm.mean if mean_norm else norm.whole,
+        )
+
+
+def probe_text(
+    place: str,
+    text: str,
+    encode: Callable[[str], Sequence[int]],
+    attacks: Mapping[str, Attack],
+    window: int,
+) -> Probe:
+    """Ask what some attacks need to know of a raw text, of which every token after the first counts.
+
+    Args:
+        place: of the text's record.
+        text: as it stands.
+        encode: from a text to its ids, a BOS included where the tokenizer adds one.
+        attacks: of ``attack_table``.
+        window: the most tokens that are read at once; later windows start anew.
+
+    Raises:
+        WagleError: a text of fewer than two tokens.
+    """
+    own = windows(encode(text), window, None, place)
+    lowered = windows(encode(text.lower()), window, None, place) if "lower" in attacks else []
+    if not own or ("lower" in attacks and not lowered):
+        raise WagleError(f"{place} is a single token; a membership attack scores what follows one")
+    return Probe(
+        place,
+        zlib_size(text),
+        _with_moments(own, attacks),
+        lowered,
+        GradientNorm(own[0].context, own[0].continuation, place=place)
+        if "gradnorm" in attacks
+        else None,
+    )
+
+
+def probe_answers(
+    records: Sequence[Record],
+    encode: Callable[[Sequence[Record]], Sequence[Tokens]],
+    attacks: Mapping[str, Attack],
+) -> list[Probe]:
+    """Ask what some attacks need to know of the answers of records: what is scored, but for the EOS.
+
+    A prompt is asked as it is; the attack ``lower`` has the answer after it in lower case.
+
+    Args:
+        records: questions, chats, texts (after their first token) or tokens.
+        encode: from records to tokens, of a long text several windows.
+        attacks: of ``attack_table``.
+
+    Raises:
+        WagleError: a record of tokens, beside an attack that reads its text; one of which only an
+            EOS is scored.
+    """
+    made = _by_place(encode(records))
+    lowered = (
+        _by_place(encode([_lower_case(record) for record in records])) if "lower" in attacks else {}
+    )
+    return [_probe(r, made[r.place], lowered.get(r.place, ()), attacks) for r in records]
+
+
+def _probe(
+    record: Record,
+    made: Sequence[Tokens],
+    lowered: Sequence[Tokens],
+    attacks: Mapping[str, Attack],
+) -> Probe:
+    counted = _unclosed(record, made)
+    if record.kind == "tokens" and {"zlib", "zlib_sum"} & attacks.keys():
+        raise _no_text(record, "zlib")
+    first = counted[0]
+    return Probe(
+        record.place,
+        None if record.kind == "tokens" else zlib_size(_scored_text(record)),
+        _with_moments([likelihood(tokens) for tokens in made], attacks),
+        _unclosed(record, lowered) if lowered else [],
+        GradientNorm(first.context, first.continuation, first.scored, record.place)
+        if "gradnorm" in attacks
+        else None,
+        made[-1].closed,
+    )
+
+
+def _by_place(encoded: Sequence[Tokens]) -> dict[str, list[Tokens]]:
+    found: dict[str, list[Tokens]] = {}
+    for tokens in encoded:
+        found.setdefault(tokens.place, []).append(tokens)
+    return found
+
+
+def _unclosed(record: Record, made: Sequence[Tokens]) -> list[Likelihood]:
+    """What of some windows counts: what is scored, but for the EOS at the end."""
+    asked = [likelihood(tokens) for tokens in made]
+    last = asked[-1]
+    if made[-1].closed:
+        asked[-1] = replace(last, continuation=last.continuation[:-1], scored=last.scored[:-1])
+    counted = [one for one in asked if any(one.scored)]
+    if not counted:
+        raise WagleError(
+            f"{record.place} has no scored token but its EOS, and a membership attack needs one; "
+            "leave it out"
+        )
+    return counted
+
+
+def _with_moments(own: Sequence[Likelihood], attacks: Mapping[str, Attack]) -> list[Likelihood]:
+    moments = any(label.startswith("min_k++") for label in attacks)
+    return [replace(one, moments=moments) for one in own]
+
+
+def _lower_case(record: Record) -> Record:
+    """The record with what is scored of it in lower case."""
+    if record.kind == "tokens":
+        raise _no_text(record, "lower")
+    turns = tuple(
+        turn._replace(content=turn.content.lower())
+        if number >= record.given and turn.role == "assistant"
+        else turn
+        for number, turn in enumerate(record.messages)
+    )
+    return replace(record, answer=record.answer.lower(), messages=turns)
+
+
+def _scored_text(record: Record) -> str:
+    """The text of what is scored: an answer, all answers of a chat, a text after its prefix."""
+    if record.kind != "chat":
+        return record.answer
+    scored = to_last_answer(record.messages)[record.given :]
+    return "\n".join(turn.content for turn in scored if turn.role == "assistant")
+
+
+def _no_text(record: Record, attack: str) -> WagleError:
+    return WagleError(
+        f"{record.place} is tokens, and the membership attack {attack} needs text; name others as "
+        "attacks: loss, min_k, min_k++ or gradnorm"
+    )
+
+
+# ---------------------------------------------------------------------------------------------
+# The two sets
+
+
+def compare_sets(
+    texts: Mapping[str, Mapping[str, str]], seed: int, *, words: bool = True
+) -> str | None:
+    """Refuse shared texts; say what words alone tell of the two sets, aloud too if that is much.
+
+    Args:
+        texts: of ``forget`` and of ``holdout``, by place.
+        seed: of the folds.
+        words: look at what words tell.
+
+    Returns:
+        What the reader of membership attacks has to know, or None.
+
+    Raises:
+        WagleError: a text that stands in both sets.
+    """
+    known, new = ({t: place for place, t in texts[n].items()} for n in ("forget", "holdout"))
+    shared = [text for text in known if text in new]
+    if shared:
+        raise WagleError(
+            f"{known[shared[0]]} and {new[shared[0]]} are the same text ({len(shared)} shared "
+            "in all); a holdout set was never trained on"
+        )
+    if not words:
+        return None
+    if min(len(known), len(new)) < 2 or importlib.util.find_spec("sklearn") is None:
+        return (
+            "not checked whether words alone tell the sets apart (needs scikit-learn, and two "
+            "texts of each)"
+        )
+    return told_by_words(tuple(known), tuple(new), seed)
+
+
+@lru_cache(maxsize=4)  # a run asks about the same sets for every one of its models
+def told_by_words(forget: tuple[str, ...], holdout: tuple[str, ...], seed: int) -> str | None:
+    """What to know of sets that words alone tell apart; said aloud the first time."""
+    warning = bag_of_words(forget, holdout, seed).warning
+    if warning:
+        logger.warning(warning)
+    return warning
+
+
+def compare_records(forget: Sequence[Record], holdout: Sequence[Record], seed: int) -> str:
+    """``compare_sets`` of records; what it says, and that their answers count without an EOS."""
+    sets = {"forget": forget, "holdout": holdout}
+    texts = {name: {r.place: _whole_text(r) for r in records} for name, records in sets.items()}
+    warning = compare_sets(texts, seed)
+    return WITHOUT_EOS if warning is None else f"{WITHOUT_EOS}; {warning}"
+
+
+def _whole_text(record: Record) -> str:
+    if record.kind == "tokens":
+        return " ".join(map(str, record.input_ids))
+    said = [turn.content for turn in record.messages] or [record.prompt, record.answer]
+    return " ".join(said).strip()

@@ -1,1 +1,0 @@
-"""Metrics: pure functions of answers, one file a family. A metric of no answers is absent, never 0."""

@@ -1,0 +1,131 @@
+"""The models that are asked: how, and which ones a name stands for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from wagle.data.tokens import Encoder
+from wagle.evaluation.asking.cache import AnswerCache
+from wagle.evaluation.asking.engine import answer_requests
+from wagle.evaluation.comparable import check_comparable, data_entry
+from wagle.evaluation.figures import CALLED, Measured, Task, joined
+from wagle.evaluation.peers.reading import read_result
+from wagle.evaluation.result import Evaluation
+from wagle.model.loading import load_model, resolve_model
+from wagle.model.structure import device_of, precision
+from wagle.model.weights import fingerprint
+
+logger = logging.getLogger(__name__)
+Reference: TypeAlias = "PreTrainedModel | Evaluation | str | Path"
+
+
+@dataclass(frozen=True)
+class Way:
+    """How models are asked.
+
+    Attributes:
+        encoder: makes tokens of records; its tokenizer says what ends an answer.
+        precision: of the matrix products.
+        batch_tokens: padded tokens per forward pass, or None.
+        cache: a folder for answers, or None.
+    """
+
+    encoder: Encoder
+    precision: str = "float32"
+    batch_tokens: int | None = None
+    cache: Path | None = None
+
+    def ask(self, model: PreTrainedModel, task: Task, mark: str | None = None) -> Measured:
+        """What a task measures of a model; ``mark`` is its fingerprint, if that is known."""
+        ends = model.generation_config.eos_token_id if model.generation_config else None
+        stop_ids = self.encoder.stop_ids(ends) if self.encoder.tokenizer is not None else [0]
+        cache = None
+        if self.cache is not None:
+            mark = mark or fingerprint(model)
+            cache = AnswerCache(self.cache, mark, str(model.dtype), self.precision, stop_ids)
+        answers = answer_requests(
+            model,
+            task.requests,
+            stop_ids=stop_ids,
+            batch_tokens=self.batch_tokens,
+            dtype=self.precision,
+            cache=cache,
+        )
+        found = task.measure(answers)
+        if task.ask is None:
+            return found
+        with precision(device_of(model), self.precision):
+            return joined(found, task.ask(model))
+
+    def other(self, named: Reference, task: Task) -> tuple[Evaluation, dict[str, Any]]:
+        """What a task measures of a model beside it, and which one that is, for the result file."""
+        assert not isinstance(named, Evaluation)
+        if isinstance(named, nn.Module):
+            live, kind = named, {"kind": "model"}
+        else:
+            path = find_model(named)
+            live, kind = load_model(path), {"kind": "model", "path": path.name}
+        kind["fingerprint"] = fingerprint(live)
+        found = self.ask(live, task, kind["fingerprint"])
+        return Evaluation(found.figures, found.texts, found.summary), kind
+
+
+def find_model(named: str | Path) -> Path:
+    """The model folder that is named: itself, the model that a run folder holds, or ``demo``."""
+    path = Path(named)
+    if (path / "recipe.yaml").is_file():
+        return resolve_model(str(path / ("model" if (path / "model").is_dir() else "base")))
+    return resolve_model(str(named))
+
+
+def known_result(
+    role: str, named: Reference, task: Task, benchmark: str, way: Way
+) -> tuple[Evaluation, dict[str, Any]] | None:
+    """What is a result already, and which one; None of a model, which has to be there.
+
+    Whether it may be compared is found out here, before any model is asked.
+    """
+    if isinstance(named, nn.Module):
+        return None
+    key = way.cache
+    if isinstance(named, Evaluation):
+        found, kind = named, {"kind": "result", **named.details.get("model", {})}
+    elif Path(named).is_file():
+        found = read_result(named, corpus=task.data.get("corpus"))
+        said = found.details.get("model", {}).get("kind", "result")
+        kind = {"kind": said, "path": Path(named).name}
+        key = _answers_of(Path(named)) or key
+    else:
+        find_model(named)
+        return None
+    called, own = CALLED[role], data_entry(task, key)
+    check_comparable(benchmark, own, found.details, called)
+    told = found.details.get("data") or {}
+    if not isinstance(named, Evaluation) and told.get("sets") and told.get("salt") != own["salt"]:
+        logger.warning(
+            "whether %s was asked about the same records cannot be told, only how many there are: "
+            "its answers lie in another cache; evaluate both with one cache",
+            called,
+        )
+    if task.fits is not None:
+        task.fits(found.measured(), role)
+    return found, kind
+
+
+def _answers_of(file: Path) -> Path | None:
+    """The private folder whose salt keys the digests of a run's result file; None of any other."""
+    answers = file.absolute().parent.parent / "private" / "answers"
+    return answers if (answers / "salt").is_file() else None
+
+
+def patch_names(patch: str | Path | Sequence[str | Path]) -> list[str]:
+    """The names of patch files, in their order."""
+    several = [patch] if isinstance(patch, str | Path) else patch
+    return [Path(one).name for one in several]

@@ -1,0 +1,1 @@
+"""The result files and the names of other projects."""

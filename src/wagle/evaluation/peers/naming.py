@@ -1,0 +1,134 @@
+"""The names that other projects give to figures."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from wagle.evaluation.figures import OVERALL, Figure
+from wagle.evaluation.peers.logs import (
+    ATTACKS,
+    SHORT,
+    WORLD,
+)
+from wagle.system.atomic import write_json, write_text
+from wagle.system.errors import choose
+
+Figures: TypeAlias = Mapping[str, Mapping[str, Figure]]
+
+
+def open_unlearning_names(figures: Figures) -> dict[str, float]:
+    """Figures of ``tofu`` under the names of OpenUnlearning's TOFU_SUMMARY.json."""
+    names = {
+        "extraction_strength": ("forget", "extraction_strength"),
+        "exact_memorization": ("forget", "exact_memorization"),
+        "model_utility": (OVERALL, "model_utility"),
+        "forget_quality": (OVERALL, "forget_quality"),
+        "privleak": (OVERALL, "privleak"),
+        "forget_Q_A_gibberish": ("forget", "fluency"),
+        "forget_Q_A_PARA_Prob": ("forget", "paraphrased_answer"),
+    }
+    for name, short in SHORT.items():
+        tail = "_normalised" if name in WORLD else ""
+        names[f"{short}_Q_A_Prob{tail}"] = (name, "probability")
+        names[f"{short}_Q_A_ROUGE"] = (name, "rouge_l")
+        ratio = "truth_ratio" if name == "forget" else "Truth_Ratio"
+        names[f"{short}_{ratio}"] = (name, "truth_ratio")
+    names |= {f"mia_{theirs}": (OVERALL, f"auc_{ours}") for ours, theirs in ATTACKS.items()}
+    return dict(sorted(_named(figures, names).items()))
+
+
+def tofu_names(figures: Figures) -> dict[str, float]:
+    """Figures of ``tofu`` under the column names of TOFU's aggregate table."""
+    names = {}
+    for title, metric in (
+        ("Prob.", "probability"),
+        ("ROUGE", "rouge_l"),
+        ("Truth Ratio", "truth_ratio"),
+    ):
+        for label, name in (
+            ("Real Authors", "real_authors"),
+            ("Real World", "world_facts"),
+            ("Retain", "retain"),
+            ("Forget", "forget"),
+        ):
+            names[f"{title} {label}"] = (name, metric)
+    names["Model Utility"] = (OVERALL, "model_utility")
+    names["Forget Quality"] = (OVERALL, "forget_quality")
+    return _named(figures, names)
+
+
+def published_names(figures: Figures) -> dict[str, Any]:
+    """Figures of ``tofu``, variant ``published``, in the layout of the published tofu.json.
+
+    ``Forget Quality`` there is ``forget_retain_ks``. ``UE`` and ``UT`` are the averages of the
+    published tables, which no published code computes.
+    """
+    made: dict[str, Any] = {}
+    for name, theirs in (
+        ("forget", "forget"),
+        ("retain", "retain"),
+        ("real_authors", "real_author"),
+        ("world_facts", "world_fact"),
+    ):
+        accuracy = "embedding_accuracy" if name not in WORLD else "contains_answer"
+        made[theirs] = _named(
+            figures,
+            {
+                "truth_prob": (name, "probability"),
+                "rougeL_score": (name, "rouge_l"),
+                "truth_ratio": (name, "truth_ratio"),
+                "acc": (name, accuracy),
+            },
+        )
+    shares = range(10, 70, 10)
+    made["MIA"] = _named(
+        figures, {f"Min_{k:.1f}% Prob": (OVERALL, f"forget_retain_auc_{k}") for k in shares}
+    )
+    made |= _named(
+        figures,
+        {
+            "Forget Quality": (OVERALL, "forget_retain_ks"),
+            "UE": (OVERALL, "unlearning_average"),
+            "UT": (OVERALL, "utility_average"),
+        },
+    )
+    return {key: value for key, value in made.items() if value != {}}
+
+
+def _named(figures: Figures, names: Mapping[str, tuple[str, str]]) -> dict[str, float]:
+    found = {name: figures.get(group, {}).get(metric) for name, (group, metric) in names.items()}
+    return {
+        name: figure.value
+        for name, figure in found.items()
+        if figure is not None and figure.value is not None
+    }
+
+
+FORMS: dict[str, Callable[[Figures], dict[str, Any]]] = {
+    "open_unlearning": open_unlearning_names,
+    "tofu": tofu_names,
+    "published": published_names,
+}
+
+
+def write_names(figures: Figures, path: str | Path, form: str) -> None:
+    """Write figures of ``tofu`` as another tool's file: TOFU's as CSV, the others as JSON.
+
+    Args:
+        figures: ``figures[set][metric]``.
+        path: the file.
+        form: in FORMS.
+    """
+    named = choose(FORMS, form, "form of result file")(figures)
+    if form != "tofu":
+        write_json(path, named)
+        return
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(named), lineterminator="\n")
+    table.writeheader()
+    table.writerow(named)
+    write_text(path, text.getvalue())

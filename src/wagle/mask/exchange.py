@@ -1,0 +1,162 @@
+"""Masks in the format that others publish: a ``.pt`` file of bool tensors.
+
+Two kinds are read: ``{parameter name: tensor}``, and ``{0, 1, 2, ...: tensor}`` with the linear
+layers of all blocks counted in the order in which they are registered (how wanda masks are kept).
+Only tensors are read; code in such a file is never run.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from wagle.mask.mask import Mask, MaskWriter
+from wagle.model.loading import empty_model
+from wagle.model.structure import find_blocks
+from wagle.model.weights import fingerprint
+from wagle.system.atomic import atomic_file
+from wagle.system.errors import WagleError
+
+
+def import_mask(file: str | Path, model_folder: str | Path) -> Mask:
+    """Read a published mask of a model.
+
+    Args:
+        file: a ``.pt`` file: parameter names, or the numbers of linear layers, to tensors of 0 and
+            1 (bool, int or float) of the parameter's shape.
+        model_folder: the model that the mask is for; names and shapes must agree.
+
+    Returns:
+        A mask of one ratio: count / candidates. Candidates are all weights; of a file with numbers
+        those of the linear layers, and everything else is not selected.
+    """
+    model = empty_model(model_folder)
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    found = _read(Path(file))
+    by_number = all(isinstance(key, int) for key in found)
+    if by_number:
+        found = _by_name(found, model, file)
+    inside = {name: shape for name, shape in shapes.items() if name in found or not by_number}
+    _check(found, inside, file)
+    count = sum(int(torch.count_nonzero(tensor)) for tensor in found.values())
+    total = sum(tensor.numel() for tensor in found.values())
+    if count == 0:
+        raise WagleError(f"mask {file} selects no weight, so there is nothing to train")
+    writer = MaskWriter(shapes, [count / total])
+    for name, tensor in found.items():
+        writer.add(name, tensor != 0)
+    metadata = {
+        "score": "imported",
+        "settings": {"file": Path(file).name},
+        "candidates": total,
+        "names": list(inside) if by_number else None,
+        "thresholds": None,
+        "model": fingerprint(model_folder),
+    }
+    return writer.finish([count], metadata)
+
+
+def export_mask(mask: Mask, path: str | Path) -> None:
+    """Write a mask of one ratio as ``{parameter name: bool tensor}``, atomically.
+
+    Equal masks give equal files; a ladder is an error.
+    """
+    tensors = dict(mask)  # the error of a ladder comes before the file
+    with atomic_file(path) as part, part.open("wb") as file:
+        torch.save(tensors, file)
+
+
+def _read(path: Path) -> dict[Any, Tensor]:
+    """The tensors of a ``.pt`` file, mapped into memory where its format allows."""
+    if not path.is_file():
+        raise WagleError(f"mask {path} does not exist")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a foreign pickle protocol fails below anyway
+            found = torch.load(  # noqa: TID251 - this is the loader of foreign masks
+                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+            )
+    except Exception as error:
+        raise WagleError(_unreadable(path, error)) from error
+    kinds = {type(key) for key in found} if isinstance(found, dict) else set()
+    if kinds not in ({str}, {int}):
+        raise WagleError(
+            f"mask {path} is not a dict from parameter names, or numbers of linear layers, to tensors"
+        )
+    for key, value in found.items():
+        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta:
+            raise WagleError(f"mask {path} holds no plain tensor for {key}")
+    return dict(found)
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    """Why a file could not be read, in one line: torch's own message is a page."""
+    advice = "have it saved again with torch.save({name: bool tensor})"
+    if not isinstance(error, pickle.UnpicklingError):
+        return f"mask {path} is truncated or no file of torch.save; get it again, or {advice}"
+    code = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if code is None:
+        return f"mask {path} holds code, not only tensors, or is no file of torch.save; {advice}"
+    return f"mask {path} holds code, not only tensors ({code[1]} was not run); {advice}"
+
+
+def _by_name(
+    found: Mapping[Any, Tensor], model: PreTrainedModel, file: str | Path
+) -> dict[Any, Tensor]:
+    """Numbered tensors under the names of the weights that they stand for."""
+    inside, blocks = find_blocks(model)
+    names = [
+        f"{inside}.{index}.{name}.weight"
+        for index, block in enumerate(blocks)
+        for name, module in block.named_modules()
+        if isinstance(module, nn.Linear | Conv1D)
+    ]
+    if sorted(found) != list(range(len(names))):
+        raise WagleError(
+            f"mask {file} numbers {len(found)} linear layers ({min(found)} to {max(found)}), the "
+            f"blocks of the model have {len(names)}; is it the mask of another model?"
+        )
+    return {name: found[number] for number, name in enumerate(names)}
+
+
+def _check(
+    found: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], file: str | Path
+) -> None:
+    """Refuse names, shapes and values that are not those of a mask of the model."""
+    for name in [*shapes, *found]:
+        here, wanted = tuple(found[name].shape) if name in found else None, shapes.get(name)
+        if here != wanted:
+            raise WagleError(
+                f"mask {file} does not fit the model: {name} is {here or 'absent'} in the mask and "
+                f"{wanted or 'absent'} in the model{_padding(here, wanted)}"
+            )
+    for name, tensor in found.items():
+        other = tensor[(tensor != 0) & (tensor != 1)] if tensor.dtype != torch.bool else tensor[:0]
+        if other.numel():
+            raise WagleError(
+                f"mask {file} holds {other.reshape(-1)[0].item()} in {name}; a mask holds only 0 and "
+                "1 (scores must be cut off at a ratio first)"
+            )
+
+
+def _padding(mask: tuple[int, ...] | None, model: tuple[int, ...] | None) -> str:
+    """A hint where both differ in one row: a padding token was added to one of the two models."""
+    if not mask or not model or len(mask) != 2 or mask[1:] != model[1:]:
+        return ""
+    if abs(mask[0] - model[0]) != 1:
+        return ""
+    where = "mask" if mask[0] > model[0] else "model"
+    return (
+        f"; one row more in the {where}: was a token such as [pad] added there? give both the same "
+        "tokens (resize_token_embeddings)"
+    )

@@ -1,0 +1,384 @@
+"""The mask: which weights may change, one level per weight for a ladder of nested ratios."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from wagle.model.structure import place
+from wagle.model.weights import fingerprint
+from wagle.system.errors import WagleError, choose
+from wagle.system.memory import Spill
+from wagle.system.tensors import load_checked, save_checked, tensors_digest
+
+if TYPE_CHECKING:
+    from wagle.attribution.store import GradientStore
+    from wagle.mask.algebra import Comparison
+from wagle.mask.packing import bits_per_level, level_counts, pack, unpack
+
+FORMAT = "wagle-mask/1"
+Gamma: TypeAlias = "float | str | Mapping[Any, float]"
+_IN_MEMORY = 1 << 30  # bytes of packed levels, before they go to a file
+_MOST = 15  # ratios in a ladder: four bits per weight
+_PER_RATIO = ("thresholds", "theta_share")  # metadata with an entry for every ratio, or null
+_PLACES: dict[str, Callable[[str], str]] = {
+    "block": lambda name: place(name)[0] or name,
+    "kind": lambda name: place(name)[1],
+    "parameter": lambda name: name,
+}
+
+
+class MaskWriter:
+    """Builds a mask from levels that come in chunks: only the packed bits are kept.
+
+    What is never added is not selected. Example::
+
+        writer = MaskWriter(shapes, ratios)
+        for name, levels in chunks:
+            writer.add(name, levels)
+        mask = writer.finish(counts, metadata)
+    """
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], ratios: Sequence[float]) -> None:
+        """Reserve the packed bits.
+
+        Args:
+            shapes: of every parameter of the model, in parameter order.
+            ratios: of the ladder, ascending: 1 to 15 of them.
+        """
+        if not 1 <= len(ratios) <= _MOST:
+            raise WagleError(f"a ladder has 1 to {_MOST} ratios, not {len(ratios)}")
+        if any(b <= a for a, b in itertools.pairwise(ratios)):
+            raise WagleError(f"the ratios {list(ratios)} must ascend without repeats")
+        self.shapes = dict(shapes)
+        self.ratios = tuple(ratios)
+        self._bits = bits_per_level(ratios)
+        self._packed = Spill(_IN_MEMORY)
+        self._begun: dict[str, Tensor] = {}
+        self._filled = dict.fromkeys(self.shapes, 0)
+
+    def _room(self, name: str) -> Tensor:
+        size = math.prod(self.shapes[name])
+        return torch.zeros(-(-size * self._bits // 8), dtype=torch.uint8)
+
+    def add(self, name: str, levels: Tensor) -> None:
+        """Append the levels of the next weights of one parameter.
+
+        Args:
+            name: the parameter.
+            levels: any number of them, of any shape, uint8 or bool, row by row: per weight, how
+                many ratios of the ladder select it.
+        """
+        values = levels.reshape(-1).to("cpu", torch.uint8)
+        done, size = self._filled[name], math.prod(self.shapes[name])
+        if done + len(values) > size:
+            raise WagleError(f"{name} has {size} weights, but {done + len(values)} levels came")
+        if len(values) and int(values.max()) > len(self.ratios):
+            raise WagleError(
+                f"{name} has level {int(values.max())} in a ladder of {len(self.ratios)} ratios"
+            )
+        self._filled[name] = done + len(values)
+        per_byte = 8 // self._bits
+        head = min(-done % per_byte, len(values))  # these belong in a byte already begun
+        if name not in self._begun:
+            self._begun[name] = self._room(name)
+        packed, at = self._begun[name], done // per_byte
+        if head:
+            packed[at] |= pack(values[:head], self._bits)[0] << (done % per_byte * self._bits)
+            at += 1
+        rest = pack(values[head:], self._bits)
+        packed[at : at + len(rest)] = rest
+        if self._filled[name] == size:
+            self._packed[name] = self._begun.pop(name)
+
+    def finish(self, counts: Sequence[int], metadata: dict[str, Any]) -> Mask:
+        """The mask; a parameter that was begun and not completed is an error.
+
+        Args:
+            counts: how many weights each ratio selects.
+            metadata: what the mask is, as JSON: score, settings, candidates, thresholds, model.
+        """
+        for name, done in self._filled.items():
+            if done not in (0, math.prod(self.shapes[name])):
+                raise WagleError(
+                    f"{name} has {math.prod(self.shapes[name])} weights, but only {done} levels came"
+                )
+            if name not in self._packed:
+                self._packed[name] = self._room(name)
+        return Mask(self._packed, self.shapes, self.ratios, counts, metadata)
+
+
+class Mask(Mapping[str, Tensor]):
+    """A mapping from parameter name to bool tensor (True: selected), in parameter order.
+
+    A mask of several ratios is a ladder: ``mask.at(ratio)`` is one of them; using a ladder as a
+    mapping is an error. Excluded parameters are there, all False.
+
+    Attributes:
+        ratios: the ratios of the ladder, ascending.
+        counts: how many weights each of them selects: floor(ratio * N).
+        metadata: score, settings, thresholds, candidates N, fingerprint of the model.
+    """
+
+    def __init__(
+        self,
+        packed: Mapping[Any, Tensor],
+        shapes: Mapping[str, tuple[int, ...]],
+        ratios: Sequence[float],
+        counts: Sequence[int],
+        metadata: dict[str, Any],
+    ) -> None:
+        self._packed = packed
+        self.shapes = dict(shapes)
+        self.ratios = tuple(ratios)
+        self.counts = tuple(counts)
+        self.metadata = metadata
+
+    @classmethod
+    def from_scores(
+        cls,
+        store: GradientStore,
+        *,
+        score: Any = "wagle",
+        gamma: Gamma = "auto",
+        damping: float | str = "auto",
+        settings: Mapping[str, float] | None = None,
+        ratio: float | str | Sequence[float | str] | None = None,
+        scope: str = "auto",
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        seed: int = 0,
+    ) -> Mask:
+        """Select the weights with the largest scores: exactly floor(ratio * N) of N candidates.
+
+        Args:
+            store: gradients, from ``wagle.gradients``.
+            score: the name of a score, a function of the same shape, or a mapping with one key.
+            gamma: of the WAGLE score: a number on mean gradients, ``auto``, or
+                ``{"theta_share": s}``, the value at which a share s of weights is theta-dominated.
+            damping: of scores that divide by a curvature: a number, or ``auto``, its median.
+            settings: further settings of the score, over its defaults.
+            ratio: the share to select, or several of them, one selection for all; None is 0.8, or
+                that of the mask that the score names.
+            scope: within what the share is selected: ``global``, ``tensor``, ``row``, ``block``, or
+                ``auto``, the scope that the score is meant for.
+            include: glob patterns of parameter names; empty takes all.
+            exclude: glob patterns of parameter names to leave out.
+            seed: of random scores.
+
+        Source: WAGLE, Jia et al. 2024, arXiv 2410.17509.
+        """
+        from wagle.attribution.scoring.masks import mask_from_scores
+
+        return mask_from_scores(
+            store,
+            score=score,
+            gamma=gamma,
+            damping=damping,
+            settings=settings or {},
+            ratio=ratio,
+            scope=scope,
+            include=include,
+            exclude=exclude,
+            seed=seed,
+        )
+
+    @classmethod
+    def from_levels(
+        cls,
+        levels: Mapping[str, Tensor],
+        *,
+        ratios: Sequence[float],
+        counts: Sequence[int],
+        metadata: dict[str, Any],
+    ) -> Mask:
+        """Pack levels: per weight, how many of the ladder's ratios select it (uint8)."""
+        shapes = {name: tuple(level.shape) for name, level in levels.items()}
+        writer = MaskWriter(shapes, ratios)
+        for name, level in levels.items():
+            writer.add(name, level)
+        return writer.finish(counts, metadata)
+
+    def level(self, name: str) -> Tensor:
+        """Levels of one parameter: (its shape), uint8, 0 where no ratio selects the weight."""
+        shape = self.shapes[name]
+        return unpack(self._packed[name], bits_per_level(self.ratios), math.prod(shape)).view(shape)
+
+    def _single(self) -> None:
+        if len(self.ratios) != 1:
+            raise WagleError(
+                f"this mask is a ladder of ratios {list(self.ratios)}; choose one with mask.at(ratio)"
+            )
+
+    @property
+    def ratio(self) -> float:
+        """The share of candidate weights that the mask selects."""
+        self._single()
+        return self.ratios[0]
+
+    @property
+    def count(self) -> int:
+        """How many weights the mask selects."""
+        self._single()
+        return self.counts[0]
+
+    @property
+    def candidates(self) -> int:
+        """N: the weights that the selection ranged over."""
+        return int(self.metadata["candidates"])
+
+    @property
+    def candidate_names(self) -> list[str]:
+        """The parameters that the selection ranged over, in parameter order."""
+        names = self.metadata.get("names")  # null: all of them
+        inside = set(self.shapes if names is None else names)
+        found = [name for name in self.shapes if name in inside]
+        if sum(math.prod(self.shapes[name]) for name in found) != self.candidates:
+            raise WagleError(
+                "the mask does not say which parameters it selects among; make it again with "
+                "wagle attribute"
+            )
+        return found
+
+    def at(self, ratio: float) -> Mask:
+        """The mask of one ratio of the ladder."""
+        if ratio not in self.ratios:
+            raise WagleError(f"the mask has no ratio {ratio} (it has {list(self.ratios)})")
+        which = self.ratios.index(ratio)
+        need = len(self.ratios) - which
+        metadata = dict(self.metadata)
+        for key in _PER_RATIO:
+            if metadata.get(key) is not None:
+                metadata[key] = [metadata[key][which]]
+        writer = MaskWriter(self.shapes, [ratio])
+        for name in self.shapes:
+            writer.add(name, self.level(name) >= need)
+        return writer.finish([self.counts[which]], metadata)
+
+    def __getitem__(self, name: str) -> Tensor:
+        self._single()
+        if name not in self.shapes:
+            raise KeyError(name)
+        return self.level(name).view(torch.bool)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def selected(self, name: str) -> Tensor:
+        """Flat indices of the selected weights of one parameter, ascending, int32."""
+        return self[name].view(-1).nonzero().squeeze(-1).to(torch.int32)
+
+    def density(self, by: str = "block") -> dict[str, tuple[int, int]]:
+        """(selected, weights) per ``block``, per ``kind`` of module, or per ``parameter``.
+
+        Outside the blocks, a parameter's name stands for both.
+        """
+        self._single()
+        return {key: (chosen[0], of) for key, (chosen, of) in self.densities(by).items()}
+
+    def densities(self, by: str = "block") -> dict[str, tuple[list[int], int]]:
+        """The same for every ratio of a ladder, in one pass: (selected per ratio, weights)."""
+        key_of = choose(_PLACES, by, "grouping")
+        found: dict[str, tuple[list[int], int]] = {}
+        for name in self.shapes:
+            levels = level_counts(self._packed[name], bits_per_level(self.ratios))
+            # the first ratio selects what has the highest level, the next one that and more
+            here = levels[: len(self.ratios)].flip(0).cumsum(0).tolist()
+            chosen, weights = found.get(key_of(name), ([0] * len(here), 0))
+            found[key_of(name)] = (
+                [a + b for a, b in zip(chosen, here, strict=True)],
+                weights + math.prod(self.shapes[name]),
+            )
+        return found
+
+    def complement(self) -> Mask:
+        """Select the candidate weights that this mask leaves out; of a ladder, the ladder of them."""
+        from wagle.mask.algebra import complement
+
+        return complement(self)
+
+    def compare(self, other: Mask) -> Comparison:
+        """How far this mask and another of the same model agree, beside what chance would give."""
+        from wagle.mask.algebra import compare
+
+        return compare(self, other)
+
+    def _combined(self, other: object, operation: str) -> Mask:
+        from wagle.mask.algebra import combine
+
+        return combine(operation, self, other) if isinstance(other, Mask) else NotImplemented
+
+    def __or__(self, other: object) -> Mask:
+        """Select what either mask selects."""
+        return self._combined(other, "union")
+
+    def __and__(self, other: object) -> Mask:
+        """Select what both masks select."""
+        return self._combined(other, "intersection")
+
+    def __sub__(self, other: object) -> Mask:
+        """Select what this mask selects and the other does not."""
+        return self._combined(other, "difference")
+
+    def digest(self) -> str:
+        """64 hex digits that name what is selected, whatever the mask was made of."""
+        return tensors_digest(self._packed)
+
+    def check_model(
+        self,
+        model: nn.Module,
+        *,
+        allow_other_model: bool = False,
+        folder: str | Path | None = None,
+    ) -> None:
+        """Refuse a model that the mask was not made for.
+
+        Args:
+            model: the live model, or its structure without weights.
+            allow_other_model: accept other weights (a related checkpoint); names and shapes must
+                agree in any case.
+            folder: where the weights are that the structure lacks.
+        """
+        have = {n: tuple(p.shape) for n, p in model.named_parameters() if p.requires_grad}
+        if have != self.shapes:
+            differ = sorted(n for n in {*have, *self.shapes} if have.get(n) != self.shapes.get(n))
+            raise WagleError(
+                f"the mask does not fit the model: {differ[0]} is {self.shapes.get(differ[0])} in the "
+                f"mask and {have.get(differ[0])} in the model"
+            )
+        if not allow_other_model:
+            actual, wanted = fingerprint(folder or model), str(self.metadata["model"])
+            if actual != wanted:
+                raise WagleError(
+                    f"the mask belongs to model {wanted[:6]}, this is {actual[:6]}; make one for it "
+                    "with wagle attribute, or set allow_other_model: true"
+                )
+
+    def save(self, path: str | Path) -> None:
+        """Write the mask as safetensors: 1 bit per weight for one ratio, 4 for a ladder."""
+        metadata = {
+            **self.describe(),
+            "parameters": [[name, list(shape)] for name, shape in self.shapes.items()],
+        }
+        save_checked(path, self._packed, metadata, FORMAT)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Mask:
+        """Read a mask; a truncated or altered file is an error."""
+        packed, metadata = load_checked(path, "mask", FORMAT)
+        shapes = {name: tuple(shape) for name, shape in metadata.pop("parameters")}
+        ratios, counts = metadata.pop("ratios"), metadata.pop("counts")
+        return cls(packed, shapes, ratios, counts, metadata)
+
+    def describe(self) -> dict[str, Any]:
+        """What the mask is, as JSON: score, settings, ratios, counts, thresholds, model."""
+        return {**self.metadata, "ratios": list(self.ratios), "counts": list(self.counts)}

@@ -1,0 +1,49 @@
+"""Levels of a mask packed into one or four bits per weight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_CHUNK = 1 << 22  # bytes that are widened at once
+
+
+def bits_per_level(ratios: Sequence[float]) -> int:
+    return 1 if len(ratios) == 1 else 4
+
+
+def pack(level: Tensor, bits: int) -> Tensor:
+    """Levels (uint8, flat) as 1 or 4 bits each, the first in the lowest bits."""
+    values = level.reshape(-1).numpy()
+    if bits == 1:
+        return torch.from_numpy(np.packbits(values, bitorder="little"))
+    even = len(values) // 2 * 2
+    pairs = values[:even].view("<u2")
+    packed = np.empty((len(values) + 1) // 2, dtype=np.uint8)
+    packed[: len(pairs)] = (pairs >> 4) | pairs  # its low byte; the cast drops the other
+    packed[len(pairs) :] = values[even:]
+    return torch.from_numpy(packed)
+
+
+def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
+    if bits == 1:
+        return torch.from_numpy(np.unpackbits(packed.numpy(), count=count, bitorder="little"))
+    pairs = packed.numpy().astype("<u2")
+    values = ((pairs << 4) | pairs) & 0x0F0F
+    return torch.from_numpy(values.view(np.uint8)[:count])
+
+
+def level_counts(packed: Tensor, bits: int) -> Tensor:
+    """How many weights have the levels 1, 2, ...: (1,) or (15,) int64, without unpacking."""
+    found = torch.zeros(256, dtype=torch.int64)
+    for part in packed.split(_CHUNK):
+        found += torch.bincount(part.int(), minlength=256)
+    if bits == 1:
+        byte = torch.arange(256)
+        ones = torch.stack([byte >> bit & 1 for bit in range(8)]).sum(0)
+        return (found * ones).sum().view(1)
+    pairs = found.view(16, 16)
+    return (pairs.sum(0) + pairs.sum(1))[1:]  # what fills up the last byte has level 0

@@ -1,0 +1,214 @@
+"""Metrics of texts: what a model wrote against what it should have written, and how it reads.
+
+Words are runs of letters, digits and underscores in any script, in lower case, except inside
+ROUGE and BLEU, whose libraries cut texts in their own way.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from statistics import harmonic_mean
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from wagle.metrics.memorization import longest_run
+from wagle.system.errors import WagleError
+
+if TYPE_CHECKING:
+    from rouge_score.rouge_scorer import RougeScorer
+    from sacrebleu.metrics.bleu import BLEU
+
+_ROUGE_WORD = re.compile("[a-z0-9]")
+
+
+class Rouge(NamedTuple):
+    """How much of two texts is common, each 0 to 1; all are 0 where one side has no word."""
+
+    precision: float
+    recall: float
+    f1: float
+
+
+@cache
+def _scorer(kind: str, stemmer: bool) -> RougeScorer:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer([kind], use_stemmer=stemmer)
+
+
+def rouge(
+    reference: str,
+    answer: str,
+    *,
+    kind: Literal["rougeL", "rouge1"] = "rougeL",
+    stemmer: bool = True,
+) -> Rouge:
+    """ROUGE: the longest common subsequence (``rougeL``) or the common bag (``rouge1``) of words.
+
+    Words are runs of ASCII letters and digits, in lower case; every other character separates.
+    So accents split words, and a text without such a character scores 0 even against itself:
+    see ``has_rouge_words``.
+
+    Args:
+        reference: what should have been written; recall is over its words.
+        answer: what was written; precision is over its words.
+        kind: of the overlap.
+        stemmer: words of more than three characters count by their Porter stem.
+    """
+    found = _scorer(kind, stemmer).score(reference, answer)[kind]
+    return Rouge(float(found.precision), float(found.recall), float(found.fmeasure))
+
+
+def rouge_l(reference: str, answer: str) -> float:
+    """ROUGE-L recall with stemming: the longest common subsequence of words over the reference's.
+
+    An answer that rambles loses nothing by it: show ``rouge(...).f1`` beside it.
+    """
+    return rouge(reference, answer).recall
+
+
+def has_rouge_words(text: str) -> bool:
+    """Whether ROUGE sees a word in ``text``; of one without, every ROUGE is 0."""
+    return _ROUGE_WORD.search(text.lower()) is not None
+
+
+@cache
+def _bleu(effective_order: bool) -> BLEU:
+    try:
+        from sacrebleu.metrics.bleu import BLEU
+    except ImportError:
+        raise WagleError("BLEU needs sacrebleu: pip install 'wagle[eval]'") from None
+    return BLEU(effective_order=effective_order)
+
+
+def bleu(reference: str, answer: str, how: Literal["sentence", "published"] = "sentence") -> float:
+    """BLEU of one text, 0 to 100.
+
+    Args:
+        reference: what should have been written.
+        answer: what was written.
+        how: ``sentence`` leaves out the n-gram orders that a short answer cannot have;
+            ``published`` is a corpus of this one text, whose score is 0 where the answer has fewer
+            than four words, even if they are all right.
+    """
+    if how == "published":
+        return corpus_bleu([reference], [answer])
+    return float(_bleu(True).sentence_score(answer, [reference]).score)
+
+
+def corpus_bleu(references: Sequence[str], answers: Sequence[str]) -> float:
+    """BLEU of n answers pooled, 0 to 100: their n-gram counts are added before they are divided."""
+    return float(_bleu(False).corpus_score(list(answers), [list(references)]).score)
+
+
+def words(text: str) -> list[str]:
+    """The words of a text in any script, in lower case, without punctuation."""
+    return re.findall(r"\w+", text.lower())
+
+
+def longest_word_run(reference: str, answer: str) -> int:
+    """The most words that both texts have in one piece, whatever their case and punctuation."""
+    return longest_run(words(reference), words(answer))
+
+
+def cut_at(text: str, stops: Sequence[str]) -> str:
+    """``text`` up to the earliest match of any of ``stops``, which is cut off too.
+
+    Raises:
+        WagleError: an empty stop string.
+    """
+    if not all(stops):
+        raise WagleError("a stop string is empty; remove it")
+    return text[: min((place for stop in stops if (place := text.find(stop)) >= 0), default=None)]
+
+
+def token_entropy(text: str) -> float:
+    """``-sum f log2 f / log2 n`` over the frequencies of a text's n words, 0 to 1.
+
+    1 where all words differ, 0 where one is repeated, and 0 for at most one word.
+
+    Source: Yuan et al. 2024, arXiv 2410.08109, which counts tokens; words do not depend on the
+    model's tokenizer.
+    """
+    found = words(text)
+    if len(found) <= 1:
+        return 0.0
+    shares = [count / len(found) for count in Counter(found).values()]
+    return abs(math.fsum(share * math.log2(share) for share in shares)) / math.log2(len(found))
+
+
+def repetition(text: str, order: int = 4) -> float:
+    """The share of n-grams of words that were there before; 0 for a text of fewer than n words.
+
+    Args:
+        text: what the model wrote.
+        order: the n.
+    """
+    found = words(text)
+    grams = [tuple(found[i : i + order]) for i in range(len(found) - order + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def brunet(text: str) -> float:
+    """Brunet's index ``N ** (V ** -0.165)`` of N words, V of them distinct: small is rich.
+
+    Raises:
+        WagleError: a text without a word.
+    """
+    found = _some_words(text, "Brunet's index")
+    return float(len(found) ** (len(set(found)) ** -0.165))
+
+
+def honore(text: str) -> float:
+    """Honoré's statistic ``100 ln N / (1 - V1/V + 0.1)``: large is rich; 0 for a single word.
+
+    N words, V of them distinct, V1 of these used once.
+
+    Raises:
+        WagleError: a text without a word.
+    """
+    counts = Counter(_some_words(text, "Honoré's statistic"))
+    once = sum(count == 1 for count in counts.values())
+    return 100 * math.log(counts.total()) / (1 - once / len(counts) + 0.1)
+
+
+def _some_words(text: str, what: str) -> list[str]:
+    found = words(text)
+    if not found:
+        raise WagleError(f"{what} needs a text with at least one word; leave empty answers out")
+    return found
+
+
+def language_score(perplexity: float, brunet_index: float, honore_statistic: float) -> float:
+    """``HM(1/(1+PPL), 1/(1+BI), HS/(1+HS))``, 0 to 1: how fluent and rich texts are.
+
+    Args:
+        perplexity: mean, >= 1; infinity is allowed and gives 0.
+        brunet_index: mean, >= 1.
+        honore_statistic: mean, >= 0.
+
+    Source: zjunlp/unlearn, its linguistic score.
+    """
+    rich = honore_statistic / (1 + honore_statistic)
+    return float(harmonic_mean([1 / (1 + perplexity), 1 / (1 + brunet_index), rich]))
+
+
+def closer_look_efficacy(
+    probability: float, rouge_recall: float, closer_to_1: float, cosine: float, entailment: float
+) -> float:
+    """Forget efficacy ``1 - mean(P, ROUGE, 1 - closer_to_1, cosine, entailment)``, 0 to 1.
+
+    Args:
+        probability: of the forget answers, per token.
+        rouge_recall: ROUGE-L recall of the forget answers.
+        closer_to_1: the truth ratio of the forget set, ``mean min(R, 1/R)``.
+        cosine: mean of ``max(0, cos)`` between answer and reference, as sentence embeddings.
+        entailment: share of answers that entail their reference.
+
+    Source: Yuan et al. 2024, arXiv 2410.08109.
+    """
+    parts = (probability, rouge_recall, 1 - closer_to_1, cosine, entailment)
+    return 1 - math.fsum(parts) / len(parts)

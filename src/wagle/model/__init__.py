@@ -1,0 +1,1 @@
+"""A model: loading, structure, log-probabilities, weights on disk."""

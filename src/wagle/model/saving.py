@@ -1,0 +1,102 @@
+"""Write a model folder that differs from another one in its weights only."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Container, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from wagle.model.structure import model_folder
+from wagle.model.weights import weight_files
+from wagle.system.atomic import atomic_folder
+from wagle.system.errors import WagleError
+from wagle.system.tensors import TensorFile
+
+
+def save_model(model: PreTrainedModel, like: str | Path, out: str | Path) -> None:
+    """Write ``model`` as a folder that differs from the folder ``like`` in its weights only.
+
+    Shards, names and every other file (configuration, tokenizer, chat template) are those of
+    ``like``, and each tensor keeps the precision it has there, so that a patch between the two
+    folders is exact.
+    """
+    state = model.state_dict()
+    check_names(like, state)
+    with atomic_folder(out) as part:
+        copy_other_files(like, part)
+        for file in weight_files(like):
+            with TensorFile(file) as old:
+                new = {name: _stored(state, name, old.get(name)) for name in old.names}
+                write_shard(part / file.name, new)
+
+
+def saved_dtypes(model: nn.Module, like: str | Path) -> dict[str, torch.dtype]:
+    """The precision that ``save_model`` writes each parameter in, by the parameter's own name.
+
+    Args:
+        model: a live model; of tied parameters the first name counts.
+        like: the folder that it will be written like; only the headers of its weights are read.
+    """
+    own = {id(p): name for name, p in model.named_parameters()}
+    state = model.state_dict(keep_vars=True)
+    found = {}
+    for file in weight_files(like):
+        with TensorFile(file) as old:
+            for name in old.names:
+                kind, owner = old.dtype(name), own.get(id(state.get(name)))
+                if owner is not None and kind.is_floating_point:
+                    found[owner] = kind
+    return found
+
+
+def check_names(like: str | Path, names: Container[str]) -> None:
+    """Refuse a folder whose tensors are not the model's own, so that ``save_model`` could not write it.
+
+    Args:
+        like: the folder; only the headers of its weight files are read.
+        names: of the tensors of its model.
+    """
+    for file in weight_files(like):
+        with TensorFile(file) as old:
+            for name in old.names:
+                if name not in names:
+                    raise WagleError(
+                        f"the model has no tensor {name!r} that its folder has; save it again with "
+                        "save_pretrained"
+                    )
+
+
+def _stored(state: Mapping[str, Tensor], name: str, old: Tensor) -> Tensor:
+    return state[name].detach().to("cpu", old.dtype).contiguous()
+
+
+# Whatever may hold weights: a copy of the old ones must not travel with the new.
+_WEIGHTS = re.compile(r"\.(safetensors|bin|pt|pth|ckpt|gguf|msgpack|h5|onnx|npz)(\.index\.json)?$")
+
+
+def copy_other_files(source: str | Path, target: Path) -> None:
+    """Copy the files of a model folder that hold no weights, and the index of its shards."""
+    for file in sorted(model_folder(source).iterdir()):
+        weights = _WEIGHTS.search(file.name) and file.name != "model.safetensors.index.json"
+        if file.name.startswith("."):
+            continue
+        if file.is_dir():  # such as additional_chat_templates
+            shutil.copytree(file, target / file.name, ignore=_weights_among)
+        elif file.is_file() and not weights:
+            shutil.copyfile(file, target / file.name)
+
+
+def _weights_among(_: str, names: list[str]) -> list[str]:
+    return [name for name in names if _WEIGHTS.search(name)]
+
+
+def write_shard(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write one weight file as ``save_pretrained`` would; its folder is made atomically."""
+    from safetensors.torch import save_file
+
+    save_file(tensors, path, metadata={"format": "pt"})

@@ -1,0 +1,165 @@
+"""The structure of a model: its folder, its blocks, its parameters by name, and how it computes.
+
+Nothing here knows an architecture: parameters come from ``named_parameters()``, and the head is
+reached by a hook on the model's own output embedding, so soft-capping and scaling stay as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    PreTrainedModel,
+)
+
+from wagle.system.errors import WagleError, choose
+
+DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def model_folder(path: str | Path) -> Path:
+    """The folder of a local model, checked: missing folders never turn into a download."""
+    folder = Path(path)
+    if not folder.is_dir():
+        raise WagleError(f"model folder {path} does not exist; give the path of a local model")
+    if not (folder / "config.json").is_file():
+        raise WagleError(f"{path} holds no config.json, so it is not a model folder")
+    return folder
+
+
+def find_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+    """The list of decoder blocks of a model, and its name ("model.layers").
+
+    It is the one list of modules as long as the configuration has layers.
+    """
+    depth = getattr(model.config.get_text_config(decoder=True), "num_hidden_layers", None)
+    found = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == depth
+    ]
+    outer = [
+        (name, module)
+        for name, module in found
+        if not any(name.startswith(f"{other}.") for other, _ in found)
+    ]
+    if len(outer) != 1:
+        raise WagleError(
+            f"cannot find the blocks of {type(model).__name__} (one list of {depth} modules)"
+        )
+    return outer[0]
+
+
+_BLOCK = re.compile(r"^(?P<stem>.*?)\.(?P<index>\d+)\.(?P<kind>.+)$")
+
+
+def place(name: str) -> tuple[str, str]:
+    """Where a parameter is: its block ("0", "1", ... or "" outside the blocks) and its kind.
+
+    ``model.layers.3.mlp.up_proj.weight`` is ("3", "mlp.up_proj.weight").
+    """
+    found = _BLOCK.match(name)
+    return (found["index"], found["kind"]) if found else ("", name)
+
+
+def check_length(model: PreTrainedModel, longest: int, what: str) -> None:
+    """Refuse records that are longer than the positions that a model has learned."""
+    most = getattr(model.config, "max_position_embeddings", None)
+    if most is not None and longest > most:
+        raise WagleError(
+            f"{what} needs {longest} tokens, the model has {most} positions; lower "
+            "model.max_length or evaluation.max_new_tokens"
+        )
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """The device of the model's first parameter."""
+    return next(model.parameters()).device
+
+
+@contextlib.contextmanager
+def precision(device: torch.device, dtype: str) -> Iterator[None]:
+    """Run the matrix products in ``dtype`` (autocast); the weights stay as they are."""
+    kind = choose(DTYPES, dtype, "precision")
+    with torch.autocast(device.type, kind, enabled=kind != torch.float32):
+        yield
+
+
+@contextlib.contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """Set every dropout rate to zero, also in training mode; restore them afterwards.
+
+    Attention reads its rate from a plain attribute of the module, so ``nn.Dropout`` alone is not
+    enough. Training mode itself stays: activation checkpointing works only there.
+    """
+    changed: list[tuple[nn.Module, str, float]] = []
+    for module in model.modules():
+        names = [n for n, v in vars(module).items() if "dropout" in n and isinstance(v, float)]
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            names.append("p")
+        for name in [*names, *(["layerdrop"] if hasattr(module, "layerdrop") else [])]:
+            changed.append((module, name, getattr(module, name)))
+            setattr(module, name, 0.0)
+    try:
+        yield
+    finally:
+        for module, name, value in changed:
+            setattr(module, name, value)
+
+
+@contextlib.contextmanager
+def head_at(model: nn.Module, keep: Tensor) -> Iterator[None]:
+    """Let only the positions ``keep`` (B, T) bool reach the model's head: logits are (1, n, V)."""
+    owner: Any = getattr(model, "module", model)
+    head = owner.get_output_embeddings()
+    if head is None:
+        raise WagleError(f"{type(model).__name__} has no output embedding; is it a causal model?")
+
+    def select(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (args[0][keep].unsqueeze(0), *args[1:])
+
+    handle = head.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """A batch with its tensors on ``device``."""
+    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+
+
+def place_parameters(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put tensors in the place of a model's parameters, tied places too.
+
+    A tensor that is no ``nn.Parameter`` becomes one that requires a gradient.
+    """
+    homes: dict[int, list[tuple[nn.Module, str]]] = {}
+    for module in model.modules():
+        for leaf, held in module._parameters.items():
+            if held is not None:
+                homes.setdefault(id(held), []).append((module, leaf))
+    places = {name: homes[id(p)] for name, p in model.named_parameters()}
+    for name, tensor in tensors.items():
+        new = tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor)
+        for module, leaf in places[name]:
+            module._parameters[leaf] = new
+
+
+@contextlib.contextmanager
+def placed(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[dict[str, nn.Parameter]]:
+    """Hold tensors as parameters of a model for a while; yields those parameters by name."""
+    before = {n: p for n, p in model.named_parameters() if n in tensors}
+    place_parameters(model, tensors)
+    now = dict(model.named_parameters())
+    try:
+        yield {name: now[name] for name in tensors}
+    finally:
+        place_parameters(model, before)

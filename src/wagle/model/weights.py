@@ -1,0 +1,257 @@
+"""The weights of a model on disk, read by name and one at a time; fingerprints.
+
+Where a folder stores tensors in another shape than the model holds them (each expert of a
+mixture by itself), transformers' own conversion is applied, to just the tensors asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from wagle.model.loading import empty_model
+from wagle.model.structure import model_folder, place_parameters
+from wagle.system.atomic import read_json
+from wagle.system.errors import WagleError
+from wagle.system.tensors import TensorFile
+
+_CHUNK = 1 << 22  # weights that are widened at once
+
+
+def weight_files(folder: str | Path) -> list[Path]:
+    """The safetensors shards of a model folder, as its index names them, in name order."""
+    home = model_folder(folder)
+    index = home / "model.safetensors.index.json"
+    if index.is_file():
+        files = [home / name for name in sorted(set(read_json(index)["weight_map"].values()))]
+    else:
+        files = [home / "model.safetensors"]
+    for file in files:
+        if not file.is_file():
+            raise WagleError(
+                f"{folder} lacks its weights {file.name}; save the model as safetensors"
+            )
+    return files
+
+
+class Weights:
+    """The tensors of a model folder under the names of the model's own parameters.
+
+    Args:
+        folder: a local model folder with safetensors.
+        model: its structure without weights, from ``empty_model``; made where it is needed.
+    """
+
+    def __init__(self, folder: str | Path, model: PreTrainedModel | None = None) -> None:
+        self.folder = Path(folder)
+        self._model = model
+        self._files = {
+            name: opened
+            for path in weight_files(folder)
+            for opened in [TensorFile(path, "weight file")]
+            for name in opened.names
+        }
+        self._sources: dict[str, list[str]] | None = None
+        self._last: tuple[str, Tensor] | None = None
+        self._converting = threading.Lock()
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The structure of the model, every parameter on the meta device."""
+        if self._model is None:
+            self._model = empty_model(self.folder)
+        return self._model
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype in which the folder holds its first floating-point tensor."""
+        for name, file in self._files.items():
+            found = file.dtype(name)
+            if found.is_floating_point:
+                return found
+        raise WagleError(f"{self.folder} holds no floating-point weights")
+
+    @property
+    def _plain(self) -> bool:
+        """Whether the folder holds the model's own tensors, nothing to convert."""
+        from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+        config = read_json(self.folder / "config.json")
+        kinds = [config.get("model_type"), *(config.get("architectures") or ())]
+        if self._model is None and all(get_checkpoint_conversion_mapping(k) is None for k in kinds):
+            return True  # which spares building the structure
+        return {name for name, _ in self.model.named_parameters()} <= set(self._files)
+
+    def names(self) -> list[str]:
+        """The tensors of the model, tied ones once, sorted."""
+        if self._plain:
+            return sorted(self._files)
+        return sorted({name for name, _ in own_tensors(self.model)})
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of one tensor."""
+        if name in self._files:
+            return self._files[name].shape(name)
+        return tuple(self.model.state_dict()[name].shape)
+
+    def has(self, name: str) -> bool:
+        """Whether the folder holds a tensor of this very name."""
+        return name in self._files
+
+    def count(self) -> int:
+        """How many numbers the folder holds."""
+        return sum(math.prod(file.shape(name)) for name, file in self._files.items())
+
+    def get(self, name: str) -> Tensor:
+        """One parameter; a memory map of the file where nothing has to be converted."""
+        if name in self._files:
+            return self._files[name].get(name)
+        with self._converting:  # one thread at a time: it goes through the model
+            if self._last is None or self._last[0] != name:
+                self._last = (name, self._converted([name])[name])
+            return self._last[1]
+
+    def read(self, name: str, start: int, stop: int) -> Tensor:
+        """A part of the flattened parameter, in fresh memory."""
+        if name in self._files:
+            return self._files[name].read(name, start, stop)
+        return self.get(name).reshape(-1)[start:stop]
+
+    def load(self, names: Sequence[str], dtype: torch.dtype) -> dict[str, Tensor]:
+        """Several parameters in fresh memory, in ``dtype``."""
+        found = {
+            name: self._files[name].read_all(name).to(dtype)
+            for name in names
+            if name in self._files
+        }
+        rest = [name for name in names if name not in found]
+        if rest:
+            converted = self._converted(rest)
+            found |= {name: converted[name].to(dtype) for name in rest}
+        return {name: found[name] for name in names}
+
+    def close(self) -> None:
+        """Release the files and what of them is mapped into memory."""
+        self._last = None
+        for file in set(self._files.values()):
+            file.close()
+
+    def _converted(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Parameters that transformers makes of several tensors of the folder, or renames."""
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import convert_and_load_state_dict_in_model
+        from transformers.modeling_utils import LoadStateDictConfig
+
+        sources = self._converted_from()
+        wanted = list(names)
+        for name in wanted:
+            if name not in sources:
+                raise WagleError(
+                    f"{self.folder} has no weights for {name}; save it again with save_pretrained"
+                )
+        keys = {key for name in wanted for key in sources[name]}
+        mapping: list[Any] = get_model_conversion_mapping(self.model)
+        settings = LoadStateDictConfig(dtype=self.dtype, weight_mapping=mapping)
+        state = {key: self._files[key].get(key) for key in keys}
+        empty = dict(self.model.named_parameters())
+        convert_and_load_state_dict_in_model(self.model, state, settings)
+        found = {name: self.model.get_parameter(name).detach() for name in wanted}
+        place_parameters(self.model, empty)
+        return found
+
+    def _converted_from(self) -> dict[str, list[str]]:
+        """Which tensors of the folder each parameter is made of."""
+        if self._sources is None:
+            from transformers.conversion_mapping import get_model_conversion_mapping
+            from transformers.core_model_loading import (
+                WeightConverter,
+                WeightRenaming,
+                rename_source_key,
+            )
+
+            mapping = get_model_conversion_mapping(self.model)
+            renamings = [m for m in mapping if isinstance(m, WeightRenaming)]
+            converters = [m for m in mapping if isinstance(m, WeightConverter)]
+            state = self.model.state_dict()
+            self._sources = {}
+            for key in self._files:
+                name, _ = rename_source_key(
+                    key, renamings, converters, self.model.base_model_prefix, state
+                )
+                self._sources.setdefault(name, []).append(key)
+        return self._sources
+
+
+def place_buffers(model: nn.Module, weights: Weights, device: torch.device) -> None:
+    """Move a model's buffers to ``device``, those that the folder holds with its values."""
+    for name, buffer in list(model.named_buffers()):
+        module, _, leaf = name.rpartition(".")
+        found = weights.get(name) if weights.has(name) else buffer
+        model.get_submodule(module)._buffers[leaf] = found.to(device)
+
+
+def folder_tensors(folder: str | Path) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a model folder, one at a time, sorted by name."""
+    homes = {}
+    for file in weight_files(folder):
+        with TensorFile(file, "weight file") as opened:
+            homes.update(dict.fromkeys(opened.names, file))
+    with contextlib.ExitStack() as stack:
+        files = {file: stack.enter_context(TensorFile(file)) for file in set(homes.values())}
+        for name in sorted(homes):
+            yield name, files[homes[name]].get(name)
+
+
+def own_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The saved tensors of a live module, tied ones once, sorted by name."""
+    parameters = {id(p): name for name, p in model.named_parameters()}  # tied: the first name
+    state = model.state_dict(keep_vars=True)
+    for name in sorted(state):
+        if parameters.get(id(state[name]), name) == name:
+            yield name, state[name].detach()
+
+
+def fingerprint(source: nn.Module | str | Path) -> str:
+    """SHA-256 over the tensors sorted by name (name, shape, values widened to float32), tied once.
+
+    It does not depend on shards, metadata or lossless upcasts: a bfloat16 folder and the same
+    weights in float32 have one fingerprint. Returns 64 hex digits.
+    """
+    digest = hashlib.sha256()
+    tensors = _live_parts(source) if isinstance(source, nn.Module) else _folder_parts(source)
+    for name, shape, chunks in tensors:
+        digest.update(f"{name}\0{list(shape)}\0".encode())
+        for chunk in chunks:
+            digest.update(chunk.cpu().float().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+_Parts: TypeAlias = Iterator[tuple[str, tuple[int, ...], Iterable[Tensor]]]
+
+
+def _live_parts(model: nn.Module) -> _Parts:
+    """The saved tensors of a live module in parts, tied ones once, sorted by name."""
+    for name, tensor in own_tensors(model):
+        yield name, tuple(tensor.shape), tensor.reshape(-1).split(_CHUNK)
+
+
+def _folder_parts(folder: str | Path) -> _Parts:
+    """The same of a folder, under the names of the model's own parameters."""
+    weights = Weights(folder)
+    try:
+        for name in weights.names():
+            shape = weights.shape(name)
+            size = math.prod(shape)
+            starts = range(0, size, _CHUNK)
+            yield name, shape, (weights.read(name, i, min(i + _CHUNK, size)) for i in starts)
+    finally:
+        weights.close()

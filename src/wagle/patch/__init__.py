@@ -1,0 +1,1 @@
+"""Patches: the new values of changed weights, which need their base."""

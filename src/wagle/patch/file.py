@@ -1,0 +1,271 @@
+"""The file of a patch and of an undo file: what both hold, written and read.
+
+One safetensors file, ``wagle-patch/2`` or ``wagle-undo/1``. Per changed tensor it holds
+``NAME::values``, flat and in position order, and, unless it changed everywhere, where these
+values go, as the smallest of the codes of ``wagle.patch_positions``: ``NAME::gaps``,
+``NAME::bits``, ``NAME::rice`` or ``NAME::rice_unchanged``, uint8. The metadata, JSON:
+
+    base, result    fingerprints of the model that it applies to and of the model that it makes
+    tensors         per changed tensor: shape, dtype, encoding, count
+    digests         per tensor of the base, changed or not: 16 hex digits
+    digests_after   the same of the result, for tensors in which only a few weights change
+
+``digests`` say which tensor of a wrong base is another one. A tensor in which fewer than 256
+weights change has its digest in ``digests_after``: whoever holds the result could try old values
+for so few weights until a digest of the old tensor fits. Version 1 has no digests and no Rice codes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wagle.model.weights import folder_tensors
+from wagle.patch.folders import Kind, dtype_name, kind_of, layout, stored_bits, tensor_digest
+from wagle.patch.positions import Positions, decode, sound
+from wagle.system.errors import WagleError
+from wagle.system.tensors import TensorFile, open_checked, save_checked
+
+FORMAT = "wagle-patch/2"
+UNDO_FORMAT = "wagle-undo/1"
+FEW = 256  # changed weights of a tensor: too many to try old values until a digest fits
+
+
+class Form(NamedTuple):
+    """A kind of file: what it is called, what the model it applies to is called, its format.
+
+    Of a private one, the mode is 0600.
+    """
+
+    what: str
+    base: str
+    format: str
+    private: bool
+
+
+PATCH = Form("patch", "base", FORMAT, private=False)
+UNDO = Form("undo file", "result", UNDO_FORMAT, private=True)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a patch says of one changed tensor.
+
+    Attributes:
+        shape: of the whole tensor.
+        dtype: of the tensor and of its new values, as torch names it.
+        encoding: how the positions are stored: ``all``, ``gaps``, ``bits``, ``rice`` or
+            ``rice_unchanged``.
+        count: how many of its weights changed.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    encoding: str
+    count: int
+
+    @property
+    def size(self) -> int:
+        """How many weights the tensor has."""
+        return math.prod(self.shape)
+
+    @property
+    def kind(self) -> Kind:
+        """Type and shape of the tensor."""
+        return Kind(self.dtype, self.shape)
+
+
+@dataclass(frozen=True)
+class Digests:
+    """Digests by which the tensors of a base are told from others; empty in old patches.
+
+    Attributes:
+        base: of the base's tensors.
+        after: of the result's tensors, where the base's digest would give few old values away.
+    """
+
+    base: Mapping[str, str] = field(default_factory=dict)
+    after: Mapping[str, str] = field(default_factory=dict)
+
+
+class Patch:
+    """The new values of changed weights: a file that turns one model into another.
+
+    Attributes:
+        base: fingerprint of the model that it applies to.
+        result: fingerprint of the model that it makes.
+        tensors: what changed, per changed tensor, in name order.
+        digests: of the single tensors of the base.
+        form: a patch, or an undo file, which is one only inside.
+    """
+
+    def __init__(
+        self,
+        base: str,
+        result: str,
+        tensors: Mapping[str, Change],
+        stored: Mapping[Any, Tensor],
+        digests: Digests | None = None,
+        form: Form = PATCH,
+    ) -> None:
+        self.base = base
+        self.result = result
+        self.tensors = dict(tensors)
+        self.digests = digests or Digests()
+        self.form = form
+        self._stored = stored
+
+    @property
+    def changed(self) -> int:
+        """How many weights it changes."""
+        return sum(change.count for change in self.tensors.values())
+
+    def values(self, name: str) -> Tensor:
+        """The new values of one changed tensor, flat, in position order."""
+        return self._stored[f"{name}::values"]
+
+    def positions(self, name: str) -> Iterator[NDArray[np.int64]]:
+        """Flat positions of the changed weights of one tensor, ascending, in chunks."""
+        change = self.tensors[name]
+        return decode(_coded(change, name, self._stored), change.size)
+
+    def put(self, name: str, tensor: Tensor) -> None:
+        """Write the new values of one tensor into that of the base, a contiguous tensor."""
+        if name not in self.tensors:
+            return
+        flat, values, start = stored_bits(tensor), stored_bits(self.values(name)), 0
+        for where in self.positions(name):
+            flat[torch.from_numpy(where)] = values[start : start + len(where)]
+            start += len(where)
+
+    def patched(self, name: str, old: Tensor) -> Tensor:
+        """The tensor ``name`` of the result; ``old`` is that of the base and stays as it is."""
+        if name not in self.tensors:
+            return old
+        new = old.clone(memory_format=torch.contiguous_format)
+        self.put(name, new)
+        return new
+
+    def misfits(self, kinds: Mapping[str, Kind], folder: str | Path) -> Iterator[str]:
+        """What keeps the patch from fitting a model folder, one line per tensor."""
+        for name, change in self.tensors.items():
+            if name not in kinds:
+                yield f"{folder} has no tensor {name!r}"
+            elif kinds[name] != change.kind:
+                yield f"{name} is {change.kind} in the {self.form.what} and {kinds[name]} in {folder}"
+
+    def first_difference(self, folder: str | Path) -> str | None:
+        """The first tensor, by name, in which a folder is not the base, or None.
+
+        None also where the patch has no digests, and where the folder differs in weights only
+        that the patch replaces and whose old values it hides.
+        """
+        known = {*self.digests.base, *self.digests.after}
+        if not known:
+            return None
+        lacking = min(known - set(layout(folder)), default=None)
+        for name, tensor in folder_tensors(folder):
+            if lacking is not None and lacking < name:
+                break
+            if self._other(name, tensor):
+                return name
+        return lacking
+
+    def _other(self, name: str, tensor: Tensor) -> bool:
+        """Whether a tensor is not that of the base, as far as its digest says."""
+        if name in self.digests.after and name in self.tensors:
+            kind = kind_of(tensor)
+            if kind != self.tensors[name].kind:
+                return kind.shape != self.tensors[name].shape
+            return tensor_digest(name, self.patched(name, tensor)) != self.digests.after[name]
+        return tensor_digest(name, tensor) != self.digests.base.get(name)
+
+    def save(self, path: str | Path) -> None:
+        """Write it as one safetensors file; equal patches give equal bytes."""
+        metadata = {
+            "base": self.base,
+            "result": self.result,
+            "tensors": {name: asdict(change) for name, change in self.tensors.items()},
+            "digests": dict(self.digests.base),
+            "digests_after": dict(self.digests.after),
+        }
+        save_checked(path, self._stored, metadata, self.form.format, private=self.form.private)
+
+    @classmethod
+    def load(cls, path: str | Path, form: Form = PATCH) -> Patch:
+        """Read a patch; a truncated or altered file is an error, and so is a newer format.
+
+        The values stay in the file; a tensor's are read when they are asked for.
+        """
+        file, metadata = open_checked(path, form.what, form.format)
+        try:
+            changes = {name: _change(fields) for name, fields in metadata["tensors"].items()}
+            digests = Digests(
+                *(_digests(metadata.get(key, {})) for key in ("digests", "digests_after"))
+            )
+            ends = [str(metadata[key]) for key in ("base", "result")]
+            whole = all(_sound(name, change, file) for name, change in changes.items())
+        except (KeyError, TypeError, ValueError, AttributeError):  # a field missing or misspelt
+            whole = False
+        if not whole:
+            raise WagleError(f"{form.what} {path} is corrupt: its fields do not fit; make it again")
+        return cls(ends[0], ends[1], changes, _Stored(file), digests, form)
+
+
+class _Stored(Mapping[str, Tensor]):
+    """The tensors of an open file, each read into fresh memory when it is asked for."""
+
+    def __init__(self, file: TensorFile) -> None:
+        self._file = file
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._file.read_all(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file.names)
+
+    def __len__(self) -> int:
+        return len(self._file.names)
+
+
+def _coded(change: Change, name: str, stored: Mapping[Any, Tensor]) -> Positions:
+    everywhere = change.encoding == "all"
+    code = np.zeros(0, np.uint8) if everywhere else stored[f"{name}::{change.encoding}"].numpy()
+    return Positions(change.encoding, code, change.count)
+
+
+# ---------------------------------------------------------------------------------------------
+# Files come from other people
+
+
+def _change(fields: Mapping[str, Any]) -> Change:
+    """A change out of metadata; what is not one is a ValueError or a TypeError."""
+    change = Change(**{**fields, "shape": tuple(fields["shape"])})
+    whole = [*change.shape, change.count]
+    if not all(type(number) is int and 0 <= number < 1 << 60 for number in whole):
+        raise ValueError("a size is no whole number")
+    return change
+
+
+def _digests(found: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(digest) for name, digest in found.items()}
+
+
+def _sound(name: str, change: Change, file: TensorFile) -> bool:
+    """Whether values and positions are what the metadata says of them."""
+    values = f"{name}::values"
+    if Kind(dtype_name(file.dtype(values)), file.shape(values)) != (change.dtype, (change.count,)):
+        return False
+    if change.encoding != "all":
+        key = f"{name}::{change.encoding}"
+        if file.dtype(key) != torch.uint8 or len(file.shape(key)) != 1:
+            return False
+    return change.count > 0 and sound(_coded(change, name, _Stored(file)), change.size)

@@ -1,0 +1,269 @@
+"""Where a tensor changed, in as few bytes as a choice of four codes gives.
+
+    gaps             uint8: how many unchanged weights precede each changed one, counted from the
+                     one before it; 255 stands for "255 more, read on"
+    bits             one bit per weight, lowest first
+    rice             a Rice code of those gaps
+    rice_unchanged   a Rice code of the gaps between the *unchanged* weights
+
+A Rice code of n gaps is one byte k; then k planes of ceil(n/8) bytes, plane j holding bit j of
+every gap, lowest first; then what is left of each gap, ``gap >> k``, in unary: so many zero bits
+and a one. For positions at random it comes within 3 % of their entropy (at a ratio of 0.05: 0.289
+bits per weight of 0.286), where a byte per gap takes 0.40. A tensor that changed everywhere needs
+no code (``all``).
+
+Source: Rice & Plaunt 1971, "Adaptive Variable-Length Coding"; k is the best one, per tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wagle.system.errors import choose
+
+_CHUNK = 1 << 22  # weights, gaps or bits per step; a multiple of 8
+_MORE = 255  # in the gap code: 255 more unchanged weights, the gap goes on
+_PLANES = 48  # more than any gap has bits
+_ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1, dtype=np.uint8)
+_EMPTY = np.zeros(0, dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Where a tensor changed.
+
+    Attributes:
+        encoding: ``all``, ``gaps``, ``bits``, ``rice`` or ``rice_unchanged``.
+        code: the coded positions, uint8; empty for ``all``.
+        count: how many positions there are.
+    """
+
+    encoding: str
+    code: NDArray[np.uint8]
+    count: int
+
+
+def encode(parts: Iterable[NDArray[np.bool_]], size: int) -> Positions:
+    """Code the True positions of a flat array, in the smallest way.
+
+    Args:
+        parts: the array in order; all parts but the last have a multiple of 8 entries.
+        size: how many entries the array has.
+    """
+    packed, count = [_EMPTY], 0
+    for part in parts:
+        packed.append(np.packbits(part, bitorder="little"))
+        count += int(np.count_nonzero(part))
+    bits = np.concatenate(packed)
+    if count == size:
+        return Positions("all", _EMPTY, count)
+    if not count:
+        return Positions("gaps", _EMPTY, 0)
+    changed = 2 * count <= size  # the rarer kind has the shorter code
+    gaps = _gaps(bits, size, changed)
+    planes = _best_planes(gaps)
+    sizes = {"bits": len(bits), "rice" if changed else "rice_unchanged": _rice_size(gaps, planes)}
+    if changed:
+        sizes["gaps"] = len(gaps) + int((gaps // _MORE).sum())
+    best = min(sizes, key=lambda name: (sizes[name], name))
+    if best == "bits":
+        return Positions(best, bits, count)
+    return Positions(best, _byte_code(gaps) if best == "gaps" else _rice(gaps, planes), count)
+
+
+def decode(positions: Positions, size: int) -> Iterator[NDArray[np.int64]]:
+    """The positions, ascending, some millions of weights at a time; the code must be sound."""
+    code, count = positions.code, positions.count
+    if positions.encoding == "rice_unchanged":
+        return _others(_decode_rice(code, size - count), size)
+    decoders = {
+        "all": lambda: _decode_all(size),
+        "bits": lambda: _decode_bits(code, size),
+        "gaps": lambda: _decode_gaps(code),
+        "rice": lambda: _decode_rice(code, count),
+    }
+    return choose(decoders, positions.encoding, "encoding")()
+
+
+def sound(positions: Positions, size: int) -> bool:
+    """Whether the code gives ``count`` positions below ``size``: files come from other people."""
+    encoding, code, count = positions.encoding, positions.code, positions.count
+    if encoding == "all":
+        return count == size
+    if encoding == "gaps":
+        ended = len(code) > 0 and code[-1] != _MORE
+        total = int(code.sum(dtype=np.int64))
+        return bool(ended and np.count_nonzero(code != _MORE) == count and total + count <= size)
+    if encoding == "bits":
+        return len(code) > 0 and len(code) == (size + 7) // 8 and _flags(code, size) == count
+    if encoding in ("rice", "rice_unchanged"):
+        coded = count if encoding == "rice" else size - count
+        return 0 < count < size and _sound_rice(code, coded, size)
+    return False
+
+
+# ---------------------------------------------------------------------------------------------
+# Bits
+
+
+def _decode_all(size: int) -> Iterator[NDArray[np.int64]]:
+    for start in range(0, size, _CHUNK):
+        yield np.arange(start, min(start + _CHUNK, size), dtype=np.int64)
+
+
+def _decode_bits(code: NDArray[np.uint8], size: int) -> Iterator[NDArray[np.int64]]:
+    for start in range(0, size, _CHUNK):
+        flags = _unpacked(code, start, min(start + _CHUNK, size))
+        yield (np.flatnonzero(flags) + start).astype(np.int64, copy=False)
+
+
+def _unpacked(code: NDArray[np.uint8], start: int, stop: int) -> NDArray[np.bool_]:
+    """The bits ``start`` to ``stop`` of a code."""
+    here = np.unpackbits(code[start // 8 : (stop + 7) // 8], bitorder="little")
+    return here[start % 8 : start % 8 + stop - start].view(np.bool_)
+
+
+def _flags(code: NDArray[np.uint8], size: int) -> int | None:
+    """How many of ``size`` bits are set, or None if one is set beyond them."""
+    beyond = int(code[-1]) >> ((size - 1) % 8 + 1)
+    return None if beyond else int(_ONES[code].sum(dtype=np.int64))
+
+
+# ---------------------------------------------------------------------------------------------
+# Gaps
+
+
+def _gaps(bits: NDArray[np.uint8], size: int, of: bool) -> NDArray[np.unsignedinteger]:
+    """How many other entries precede each one that is ``of``: the smallest type that holds them."""
+    found, last = [], -1
+    for start in range(0, size, _CHUNK):
+        flags = _unpacked(bits, start, min(start + _CHUNK, size))
+        where = np.flatnonzero(flags if of else ~flags) + start
+        if len(where):
+            gaps = np.diff(where, prepend=last) - 1
+            found.append(gaps.astype(np.min_scalar_type(size)))
+            last = int(where[-1])
+    return np.concatenate(found)
+
+
+def _byte_code(gaps: NDArray[np.unsignedinteger]) -> NDArray[np.uint8]:
+    ends = np.cumsum(gaps // _MORE + 1, dtype=np.int64) - 1
+    code = np.full(ends[-1] + 1, _MORE, dtype=np.uint8)
+    code[ends] = gaps % _MORE
+    return code
+
+
+def _decode_gaps(code: NDArray[np.uint8]) -> Iterator[NDArray[np.int64]]:
+    before = 0  # weights passed so far
+    for start in range(0, len(code), _CHUNK):
+        part = code[start : start + _CHUNK]
+        ends = part != _MORE
+        passed = np.cumsum(part + ends, dtype=np.int64) + before  # a sum is at most 255
+        before = int(passed[-1])
+        yield passed[ends] - 1
+
+
+# ---------------------------------------------------------------------------------------------
+# Rice codes of gaps
+
+
+def _best_planes(gaps: NDArray[np.unsignedinteger]) -> int:
+    """The k with the shortest code: another plane costs n bits and saves half of the unary ones."""
+    planes = 0
+    left: NDArray[Any] = gaps
+    while int((left - (left >> 1)).sum()) > len(gaps):
+        planes, left = planes + 1, left >> 1
+    return planes
+
+
+def _rice_size(gaps: NDArray[np.unsignedinteger], planes: int) -> int:
+    unary = len(gaps) + int((gaps >> planes).sum())
+    return 1 + planes * _bytes(len(gaps)) + _bytes(unary)
+
+
+def _bytes(bits: int) -> int:
+    return (bits + 7) // 8
+
+
+def _rice(gaps: NDArray[np.unsignedinteger], planes: int) -> NDArray[np.uint8]:
+    code = [np.array([planes], dtype=np.uint8)]
+    for plane in range(planes):
+        code.extend(
+            np.packbits(gaps[start : start + _CHUNK] >> plane & 1, bitorder="little")
+            for start in range(0, len(gaps), _CHUNK)
+        )
+    rest = np.zeros(0, dtype=np.bool_)  # bits that do not fill a byte yet
+    for start in range(0, len(gaps), _CHUNK):
+        ends = np.cumsum((gaps[start : start + _CHUNK] >> planes) + 1, dtype=np.int64)
+        ends += len(rest) - 1
+        flags = np.zeros(ends[-1] + 1, dtype=np.bool_)
+        flags[: len(rest)] = rest
+        flags[ends] = True
+        whole = len(flags) // 8 * 8
+        code.append(np.packbits(flags[:whole], bitorder="little"))
+        rest = flags[whole:]
+    code.append(np.packbits(rest, bitorder="little"))
+    return np.concatenate(code)
+
+
+def _parts(
+    code: NDArray[np.uint8], count: int
+) -> tuple[list[NDArray[np.uint8]], NDArray[np.uint8]]:
+    """The planes and the unary bits of a Rice code of ``count`` gaps."""
+    each, planes = _bytes(count), int(code[0])
+    starts = range(1, 1 + planes * each, each)
+    return [code[start : start + each] for start in starts], code[1 + planes * each :]
+
+
+def _decode_rice(code: NDArray[np.uint8], count: int) -> Iterator[NDArray[np.int64]]:
+    planes, unary = _parts(code, count)
+    done, passed = 0, 0  # gaps so far, and the sum of their low bits
+    for start in range(0, 8 * len(unary), _CHUNK):
+        ends = np.flatnonzero(_unpacked(unary, start, min(start + _CHUNK, 8 * len(unary)))) + start
+        stop = done + len(ends)
+        low = np.zeros(len(ends), dtype=np.int64)
+        for plane, bits in enumerate(planes):
+            low += _unpacked(bits, done, stop).astype(np.int64) << plane
+        low = np.cumsum(low) + passed
+        before = np.arange(done, stop, dtype=np.int64)  # positions before each
+        if len(ends):
+            passed = int(low[-1])
+            yield ((ends - before) << len(planes)) + low + before
+        done = stop
+
+
+def _others(positions: Iterator[NDArray[np.int64]], size: int) -> Iterator[NDArray[np.int64]]:
+    """The positions that are not among the ascending ``positions``."""
+    held = np.zeros(0, dtype=np.int64)
+    for start in range(0, size, _CHUNK):
+        stop = min(start + _CHUNK, size)
+        flags = np.ones(stop - start, dtype=np.bool_)
+        while True:
+            here = held[: np.searchsorted(held, stop)]
+            flags[here - start] = False
+            held = held[len(here) :]
+            more = None if len(held) else next(positions, None)
+            if more is None:
+                break
+            held = more
+        yield (np.flatnonzero(flags) + start).astype(np.int64, copy=False)
+
+
+def _sound_rice(code: NDArray[np.uint8], count: int, size: int) -> bool:
+    if not len(code) or code[0] > _PLANES or 1 + int(code[0]) * _bytes(count) >= len(code):
+        return False
+    planes, unary = _parts(code, count)
+    if not unary[-1] or int(_ONES[unary].sum(dtype=np.int64)) != count:
+        return False
+    total = (8 * (len(unary) - 1) + int(unary[-1]).bit_length() - count) << len(planes)
+    for plane, bits in enumerate(planes):
+        ones = _flags(bits, count)
+        if ones is None:
+            return False
+        total += ones << plane
+    return total + count <= size

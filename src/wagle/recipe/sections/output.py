@@ -1,0 +1,31 @@
+"""The sections ``patch`` and ``report``: what a run leaves."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import (
+    Field,
+)
+
+from wagle.recipe.sections.base import Section
+
+
+class PatchSettings(Section):
+    """The patch: the new values of the changed weights, without the rest of the model."""
+
+    enabled: bool = True
+    """Write patch.safetensors beside the unlearned model."""
+
+    undo: bool = False
+    """Also write private/undo.safetensors, the old values: whoever has it can restore the base."""
+
+
+class ReportSettings(Section):
+    """What the report shows."""
+
+    show_text: bool = False
+    """Show questions and answers of records; whoever gets the report can then read them."""
+
+    pairs: Annotated[int, Field(ge=0)] = 10
+    """How many records to show before and after, with show_text."""

@@ -1,0 +1,103 @@
+"""The section of weights: exact counts, where the selected ones are, and their scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, TypeAlias
+
+from wagle.evaluation.result import Evaluation
+from wagle.model.structure import place
+from wagle.recipe.recipe import Recipe
+from wagle.report.html.asked import State, chosen_ratio
+from wagle.report.html.charts import HEAT, density_chart, heat_chart, scores_chart, top
+
+Density: TypeAlias = Mapping[str, Mapping[str, tuple[int, int]]]  # (selected, weights)
+_LARGE = 0.005  # of the weights of the blocks: smaller kinds (norms, biases) set no scale
+
+
+def weights(
+    recipe: Recipe, state: State, density: Density, evaluations: Mapping[str, Evaluation]
+) -> dict[str, Any]:
+    """Counts of weights, exactly, and where the selected ones are."""
+    mask, unlearned, patch = (state.get(name, {}) for name in ("mask", "unlearn", "patch"))
+    blocks, kinds = density.get("block", {}), density.get("kind", {})
+    candidates = mask.get("candidates")
+    selected = unlearned.get("selected")
+    ratio = chosen_ratio(recipe, state)
+    exact = (
+        ratio is not None
+        and candidates is not None
+        and (selected == math.floor(Decimal(str(ratio)) * candidates))
+    )
+    inside = {name: pair for name, pair in blocks.items() if name.isdecimal() and pair[1]}
+    total = [sum(pair[i] for pair in kinds.values()) for i in (0, 1)]
+    overall = total[0] / total[1] if total[1] else 0.0
+    shares = {name: chosen / of for name, (chosen, of) in inside.items()}
+    return {
+        "candidates": candidates,
+        "selected": selected,
+        "ratio": ratio if exact else None,
+        "adapter": recipe.unlearning.lora is not None,
+        "changed": patch.get("changed", unlearned.get("changed")),
+        "total": patch.get("total"),
+        "tensors": patch.get("tensors"),
+        "outside": patch.get("outside_mask"),
+        "bytes": patch.get("bytes"),
+        "share": patch.get("share_of_model"),
+        "fingerprints": {
+            role: e.details["model"]["fingerprint"][:12]
+            for role, e in evaluations.items()
+            if e.details.get("model", {}).get("fingerprint")
+        },
+        "overall": overall,
+        "top": top([chosen / of for chosen, of in kinds.values() if of], overall),
+        "least": min(shares.items(), key=lambda item: item[1], default=None),
+        "most": max(shares.items(), key=lambda item: item[1], default=None),
+        "kinds": [
+            (n, *pair, pair[0] / pair[1], n in blocks) for n, pair in kinds.items() if pair[1]
+        ],
+        "chart": density_chart(inside, overall, "share of selected weights per block"),
+    }
+
+
+def heat(density: Density) -> dict[str, Any]:
+    """Density by block and kind; the shades range over the kinds that hold most weights."""
+    cells = {place(name): pair for name, pair in density.get("parameter", {}).items() if pair[1]}
+    cells = {key: pair for key, pair in cells.items() if key[0]}  # inside the blocks only
+    if len({block for block, _ in cells}) < 2:
+        return {"chart": ""}
+    sizes: dict[str, int] = {}
+    for (_, kind), (_, of) in cells.items():
+        sizes[kind] = sizes.get(kind, 0) + of
+    least = _LARGE * sum(sizes.values())
+    shares = [chosen / of for (_, kind), (chosen, of) in cells.items() if sizes[kind] >= least]
+    overall = sum(chosen for chosen, _ in cells.values()) / sum(sizes.values())
+    # at least a fifth around the mean, so that the noise of a random mask looks even
+    ends = (min([*shares, 0.8 * overall]), max([*shares, min(1.0, 1.2 * overall)]))
+    return {
+        "chart": heat_chart(cells, ends, "share of selected weights per block and kind of module"),
+        "ends": ends,
+        "shades": [HEAT[0] + (HEAT[1] - HEAT[0]) * step / 4 for step in range(5)],
+    }
+
+
+def scores(recipe: Recipe, state: State) -> dict[str, Any]:
+    """The scores of all blocks together, and the one at which the mask cuts."""
+    mask = state.get("mask", {})
+    counts: dict[int | None, int] = {}
+    for bins in (mask.get("score_histogram") or {}).values():
+        for exponent, n in bins:
+            counts[exponent] = counts.get(exponent, 0) + n
+    total = sum(counts.values())
+    zero = counts.pop(None, 0)
+    ratios, limits = mask.get("ratios") or [], mask.get("thresholds") or []
+    limit = dict(zip(ratios, limits, strict=False)).get(chosen_ratio(recipe, state))
+    shares = {e: n / total for e, n in counts.items() if e is not None and n}
+    drawn = limit is not None and limit > 0
+    return {
+        "chart": scores_chart(shares, limit, "scores of the candidate weights"),
+        "zero": zero / total if total else 0.0,
+        "threshold": limit if drawn else None,
+    }

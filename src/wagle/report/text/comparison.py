@@ -1,0 +1,31 @@
+"""The table of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from wagle.report.html.comparison import CONTROL, comparison_notes, comparison_rows, shown_ratios
+
+
+def arms_table(found: Mapping[str, Any]) -> str:
+    """The same figures as lines of text."""
+    titles = ["arm", "learning rate", "figure", f"difference to {CONTROL}", "p (Holm)"]
+    lines = []
+    for ratio in shown_ratios(found):
+        rows = [
+            [
+                row["name"],
+                row["learning_rate"],
+                row["figure"],
+                f"{row['difference']} {row['interval']}".strip(),
+                row["holm"],
+            ]
+            for row in comparison_rows(found, ratio)
+        ]
+        widths = [max(len(line[i]) for line in [titles, *rows]) for i in range(len(titles))]
+        lines += [f"ratio {ratio:g}"]
+        for line in [titles, *rows]:
+            cells = [text.ljust(width) for text, width in zip(line, widths, strict=True)]
+            lines.append("  " + "  ".join(cells).rstrip())
+    return "\n".join([*lines, found["sentence"], *comparison_notes(found)])

@@ -1,0 +1,136 @@
+"""The figures of evaluations as text: values with their intervals, and paired differences."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+
+from wagle.evaluation.figures import Figure
+from wagle.evaluation.result import Evaluation
+from wagle.report.html.benchmarks import headlines
+
+WIDTH = 100  # columns of a screen
+_INDENT = 13  # of what follows the title of a line
+_DIFFERENCES = {"before": "changes", "reference": "differences"}  # in the result, by role
+
+
+def evaluation_table(found: Evaluation, everything: bool = False) -> str:
+    """What ``wagle evaluate MODEL`` prints: figures, paired differences, the verdict.
+
+    Args:
+        found: of the model, with what it was set beside.
+        everything: all figures, not those alone that lead.
+    """
+    roles = {"before": found.beside.get("before"), "model": found, **found.beside}
+    lines = figure_lines({r: e for r, e in roles.items() if e is not None}, "model", everything)
+    if "verdict" in found.details:
+        lines += ["", *verdict_lines(found.details["verdict"], found.details["reasons"])]
+    elif "reference" in found.beside and found.details.get("probes"):
+        said = "none without the model before unlearning; give it with --before"
+        lines += ["", *entry("verdict", said)]
+    return "\n".join(lines)
+
+
+def verdict_lines(word: str, reasons: Iterable[str]) -> list[str]:
+    """A verdict and, below it, a sentence per reason."""
+    return [*entry("verdict", word), *(line for why in reasons for line in entry("", why))]
+
+
+def entry(title: str, text: str) -> list[str]:
+    """A title and what it says, over as many lines as that takes."""
+    lines = textwrap.wrap(text, WIDTH - _INDENT, break_long_words=False, break_on_hyphens=False)
+    titles = [title, *[""] * len(lines)]
+    return [f"{t:<{_INDENT}}{line}" for t, line in zip(titles, lines or [""], strict=False)]
+
+
+def figure_lines(evaluations: Mapping[str, Evaluation], own: str, everything: bool) -> list[str]:
+    """A table of values by role, and one of the paired differences to the other roles.
+
+    Args:
+        evaluations: by role, in the order of the columns.
+        own: the role whose differences are shown.
+        everything: all figures, not those alone that lead.
+    """
+    found = evaluations[own]
+    known = dict.fromkeys(
+        (name, metric)
+        for evaluation in (found, *evaluations.values())
+        for name, figures in evaluation.figures.items()
+        for metric in figures
+    )
+    chosen = list(known)
+    if not everything:
+        chosen = headlines(known, own_records=found.details.get("benchmark") == "qa")
+    values = {
+        role: [_value_cell(e.figures.get(name, {}).get(metric)) for name, metric in chosen]
+        for role, e in evaluations.items()
+    }
+    names = [f"{name}.{metric}" for name, metric in chosen]
+    lines = _aligned("value [95 % interval]", names, values)
+    gaps = {
+        f"{own} - {role}": found.details[key]
+        for role, key in _DIFFERENCES.items()
+        if role in evaluations and key in found.details
+    }
+    paired = [name for name in names if any(name in gap for gap in gaps.values())]
+    if paired:
+        cells = {
+            title: [_difference_cell(gap.get(name)) for name in paired]
+            for title, gap in gaps.items()
+        }
+        lines += ["", *_aligned("paired difference", paired, cells)]
+    left = len(known) - len(chosen)
+    more = f"({left} more figures: --all)" if left > 1 else "(1 more figure: --all)"
+    return [*lines, *([more] if left else [])]
+
+
+_Cell = tuple[str, str]  # a number and its interval
+
+
+def _value_cell(figure: Figure | None) -> _Cell:
+    if figure is None or figure.value is None:
+        return "-", ""
+    return _short(figure.value), _interval(figure.interval)
+
+
+def _difference_cell(gap: Mapping[str, object] | None) -> _Cell:
+    if gap is None:
+        return "-", ""
+    mean, interval = gap["mean"], gap["interval"]
+    assert isinstance(mean, float | int)
+    assert isinstance(interval, list | tuple)
+    return _short(mean, "+"), _interval(interval, "+")
+
+
+def _interval(ends: Sequence[float] | None, sign: str = "") -> str:
+    return "" if ends is None else f"[{_short(ends[0], sign)}, {_short(ends[1], sign)}]"
+
+
+def _short(value: float, sign: str = "") -> str:
+    """A number with a few digits; what three decimals round away by its power of ten."""
+    if 0 < abs(value) < 0.0005 or abs(value) >= 1e5:
+        return f"{value:{sign}.1e}"
+    return f"{value:{sign}.3f}" if abs(value) < 10 else f"{value:{sign}.1f}"
+
+
+def _aligned(title: str, names: Sequence[str], columns: Mapping[str, Sequence[_Cell]]) -> list[str]:
+    """Rows of cells below their heads; a name that leaves them no room has a line of its own."""
+    made = {head: _column(cells) for head, cells in columns.items()}
+    widths = {head: max(len(text) for text in [head, *cells]) for head, cells in made.items()}
+    room = WIDTH - sum(width + 2 for width in widths.values())
+    first = min(room, max(map(len, [title, *names])))
+    rows = [[*made], *map(list, zip(*made.values(), strict=True))]
+    lines = []
+    for name, cells in zip([title, *names], rows, strict=True):
+        texts = [f"  {c:<{w}}" for c, w in zip(cells, widths.values(), strict=True)]
+        if len(name) > first:
+            lines.append(name)
+            name = ""
+        lines.append(f"{name:<{first}}{''.join(texts)}".rstrip())
+    return lines
+
+
+def _column(cells: Sequence[_Cell]) -> list[str]:
+    """The cells of a column with their numbers one below the other."""
+    width = max((len(number) for number, _ in cells), default=0)
+    return [f"{number:>{width}} {interval}".rstrip() for number, interval in cells]

@@ -1,0 +1,107 @@
+"""The table and the JSON of a finished run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wagle.evaluation.result import Evaluation
+from wagle.report.html.attacks import strongest
+from wagle.report.html.templates import small
+from wagle.report.rows import ROLES
+from wagle.report.text.evaluations import entry, figure_lines, verdict_lines
+from wagle.system.atomic import read_json
+
+
+def summary_json(folder: Path) -> dict[str, Any]:
+    """Figures, paired differences, verdict, costs and attacks of a run as JSON."""
+    state = read_json(folder / "state.json")["stages"]
+    evaluation = read_json(folder / "evaluation.json")
+    found = {"evaluation": evaluation, "stages": state}
+    after = {label: read_json(_file(folder, "after", label)) for label in _asked(evaluation)}
+    found["differences"] = {
+        label: {key: details[key] for key in ("changes", "differences") if key in details}
+        for label, details in after.items()
+    }
+    made = state.get("attacks", {}).get("attacks", {})
+    if made:
+        found["attacks"] = {
+            label: read_json(folder / "attacks" / f"{label}.json") for label in made
+        }
+    return found
+
+
+def _asked(evaluation: Mapping[str, Any]) -> list[str]:
+    """What was asked: the recipe's own sets, by the name of their benchmark, and its benchmarks."""
+    return ["qa", *evaluation.get("benchmarks", {})]
+
+
+def _file(folder: Path, role: str, label: str) -> Path:
+    tail = "" if label == "qa" else f"-{label}"
+    return folder / "evaluation" / f"{role}{tail}.json"
+
+
+def _evaluations(folder: Path, label: str) -> dict[str, Evaluation]:
+    """The evaluations of a run by role, of its own sets or of a benchmark."""
+    paths = {role: _file(folder, role, label) for role in ROLES}
+    return {role: Evaluation.from_json(read_json(p)) for role, p in paths.items() if p.is_file()}
+
+
+def summary_table(folder: Path, everything: bool = False) -> str:
+    """What ``wagle run`` prints at its end.
+
+    Args:
+        folder: of a run that has an unlearned model.
+        everything: all figures, not those alone that lead.
+    """
+    found = summary_json(folder)
+    state = found["stages"]
+    lines: list[str] = []
+    for label in _asked(found["evaluation"]):
+        title = [] if label == "qa" else [f"benchmark {label}"]
+        lines += [*title, *figure_lines(_evaluations(folder, label), "after", everything), ""]
+    for label, attack in found.get("attacks", {}).items():
+        lines += entry("attack", f"{label}: {strongest(attack)}")
+    for arm, control in state.get("controls", {}).get("arms", {}).items():
+        lines += entry("control", f"{arm}: {_control_text(control)}")
+    mask, unlearn, patch = state["mask"], state["unlearn"], state["patch"]
+    of = f" of {mask['candidates']:,}" if "candidates" in mask else ""
+    if "lora" in unlearn:
+        lines += entry(
+            "adapter",
+            f"{unlearn['selected']:,}{of} weights trained, {unlearn['changed']:,} changed, then merged "
+            "into the model",
+        )
+    else:
+        lines += entry(
+            "weights",
+            f"{unlearn['selected']:,}{of} selected, {unlearn['changed']:,} changed, the rest "
+            "bit-identical",
+        )
+    if "bytes" in patch:
+        size = f"{patch['bytes'] / 1e6:.1f} MB, {patch['share_of_model']:.1%} of the model"
+        lines += entry("patch", size)
+    spent = {name: stage["seconds"] for name, stage in state.items()}
+    seconds = {name: value for name, value in spent.items() if value >= 0.5}
+    peak = max(stage["peak_bytes"] for stage in state.values()) / 1e9
+    parts = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
+    lines += entry("time", f"{sum(spent.values()):.0f} s ({parts}); peak memory {peak:.2f} GB")
+    lines += verdict_lines(state["after"]["verdict"], state["after"]["reasons"])
+    return "\n".join([*lines, *entry("report", str(folder / "report.html"))])
+
+
+def _control_text(control: Mapping[str, Any]) -> str:
+    """What a control arm ended with, and its verdict."""
+    found = control["summary"]
+    texts = [
+        f"{name}.{metric} {'-' if (value := found[name][metric]) is None else small(value)}"
+        for name, metric in (
+            ("forget", "probability"),
+            ("forget", "paraphrased"),
+            ("forget", "extraction_strength"),
+            ("retain", "probability"),
+        )
+        if metric in found.get(name, {})
+    ]
+    return f"{', '.join(texts)}; {control['verdict']}"

@@ -1,0 +1,1 @@
+"""Recipe to run folder, stage by stage."""

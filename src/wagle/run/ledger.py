@@ -1,0 +1,154 @@
+"""The ledger: what a model was asked to forget, when, and what each request made of it.
+
+A run that starts ``after`` another carries that one's ledger on, so the ledger of the last run tells
+the whole history. It names sets of records by count and keyed digest only: whoever reads it learns
+neither a record nor a hash that a short one could be guessed from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from wagle.system.atomic import read_json, write_json
+from wagle.system.errors import WagleError
+
+SCHEMA = "wagle-ledger/1"
+FILE = "ledger.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One entry: a finished run, and what it was asked.
+
+    Attributes:
+        name: of the run.
+        when: it was finished, UTC, ISO 8601.
+        wagle: the version that did it.
+        after: the run folder that it started from, as the recipe wrote it; None: from a model.
+        objective: its name and settings, as trained.
+        training: the recipe's section ``unlearning``.
+        mask: ``digest``, ``ratio`` and ``count``; None where there was none.
+        forget: ``n`` records, and the ``digest`` of their ids with the salt of that run.
+        earlier: what was done with what earlier requests forgot (``mode``), and how many records
+            that are (``n``, 0 where they were not read); None without ``after``.
+        base: fingerprint of the model before.
+        result: fingerprint of the model after.
+        patch: its ``file`` and the ``result`` that it promises; None where none was made.
+        verdict: in words.
+    """
+
+    name: str
+    when: str
+    wagle: str
+    after: str | None
+    objective: dict[str, Any]
+    training: dict[str, Any]
+    mask: dict[str, Any] | None
+    forget: dict[str, Any]
+    earlier: dict[str, Any] | None
+    base: str
+    result: str
+    patch: dict[str, str] | None
+    verdict: str
+
+
+def write_ledger(folder: str | Path, requests: Sequence[Request]) -> None:
+    """Write the ledger of a run atomically: the requests before it, oldest first, and its own.
+
+    Raises:
+        WagleError: a request did not start from what the one before left.
+    """
+    _refuse_broken(folder, requests)
+    write_json(Path(folder) / FILE, ledger_json(requests))
+
+
+def ledger_json(requests: Sequence[Request]) -> list[dict[str, Any]]:
+    """The content of a ledger file; every entry carries the version of the format it was made in."""
+    return [{"schema": SCHEMA, **asdict(request)} for request in requests]
+
+
+def read_ledger(folder: str | Path, *, broken: bool = False) -> list[Request]:
+    """The requests of a finished run and of those before it, oldest first.
+
+    Args:
+        folder: the run folder.
+        broken: also give a ledger whose requests do not follow on one another, to show it.
+
+    Raises:
+        WagleError: the run is not finished, or its ledger is not one that this wagle reads.
+    """
+    path = Path(folder) / FILE
+    if not path.is_file():
+        raise WagleError(
+            f"{folder} is not a finished run: it has no {FILE}; finish it first: wagle run {folder}"
+        )
+    found = read_json(path)
+    if not isinstance(found, list) or not found:
+        raise WagleError(f"{path} is not a ledger: it was altered; put it back as the run wrote it")
+    requests = [_read(entry, path) for entry in found]
+    if not broken:
+        _refuse_broken(folder, requests)
+    return requests
+
+
+def _read(entry: Any, path: Path) -> Request:
+    kind = entry.get("schema") if isinstance(entry, dict) else None
+    if kind != SCHEMA:
+        raise WagleError(f"{path} has an entry of format {kind}, this wagle reads {SCHEMA}")
+    names = {field.name for field in fields(Request)}
+    if set(entry) != names | {"schema"}:
+        wrong = sorted(set(entry) ^ (names | {"schema"}))[0]
+        raise WagleError(
+            f"{path} was altered: the field {wrong} of an entry is missing or unknown; put it back"
+        )
+    return Request(**{name: entry[name] for name in names})
+
+
+def find_break(requests: Sequence[Request]) -> int | None:
+    """The first request that did not start from what the one before left; None: the chain holds."""
+    for number in range(1, len(requests)):
+        if requests[number].base != requests[number - 1].result:
+            return number
+    return None
+
+
+def _refuse_broken(folder: str | Path, requests: Sequence[Request]) -> None:
+    number = find_break(requests)
+    if number is not None:
+        before, own = requests[number - 1], requests[number]
+        raise WagleError(
+            f"the ledger of {folder} is broken: {before.name} ended with {before.result[:6]}, but "
+            f"{own.name} started from {own.base[:6]}; run {own.name} again in a new folder"
+        )
+
+
+def ledger_table(requests: Sequence[Request]) -> str:
+    """A line per request, oldest first, and whether each started from what the one before left."""
+    heads = ["", "when", "run", "records", "objective", "weights", "base", "result", "verdict"]
+    rows = [heads] + [
+        [
+            str(number),
+            request.when,
+            request.name,
+            f"{request.forget['n']:,}",
+            str(request.objective["name"]),
+            "all" if request.mask is None else f"{request.mask['ratio']:g}",
+            request.base[:6],
+            request.result[:6],
+            request.verdict,
+        ]
+        for number, request in enumerate(requests, 1)
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    number = find_break(requests)
+    said = "holds: each request started from what the one before left"
+    if number is not None:
+        said = f"BROKEN: request {number + 1} did not start from what request {number} left"
+    return "\n".join([*lines, "", f"chain  {said}"])

@@ -1,0 +1,60 @@
+"""Which weights of which model train in a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from wagle.mask.mask import Mask
+from wagle.model.loading import load_model
+from wagle.recipe.recipe import Recipe
+from wagle.recipe.sections.unlearning import Lora
+from wagle.run.folder import Run
+from wagle.unlearning.lora import (
+    add_lora,
+    load_quantized,
+)
+
+
+def load_trained(run: Run, folder: Path) -> PreTrainedModel:
+    return load_model(folder, run.recipe.model.dtype, run.recipe.model.attention)
+
+
+def load_adapted(run: Run, lora: Lora) -> Any:
+    """The base with the run's fresh adapter, the same at every call."""
+    settings = run.recipe.model
+    load = load_model if lora.quantize == "none" else load_quantized
+    return adapt(load(run.base, settings.dtype, settings.attention), lora, run.recipe.seed)
+
+
+def adapt(model: PreTrainedModel, lora: Lora, seed: int) -> Any:
+    """Put the adapter that a recipe asks for beside the layers of a model."""
+    return add_lora(
+        model,
+        rank=lora.rank,
+        alpha=lora.alpha,
+        dropout=lora.dropout,
+        targets=lora.targets,
+        seed=seed,
+    )
+
+
+def unmasked(recipe: Recipe) -> str | None:
+    """Why all weights that can train do, so that nothing is attributed; None where a mask says which."""
+    lora = recipe.unlearning.lora
+    if lora is not None:
+        return None if lora.masked else "LoRA trains all of its adapter: there is no mask"
+    if recipe.unlearning.dynamic_mask == "none" or recipe.attribution.selects:
+        return None
+    return "all weights, chosen from anew in every step: attribution asks for no mask"
+
+
+def chosen_mask(run: Run) -> Mask | None:
+    """The mask that trains, of one ratio; None where all weights, or all of an adapter, train."""
+    if run.dense or unmasked(run.recipe):
+        return None
+    mask = Mask.load(run.folder / "mask.safetensors")
+    use = run.recipe.attribution.use
+    return mask if use is None else mask.at(use)

@@ -1,0 +1,114 @@
+"""Evaluate one model outside of a run, in the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from wagle.evaluation.figures import HOLDOUT, SETS
+from wagle.evaluation.measuring import evaluate
+from wagle.evaluation.models import find_model
+from wagle.evaluation.result import Evaluation
+from wagle.recipe.reading import load_recipe, read_settings
+from wagle.recipe.recipe import Recipe
+from wagle.recipe.sections.evaluation import EvaluationSettings
+from wagle.run.folder import Run
+from wagle.run.questions import questions_about
+from wagle.run.stages.measuring.evaluations import way_of
+from wagle.system.errors import WagleError, nearest
+
+
+def measure_model(
+    source: str,
+    words: Sequence[str],
+    *,
+    benchmark: str,
+    before: str | None = None,
+    reference: str | None = None,
+    patch: Sequence[str] | None = None,
+    cache: str | None = None,
+    precision: str = "float32",
+) -> Evaluation:
+    """Evaluate one model, outside of a run.
+
+    Args:
+        source: a model folder, a run folder (its model) or ``demo``.
+        words: of ``qa`` the sets of records and how they are asked, ``forget=FILE``, in the words of
+            a recipe (how they are asked is what a run folder's own says, unless they say it); of
+            another benchmark its settings.
+        benchmark: which one.
+        before: the model before unlearning: a model folder, a result file, or a run folder (what that
+            run found of its model before, or that model).
+        reference: a model that never learned the forget set, in the forms of ``evaluate``.
+        patch: of the model folder.
+        cache: a private folder for answers.
+        precision: of the matrix products.
+
+    Raises:
+        WagleError: words that are none of an evaluation, no set of records, or what ``evaluate``
+            refuses.
+    """
+    model = find_model(source)
+    common: dict[str, Any] = {
+        "before": None if before is None else _before(before, benchmark),
+        "reference": reference,
+        "patch": patch or None,
+        "cache": cache,
+    }
+    if benchmark != "qa":
+        settings = read_settings(words)
+        return evaluate(
+            model, benchmark=benchmark, settings=settings, precision=precision, **common
+        )
+    run = Run(model, _recipe_of(words, Path(source), model, precision))
+    return evaluate(model, run.encoder, **questions_about(run, run.sets), **way_of(run), **common)
+
+
+_HOW = {  # of a recipe, beside the sets: what decides how a model is asked
+    "model": ("template", "system_prompt", "max_length"),
+    "evaluation": tuple(
+        name
+        for name in EvaluationSettings.model_fields
+        if name not in ("benchmarks", "precision")  # which the command names itself
+    ),
+}
+_WORDS = (*SETS, "seed", "overlap", *(f"{part}.{n}" for part, names in _HOW.items() for n in names))
+
+
+def _recipe_of(words: Sequence[str], source: Path, model: Path, precision: str) -> Recipe:
+    """The recipe that asks one model about sets of records."""
+    keys = read_settings(words)
+    for key in keys:
+        if key not in _WORDS and key.partition(".")[0] not in SETS:
+            guess = nearest(key, _WORDS)
+            hint = f"nearest: {guess}" if guess else f"it has {', '.join(_WORDS)}"
+            raise WagleError(f"the benchmark qa has no setting {key!r}; {hint}")
+    given: dict[str, Any] = {"name": "evaluation", "model": {}, "evaluation": {}}
+    if (source / "recipe.yaml").is_file():
+        own = load_recipe(source / "recipe.yaml").resolved()
+        given |= {"seed": own["seed"], "overlap": own["overlap"]}
+        given |= {part: {n: own[part][n] for n in names} for part, names in _HOW.items()}
+        if not any(key.partition(".")[0] == HOLDOUT for key in keys):
+            given["evaluation"] |= {"attacks": None, "k": None}  # which are of a holdout set
+    given["model"]["path"] = str(model)
+    given["evaluation"]["precision"] = precision
+    recipe = load_recipe(given, words)
+    if not any(getattr(recipe, name) for name in SETS):
+        raise WagleError(
+            "nothing to evaluate: give records, such as forget=FILE; the sets are "
+            f"{', '.join(SETS)}, in the words of a recipe"
+        )
+    return recipe
+
+
+def _before(named: str, benchmark: str) -> str | Path:
+    """The model before unlearning, or its result file; of a run folder what that has of both."""
+    folder = Path(named)
+    if not (folder / "recipe.yaml").is_file():
+        return named
+    run = Run(folder, load_recipe(folder / "recipe.yaml"))
+    labels = [b.called for b in run.recipe.evaluation.benchmarks if b.name == benchmark]
+    names = ["before"] if benchmark == "qa" else [f"before-{label}" for label in labels]
+    files = [path for n in names if (path := folder / "evaluation" / f"{n}.json").is_file()]
+    return files[0] if len(files) == 1 else run.base

@@ -1,0 +1,1 @@
+"""The stages that make something: models, gradients, the mask, the patch."""

@@ -1,0 +1,56 @@
+"""The stage ``gradients``: take the gradients that scores are made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from wagle.attribution.gradients.collect import gradients
+from wagle.attribution.scoring.masks import needed_quantities
+from wagle.recipe.sections.attribution import Attribution
+from wagle.run.folder import Run
+from wagle.run.selection import load_adapted, unmasked
+
+
+def no_mask(why: str) -> dict[str, Any]:
+    return {"records": None, "skipped": why}
+
+
+def attribute(run: Run) -> dict[str, Any]:
+    settings, lora = run.recipe.attribution, run.recipe.unlearning.lora
+    if why := unmasked(run.recipe):
+        return no_mask(why)
+    if settings.mask is not None:
+        return {"records": None}
+    model: Any = run.base if lora is None else load_adapted(run, lora)
+    if lora is not None and settings.device != "cpu" and torch.cuda.is_available():
+        model.to("cuda")
+    store = gradients(
+        model,
+        run.encoder,
+        run.need("forget"),
+        run.need("retain"),
+        path=run.gradients,
+        engine=settings.engine,
+        retain_records=settings.retain_records,
+        batch_tokens=settings.batch_tokens,
+        store_dtype=settings.store_dtype,
+        seed=run.recipe.seed,
+        precision=settings.precision,
+        overlap=run.recipe.overlap,
+        quantities=asked_quantities(settings),
+        dtype=run.recipe.model.dtype,
+        device=settings.device,
+        attention=run.recipe.model.attention,
+    )
+    return {
+        "engine": store.metadata["engine"],
+        "quantities": list(store.quantities),
+        "records": {name: len(ids) for name, ids in store.metadata["records"].items()},
+    }
+
+
+def asked_quantities(settings: Attribution) -> list[str]:
+    """What the gradient pass collects: what the score needs and what the recipe adds."""
+    return [*needed_quantities(settings.score, settings.gamma), *settings.quantities]

@@ -1,0 +1,42 @@
+"""The stage ``mask``: select the weights that may change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wagle.attribution.store import GradientStore
+from wagle.mask.mask import Mask
+from wagle.run.folder import Run
+from wagle.run.selection import chosen_mask, unmasked
+from wagle.run.stages.making.gradients import asked_quantities, no_mask
+from wagle.unlearning.lora import (
+    check_adapter_mask,
+)
+
+
+def select(run: Run) -> dict[str, Any]:
+    settings = run.recipe.attribution
+    if why := unmasked(run.recipe):
+        return no_mask(why)
+    if settings.mask is not None:
+        mask = Mask.load(settings.mask)
+    else:
+        mask = Mask.from_scores(
+            GradientStore.open(run.gradients),
+            score=settings.score,
+            gamma=settings.gamma,
+            damping=settings.damping,
+            settings=settings.score_settings,
+            ratio=settings.ratio,
+            scope=settings.scope,
+            include=settings.include,
+            exclude=settings.exclude,
+            seed=run.recipe.seed,
+        )
+    mask.save(run.folder / "mask.safetensors")
+    if run.recipe.unlearning.lora is not None:
+        chosen = chosen_mask(run)
+        assert chosen is not None
+        by_gradient = settings.mask is None and bool(asked_quantities(settings))
+        check_adapter_mask(chosen, by_gradient=by_gradient)
+    return mask.describe()

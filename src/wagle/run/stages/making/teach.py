@@ -1,0 +1,81 @@
+"""The stage ``teach``: make the model that is to forget."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from wagle.data.records import Record
+from wagle.model.adapters import merge_adapter
+from wagle.model.saving import save_model
+from wagle.model.weights import fingerprint
+from wagle.run.folder import Run
+from wagle.run.ledger import read_ledger
+from wagle.run.selection import load_trained
+from wagle.run.stages.making.training import (
+    clear_training,
+    how_to_resume,
+    keep_last_good,
+    training_entry,
+)
+from wagle.system.errors import TrainingStopped, WagleError
+from wagle.unlearning.teaching import finetune
+
+
+def teach(run: Run) -> dict[str, Any]:
+    """Make the model that is to forget."""
+    adapter = run.recipe.model.adapter
+    if adapter is not None:
+        merge_adapter(run.named, adapter, run.start)
+    if run.recipe.after is not None:
+        _check_result(run.recipe.after, run.start)
+    if run.recipe.finetune is None:
+        return {"taught": 0}
+    return teach_model(run, "teach", taught_records(run), run.base)
+
+
+def taught_records(run: Run) -> list[Record]:
+    """All records that are taught."""
+    assert run.recipe.finetune is not None
+    records: list[Record] = []
+    for name in run.recipe.taught_sets():
+        if name == "records":
+            assert run.recipe.finetune.records is not None
+            records += run.read(name, run.recipe.finetune.records)
+        else:
+            records += run.need(name)
+    return records
+
+
+def teach_model(run: Run, stage: str, records: list[Record], out: Path) -> dict[str, Any]:
+    assert run.recipe.finetune is not None
+    model, checkpoints = load_trained(run, run.start), run.private / f"checkpoint-{stage}"
+    try:
+        result = finetune(
+            model,
+            run.encoder,
+            records,
+            checkpoint_folder=checkpoints,
+            like=run.start,
+            seed=run.recipe.seed,
+            training=run.recipe.finetune,
+            on_step=lambda figures: run.log(stage, figures),
+        )
+    except TrainingStopped as error:
+        kept = keep_last_good(run, error, partial(save_model, model, run.start))
+        raise TrainingStopped(f"{kept}; {how_to_resume(run, stage)}", error.step) from None
+    run.log_steps(stage, result.history)
+    save_model(model, run.start, out)
+    clear_training(run, checkpoints)
+    return {"taught": len(records), **training_entry(result)}
+
+
+def _check_result(after: str, model: Path) -> None:
+    """Refuse a model that is not what the ledger of its run says it made."""
+    promised, found = read_ledger(after)[-1].result, fingerprint(model)
+    if found != promised:
+        raise WagleError(
+            f"{model} is {found[:6]}, but by the ledger of {after} it was {promised[:6]}; put the "
+            "unlearned model back"
+        )

@@ -1,0 +1,65 @@
+"""What the stages that train have in common."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from wagle.model.saving import save_model
+from wagle.run.folder import Run
+from wagle.system.errors import TrainingStopped
+from wagle.unlearning.forgetting import TrainResult
+from wagle.unlearning.lora import (
+    save_adapter,
+)
+from wagle.unlearning.training.checkpoints import clear_checkpoints
+
+
+def keep_last_good(run: Run, error: TrainingStopped, save: Callable[[Path], None]) -> str:
+    """Save the last good weights of a run that broke off, if it has any of its own; says where."""
+    if not error.step:
+        return str(error)
+    save(run.last_good)
+    return f"{error}, kept in {run.last_good}"
+
+
+def how_to_resume(run: Run, stage: str) -> str:
+    """How to train once more with a lower learning rate after ``stage`` broke off."""
+    section = "unlearning" if stage == "unlearn" else "finetune"
+    settings = run.recipe.unlearning if stage == "unlearn" else run.recipe.finetune
+    assert settings is not None
+    recipe, folder = run.folder / "recipe.yaml", str(run.folder)
+    if not recipe.is_file():  # a control: its run has been unlearned at this rate
+        return "begin the run again in another folder with a lower unlearning.learning_rate"
+    if stage == "retrain":  # the model that it is a reference for was taught at this rate
+        folder += "-again"
+    command = [
+        "wagle",
+        "run",
+        str(recipe),
+        f"{section}.learning_rate={settings.learning_rate / 2:g}",
+    ]
+    return f"go on with: {shlex.join([*command, '--out', folder])}"
+
+
+def clear_training(run: Run, checkpoints: Path) -> None:
+    """Delete what a training needed until its model was saved."""
+    clear_checkpoints(checkpoints)
+    shutil.rmtree(run.last_good, ignore_errors=True)
+
+
+def training_entry(result: TrainResult) -> dict[str, Any]:
+    told = {k: v for k, v in asdict(result).items() if k != "history"}
+    return {**told, "steps": result.history[-1]["step"] if result.history else 0}
+
+
+def save_trained(run: Run, model: Any, folder: Path) -> None:
+    """Write what was trained: the model, or its adapter alone."""
+    if run.recipe.unlearning.lora is None:
+        save_model(model, run.base, folder)
+    else:
+        save_adapter(model, folder, run.base)

@@ -1,0 +1,100 @@
+"""The stage ``unlearn``: make the model forget."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from wagle.model.adapters import merge_adapter
+from wagle.run.folder import Run
+from wagle.run.selection import chosen_mask, load_adapted, load_trained
+from wagle.run.stages.making.training import (
+    clear_training,
+    how_to_resume,
+    keep_last_good,
+    save_trained,
+    training_entry,
+)
+from wagle.system.errors import TrainingStopped
+from wagle.system.memory import give_memory_back
+from wagle.unlearning.forgetting import TrainResult, unlearn
+
+
+def forget(run: Run) -> dict[str, Any]:
+    lora = run.recipe.unlearning.lora
+    model = load_trained(run, run.base) if lora is None else load_adapted(run, lora)
+    checkpoints = run.private / "checkpoint-unlearn"
+    try:
+        result = _unlearn(run, model, checkpoints)
+    except TrainingStopped as error:
+        kept = keep_last_good(run, error, partial(save_trained, run, model))
+        raise TrainingStopped(f"{kept}; {how_to_resume(run, 'unlearn')}", error.step) from None
+    run.log_steps("unlearn", result.history)
+    found = training_entry(result)
+    if lora is None:
+        save_trained(run, model, run.folder / "model")
+    else:
+        with TemporaryDirectory(prefix="wagle-") as scratch:
+            adapter = run.folder / "adapter"
+            place = adapter if lora.keep == "adapter" else Path(scratch) / "adapter"
+            save_trained(run, model, place)
+            del model  # the base is loaded once more, in float32
+            give_memory_back()
+            merge_adapter(run.base, place, run.folder / "model")
+        found["lora"] = lora.model_dump(mode="json")
+    clear_training(run, checkpoints)
+    return found
+
+
+def _unlearn(run: Run, model: Any, checkpoints: Path) -> TrainResult:
+    settings = run.recipe.unlearning
+    return unlearn(
+        model,
+        run.encoder,
+        run.need("forget"),
+        run.sets.get("retain"),
+        forgotten=run.again or None,
+        mask=chosen_mask(run),
+        objective=settings.objective,
+        objective_settings=settings.objective_settings,
+        retain_term=settings.retain_term,
+        wrapper=settings.wrapper,
+        wrapper_settings=settings.wrapper_settings,
+        dynamic_mask=settings.dynamic_mask,
+        dynamic_settings=settings.dynamic_settings,
+        full_reference=settings.full_reference,
+        full_reference_k=settings.full_reference_k,
+        reference_folder=run.private / "references",
+        pairing=settings.pairing,
+        anchor=settings.anchor,
+        stop_when=settings.stop_when,
+        best=settings.best,
+        reference=_reference_figures(run),
+        check_every=settings.check_every,
+        evaluate_every=settings.evaluate_every,
+        checkpoint_folder=checkpoints,
+        like=run.base if settings.lora is None else None,
+        overlap=run.recipe.overlap,
+        allow_other_model=run.recipe.attribution.allow_other_model,
+        seed=run.recipe.seed,
+        training=settings,
+        on_step=lambda figures: run.log("unlearn", figures),
+    )
+
+
+def _reference_figures(run: Run) -> dict[str, float] | None:
+    """What the evaluation of the reference says of the figures that rules compare."""
+    reference = run.evaluation("reference")
+    if reference is None:
+        return None
+    found = {}
+    for name in ("forget", "retain"):
+        for figure in ("probability", "nll", "extraction_strength", "exact_memorization"):
+            value = reference.figures.get(name, {}).get(figure)
+            if value is not None and value.value is not None:
+                found[f"{name}.{figure}"] = value.value
+                if (name, figure) == ("forget", "probability"):
+                    found["forget.probability.high"] = value.high
+    return found

@@ -1,0 +1,1 @@
+"""The stages that look at what was made: evaluations, attacks, controls, ledger, report."""

@@ -1,0 +1,43 @@
+"""The stage ``after``: evaluate the unlearned model and judge it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from wagle.evaluation.verdict import OVER, came_back, combine, judge
+from wagle.run.folder import ROLES, Run
+from wagle.run.stages.measuring.evaluations import measure
+from wagle.system.atomic import write_json
+
+logger = logging.getLogger(__name__)
+
+
+def measure_after(run: Run) -> dict[str, Any]:
+    details = measure(run, "after", run.folder / "model")
+    labels = [benchmark.called for benchmark in run.recipe.evaluation.benchmarks]
+    found = {role: run.evaluation(role) for role in ROLES}
+    summary: dict[str, Any] = {r: e.summary() if e else None for r, e in found.items()}
+    if labels:
+        summary["benchmarks"] = {
+            label: {
+                role: e.summary() if (e := run.evaluation(role, label)) else None for role in ROLES
+            }
+            for label in labels
+        }
+    write_json(run.folder / "evaluation.json", summary)
+    after, before = found["after"], found["before"]
+    assert after is not None
+    assert before is not None
+    verdicts = {"": judge(after, before, found["reference"])}
+    for label in labels:
+        one, other = run.evaluation("after", label), run.evaluation("before", label)
+        if one is not None and other is not None and one.details["probes"]:
+            verdicts[label] = judge(one, other, run.evaluation("reference", label))
+    verdict = combine(verdicts)
+    if verdict.over and not any(OVER in line for line in run.warnings()):
+        logger.warning("over-unlearned: %s", " ".join(verdict.over))
+    again = came_back(after, before)
+    if again is not None:
+        logger.warning("%s; set unlearning.earlier: objective to keep it forgotten", again)
+    return {**details, "verdict": verdict.word, "reasons": list(verdict.reasons)}

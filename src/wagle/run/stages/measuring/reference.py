@@ -1,0 +1,12 @@
+"""The stage ``reference``: evaluate the model that never learned the forget set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wagle.run.folder import Run
+from wagle.run.stages.measuring.evaluations import measure
+
+
+def measure_reference(run: Run) -> dict[str, Any]:
+    return measure(run, "reference", run.reference) if run.reference else {"summary": None}

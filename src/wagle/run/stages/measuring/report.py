@@ -1,0 +1,64 @@
+"""The stage ``report``: put all of it on one page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wagle.evaluation.result import Evaluation
+from wagle.recipe.reading import dump_recipe
+from wagle.report.html.attacks import public_recipe
+from wagle.report.html.controls import Arm
+from wagle.report.html.page import Page, write_report
+from wagle.run.folder import ROLES, Run
+from wagle.run.selection import chosen_mask
+from wagle.system.atomic import read_json
+
+
+def report(run: Run) -> dict[str, Any]:
+    write_report(report_page(run), run.folder / "report.html")
+    return {"bytes": (run.folder / "report.html").stat().st_size}
+
+
+def report_page(run: Run) -> Page:
+    """All that the report shows, collected from the run folder."""
+    text = run.recipe.report
+    said: dict[str, list[dict[str, Any]]] = {}
+    if text.show_text:
+        for role in ("before", "after"):
+            path = run.private / f"answers-{role}.json"
+            said[role] = read_json(path)["forget"][: text.pairs]
+    mask = chosen_mask(run)
+    labels = [benchmark.called for benchmark in run.recipe.evaluation.benchmarks]
+    asked = {label: {r: e for r in ROLES if (e := run.evaluation(r, label))} for label in labels}
+    paths = {a.called: run.folder / "attacks" / f"{a.called}.json" for a in run.recipe.attacks}
+    return Page(
+        recipe=run.recipe,
+        recipe_text=dump_recipe(public_recipe(run.recipe)),
+        state=run.state["stages"],
+        evaluations={role: e for role in ROLES if (e := run.evaluation(role))},
+        history=[line for line in run.logged("unlearn") if "step" in line],
+        teaching=[line for line in run.logged("teach") if "step" in line],
+        warnings=run.warnings(),
+        density={by: mask.density(by) if mask else {} for by in ("block", "kind", "parameter")},
+        answers=said,
+        environment=read_json(run.folder / "environment.json"),
+        benchmarks=asked,
+        attacks={label: read_json(path) for label, path in paths.items() if path.is_file()},
+        controls={
+            arm: _arm(run, arm) for arm in run.state["stages"].get("controls", {}).get("arms", [])
+        },
+    )
+
+
+def _arm(run: Run, arm: str) -> Arm:
+    """What was found of a control arm's model."""
+    folder = run.folder / "controls" / arm
+    done = read_json(folder / "state.json")["stages"]
+    paths = {a.called: folder / "attacks" / f"{a.called}.json" for a in run.recipe.attacks}
+    return Arm(
+        Evaluation.from_json(read_json(folder / "evaluation" / "after.json")),
+        {label: read_json(path) for label, path in paths.items() if path.is_file()},
+        done["unlearn"]["selected"],
+        done["unlearn"]["steps"],
+        done["after"]["verdict"],
+    )

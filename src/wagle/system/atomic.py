@@ -1,0 +1,204 @@
+"""Files that are either whole or absent: atomic writes, JSON, resumable folders, locks."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from wagle.system.errors import DiskFull, WagleError
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk or a refused write into a one-line error; libraries may wrap the OSError."""
+    try:
+        yield
+    except WagleError:
+        raise
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        full = number in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+        if full or "os error 28" in str(error) or "No space left" in str(error):
+            free = shutil.disk_usage(_existing(path)).free / 1e9
+            raise DiskFull(
+                f"the disk is full ({free:.2f} GB left) while writing {path}; nothing was "
+                "kept: free some space and start again"
+            ) from error
+        if number is not None:
+            at = getattr(error, "filename", None)
+            where = f" ({at})" if at and str(at) != str(path) else ""
+            raise WagleError(f"cannot write {path}: {os.strerror(number)}{where}") from error
+        raise
+
+
+def _existing(path: Path) -> Path:
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+@contextlib.contextmanager
+def atomic_file(path: str | Path, *, private: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success it is synced and renamed, else removed.
+
+    Args:
+        path: the file to make; its folder is made too.
+        private: mode 0600 instead of what the umask allows.
+    """
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if private:  # from its first byte on
+                os.close(os.open(part, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600))
+            yield part
+            os.chmod(part, 0o600 if private else 0o666 & ~_umask())
+            _sync(part)
+            os.replace(part, path)
+            _sync(path.parent)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                part.unlink()
+            raise
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a new temporary folder; on success it replaces ``path``, else it is removed."""
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    with disk_errors(path):
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        try:
+            yield part
+            _finish_folder(part, path)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+
+
+def _finish_folder(part: Path, path: Path) -> None:
+    for file in sorted(part.rglob("*")):
+        if file.is_file():
+            os.chmod(file, 0o666 & ~_umask())
+            _sync(file)
+    _sync(part)
+    if path.exists():
+        shutil.rmtree(path)
+    os.replace(part, path)
+    _sync(path.parent)
+
+
+@contextlib.contextmanager
+def resumable_folder(path: str | Path, plan: Mapping[str, Any]) -> Iterator[Path]:
+    """Like ``atomic_folder``, but what a killed process left is there again under the same plan.
+
+    An error removes it; an interruption (Ctrl-C, a kill) leaves it for the next call.
+
+    Args:
+        path: the folder to make.
+        plan: all that the contents depend on; left-overs of another plan are removed.
+    """
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    said = part / "plan.json"
+    with disk_errors(path):
+        plain = json.loads(json.dumps(plan))
+        if not said.is_file() or read_json(said) != plain:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            write_json(said, plain)
+        try:
+            yield part
+            said.unlink()
+            _finish_folder(part, path)
+        except Exception:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+
+
+def check_space(path: str | Path, need: int, what: str, hint: str) -> None:
+    """Refuse to start what would fill the disk.
+
+    Args:
+        path: where it will be written.
+        need: bytes it takes.
+        what: what it is, for the message.
+        hint: what else the user can do about it than freeing space.
+    """
+    free = shutil.disk_usage(_existing(Path(path))).free
+    if need > free:
+        raise WagleError(
+            f"{what} needs {need / 1e9:.2f} GB, but {_existing(Path(path))} has {free / 1e9:.2f} GB "
+            f"left; free some space or {hint}"
+        )
+
+
+def write_text(path: str | Path, text: str, *, private: bool = False) -> None:
+    """Write ``text`` atomically as UTF-8."""
+    with atomic_file(path, private=private) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any, *, private: bool = False) -> None:
+    """Write ``value`` atomically as indented JSON; NaN is an error, as in ``wagle-eval/1``."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n", private=private)
+
+
+def append_line(path: Path, value: Any) -> None:
+    """Append ``value`` as one line of JSON; a reader leaves out a line that was cut off."""
+    with disk_errors(path), path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file; a missing or broken one is a one-line error."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WagleError(f"{path} does not exist") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise WagleError(f"{path} is not valid JSON ({error})") from None
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` for this process; a second run in it is an error, not a race."""
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise WagleError(
+                f"another wagle process is working in {folder}; wait for it or choose another --out"
+            ) from None
+        yield
+    finally:
+        os.close(handle)

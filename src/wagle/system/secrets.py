@@ -1,0 +1,34 @@
+"""What must stay private: folders of mode 0700, and digests that need a secret key."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from pathlib import Path
+
+from wagle.system.atomic import disk_errors, write_text
+
+
+def private_folder(path: Path) -> Path:
+    """Make ``path`` readable by its owner only."""
+    with disk_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o700)
+    return path
+
+
+def salt(folder: Path) -> bytes:
+    """The secret key of a private folder, made on first use.
+
+    Digests keyed with it name sets of records without letting anyone guess short records.
+    """
+    path = folder / "salt"
+    if not path.exists():
+        write_text(path, secrets.token_hex(32) + "\n", private=True)
+    return bytes.fromhex(path.read_text().strip())
+
+
+def keyed_digest(key: bytes, items: list[str]) -> str:
+    """A digest of ``items`` that cannot be recomputed without ``key``; 16 hex digits."""
+    return hmac.new(key, "\0".join(items).encode(), hashlib.sha256).hexdigest()[:16]

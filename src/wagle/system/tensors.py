@@ -1,0 +1,271 @@
+"""Tensor files: safetensors written atomically and read in parts, with a checksum inside wagle's own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wagle.system.errors import WagleError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+from wagle.system.atomic import atomic_file
+
+_CHUNK = 1 << 22  # elements that are converted and written at a time
+_KEY = "wagle"  # the one metadata key: safetensors writes several in random order
+
+
+def save_tensors(
+    path: str | Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, Any],
+    *,
+    private: bool = False,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a safetensors file atomically, tensor by tensor; equal contents give equal bytes.
+
+    The space is claimed before the first byte, so a full disk is noticed at once.
+
+    Args:
+        path: the file.
+        tensors: tensors by name, on any device.
+        metadata: any JSON value; kept as sorted JSON under one key.
+        private: mode 0600.
+        dtype: what floating-point tensors are converted to on the way; None leaves them.
+    """
+    shapes, kinds = {}, {}
+    for name, tensor in tensors.items():  # once: they may come from a file
+        shapes[name] = tuple(tensor.shape)
+        kinds[name] = dtype if dtype and tensor.dtype.is_floating_point else tensor.dtype
+    names = sorted(tensors, key=lambda name: (-kinds[name].itemsize, name))  # keeps all aligned
+    header: dict[str, Any] = {
+        "__metadata__": {
+            _KEY: json.dumps(metadata, sort_keys=True, allow_nan=False, separators=(",", ":"))
+        }
+    }
+    end = 0
+    for name in names:
+        start, end = end, end + math.prod(shapes[name]) * kinds[name].itemsize
+        header[name] = {
+            "dtype": _type_name(kinds[name]),
+            "shape": list(shapes[name]),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with atomic_file(path, private=private) as part, part.open("wb") as file:
+        if end:
+            os.posix_fallocate(file.fileno(), 0, 8 + len(text) + end)
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            for chunk in tensors[name].detach().reshape(-1).split(_CHUNK):
+                file.write(_bytes(chunk.to("cpu", kinds[name])))
+
+
+def _type_name(dtype: torch.dtype) -> str:
+    from safetensors.torch import _TYPES
+
+    return next(name for name, known in _TYPES.items() if known is dtype)
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    """The bytes of a flat CPU tensor."""
+    import torch
+
+    return tensor.contiguous().view(torch.uint8).numpy().data
+
+
+class TensorFile:
+    """A safetensors file opened for reading; tensors come one at a time, as memory maps."""
+
+    def __init__(self, path: str | Path, what: str = "tensor file") -> None:
+        from safetensors import SafetensorError, safe_open
+
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise WagleError(f"{what} {path} does not exist")
+        try:
+            self._file = safe_open(self.path, framework="pt")
+            self._file.__enter__()
+        except SafetensorError as error:
+            raise WagleError(
+                f"{what} {path} is truncated or corrupt ({error}); make it again"
+            ) from None
+        self.names: list[str] = list(self._file.keys())
+        self._handle = os.open(self.path, os.O_RDONLY)
+        self._layout = self._read_header()
+        try:
+            metadata = json.loads((self._file.metadata() or {}).get(_KEY, "{}"))
+        except ValueError:
+            metadata = None
+        if not isinstance(metadata, dict):
+            raise WagleError(
+                f"{what} {path} is corrupt: its metadata cannot be read; make it again"
+            )
+        self.metadata: dict[str, Any] = metadata
+
+    def get(self, name: str) -> Tensor:
+        """The tensor called ``name``."""
+        tensor: Tensor = self._file.get_tensor(name)
+        return tensor
+
+    def read(self, name: str, start: int, stop: int) -> Tensor:
+        """The elements ``start`` to ``stop`` of the flattened tensor ``name``, in its own dtype.
+
+        Read into fresh memory: unlike a memory map, nothing of the file stays resident.
+        """
+        import torch
+
+        dtype, shape, offset = self._layout[name]
+        assert 0 <= start <= stop <= math.prod(shape)
+        part = torch.empty(stop - start, dtype=dtype)
+        view = part.view(torch.uint8).numpy().data
+        at = offset + start * part.element_size()
+        while view:
+            got = os.preadv(self._handle, [view], at)
+            if got == 0:
+                raise WagleError(f"{self.path} was cut off while it was read; make it again")
+            view, at = view[got:], at + got
+        return part
+
+    def read_all(self, name: str) -> Tensor:
+        """The whole tensor ``name``, in fresh memory."""
+        shape = self.shape(name)
+        return self.read(name, 0, math.prod(shape)).view(shape)
+
+    def dtype(self, name: str) -> torch.dtype:
+        """The dtype of the tensor ``name``, without reading it."""
+        found: torch.dtype = self._layout[name][0]
+        return found
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of the tensor ``name``, without reading it."""
+        return self._layout[name][1]
+
+    def offset(self, name: str) -> int:
+        """The byte of the file at which the tensor ``name`` begins."""
+        return self._layout[name][2]
+
+    def _read_header(self) -> dict[str, tuple[Any, tuple[int, ...], int]]:
+        """Dtype, shape and offset of each tensor; safetensors checked them at opening."""
+        from safetensors.torch import _TYPES
+
+        size = int.from_bytes(os.pread(self._handle, 8, 0), "little")
+        header = json.loads(os.pread(self._handle, size, 8))
+        header.pop("__metadata__", None)
+        return {
+            name: (_TYPES.get(e["dtype"]), tuple(e["shape"]), 8 + size + e["data_offsets"][0])
+            for name, e in header.items()
+        }
+
+    def close(self) -> None:
+        """Release the memory map and the file."""
+        self._file.__exit__(None, None, None)
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", -1) >= 0:
+            os.close(self._handle)
+
+    def __enter__(self) -> TensorFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes, in name order: the checksum inside our files."""
+    found = ((name, tensors[name]) for name in sorted(tensors))  # one at a time
+    return _digest((name, t.dtype, t.shape, [t.reshape(-1)]) for name, t in found)
+
+
+def _file_digest(file: TensorFile) -> str:
+    """The same of an open file, read some millions of elements at a time."""
+
+    def parts(name: str) -> Iterator[Tensor]:
+        size = math.prod(file.shape(name))
+        for start in range(0, size, _CHUNK):
+            yield file.read(name, start, min(start + _CHUNK, size))
+
+    return _digest((n, file.dtype(n), file.shape(n), parts(n)) for n in sorted(file.names))
+
+
+def _digest(tensors: Iterable[tuple[str, torch.dtype, Sequence[int], Iterable[Tensor]]]) -> str:
+    digest = hashlib.sha256()
+    for name, dtype, shape, parts in tensors:
+        digest.update(f"{name}\0{dtype}\0{list(shape)}\0".encode())
+        for part in parts:
+            digest.update(_bytes(part.cpu()))
+    return digest.hexdigest()
+
+
+def _checksum(digest: str, metadata: Mapping[str, Any]) -> str:
+    text = json.dumps(metadata, sort_keys=True).encode()
+    return hashlib.sha256(text + digest.encode()).hexdigest()
+
+
+def save_checked(
+    path: str | Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, Any],
+    kind: str,
+    *,
+    private: bool = False,
+) -> None:
+    """Write a file of one of our formats, with a checksum over its tensors and metadata.
+
+    Args:
+        path: the file.
+        tensors: tensors by name, on any device.
+        metadata: any JSON value.
+        kind: name and version of the format, ``wagle-mask/1``.
+        private: mode 0600.
+    """
+    plain = json.loads(json.dumps({**metadata, "format": kind}))
+    plain["checksum"] = _checksum(tensors_digest(tensors), plain)
+    save_tensors(path, tensors, plain, private=private)
+
+
+def open_checked(path: str | Path, what: str, kind: str) -> tuple[TensorFile, dict[str, Any]]:
+    """Open what ``save_checked`` wrote; another format, a newer one or an altered file is an error.
+
+    Args:
+        path: the file.
+        what: what it is, for messages.
+        kind: the newest format that is read, ``wagle-mask/1``; all versions before it are too.
+
+    Returns:
+        The file, open; its checksum was made without keeping any of it. And the metadata.
+    """
+    file = TensorFile(path, what)
+    metadata = dict(file.metadata)
+    found = str(metadata.get("format"))
+    name, _, newest = kind.partition("/")
+    if not found.startswith(name + "/"):
+        raise WagleError(f"{path} is not a wagle {what} (format {found})")
+    if found not in {f"{name}/{version}" for version in range(1, int(newest) + 1)}:
+        raise WagleError(f"{what} {path} has format {found}, this wagle reads {kind}; update wagle")
+    checksum = metadata.pop("checksum", None)
+    if checksum != _checksum(_file_digest(file), metadata):
+        raise WagleError(f"{what} {path} is corrupt: its checksum does not fit; make it again")
+    del metadata["format"]
+    return file, metadata
+
+
+def load_checked(
+    path: str | Path, what: str, kind: str
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read all of what ``open_checked`` opens: the tensors, mapped into memory, and the metadata."""
+    file, metadata = open_checked(path, what, kind)
+    with file:
+        return {name: file.get(name) for name in file.names}, metadata

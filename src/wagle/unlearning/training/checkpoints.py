@@ -1,0 +1,124 @@
+"""Checkpoints of a training run: masters, optimiser and figures, written atomically, no pickle.
+
+``last`` is where a killed run goes on. ``good`` is the one before it, for as long as no later loss has
+shown that the weights of ``last`` are good. ``best`` holds masters only. A run that resumes is given
+the model as it was at the start: what is not selected never moved.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from wagle.system.errors import WagleError
+from wagle.system.secrets import private_folder
+from wagle.system.tensors import load_checked, save_checked
+from wagle.unlearning.training.optimizers import load_optimizer, save_optimizer
+from wagle.unlearning.training.selected import SelectedWeights
+
+FORMAT = "wagle-checkpoint/1"
+
+
+def clear_checkpoints(folder: Path) -> None:
+    """Delete the checkpoints of a folder, once its run is saved; what trackers wrote there stays."""
+    for path in folder.glob("*.safetensors"):
+        path.unlink()
+
+
+class Checkpoints:
+    """The checkpoint files of one run in one folder, closed after use.
+
+    Args:
+        folder: made where it is not there yet, private; None is a temporary one, of this process.
+        key: what the run is: model, data, settings; the files of another run are refused.
+
+    Attributes:
+        lasting: whether they outlive the process.
+    """
+
+    def __init__(self, folder: Path | None, key: Mapping[str, Any]) -> None:
+        self.lasting = folder is not None
+        self.key: dict[str, Any] = json.loads(json.dumps(dict(key)))  # as it is read back
+        self._scratch = None if folder else tempfile.TemporaryDirectory(prefix="wagle-")
+        self.folder = folder or Path(self._scratch.name if self._scratch else "")
+        private_folder(self.folder)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.safetensors"
+
+    def has(self, name: str) -> bool:
+        """Whether there is a checkpoint of this name."""
+        return self._path(name).is_file()
+
+    def save(
+        self,
+        name: str,
+        selected: SelectedWeights,
+        state: Mapping[str, Any],
+        optimizer: Optimizer | None = None,
+        more: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Write the masters, with the optimiser where it is given, ``more`` tensors and ``state``."""
+        tensors = {f"master::{n}": t for n, t in selected.masters().items()}
+        tensors.update({f"more::{n}": t for n, t in (more or {}).items()})
+        rest: dict[str, Any] = {}
+        if optimizer is not None:
+            kept, rest = save_optimizer(optimizer)
+            tensors.update({f"optimizer::{n}": t for n, t in kept.items()})
+        metadata = {"key": self.key, "state": dict(state), "optimizer": rest}
+        save_checked(self._path(name), tensors, metadata, FORMAT, private=True)
+
+    def load(
+        self, name: str, selected: SelectedWeights, optimizer: Optimizer | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
+        """The masters, the further tensors and the state of a checkpoint.
+
+        The optimiser, where it is given, is put back as it was.
+
+        Raises:
+            WagleError: the file is of another run, or does not fit the selected weights.
+        """
+        path = self._path(name)
+        stored, metadata = load_checked(path, "checkpoint", FORMAT)
+        if metadata["key"] != self.key:
+            differ = [k for k in self.key if metadata["key"].get(k) != self.key[k]]
+            raise WagleError(
+                f"checkpoint {path} belongs to another run ({', '.join(differ) or 'key'} differs); "
+                "delete its folder, or choose another one"
+            )
+        parts: dict[str, dict[str, Tensor]] = {"master": {}, "more": {}, "optimizer": {}}
+        for key, tensor in stored.items():
+            kind, _, own = key.partition("::")
+            parts[kind][own] = tensor
+        shapes = {n: t.shape for n, t in selected.masters().items()}
+        if {n: t.shape for n, t in parts["master"].items()} != shapes:
+            raise WagleError(f"checkpoint {path} does not fit the selected weights; delete it")
+        if optimizer is not None:
+            load_optimizer(optimizer, parts["optimizer"], metadata["optimizer"])
+        return parts["master"], parts["more"], metadata["state"]
+
+    def rename(self, name: str, new: str) -> None:
+        """Give a checkpoint another name, if it is there."""
+        if self.has(name):
+            self._path(name).replace(self._path(new))
+
+    def drop(self, name: str) -> None:
+        """Delete a checkpoint, if it is there."""
+        self._path(name).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Delete all of them."""
+        clear_checkpoints(self.folder)
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._scratch is not None:
+            self._scratch.cleanup()

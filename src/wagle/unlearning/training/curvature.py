@@ -1,0 +1,68 @@
+"""The curvature that Sophia needs: Gauss-Newton-Bartlett, on labels that the model draws itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wagle.model.scoring import answer_logits, score
+from wagle.model.structure import precision
+from wagle.unlearning.training.optimizers import SophiaG
+from wagle.unlearning.training.rounding import seeded
+from wagle.unlearning.training.selected import SelectedWeights
+
+
+def draw_labels(logits: Tensor, scored: Tensor, index: Tensor, key: Sequence[object]) -> Tensor:
+    """Labels drawn from softmax(logits) at every scored position, (n,) int64.
+
+    Args:
+        logits: (n, V), records one after the other.
+        scored: (B, T) bool, which positions they predict.
+        index: (B,) which records these are; the draws depend on (key, record) alone.
+        key: what the draws are for.
+    """
+    drawn = []
+    sizes = scored.sum(-1).tolist()
+    for part, record in zip(logits.detach().split(sizes), index.tolist(), strict=True):
+        generator = seeded((*key, record), logits.device)
+        chances = part.float().softmax(-1)
+        drawn.append(torch.multinomial(chances, 1, generator=generator).squeeze(-1))
+    return torch.cat(drawn)
+
+
+def take_curvature(
+    model: nn.Module,
+    selected: SelectedWeights,
+    optimizer: SophiaG,
+    micros: Sequence[Mapping[str, Any]],
+    name: str,
+    dtype: str,
+    key: Sequence[object],
+) -> None:
+    """Give the optimiser the squared gradient of the mean NLL of drawn labels.
+
+    Args:
+        model: as it is at this step.
+        selected: whose weights the gradient is of.
+        optimizer: takes it in.
+        micros: the batches of the step.
+        name: the set of records that is used.
+        dtype: precision of the matrix products.
+        key: of the draws; each record's are its own.
+
+    Source: Liu et al. 2024, Sophia, arXiv 2305.14342, algorithm 2.
+    """
+    count = sum(len(micro[name]["index"]) for micro in micros)
+    for micro in micros:
+        one = micro[name]
+        with selected.into("curvature"), precision(one["index"].device, dtype):
+            logits, _ = answer_logits(model, one)
+            labels = draw_labels(logits, one["scored"], one["index"], key)
+            loss = score(logits, labels, one["scored"]).nll_mean.sum() / count
+            loss.backward()
+    gradients = selected.take("curvature")
+    masters = [master for _, master in selected.named_masters()]
+    optimizer.update_curvature(dict(zip(masters, gradients, strict=True)), count)

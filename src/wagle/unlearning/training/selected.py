@@ -1,0 +1,316 @@
+"""Selected weights: the float32 master copy of what the mask selects, all an optimiser sees.
+
+When a parameter's gradient is ready, a hook moves its selected entries into a compact vector and
+frees the dense one. Any element-wise optimiser steps on the masters of those vectors and only they
+are written back, so decay, momentum or precision cannot touch the rest.
+
+Per selected weight there are 4 bytes of index, 4 of master, 4 of gradient and what the optimiser
+keeps; the values from before the run, for counting what changed, wait in a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from wagle.mask.mask import Mask
+from wagle.system.errors import WagleError
+from wagle.system.memory import Spill, give_memory_back
+
+_CHUNK = 1 << 22  # indices widened at a time
+Round = Callable[
+    [Tensor, str, int], Tensor
+]  # (float32 values, name, part) -> the model's precision
+
+
+def _flat(parameter: Tensor) -> Tensor:
+    data = parameter.data
+    if not data.is_contiguous():
+        raise WagleError("a parameter is not contiguous in memory; load the model again")
+    return data.view(-1)
+
+
+class _Slice:
+    """One parameter: its flat indices (int32, or None for all of it) and its master vector.
+
+    ``saved`` is the precision that it will be saved in.
+    """
+
+    def __init__(
+        self, name: str, parameter: nn.Parameter, index: Tensor | None, saved: torch.dtype
+    ) -> None:
+        self.name, self.parameter, self.saved = name, parameter, saved
+        self.index = None if index is None else index.to(parameter.device)
+        picked = self.stored()
+        self.shared = index is None and picked.dtype == torch.float32
+        self.master = nn.Parameter(picked if self.shared else picked.float(), requires_grad=True)
+        # Made once: a vector made anew beside every dense gradient would leave holes in the heap.
+        self.room = None if self.shared else torch.empty_like(self.master, requires_grad=False)
+        self.gradients: dict[str, Tensor] = {}
+
+    def stored(self) -> Tensor:
+        """The selected entries as the model has them, in its own precision."""
+        flat = _flat(self.parameter)
+        return flat if self.index is None else flat.index_select(0, self.index)
+
+    def take(self, slot: str) -> None:
+        """Add the selected entries of the dense gradient to ``slot``, free the dense one."""
+        dense = self.parameter.grad
+        assert dense is not None
+        self.parameter.grad = None
+        flat = dense.view(-1) if dense.is_contiguous() else dense.reshape(-1)
+        part = flat if self.index is None else flat.index_select(0, self.index)
+        if slot in self.gradients:
+            self.gradients[slot] += part
+        elif slot == "total" and self.room is not None:
+            self.gradients[slot] = self.room.copy_(part)
+        else:
+            self.gradients[slot] = part.float()
+
+    def put(
+        self, values: Tensor, narrow: Round | None = None, kind: torch.dtype | None = None
+    ) -> None:
+        """Store ``values`` (one per selected entry) in the model, rounded to ``kind``, or to its own."""
+        flat = _flat(self.parameter)
+        kind = kind or flat.dtype
+        parts = values.split(_CHUNK)
+        if narrow is not None and kind == torch.bfloat16:  # what is float32 stays so
+            parts = tuple(narrow(part, self.name, i) for i, part in enumerate(parts))
+        elif kind != flat.dtype:
+            parts = tuple(part.to(kind) for part in parts)
+        if self.index is None:
+            for into, part in zip(flat.split(_CHUNK), parts, strict=True):
+                into.copy_(part)
+            return
+        for index, part in zip(self.index.split(_CHUNK), parts, strict=True):
+            flat.index_copy_(0, index.long(), part.to(flat.dtype))
+
+
+class SelectedWeights:
+    """The weights that may move, of one model under one mask (None: all of them).
+
+    Gradients go to *slots*: ``total``, unless a pass is made inside ``into(slot)``.
+
+    Args:
+        model: its trainable parameters are watched by hooks until ``close``.
+        mask: a single ratio, made for this model.
+        only: names of the parameters that take part; None takes all.
+        saved: the precision that a parameter will be saved in, by name; where it is not named, the
+            model's own.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        mask: Mask | None,
+        only: set[str] | None = None,
+        saved: Mapping[str, torch.dtype] | None = None,
+    ) -> None:
+        self.model = model
+        self._slot = "total"
+        self._slices: list[_Slice] = []
+        self._frozen: list[nn.Parameter] = []
+        self._before = Spill(0)
+        for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            index = None if mask is None else mask.selected(name)
+            if index is not None and len(index) == parameter.numel():
+                index = None
+            if (index is not None and len(index) == 0) or (only is not None and name not in only):
+                self._frozen.append(parameter)  # no gradient needed: a cheaper backward pass
+                continue
+            made = _Slice(name, parameter, index, (saved or {}).get(name, parameter.dtype))
+            self._before[name] = made.stored()
+            self._slices.append(made)
+        for parameter in self._frozen:
+            parameter.requires_grad_(False)
+        self._handles = [
+            s.parameter.register_post_accumulate_grad_hook(self._taker(s)) for s in self._slices
+        ]
+        self._seal = self._rest()
+        give_memory_back()
+
+    def _taker(self, owner: _Slice) -> Callable[[Tensor], None]:
+        def take(_: Tensor) -> None:
+            owner.take(self._slot)
+
+        return take
+
+    @property
+    def count(self) -> int:
+        """How many weights are selected."""
+        return sum(s.master.numel() for s in self._slices)
+
+    def named_masters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The compact vectors that an optimiser steps on, by parameter name."""
+        for s in self._slices:
+            yield s.name, s.master
+
+    def rows(self) -> list[Tensor | None]:
+        """Per parameter the row of every selected entry, int32 (of a matrix its output), or None."""
+        found: list[Tensor | None] = []
+        for s in self._slices:
+            if s.parameter.dim() < 2:
+                found.append(None)
+                continue
+            columns = s.parameter.numel() // s.parameter.shape[0]
+            index = s.index
+            if index is None:
+                index = torch.arange(
+                    s.parameter.numel(), dtype=torch.int32, device=s.parameter.device
+                )
+            found.append(index // columns)
+        return found
+
+    # ----- gradients -----
+
+    @contextmanager
+    def into(self, slot: str) -> Iterator[None]:
+        """Send the gradients of backward passes made inside to ``slot``."""
+        before, self._slot = self._slot, slot
+        try:
+            yield
+        finally:
+            self._slot = before
+
+    def take(self, slot: str) -> list[Tensor]:
+        """The gradients of a slot, which is emptied; zeros where none arrived."""
+        found = [s.gradients.pop(slot, None) for s in self._slices]
+        return [
+            torch.zeros_like(s.master) if g is None else g.clone() if g is s.room else g
+            for s, g in zip(self._slices, found, strict=True)
+        ]
+
+    def give(self, gradients: Sequence[Tensor]) -> None:
+        """Make these the gradients that the optimiser steps along."""
+        for s, gradient in zip(self._slices, gradients, strict=True):
+            s.gradients["total"] = gradient
+
+    def ready(self, max_norm: float) -> float:
+        """Hand the gradients to the masters, clipped to ``max_norm`` (0: not); returns their norm."""
+        for s in self._slices:
+            s.master.grad = s.gradients.pop("total", None)
+        masters = [s.master for s in self._slices if s.master.grad is not None]
+        limit = max_norm if max_norm > 0 else float("inf")
+        return float(torch.nn.utils.clip_grad_norm_(masters, limit))
+
+    # ----- weights -----
+
+    def write_back(self, narrow: Round | None = None) -> None:
+        """After an optimiser step: store the masters, rounded by ``narrow``; drop the gradients."""
+        for s in self._slices:
+            s.master.grad = None
+            if not s.shared:
+                s.put(s.master.detach(), narrow)
+
+    @contextmanager
+    def shifted(self, by: Sequence[Tensor]) -> Iterator[None]:
+        """Run with ``by`` added to the selected weights; afterwards they are bit-identical again."""
+        kept = [s.stored().clone() for s in self._slices]
+        try:
+            for s, shift in zip(self._slices, by, strict=True):
+                s.put(s.master.detach() + shift)
+            yield
+        finally:
+            for s, values in zip(self._slices, kept, strict=True):
+                s.put(values)
+
+    def soft_threshold(self, amount: float, names: set[str]) -> None:
+        """Draw the masters of these parameters towards zero by ``amount``, stopping there."""
+        with torch.no_grad():
+            for s in self._slices:
+                if s.name in names:
+                    size = (s.master.abs() - amount).clamp(min=0)
+                    s.master.copy_(s.master.sign() * size)
+
+    def extrapolate(self, scale: float) -> None:
+        """Turn ``before + d`` into ``before + scale * d``, in float32."""
+        with torch.no_grad():
+            for s in self._slices:
+                before = self._before[s.name].to(s.master.device, torch.float32)
+                s.master.sub_(before).mul_(scale).add_(before)
+
+    def masters(self) -> dict[str, Tensor]:
+        """The masters by parameter name, to be stored."""
+        return {s.name: s.master.detach() for s in self._slices}
+
+    def restore(self, masters: Mapping[str, Tensor], narrow: Round | None = None) -> None:
+        """Take masters that were stored, and write them back."""
+        with torch.no_grad():
+            for s in self._slices:
+                s.master.copy_(masters[s.name])
+        self.write_back(narrow)
+
+    def reset(self) -> None:
+        """Put back the weights from before the run, bit for bit."""
+        with torch.no_grad():
+            for s in self._slices:
+                before = self._before[s.name].to(s.master.device)
+                s.master.copy_(before)
+                s.put(before)
+
+    @property
+    def saved(self) -> list[torch.dtype]:
+        """The precisions that the selected weights will be saved in."""
+        return sorted({s.saved for s in self._slices}, key=str)
+
+    def settle(self, narrow: Round | None = None) -> None:
+        """Round the model to the precision that is saved: what it holds is then what a folder will.
+
+        The masters keep what they are, but for those that are the model's own weights.
+        """
+        for s in self._slices:
+            if torch.finfo(s.saved).eps > torch.finfo(s.parameter.dtype).eps:
+                s.put(s.master.detach(), narrow, s.saved)
+
+    # ----- what changed, and what did not -----
+
+    def changed(self) -> int:
+        """How many selected weights differ from before the run, in the precision that is saved."""
+        total = 0
+        for s in self._slices:
+            before = self._before[s.name].to(s.master.device)
+            for parts in zip(s.stored().split(_CHUNK), before.split(_CHUNK), strict=True):
+                now, then = (part.to(s.saved).float() for part in parts)
+                total += int(torch.count_nonzero(now != then))
+        return total
+
+    def _rest(self) -> dict[str, str]:
+        """A digest per tensor of all that is not selected (selected entries read as zero)."""
+        slices = {id(s.parameter): s for s in self._slices}
+        digests = {}
+        state: dict[str, Tensor] = dict(self.model.named_parameters())
+        state.update(self.model.named_buffers())
+        for name, tensor in state.items():
+            owner = slices.get(id(tensor))
+            if owner is not None and owner.index is None:
+                continue
+            flat = tensor.detach().reshape(-1)
+            if owner is not None and owner.index is not None:
+                flat = flat.clone()
+                for index in owner.index.split(_CHUNK):
+                    flat.index_fill_(0, index.long(), 0)
+            digest = hashlib.sha256()
+            for chunk in flat.cpu().split(_CHUNK):
+                digest.update(memoryview(chunk.contiguous().view(torch.uint8).numpy()))
+            digests[name] = digest.hexdigest()
+        return digests
+
+    def verify(self) -> None:
+        """Check that every unselected weight is bit-identical to what it was at the start."""
+        moved = [name for name, digest in self._rest().items() if self._seal[name] != digest]
+        if moved:
+            raise RuntimeError(f"unselected weights of {moved[0]} changed; please report this bug")
+
+    def close(self) -> None:
+        """Remove the hooks, forget the old values, let every parameter have a gradient again."""
+        for handle in self._handles:
+            handle.remove()
+        for parameter in self._frozen:
+            parameter.requires_grad_(True)
+        self._before.close()

@@ -1,0 +1,246 @@
+"""One optimiser step's gradient: the plain sum of both terms, or something made of them apart.
+
+A *wrapper* changes how the gradient is taken (``gru``, ``sam``, ``smooth``), or what is made of the
+weights at the end (``task_vector``); a *dynamic mask* zeroes entries of it, step by step
+(``sign_agreement``, ``row_norm``). Each works on the compact gradients of the selected weights.
+To add one: its settings in WRAPPERS or DYNAMIC_MASKS, its function in ``surgery.py``, a test.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from wagle.system.errors import WagleError, choose, nearest
+from wagle.unlearning.objectives.choice import Chosen
+from wagle.unlearning.objectives.shapes import Terms
+from wagle.unlearning.objectives.table import OBJECTIVES
+from wagle.unlearning.training.selected import SelectedWeights
+from wagle.unlearning.training.surgery import gru, noise, perturbation, row_norm, sign_agreement
+from wagle.unlearning.watching.rules import Rule
+
+WRAPPERS: dict[str, dict[str, float]] = {
+    "none": {},
+    "gru": {"momentum": 0.8, "floor": 1.0},
+    "sam": {"rho": 0.01},
+    "smooth": {"rho": 1e-4, "draws": 3},
+    "task_vector": {"scale": -1.0},
+}
+DYNAMIC_MASKS: dict[str, dict[str, float]] = {
+    "none": {},
+    "sign_agreement": {},
+    "row_norm": {"quantile": 0.99},
+}
+_TWO_SIDED = {"gru", "sign_agreement"}
+Micro = Mapping[str, Any]
+
+
+class Loss(Protocol):
+    """The terms of a micro-batch, summed and divided by the records of the step."""
+
+    def __call__(self, micro: Micro, *, log: bool = True) -> Terms:
+        """``log`` says whether they count among the step's figures."""
+
+
+class Gradient:
+    """How a run makes the gradient of a step.
+
+    Args:
+        wrapper: a name in WRAPPERS.
+        wrapper_settings: over its defaults.
+        dynamic_mask: a name in DYNAMIC_MASKS.
+        dynamic_settings: over its defaults.
+        seed: of the perturbations that are drawn.
+
+    Attributes:
+        remembered: the smoothed retain gradients of ``gru``; checkpoints keep them.
+
+    Raises:
+        WagleError: an unknown name or setting, one that is out of its range, or two that do not
+            go together.
+    """
+
+    def __init__(
+        self,
+        wrapper: str = "none",
+        wrapper_settings: Mapping[str, float] | None = None,
+        dynamic_mask: str = "none",
+        dynamic_settings: Mapping[str, float] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.wrapper, self.dynamic_mask, self.seed = wrapper, dynamic_mask, seed
+        self.settings = _settings(WRAPPERS, wrapper, "wrapper", wrapper_settings)
+        self.dynamic = _settings(DYNAMIC_MASKS, dynamic_mask, "dynamic_mask", dynamic_settings)
+        self.remembered: list[Tensor] | None = None
+        if {wrapper, dynamic_mask} == _TWO_SIDED:
+            raise WagleError(
+                "gru and sign_agreement both decide what is left of the forget gradient; choose one"
+            )
+        self._probe()
+
+    def _probe(self) -> None:
+        """Refuse settings that are out of their range, before anything is computed."""
+        one = [torch.ones(1)]
+        if self.wrapper == "gru":
+            gru(one, one, remembered=None, **self.settings)
+        if self.dynamic_mask == "row_norm":
+            row_norm(one, [None], **self.dynamic)
+        if self.settings.get("rho", 0.0) < 0:
+            raise WagleError(
+                f"wrapper {self.wrapper}: rho is {self.settings['rho']}; give a number >= 0"
+            )
+        draws = self.settings.get("draws", 1)
+        if draws < 1 or draws % 1:
+            raise WagleError(f"wrapper smooth: draws is {draws}; give a whole number >= 1")
+
+    @property
+    def plain(self) -> bool:
+        """Whether the gradient is simply that of the sum of both terms."""
+        return self.wrapper in {"none", "task_vector"} and self.dynamic_mask == "none"
+
+    @property
+    def turns(self) -> bool:
+        """Whether the weights end on the other side of where training takes them."""
+        return self.settings.get("scale", 0.0) < 0
+
+    def check(self, chosen: Chosen, rules: Sequence[Rule] = (), best: str | None = None) -> None:
+        """Refuse what the wrapper or the dynamic mask does not go with.
+
+        Args:
+            chosen: an objective, which may lack the term that they work on, or teach what a turned
+                task vector would then bring back.
+            rules: that end training; they see the model before it is turned.
+            best: the choice of a checkpoint, which does too.
+        """
+        if self.turns:
+            self._check_turned(chosen, rules, best)
+        for name in (self.wrapper, self.dynamic_mask):
+            if name == "none" or name == "task_vector":
+                continue
+            forgets = any(s not in ("retain", "retain_refusal") for s in chosen.sets)
+            if not forgets or (name in _TWO_SIDED and chosen.retain == "none"):
+                raise WagleError(
+                    f"{name} needs a forget term{' and a retain term' * (name in _TWO_SIDED)}; "
+                    f"objective {chosen.name} with retain_term {chosen.retain} lacks one"
+                )
+
+    def _check_turned(self, chosen: Chosen, rules: Sequence[Rule], best: str | None) -> None:
+        what = f"task_vector with scale {self.settings['scale']:g}"
+        ours = OBJECTIVES.get(chosen.name) is chosen.entry  # of a user's own, its author knows
+        if ours and chosen.name != "forget_finetune":
+            raise WagleError(
+                f"{what} goes the other way of objective {chosen.name}, which would bring the forget "
+                "set back; set objective: forget_finetune, or a scale above 0"
+            )
+        if chosen.retain == "nll":
+            raise WagleError(
+                f"{what} turns around what retain_term nll teaches too, which would unlearn the retain "
+                "set; set retain_term: none, or a scale above 0"
+            )
+        blind = [str(rule) for rule in rules if rule.figure.startswith("forget.")]
+        if best is not None or blind:
+            said = f"best {best!r}" if best is not None else f"the rule '{blind[0]}'"
+            raise WagleError(
+                f"{what} turns the model around after its last step, and {said} would look at it "
+                "before; remove it"
+            )
+
+    def take(
+        self,
+        selected: SelectedWeights,
+        micros: Sequence[Micro],
+        losses: Sequence[Loss],
+        step: int,
+    ) -> dict[str, float]:
+        """Fill the gradient of one step; returns figures to log.
+
+        Every term has a backward pass of its own: in one of their sum, the dense gradients of one
+        term would all wait, alive, for those of the other.
+
+        Args:
+            selected: where the gradient goes.
+            micros: the batches of the step.
+            losses: the forget term and the retain term apart, or one that gives both.
+            step: number of the step, for what is drawn.
+        """
+        slots = ("total", "total") if self.plain else ("forget", "retain")
+        for micro in micros:
+            for loss in losses:
+                terms = loss(micro)
+                with selected.into(slots[0]):
+                    _backward(terms.forget, keep=terms.retain is not None)
+                with selected.into(slots[1]):
+                    _backward(terms.retain)
+        if self.plain:
+            return {}
+        forget, retain = selected.take("forget"), selected.take("retain")
+        figures: dict[str, float] = {}
+        if self.wrapper in {"sam", "smooth"}:
+            forget = self._perturbed(selected, micros, losses[0], forget, step)
+        if self.wrapper == "gru":
+            total, self.remembered = gru(
+                forget, retain, remembered=self.remembered, **self.settings
+            )
+        elif self.dynamic_mask == "sign_agreement":
+            masked = sign_agreement(forget, retain)
+            total = masked.gradients
+            figures["kept_share"] = masked.kept / max(1, selected.count)
+        else:
+            total = [f + r for f, r in zip(forget, retain, strict=True)]
+        if self.dynamic_mask == "row_norm":
+            keep = row_norm(forget, selected.rows(), **self.dynamic)
+            total = [g * k for g, k in zip(total, keep, strict=True)]
+            kept = sum(int(torch.count_nonzero(k)) for k in keep)
+            figures["kept_share"] = kept / max(1, selected.count)
+        selected.give(total)
+        return figures
+
+    def _perturbed(
+        self,
+        selected: SelectedWeights,
+        micros: Sequence[Micro],
+        loss: Loss,
+        forget: list[Tensor],
+        step: int,
+    ) -> list[Tensor]:
+        """The forget gradient at perturbed weights: SAM's worst case, or the mean over noise."""
+        rho = self.settings["rho"]
+        if self.wrapper == "sam":
+            shifts = [perturbation(forget, rho=rho)]
+        else:
+            named = dict(selected.named_masters())
+            shifts = [
+                noise(named, rho=rho, key=(self.seed, step, draw))
+                for draw in range(int(self.settings["draws"]))
+            ]
+        for shift in shifts:
+            with selected.shifted(shift), selected.into("forget"):
+                for micro in micros:
+                    _backward(loss(micro, log=False).forget)
+        return [g / len(shifts) for g in selected.take("forget")]
+
+
+def _backward(loss: Tensor | None, *, keep: bool = False) -> None:
+    if loss is not None and loss.requires_grad:
+        torch.autograd.backward(loss, retain_graph=keep)
+
+
+def _settings(
+    table: Mapping[str, dict[str, float]], name: str, what: str, given: Mapping[str, float] | None
+) -> dict[str, float]:
+    known = choose(table, name, what)
+    for key, value in (given or {}).items():
+        if key not in known:
+            guess = nearest(key, known)
+            hint = f"; nearest: {guess}" if guess else ""
+            raise WagleError(
+                f"{what} {name} has no setting {key!r}{hint} (known: {', '.join(known) or 'none'})"
+            )
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value):
+            raise WagleError(f"{what} {name}: {key} is {value!r}, not a number")
+    return {**known, **(given or {})}

@@ -1,0 +1,200 @@
+"""Gradient surgery: pure functions of the compact gradients of the selected weights.
+
+A list of gradients holds one float32 vector per parameter, in the same order everywhere; all are
+gradients of losses to be minimised. Norms and products run over the whole list, in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from wagle.system.errors import WagleError
+from wagle.unlearning.training.rounding import seeded
+
+_CHUNK = 1 << 22  # entries widened to float64 at a time
+
+
+class Masked(NamedTuple):
+    """Gradients of which only some entries are left, and how many those are."""
+
+    gradients: list[Tensor]
+    kept: int
+
+
+def gru(
+    forget: Sequence[Tensor],
+    retain: Sequence[Tensor],
+    *,
+    remembered: Sequence[Tensor] | None,
+    momentum: float = 0.8,
+    floor: float = 1.0,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Take out of the forget gradient what would raise the retain loss.
+
+    The retain gradient is smoothed, ``r <- momentum g_r + (1 - momentum) r``. Where the two
+    conflict, ``<g_f, r> < 0``, the step is ``g_f - <g_f, r> / |r|^2 r``, which is orthogonal to r;
+    otherwise it is g_f. The retain loss is thus a constraint and is not itself descended.
+
+    Args:
+        forget: the gradient of the forget loss alone.
+        retain: that of the retain loss, the same shapes.
+        remembered: the smoothed retain gradient of the step before; None at the first.
+        momentum: the share of the new retain gradient, in (0, 1].
+        floor: in (0, 1]: the cosine of the two counts as ``-floor`` at least, so that less than 1
+            takes out only a part of a strong conflict (0.5 in a variant of the authors' code).
+
+    Returns:
+        The gradient to step along, and the new smoothed retain gradient; the lists' own tensors
+        are not changed.
+
+    Source: Wang et al. 2025, GRU, arXiv 2503.09117; the smoothing and the variant of its code.
+    """
+    if not 0 < momentum <= 1:
+        raise WagleError(f"the momentum of gru is {momentum}; give a number in (0, 1]")
+    if not 0 < floor <= 1:
+        raise WagleError(f"the floor of gru is {floor}; give a number in (0, 1]")
+    smoothed = [
+        new.clone() if remembered is None else torch.lerp(remembered[i], new, momentum)
+        for i, new in enumerate(retain)
+    ]
+    product = _dot(forget, smoothed)
+    if not product < 0:
+        return list(forget), smoothed
+    length = _norm(smoothed)
+    share = max(product / length, -floor * _norm(forget)) / length
+    return [f.sub(r, alpha=share) for f, r in zip(forget, smoothed, strict=True)], smoothed
+
+
+def sign_agreement(forget: Sequence[Tensor], retain: Sequence[Tensor]) -> Masked:
+    """Keep the forget gradient where the retain loss would fall too; elsewhere it is 0.
+
+    The forget gradient is first scaled to norm 1 over the whole list (0 stays 0).
+
+    Args:
+        forget: the gradient of the forget loss.
+        retain: that of the retain loss, the same shapes.
+
+    Returns:
+        The masked gradients, and how many entries have the same sign in both and are not 0.
+
+    Source: Sondej et al. 2025, MUDMAN, arXiv 2506.12484 (disruption masking, normalisation).
+    """
+    norm = _norm(forget) or 1.0
+    gradients, kept = [], 0
+    for f, r in zip(forget, retain, strict=True):
+        agree = (f.sign() == r.sign()) & (f != 0)
+        kept += int(agree.sum())
+        gradients.append(f.div(norm).mul_(agree))
+    return Masked(gradients, kept)
+
+
+def row_norm(
+    forget: Sequence[Tensor], rows: Sequence[Tensor | None], *, quantile: float = 0.99
+) -> list[Tensor]:
+    """Which entries train in this step: those of the output rows that forgetting pulls hardest.
+
+    A row counts by the norm of the forget gradient over its selected entries. Of R rows that have
+    any, over all parameters, those with a norm of at least the k-th largest are kept,
+    ``k = R - floor(quantile R)``, exact on the decimal number; ties with it are kept too, rows
+    without any forget gradient never. Multiply both gradients, forget and retain, by the result.
+
+    Args:
+        forget: the gradient of the forget loss.
+        rows: per entry of each gradient the row it belongs to, int32; None: all its entries are
+            one row (a bias, a norm).
+        quantile: in [0, 1); 0.99 keeps one row in a hundred.
+
+    Returns:
+        Bool tensors of the shapes of ``forget``, True where the row trains.
+
+    Source: Zhang et al. 2024, SURE, arXiv 2410.16454. Its code counts the forget gradient twice;
+    here it counts once.
+    """
+    if not 0 <= quantile < 1:
+        raise WagleError(f"the quantile of row_norm is {quantile}; give a number in [0, 1)")
+    norms, seen = [], []
+    for gradient, row in zip(forget, rows, strict=True):
+        norm, present = _row_norms(gradient, row)
+        norms.append(norm)
+        seen.append(norm[present])
+    every = torch.cat(seen)
+    below = math.floor(Fraction(str(quantile)) * len(every))
+    limit = every.kthvalue(below + 1).values
+    masks = []
+    for gradient, row, norm in zip(forget, rows, norms, strict=True):
+        keep = (norm >= limit) & (norm > 0)
+        masks.append(keep.expand(len(gradient)) if row is None else keep.index_select(0, row))
+    return masks
+
+
+def _row_norms(gradient: Tensor, row: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The norm of each row, and which rows have entries.
+
+    Summed in float64 but float32, so that equal rows stay equal when a GPU adds in another order.
+    """
+    if row is None:
+        present = torch.tensor([gradient.numel() > 0], device=gradient.device)
+        return gradient.new_tensor([_norm([gradient])]), present
+    count = int(row.max()) + 1 if len(row) else 0
+    squares = torch.zeros(count, dtype=torch.float64, device=gradient.device)
+    present = torch.zeros(count, dtype=torch.bool, device=gradient.device)
+    for part, index in zip(gradient.split(_CHUNK), row.split(_CHUNK), strict=True):
+        squares.index_add_(0, index, part.double().square())
+        present.index_fill_(0, index.long(), True)
+    return squares.sqrt_().float(), present
+
+
+def perturbation(forget: Sequence[Tensor], *, rho: float) -> list[Tensor]:
+    """Where sharpness-aware forgetting looks: ``rho g / |g|``, added to the weights.
+
+    Args:
+        forget: the gradient of the forget loss at the weights themselves.
+        rho: >= 0, the length of the perturbation in units of a weight.
+
+    Returns:
+        The shapes of ``forget``, float32; zeros for a zero gradient.
+
+    Source: Fan et al. 2025, arXiv 2502.05374 (SAM for unlearning).
+    """
+    norm = _norm(forget) or 1.0
+    return [gradient.div(norm).mul_(rho) for gradient in forget]
+
+
+def noise(likes: Mapping[str, Tensor], *, rho: float, key: Sequence[object]) -> list[Tensor]:
+    """Where randomised smoothing looks: draws from N(0, rho^2), added to the weights.
+
+    Args:
+        likes: tensors of the shapes and devices wanted, by parameter name.
+        rho: >= 0, the standard deviation in units of a weight.
+        key: what the draws are for: (seed, step, draw).
+
+    Returns:
+        In the order of ``likes``, float32; each a pure function of (key, name), on one kind of
+        device, and so not of which other parameters there are.
+
+    Source: Fan et al. 2025, arXiv 2502.05374 (RS for unlearning).
+    """
+    return [
+        torch.empty(like.shape, dtype=torch.float32, device=like.device).normal_(
+            0.0, rho, generator=seeded((*key, name), like.device)
+        )
+        for name, like in likes.items()
+    ]
+
+
+def _dot(left: Sequence[Tensor], right: Sequence[Tensor]) -> float:
+    total = 0.0
+    for a, b in zip(left, right, strict=True):
+        parts = zip(a.split(_CHUNK), b.split(_CHUNK), strict=True)
+        total += sum(float(torch.dot(x.double(), y.double())) for x, y in parts)
+    return total
+
+
+def _norm(gradients: Sequence[Tensor]) -> float:
+    return math.sqrt(_dot(gradients, gradients))

@@ -1,0 +1,49 @@
+"""Trackers: tensorboard, wandb and others, which transformers gives the figures of every step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import Trainer
+from transformers.integrations.integration_utils import (
+    INTEGRATION_TO_CALLBACK,
+    TensorBoardCallback,
+    default_logdir,
+    get_available_reporting_integrations,
+)
+
+from wagle.system.errors import WagleError, choose
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Refuse trackers that are unknown or not installed, before anything is computed."""
+    for name in names:
+        choose(INTEGRATION_TO_CALLBACK, name, "tracker")
+        if name not in get_available_reporting_integrations():
+            raise WagleError(f"report_to names {name}, which is not installed: pip install {name}")
+
+
+def place_events(trainer: Trainer, folder: Path | None) -> None:
+    """Say where tensorboard writes, unless TENSORBOARD_LOGGING_DIR does.
+
+    Args:
+        trainer: with its callbacks made, not yet started.
+        folder: where files of the run last; None: ``runs/`` of the working directory, which is
+            tensorboard's own habit.
+    """
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+            callback.logging_dir = str(folder / "tensorboard") if folder else default_logdir()
+
+
+def report(trainer: Trainer, figures: Mapping[str, Any], step: int) -> None:
+    """Give the figures of a step to the trackers, under the step's number in the whole run."""
+    own = trainer.state.global_step  # counts from where this process began
+    trainer.state.global_step = step
+    logs = {name: value for name, value in figures.items() if name != "step"}
+    try:
+        trainer.callback_handler.on_log(trainer.args, trainer.state, trainer.control, logs)
+    finally:
+        trainer.state.global_step = own

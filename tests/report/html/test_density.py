@@ -1,0 +1,109 @@
+"""Where the selected weights are, and their scores: what the page draws of them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.report.html.test_page import full, text
+from wagle.report.html.charts import heat_chart, scores_chart
+from wagle.report.html.page import Page, render
+
+
+def with_cells(page: Page, cells: dict[str, tuple[int, int]]) -> Page:
+    return replace(page, density={**page.density, "parameter": cells})
+
+
+CELLS = {
+    "model.embed_tokens.weight": (1, 1000),
+    "model.layers.0.mlp.up_proj.weight": (200, 1000),
+    "model.layers.0.norm.weight": (1, 1),
+    "model.layers.1.mlp.up_proj.weight": (600, 1000),
+    "model.layers.1.norm.weight": (0, 1),
+}
+
+
+def opacities(svg: str) -> list[float]:
+    """Of the cells of a heat map, in document order: by block, then by kind."""
+    rects = re.findall(r"<path[^>]*var\(--heat\)[^>]*>", svg)
+    return [float(re.search(r'opacity="([\d.]+)"', rect)[1]) for rect in rects]
+
+
+def test_the_heat_map_has_a_cell_per_block_and_kind_shaded_by_its_share():
+    drawn = render(with_cells(full(), CELLS))
+    (chart,) = re.findall(r'<svg role="img"(?:(?!</svg>).)*var\(--heat\).*?</svg>', drawn, re.S)
+    assert "per block and kind of module" in chart
+    assert opacities(chart) == pytest.approx([0.05, 1.0, 1.0, 0.05])  # norms set no end: 20 to 60 %
+    assert ">mlp.up_proj<" in chart
+    assert ">norm<" in chart
+    assert "embed" not in chart
+    assert "20.0 % or less" in text(drawn)
+    assert "60.0 % or more" in text(drawn)
+
+
+@pytest.mark.parametrize(
+    "cells", [{}, {"model.embed_tokens.weight": (1, 2)}, {"h.0.w": (1, 2)}, {"h.0.w": (0, 0)}]
+)
+def test_without_two_blocks_there_is_no_heat_map(cells):
+    assert "Per block and kind of module" not in render(with_cells(full(), cells))
+
+
+def test_the_noise_of_a_random_mask_is_no_pattern():
+    cells = {f"h.{block}.w": (500 + block, 1000) for block in range(5)}
+    drawn = render(with_cells(full(), cells))
+    shades = opacities(drawn[drawn.index("Per block and kind of module") :])
+    assert len(shades) == 5
+    assert max(shades) - min(shades) < 0.05
+
+
+def test_a_heat_map_of_equal_shares_is_drawn():
+    chart = heat_chart({("0", "w"): (1, 2), ("1", "w"): (1, 2)}, (0.5, 0.5), "a title")
+    assert len(set(opacities(chart))) == 1
+    assert "NaN" not in chart
+
+
+def test_a_large_heat_map_is_a_small_page():
+    cells = {
+        f"model.layers.{block}.self_attn.kind_{kind}_proj.weight": (block + kind, 1000)
+        for block in range(126)
+        for kind in range(12)
+    }
+    assert len(render(with_cells(full(), cells)).encode()) < 700_000
+
+
+HISTOGRAM = {"0": [[None, 10], [-4, 30]], "model.norm.weight": [[-4, 10], [-3, 50]]}
+
+
+def with_scores(page: Page, **changes: Any) -> Page:
+    mask = {**page.state["mask"], "score_histogram": HISTOGRAM, "thresholds": [0.1], **changes}
+    return replace(page, state={**page.state, "mask": mask})
+
+
+def test_scores_of_all_blocks_are_one_chart_with_the_least_selected_score():
+    shown = text(render(with_scores(full())))
+    assert "Scores of all candidate weights" in shown
+    assert "10.0 % have the score 0 or less; they are not drawn" in shown
+    assert "The mask selects what lies right of the line." in shown
+    assert "least selected score: 0.1" in shown
+
+
+@pytest.mark.parametrize("thresholds", [None, [None], [0.0]])
+def test_without_a_threshold_the_scores_have_no_line(thresholds):
+    shown = text(render(with_scores(full(), thresholds=thresholds)))
+    assert "Scores of all candidate weights" in shown
+    assert "right of the line" not in shown
+
+
+@pytest.mark.parametrize("histogram", [None, {}, {"0": []}, {"0": [[None, 3]]}])
+def test_without_scores_there_is_no_chart_of_them(histogram):
+    assert "Scores" not in text(render(with_scores(full(), score_histogram=histogram)))
+
+
+def test_bars_of_scores_are_as_high_as_their_shares():
+    drawn = scores_chart({-4: 0.5, -3: 0.25, 2: 0.125}, None, "a title")
+    bars = [path for path in re.findall(r"<path[^>]*>", drawn) if "var(--bar)" in path]
+    heights = [float(re.search(r"h[\d.]+v([\d.]+)h", path)[1]) for path in bars]
+    assert [height / heights[0] for height in heights] == [1.0, 0.5, 0.25]

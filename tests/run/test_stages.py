@@ -1,0 +1,164 @@
+import json
+import re
+import shlex
+
+import pytest
+import torch
+import yaml
+
+from tests.conftest import OTHERS, RECORDS, make_model
+from wagle.model.weights import fingerprint
+from wagle.recipe.reading import load_recipe
+from wagle.run.execution import execute
+from wagle.run.folder import find_run
+from wagle.run.stages.making import teach as stages
+from wagle.system.errors import TrainingStopped, WagleError
+from wagle.unlearning.training.trainer import UnlearnTrainer
+
+BREAKS = ["optimizer=SGD", "learning_rate=50", "warmup_steps=4", "max_grad_norm=0"]
+
+
+class Killed(Exception):
+    """What ends a run from outside."""
+
+
+@pytest.fixture
+def recipe_file(tmp_path, tokenizer):
+    """A recipe whose model is saved in bfloat16 and loaded in float32."""
+    folder = tmp_path / "tiny"
+    make_model("llama-tied").to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    for name, rows in (("forget", RECORDS), ("retain", OTHERS)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+    training = {"learning_rate": 5e-3, "batch_size": 4, "epochs": 2, "checkpoint_minutes": 0}
+    recipe = {
+        "name": "tiny",
+        "model": str(folder),
+        "forget": str(tmp_path / "forget.json"),
+        "retain": str(tmp_path / "retain.json"),
+        "finetune": training,
+        "attribution": {"ratio": 0.5},
+        "unlearning": training,
+        "evaluation": {"generate": False},
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    return path
+
+
+def _unlearning(settings):
+    return [f"unlearning.{setting}" for setting in settings]
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+def test_the_weights_that_changed_are_those_of_the_patch(recipe_file, tmp_path, rounding):
+    settings = _unlearning(["learning_rate=1e-5", f"rounding={rounding}", "evaluate_every=2"])
+    run = execute(load_recipe(recipe_file, settings), tmp_path / "out", until="patch")
+    done = run.state["stages"]
+    assert 0 < done["unlearn"]["changed"] == done["patch"]["changed"] < done["unlearn"]["selected"]
+    assert done["unlearn"]["steps"] == 3  # twice 6 records, 4 at once
+
+
+def test_a_run_that_the_saved_model_does_not_show_is_an_error(recipe_file, tmp_path):
+    settings = _unlearning(["learning_rate=1e-12"])
+    with pytest.raises(WagleError, match="selected weights in bfloat16, as it is saved; raise the"):
+        execute(load_recipe(recipe_file, settings), tmp_path / "out", until="unlearn")
+
+
+@pytest.mark.parametrize(("stage", "name"), [("teach", "base"), ("unlearn", "model")])
+def test_what_is_lost_between_training_and_saving_is_not_trained_again(
+    recipe_file, tmp_path, monkeypatch, stage, name
+):
+    calm, out = tmp_path / "calm", tmp_path / "out"
+    recipe = load_recipe(recipe_file)
+    undisturbed = execute(recipe, calm, until=stage)
+    save, trained = stages.save_model, []
+
+    def killed(model, like, folder):
+        if folder.name == name:
+            raise Killed
+        save(model, like, folder)
+
+    monkeypatch.setattr(stages, "save_model", killed)
+    with pytest.raises(Killed):
+        execute(recipe, out, until=stage)
+    monkeypatch.setattr(stages, "save_model", save)
+    monkeypatch.setattr(UnlearnTrainer, "training_step", lambda *_, **__: trained.append(1))
+    run = execute(recipe, out, until=stage)
+    assert not trained
+    assert fingerprint(out / name) == fingerprint(calm / name)
+    steps = [[h for h in r.logged(stage) if "step" in h] for r in (run, undisturbed)]
+    assert steps[0] == steps[1] != []
+    assert not list((out / "private" / f"checkpoint-{stage}").glob("*.safetensors"))
+
+
+def test_a_diverged_run_says_where_the_last_good_weights_are_and_how_to_go_on(
+    recipe_file, tmp_path, monkeypatch
+):
+    out = tmp_path / "an out"
+    recipe = load_recipe(recipe_file, _unlearning(BREAKS))
+    with pytest.raises(TrainingStopped) as caught:
+        execute(recipe, out, until="unlearn")
+    said = str(caught.value)
+    assert "\n" not in said
+    found = re.search(
+        r"diverged at step 3: .* back at step 1, kept in (.*); go on with: (.*)$", said
+    )
+    kept, command = found.groups()
+    assert fingerprint(kept) == fingerprint(out / "base")  # the first step's rate is 0
+    program, verb, source, override, option, folder = shlex.split(command)
+    assert (program, verb, option) == ("wagle", "run", "--out")
+    assert override == "unlearning.learning_rate=25"
+    assert not list((out / "private" / "checkpoint-unlearn").glob("*.safetensors"))
+
+    monkeypatch.setattr(stages, "finetune", None)  # nothing is taught again
+    lower, place = find_run(source, ["unlearning.learning_rate=1e-3"], folder)
+    run = execute(lower, place, until="unlearn")
+    assert run.recipe.unlearning.learning_rate == 1e-3
+    assert load_recipe(out / "recipe.yaml") == lower
+    assert not run.last_good.exists()
+
+
+def test_a_teaching_that_breaks_off_goes_on_with_another_rate_too(recipe_file, tmp_path):
+    breaks = [f"finetune.{setting}" for setting in BREAKS]
+    with pytest.raises(TrainingStopped, match=r"kept in .*last-good; go on with: ") as caught:
+        execute(load_recipe(recipe_file, breaks), tmp_path / "out", until="teach")
+    _, _, source, override, _, folder = shlex.split(str(caught.value).split("go on with: ")[1])
+    assert override == "finetune.learning_rate=25"
+    lower, place = find_run(source, ["finetune.learning_rate=1e-3"], folder)
+    assert execute(lower, place, until="teach").base.is_dir()
+
+
+def test_a_reference_that_breaks_off_is_taught_anew_with_the_model_in_another_folder(
+    recipe_file, tmp_path, monkeypatch
+):
+    recipe = load_recipe(recipe_file, ["reference=retrained"])
+    execute(recipe, tmp_path / "out", until="teach")
+
+    def breaks(*_, **__):
+        raise TrainingStopped("the loss is nan; the model is as it was before training")
+
+    monkeypatch.setattr(stages, "finetune", breaks)
+    with pytest.raises(
+        TrainingStopped,
+        match=r"before training; go on with: .* finetune.learning_rate=0.0025 --out \S*/out-again$",
+    ):
+        execute(recipe, tmp_path / "out", until="retrain")
+    assert not (tmp_path / "out" / "last-good").exists()
+
+
+def test_how_unlearning_trains_may_change_until_it_is_finished_and_nothing_else(
+    recipe_file, tmp_path
+):
+    out = tmp_path / "out"
+    execute(load_recipe(recipe_file), out, until="mask")
+    for other in ("attribution.ratio=0.4", "unlearning.objective=grad_diff", "seed=1"):
+        with pytest.raises(WagleError, match="holds a run of another recipe"):
+            execute(load_recipe(recipe_file, [other]), out, until="unlearn")
+    slower = load_recipe(recipe_file, ["unlearning.learning_rate=1e-3", "unlearning.epochs=1"])
+    run = execute(slower, out, until="unlearn")
+    assert run.state["stages"]["unlearn"]["steps"] == 2
+    with pytest.raises(WagleError, match=r"rate: 0\.001' there, 'learning_rate: 0\.002' here"):
+        execute(
+            load_recipe(recipe_file, ["unlearning.learning_rate=2e-3", "unlearning.epochs=1"]), out
+        )
