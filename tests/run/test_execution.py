@@ -16,7 +16,8 @@ import wagle
 from tests.conftest import OTHERS, RECORDS, make_model
 from wagle.metrics.table import METRICS
 from wagle.model.weights import fingerprint
-from wagle.patch.making import apply, verify
+from wagle.patch.application import apply
+from wagle.patch.verification import verify
 from wagle.recipe.reading import load_recipe
 from wagle.run.execution import STAGES, execute
 from wagle.run.folder import find_run
