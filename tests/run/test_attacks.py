@@ -8,8 +8,9 @@ import shutil
 import pytest
 import yaml
 
+from tests.attacks.cases import SMALL
 from tests.conftest import OTHERS, RECORDS, make_model, make_tokenizer
-from wagle.attacks.prompts import PREFIX
+from wagle.attacks.kinds.prompts.means import PREFIX
 from wagle.attacks.shapes import Series
 from wagle.attacks.table import ATTACKS
 from wagle.evaluation.figures import Figure
@@ -42,7 +43,12 @@ ASKED = [
     {"name": "probe", "settings": {"groups": None}},
     {"name": "sampling", "settings": {"samples": 2, "max_new_tokens": 4}},
 ]
-LABELS = ["relearning", "benign", "quantization", "prompts", "probe", "sampling"]
+ASKED += [  # those that are not named above, with the settings of their own tests
+    {"name": name, "settings": SMALL[name]}
+    for name in ATTACKS
+    if name not in {asked["name"] for asked in ASKED}
+]
+LABELS = [asked.get("label", asked["name"]) for asked in ASKED]
 
 
 def write_recipe(home, **more):
