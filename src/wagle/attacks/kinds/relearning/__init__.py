@@ -23,8 +23,9 @@ from wagle.attacks.kinds.relearning.picking import Picked, pick_benign, pick_exa
 from wagle.attacks.parts import at_most, flat
 from wagle.attacks.shapes import Scene, Series, Trial
 from wagle.data.reading import read_records
+from wagle.data.records import Record
 from wagle.evaluation.benchmarks.qa import qa
-from wagle.evaluation.figures import Figure
+from wagle.evaluation.figures import Figure, Task
 from wagle.system.errors import WagleError, nearest
 
 
@@ -66,37 +67,16 @@ def relearning(
         if some and (name == "forget" or len(some) < len(forget))
     }
     task = qa(scene.way.encoder, sets=looked, generate=False, seed=scene.seed)
-    way = replace(scene.way, cache=None)  # every look is at another model
-
-    def curve(
-        model: PreTrainedModel, rate: float, first: dict[str, Figure] | None
-    ) -> tuple[list[dict[str, Figure]], list[float]]:
-        seen: list[dict[str, Figure]] = []
-
-        def look(live: nn.Module) -> dict[str, float]:
-            assert isinstance(live, PreTrainedModel)
-            known = None if seen else first  # every rate starts from the same model
-            seen.append(flat(way.ask(live, task)) if known is None else known)
-            return {name: f.value for name, f in seen[-1].items() if f.value is not None}
-
-        made = relearn(
-            model,
-            scene.way.encoder,
-            picked.records,
-            steps=steps,
-            learning_rate=rate,
-            batch_size=batch_size,
-            lora=lora,
-            seed=scene.seed,
-            evaluate=look,
-        )
-        return seen, [*made.losses]
+    plan = {"steps": steps, "batch_size": batch_size, "lora": lora}
 
     def trial(model: PreTrainedModel) -> Series:
         states: dict[str, dict[str, Figure]] = {}
         losses = {}
         for rate in rates:
-            seen, losses[repr(rate)] = curve(model, rate, states.get("step 0"))
+            first = states.get("step 0")  # every rate starts from the same model
+            seen, losses[repr(rate)] = _curve(
+                model, scene, task, picked.records, first, **plan, learning_rate=rate
+            )
             label = "" if len(rates) == 1 else f"{rate!r}, "
             for step, found in zip(steps, seen, strict=True):
                 states[f"{label}step {step}" if step else "step 0"] = found
@@ -104,6 +84,32 @@ def relearning(
         return Series(states, "step 0", details={"taught": len(picked.records), "losses": told})
 
     return trial
+
+
+def _curve(
+    model: PreTrainedModel,
+    scene: Scene,
+    task: Task,
+    records: Sequence[Record],
+    first: dict[str, Figure] | None,
+    **plan: Any,
+) -> tuple[list[dict[str, Figure]], list[float]]:
+    """The figures of every look at a model while it is taught, and the loss of every step.
+
+    ``first`` is what the first look would find, where that is known already; ``plan`` are the
+    settings of ``relearn``.
+    """
+    way = replace(scene.way, cache=None)  # every look is at another model
+    seen: list[dict[str, Figure]] = []
+
+    def look(live: nn.Module) -> dict[str, float]:
+        assert isinstance(live, PreTrainedModel)
+        known = None if seen else first
+        seen.append(flat(way.ask(live, task)) if known is None else known)
+        return {name: f.value for name, f in seen[-1].items() if f.value is not None}
+
+    made = relearn(model, way.encoder, records, **plan, seed=scene.seed, evaluate=look)
+    return seen, [*made.losses]
 
 
 def _taught(scene: Scene, records: str, share: float) -> Picked:
