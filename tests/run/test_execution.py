@@ -19,8 +19,9 @@ from wagle.model.weights import fingerprint
 from wagle.patch.application import apply
 from wagle.patch.verification import verify
 from wagle.recipe.reading import load_recipe
-from wagle.run.execution import STAGES, execute
-from wagle.run.folder import find_run
+from wagle.run.execution import execute
+from wagle.run.opening import find_run
+from wagle.run.stages.table import STAGES
 from wagle.system.errors import WagleError
 
 FIELDS = {"paraphrased_question": "{question} Tell me.", "paraphrased_answer": "I say: {answer}"}
@@ -96,6 +97,10 @@ def test_a_run_leaves_the_folder_that_the_design_promises(recipe_file, tmp_path)
     ]:
         assert name in files
     assert not [f for f in files if f.endswith(".part")]
+    declared = {path for stage in STAGES.values() for path in stage.writes}
+    for name in files - {"recipe.yaml", "environment.json", "state.json", "log.jsonl", ".lock"}:
+        inside = any(name.startswith(path) for path in declared if path.endswith("/"))
+        assert name in declared or inside or name.startswith("private/"), name
     assert (out / "private").stat().st_mode & 0o777 == 0o700
     assert load_recipe(out / "recipe.yaml") == load_recipe(recipe_file)
     summary = json.loads((out / "evaluation.json").read_text())
@@ -476,9 +481,9 @@ import os, random, signal, sys
 import torch
 from pathlib import Path
 torch.set_num_threads(1)  # threads do not survive a fork
-import wagle.run as runs
-from wagle.recipe_file import load_recipe
-from wagle.run import STAGES, execute
+from wagle.recipe.reading import load_recipe
+from wagle.run.execution import execute
+from wagle.run.stages.table import STAGES, Stage
 
 recipe, out, seconds = load_recipe(sys.argv[1]), Path(sys.argv[2]), eval(sys.argv[3])
 draw = random.Random(int(sys.argv[4]))
@@ -492,11 +497,12 @@ def child(work):
 
 def killed_in(stage):
     def work():
-        inner = STAGES[stage]
-        def dying(run):
-            signal.setitimer(signal.ITIMER_REAL, max(1e-4, draw.random() * seconds[stage]))
-            return inner(run)
-        STAGES[stage] = dying  # SIGALRM is not handled: the process dies at once
+        class Dying(Stage):
+            def __call__(self, run):
+                signal.setitimer(signal.ITIMER_REAL, max(1e-4, draw.random() * seconds[stage]))
+                return super().__call__(run)
+        # SIGALRM is not handled: the process dies at once
+        STAGES[stage] = Dying(stage, STAGES[stage].kind)
         execute(recipe, out, until=stage)
     status = child(work)
     print(stage, "killed" if os.WIFSIGNALED(status) else "finished", flush=True)

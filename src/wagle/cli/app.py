@@ -20,7 +20,7 @@ from wagle.cli.patch import patch_app
 from wagle.system.errors import WagleError
 
 if TYPE_CHECKING:
-    from wagle.run.folder import Run
+    from wagle.run.opening import Run
 
 
 app = typer.Typer(
@@ -39,7 +39,7 @@ def _execute(
     source: str, overrides: list[str] | None, out: str | None, until: str, redo: bool = False
 ) -> Run:
     from wagle.run.execution import execute
-    from wagle.run.folder import find_run
+    from wagle.run.opening import find_run
 
     recipe, folder = find_run(source, list(overrides or []), out)
     return execute(recipe, folder, until=until, redo=redo)
@@ -286,7 +286,7 @@ def compare(
     """
     from wagle.comparison.compare import compare_arms
     from wagle.report.text.comparison import arms_table
-    from wagle.run.folder import find_run
+    from wagle.run.opening import find_run
 
     found = compare_arms(
         find_run(source, list(overrides or []), None)[0],
