@@ -25,7 +25,7 @@ from wagle.attribution.scoring.selection import (
     row_levels,
     thresholds,
 )
-from wagle.mask.mask import MaskWriter
+from wagle.mask.writing import MaskWriter
 from wagle.model.structure import place
 
 

@@ -9,7 +9,13 @@ from typing import Any
 import torch
 
 from wagle.attribution.quantities import COLLECTED
-from wagle.attribution.scoring.candidates import Candidates, Measure, candidate_names, matching
+from wagle.attribution.scoring.candidates import (
+    Candidates,
+    Measure,
+    Measured,
+    candidate_names,
+    matching,
+)
 from wagle.attribution.scoring.gamma import (
     check_damping,
     curvature_of,
@@ -30,8 +36,8 @@ from wagle.attribution.scoring.scores import (
     wanda,
 )
 from wagle.attribution.scoring.selection import count_fours, count_levels, exact_ratio, read_ladder
-from wagle.attribution.store import GradientStore
-from wagle.mask.mask import Gamma, Mask, MaskWriter
+from wagle.mask.mask import Gamma, Mask
+from wagle.mask.writing import MaskWriter
 from wagle.model.structure import place
 from wagle.system.errors import WagleError, choose
 
@@ -54,7 +60,7 @@ def needed_quantities(score: str | Score | Mapping[str, Any], gamma: Gamma = "au
 
 
 def mask_from_scores(
-    store: GradientStore,
+    store: Measured,
     *,
     score: str | Score | Mapping[str, Any],
     gamma: Gamma,
@@ -90,7 +96,7 @@ def mask_from_scores(
     chosen = _from_data(candidates, score, gamma, damping)
     measure = Measure(function, asked.quantities, {**chosen, **given})
     found = select(candidates, measure, groups, ladder, by_row=scope == "row")
-    return found.writer.finish(
+    packed = found.writer.finish(
         found.counts,
         {
             **_about(candidates, include, exclude),
@@ -107,6 +113,7 @@ def mask_from_scores(
             "score_histogram": found.histogram,
         },
     )
+    return Mask(*packed)
 
 
 def _about(
@@ -127,7 +134,7 @@ def _about(
 
 
 def _names(
-    store: GradientStore,
+    store: Measured,
     score: str | Score,
     gamma: Gamma,
     include: Sequence[str],
@@ -193,7 +200,7 @@ def _groups(candidates: Candidates, scope: str, ladder: Sequence[float | str]) -
 
 
 def _mask_of_masks(
-    store: GradientStore,
+    store: Measured,
     score: Mapping[str, Any],
     include: Sequence[str],
     exclude: Sequence[str],
@@ -251,7 +258,7 @@ def _short(mask: Mask) -> str:
 
 
 def _by_name(
-    store: GradientStore, patterns: list[str], include: Sequence[str], exclude: Sequence[str]
+    store: Measured, patterns: list[str], include: Sequence[str], exclude: Sequence[str]
 ) -> Mask:
     """All weights of the candidate parameters that match."""
     candidates = Candidates(store, candidate_names(store.shapes, include, exclude))
@@ -260,9 +267,8 @@ def _by_name(
     for name in chosen.names:
         writer.add(name, torch.ones(store.size(name), dtype=torch.uint8))
     about = _control("by_name", candidates, {"patterns": patterns})
-    return writer.finish(
-        [chosen.total], {**about, "include": list(include), "exclude": list(exclude)}
-    )
+    about |= {"include": list(include), "exclude": list(exclude)}
+    return Mask(*writer.finish([chosen.total], about))
 
 
 def _random_like(candidates: Candidates, other: Mask) -> Mask:
@@ -275,6 +281,5 @@ def _random_like(candidates: Candidates, other: Mask) -> Mask:
     measure = Measure(random, ("uniform",), {})
     found = select(candidates, measure, groups, other.ratios)
     settings = {"like": _short(other), "seed": candidates.seed}
-    return found.writer.finish(
-        found.counts, _control("random_like", candidates, settings, scope="tensor")
-    )
+    about = _control("random_like", candidates, settings, scope="tensor")
+    return Mask(*found.writer.finish(found.counts, about))
