@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,11 @@ from wagle.mask.packing import bits_per_level, level_counts, unpack
 from wagle.mask.writing import MaskWriter
 from wagle.model.structure import place
 from wagle.model.weights import fingerprint
+from wagle.recipe.rules import Gamma
 from wagle.system.errors import WagleError, choose
 from wagle.system.tensors import load_checked, save_checked, tensors_digest
 
 FORMAT = "wagle-mask/1"
-Gamma: TypeAlias = "float | str | Mapping[Any, float]"
 _PER_RATIO = ("thresholds", "theta_share")  # metadata with an entry for every ratio, or null
 _PLACES: dict[str, Callable[[str], str]] = {
     "block": lambda name: place(name)[0] or name,

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MOST_RATIOS = 15  # in a ladder: four bits per weight
 _CHUNK = 1 << 22  # bytes that are widened at once
 
 

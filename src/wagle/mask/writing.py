@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from wagle.mask.packing import MOST_RATIOS, Packed, bits_per_level, pack
+from wagle.mask.packing import Packed, bits_per_level, pack
+from wagle.recipe.rules import MOST_RATIOS, Unfit, check_ladder
 from wagle.system.errors import WagleError
 from wagle.system.memory import Spill
 
 _IN_MEMORY = 1 << 30  # bytes of packed levels, before they go to a file
+T = TypeVar("T", bound="float | str")
+
+
+def refuse_ladder(ratios: Sequence[T], exact: Callable[[T], Any] = float) -> None:
+    """Refuse ratios that are no ladder: 1 to 15 of them, ascending without repeats.
+
+    Args:
+        ratios: those asked for.
+        exact: the number that a ratio stands for.
+    """
+    try:
+        check_ladder(ratios, exact)
+    except Unfit as unfit:
+        raise WagleError(
+            f"a ladder has 1 to {MOST_RATIOS} ratios, not {len(ratios)}"
+            if unfit.rule == "length"
+            else f"the ratios {list(ratios)} must ascend without repeats"
+        ) from None
 
 
 class MaskWriter:
@@ -35,10 +53,7 @@ class MaskWriter:
             shapes: of every parameter of the model, in parameter order.
             ratios: of the ladder, ascending: 1 to 15 of them.
         """
-        if not 1 <= len(ratios) <= MOST_RATIOS:
-            raise WagleError(f"a ladder has 1 to {MOST_RATIOS} ratios, not {len(ratios)}")
-        if any(b <= a for a, b in itertools.pairwise(ratios)):
-            raise WagleError(f"the ratios {list(ratios)} must ascend without repeats")
+        refuse_ladder(ratios)
         self.shapes = dict(shapes)
         self.ratios = tuple(ratios)
         self._bits = bits_per_level(ratios)

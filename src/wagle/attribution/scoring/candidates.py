@@ -180,6 +180,16 @@ class Candidates:
         """N: how many weights these are."""
         return sum(self.store.size(name) for name in self.names)
 
+    def describe(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> dict[str, Any]:
+        """What a mask remembers of its candidates, and of the patterns that chose them."""
+        return {
+            "include": list(include),
+            "exclude": list(exclude),
+            "names": None if len(self.names) == len(self.store.shapes) else list(self.names),
+            "candidates": self.total,
+            "model": self.store.model_fingerprint,
+        }
+
     def of(self, names: Sequence[str]) -> Candidates:
         """Those of fewer parameters."""
         return Candidates(self.store, names, self.seed)
