@@ -145,13 +145,24 @@ def test_a_recipe_and_python_take_the_same_dampings(damping):
 @given(st.lists(st.sampled_from([i / 20 for i in range(1, 21)]), max_size=20) | st.just([0.1, 0.1]))
 def test_a_recipe_a_selection_and_a_mask_take_the_same_ladders(ratios):
     recipe = _refuses(lambda: Attribution(ratio=ratios, use=ratios[0] if ratios else None))
-    assert recipe == _refuses(lambda: read_ladder(ratios)) == _refuses(lambda: refuse_ladder(ratios))
+    assert (
+        recipe == _refuses(lambda: read_ladder(ratios)) == _refuses(lambda: refuse_ladder(ratios))
+    )
 
 
 @pytest.mark.parametrize(
     "score",
-    [{}, {"random_like": "m"}, {"complement": ""}, {"by_name": ["ffn"]}, {"by_name": "ffn"}]
-    + [{"by_name": [""]}, {"by_name": []}, {"like": "m"}, dict.fromkeys(UNSCORED, "m")],
+    [
+        {},
+        {"random_like": "m"},
+        {"complement": ""},
+        {"by_name": ["ffn"]},
+        {"by_name": "ffn"},
+        {"by_name": [""]},
+        {"by_name": []},
+        {"like": "m"},
+        dict.fromkeys(UNSCORED, "m"),
+    ],
 )
 def test_a_recipe_and_python_take_the_same_mappings(score):
     recipe = _refuses(lambda: Attribution(score=score))

@@ -14,9 +14,8 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from wagle.attribution.gradients.engines import ENGINES, choose_engine
-from wagle.attribution.gradients.passes import Pass, plan_passes, transposed
+from wagle.attribution.gradients.passes import Job, Pass, plan_passes, transposed
 from wagle.attribution.gradients.sink import Sink
-from wagle.attribution.gradients.stream import Job
 from wagle.attribution.quantities import COLLECTED
 from wagle.attribution.store import FORMAT, GradientStore, weight_stamps
 from wagle.data.draws import subset

@@ -17,9 +17,16 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from wagle.attribution.gradients.passes import Inputs, Pass, Sums, check_loss, linear_layers
+from wagle.attribution.gradients.passes import (
+    Inputs,
+    Job,
+    Pass,
+    Sums,
+    check_loss,
+    linear_layers,
+)
 from wagle.attribution.gradients.sink import Sink
-from wagle.attribution.gradients.stream import Job, stream
+from wagle.attribution.gradients.stream import stream
 from wagle.model.loading import load_model
 from wagle.model.scoring import answer_nll
 from wagle.model.structure import DTYPES, precision, to_device, without_dropout
