@@ -9,7 +9,6 @@ from tests.attribution.scoring.made import (
 from tests.conftest import FAMILIES, make_model
 from wagle.attribution.quantities import COLLECTED
 from wagle.attribution.scoring.candidates import SHORT_NAMES, part_of
-from wagle.attribution.scoring.scores import SCORES
 from wagle.mask.mask import Mask
 from wagle.recipe.sections.attribution import Attribution
 from wagle.system.errors import WagleError
@@ -81,10 +80,9 @@ def test_a_pattern_that_matches_nothing_says_what_patterns_are(store, pattern, s
         Mask.from_scores(store, include=[pattern])
 
 
-def test_the_recipe_names_every_score_short_name_and_quantity():
+def test_the_recipe_names_every_short_name_and_quantity():
     fields = Attribution.model_fields
     for table, field in (
-        (SCORES, "score"),
         (SHORT_NAMES, "include"),
         (COLLECTED, "quantities"),
     ):

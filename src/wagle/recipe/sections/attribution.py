@@ -29,11 +29,10 @@ class Attribution(Section):
     """Which weights may change: gradients, a score, a mask."""
 
     score: ScoreName = "wagle"
-    """How weights are scored: wagle, wagle_refusal, wagle_gauss_newton, fisher, hessian_free,
-    snip_forget, grad_forget, grad_ratio, magnitude, random or wanda. Or, without a score,
-    {random_like: MASK} (at random, in every tensor as many as another mask selects), {complement: MASK}
-    (the candidates that it leaves out) or {by_name: [PATTERN, ...]} (all weights of the parameters
-    that match, as in include); these have their own ratio."""
+    """How weights are scored, by name; docs/scores.md lists them with what they need. Or, without a
+    score, {random_like: MASK} (at random, in every tensor as many as another mask selects),
+    {complement: MASK} (the candidates that it leaves out) or {by_name: [PATTERN, ...]} (all weights of
+    the parameters that match, as in include); these have their own ratio."""
 
     gamma: GammaSetting = "auto"
     """Trade-off of the wagle scores: a number above 0 (larger counts the retain gradient less),
@@ -59,7 +58,8 @@ class Attribution(Section):
 
     scope: Literal["auto", "global", "tensor", "row", "block"] = "auto"
     """Within what the ratio is selected: global (all candidates compete), tensor, row (of a layer's
-    weights, one per output), block, or auto, which is row for wanda and global for the rest."""
+    weights, one per output), block, or auto, the scope that the score is meant for, which
+    docs/scores.md names."""
 
     include: list[Text] = []
     """Patterns of parameters; the mask selects among their weights only. Empty is all. A pattern is
