@@ -19,7 +19,7 @@ from wagle.model.weights import fingerprint
 from wagle.patch.making import apply, verify
 from wagle.recipe.reading import load_recipe
 from wagle.run.execution import STAGES, execute
-from wagle.run.folder import find_run
+from wagle.run.finding import find_run
 from wagle.system.errors import WagleError
 
 FIELDS = {"paraphrased_question": "{question} Tell me.", "paraphrased_answer": "I say: {answer}"}

@@ -17,11 +17,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from wagle.data.draws import subset
 from wagle.data.overlap import check_disjoint
@@ -33,6 +32,9 @@ from wagle.system.errors import WagleError
 from wagle.system.memory import Spill
 from wagle.unlearning.lora import add_lora
 from wagle.unlearning.teaching import finetune
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 STEPS = (0, 1, 2, 5, 10, 20, 50, 100)
 SMALLEST = 0.02  # of what was forgotten, below which no share of it can be told

@@ -38,10 +38,11 @@ app.add_typer(patch_app, name="patch")
 def _execute(
     source: str, overrides: list[str] | None, out: str | None, until: str, redo: bool = False
 ) -> Run:
-    from wagle.run.execution import execute
-    from wagle.run.folder import find_run
+    from wagle.run.finding import find_run
 
     recipe, folder = find_run(source, list(overrides or []), out)
+    from wagle.run.execution import execute  # heavy: what is wrong with a recipe is said before
+
     return execute(recipe, folder, until=until, redo=redo)
 
 
@@ -284,12 +285,14 @@ def compare(
 
     Example:  wagle compare demo unlearning.objective=npo --arms wagle,random,dense --ratios 0.05,0.5
     """
+    from wagle.run.finding import find_run
+
+    recipe, _ = find_run(source, list(overrides or []), None)
     from wagle.comparison.compare import compare_arms
     from wagle.report.text.comparison import arms_table
-    from wagle.run.folder import find_run
 
     found = compare_arms(
-        find_run(source, list(overrides or []), None)[0],
+        recipe,
         arms.split(","),
         out,
         ratios=ratios.split(",") if ratios else None,

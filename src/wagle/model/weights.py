@@ -12,17 +12,19 @@ import math
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from wagle.model.loading import empty_model
 from wagle.model.structure import model_folder, place_parameters
 from wagle.system.atomic import read_json
 from wagle.system.errors import WagleError
 from wagle.system.tensors import TensorFile
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _CHUNK = 1 << 22  # weights that are widened at once
 

@@ -19,11 +19,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from wagle.model.loading import load_model
 from wagle.model.saving import copy_other_files
@@ -51,6 +50,9 @@ from wagle.system.atomic import atomic_folder
 from wagle.system.errors import WagleError, choose
 from wagle.system.memory import Spill
 from wagle.system.tensors import TensorFile
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 _IN_MEMORY = 1 << 28  # bytes of values that are gathered, before they go to a file

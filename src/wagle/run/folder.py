@@ -17,9 +17,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-
 from wagle.data.overlap import check_disjoint, near_duplicates
 from wagle.data.reading import read_records
 from wagle.data.records import Record
@@ -345,20 +342,11 @@ def _difference(path: Path, text: str) -> str:
     return f"{len(old)} lines there, {len(new)} here"
 
 
-def find_run(source: str, overrides: list[str], out: str | None) -> tuple[Recipe, Path]:
-    """The recipe and the run folder of what a command was given: a recipe or a run folder."""
-    folder = Path(source)
-    if (folder / "recipe.yaml").is_file():
-        if overrides or out:
-            raise WagleError(f"{source} is a run; settings and --out go with a recipe")
-        return load_recipe(folder / "recipe.yaml"), folder
-    recipe = load_recipe(source, overrides)
-    return recipe, Path(out) if out else Path("runs") / recipe.name
-
-
 def environment() -> dict[str, Any]:
     """Versions and machine, as the run folder keeps them."""
     import safetensors
+    import torch
+    import transformers
 
     return {
         "wagle": version("wagle"),

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING, Any
 
 from wagle.mask.mask import Mask
 from wagle.model.loading import load_model
@@ -16,6 +14,9 @@ from wagle.unlearning.lora import (
     add_lora,
     load_quantized,
 )
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def load_trained(run: Run, folder: Path) -> PreTrainedModel:

@@ -9,10 +9,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from wagle.data.batches import Pairs, plan
 from wagle.data.overlap import check_disjoint
@@ -43,6 +42,9 @@ from wagle.unlearning.watching.checks import (
     warn_unknown,
 )
 from wagle.unlearning.watching.looks import Looked, make_looked, set_figures
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 

@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from wagle.attribution.gradients.passes import Inputs, Pass, Sums, check_loss, linear_layers
 from wagle.attribution.gradients.sink import Sink
@@ -27,6 +26,9 @@ from wagle.model.weights import Weights, place_buffers
 from wagle.system.errors import WagleError
 from wagle.system.memory import Spill, give_memory_back
 from wagle.system.progress import Bar
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _IN_MEMORY = 64 << 20  # bytes of activations, before they go to a file
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import Trainer
 from transformers.integrations.integration_utils import (
     INTEGRATION_TO_CALLBACK,
     TensorBoardCallback,
@@ -15,6 +14,9 @@ from transformers.integrations.integration_utils import (
 )
 
 from wagle.system.errors import WagleError, choose
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 
 def check_trackers(names: Sequence[str]) -> None:
