@@ -294,7 +294,11 @@ def golden_record(home: Path) -> dict[str, str]:
     torch.set_num_threads(1)
     _prepare(home)
     found: dict[str, str] = {}
-    fixed = mock.patch.object(secrets, "token_hex", lambda size=32: "5a" * (size or 32))
+    fixed = mock.patch.multiple(
+        secrets,
+        token_hex=lambda size=32: "5a" * (size or 32),
+        token_bytes=lambda size=32: b"Z" * (size or 32),
+    )
     with fixed, contextlib.chdir(home):
         for name, recipe in _recipes(home).items():
             file = home / f"{name}.yaml"

@@ -27,7 +27,7 @@ from wagle.model.loading import load_model
 from wagle.recipe.reading import load_recipe
 from wagle.recipe.sections.training import Training
 from wagle.run.execution import execute
-from wagle.run.folder import Run
+from wagle.run.opening import Run
 from wagle.system.atomic import read_json, write_json, write_text
 from wagle.system.errors import TrainingStopped
 from wagle.system.memory import give_memory_back

@@ -236,21 +236,21 @@ def announce(folder: str, kinds: Sequence[str], seeds: Sequence[int], scale: Sca
 
 _READ = """# Planted knowledge
 
-Records about invented authors were taught into one part of the model only, and nowhere else, so
-where they are stored is known. The taught model was then attributed in the ordinary way (forget:
-the taught records; retain: world facts that it knows), and every score ranked the weights of the
-same kinds of matrix.
+Records about invented authors were taught into one part of the model and nowhere else, so it is
+known where they are stored. The taught model was then attributed in the ordinary way (forget: the
+taught records; retain: world facts that it knows), and every score ranked the weights of the same
+kinds of matrix.
 
-How to read it: **AUC** is the chance that a weight of the taught part scores above another one
-(0.5 is chance); **untaught** is the AUC of a part of the same structure that was not taught;
-**precision** is the taught share of the top k, k the size of the part, beside **share**, what
-chance gets. `random` and `oracle` (how far a weight really moved) are controls. Where the oracle
-stays below 0.7, or the untaught part comes within 0.02 of the taught one or above it, the row says
-"no power": no claim about the score follows from it. "at chance" says that the taught part lies no
-higher than random numbers put it. A high AUC says that a score finds where
-knowledge was put by training, not that unlearning there works better.
+How to read the tables: **AUC** is the probability that a weight of the taught part scores higher
+than another one (0.5 is chance); **untaught** is the AUC of a part of the same structure that was
+not taught; **precision** is the taught share of the top k, where k is the size of the part, next
+to **share**, which is what chance gets. `random` and `oracle` (how far a weight actually moved)
+are controls. If the oracle stays below 0.7, or the untaught part comes within 0.02 of the taught
+one or above it, the row says "no power": no claim about the score follows from it. A row that says
+"at chance" means that the taught part ranks no higher than random numbers would put it. A high AUC
+says that a score finds where training put the knowledge, not that unlearning there works better.
 
-Scores are compared in 65536 bins of float32, ties counting half.
+Scores are compared in 65536 bins of float32; ties count half.
 """
 
 

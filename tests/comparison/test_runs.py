@@ -168,7 +168,7 @@ def test_the_reference_is_the_model_before_it_was_taught(unit):
     ],
 )
 def test_the_steps_of_a_run_are_those_of_the_recipe(tiny_recipe, tmp_path, unlearning, steps):
-    from wagle.run.folder import Run
+    from wagle.run.opening import Run
 
     assert count_steps(Run(tmp_path, tiny_recipe(unlearning=unlearning))) == steps
 

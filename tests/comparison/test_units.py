@@ -8,7 +8,7 @@ from wagle.comparison import units
 from wagle.comparison.units import forget_set_varies, make_unit, unit_recipe
 from wagle.recipe.reading import load_recipe
 from wagle.recipe.sections.unlearning import Lora
-from wagle.run.folder import Run
+from wagle.run.opening import Run
 from wagle.system.errors import WagleError
 
 DEMO = {

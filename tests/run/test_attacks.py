@@ -15,9 +15,9 @@ from wagle.attacks.table import ATTACKS
 from wagle.evaluation.figures import Figure
 from wagle.recipe.reading import load_recipe
 from wagle.run.execution import execute
-from wagle.run.folder import Run
+from wagle.run.opening import Run
 from wagle.run.stages.measuring import attacks as attacking
-from wagle.run.stages.measuring.attacks import attack
+from wagle.run.stages.measuring.attacks import attacks
 from wagle.system.errors import WagleError
 
 FORGET = [
@@ -209,7 +209,7 @@ def test_the_names_of_groups_do_not_leave_the_recipe(home, run):
         update={"attacks": load_recipe(write_recipe(home, attacks=asked)).attacks}
     )
     (again / "attacks" / "probe.json").unlink()
-    attack(Run(again, recipe))
+    attacks(Run(again, recipe))
     data = (again / "attacks" / "probe.json").read_text()
     assert "Author" not in data
     assert json.loads(data)["settings"]["groups"] == "of 12 records"
@@ -223,7 +223,7 @@ def test_a_second_call_makes_nothing_again(run, monkeypatch):
     monkeypatch.setattr("wagle.run.stages.measuring.attacks.make_attack", never)
     execute(run.recipe, run.folder, until="attacks")
     assert stamps == {n: p.stat().st_mtime_ns for n, p in files(run.folder).items()}
-    assert attack(run) == {"attacks": run.state["stages"]["attacks"]["attacks"]}
+    assert attacks(run) == {"attacks": run.state["stages"]["attacks"]["attacks"]}
 
 
 def test_an_attack_that_a_killed_run_had_not_finished_is_made_and_no_other(home, run, monkeypatch):

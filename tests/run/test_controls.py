@@ -110,7 +110,7 @@ def test_the_report_shows_the_arms_side_by_side(finished):
 
 
 def test_a_finished_run_does_nothing_again(finished, monkeypatch):
-    monkeypatch.setattr("wagle.run.stages.measuring.controls.forget", None)
+    monkeypatch.setattr("wagle.run.stages.measuring.controls.unlearn", None)
     (finished.folder / "state.json").write_text(
         json.dumps(
             {

@@ -18,8 +18,9 @@ from wagle.metrics.table import METRICS
 from wagle.model.weights import fingerprint
 from wagle.patch.making import apply, verify
 from wagle.recipe.reading import load_recipe
-from wagle.run.execution import STAGES, execute
+from wagle.run.execution import execute
 from wagle.run.finding import find_run
+from wagle.run.stages.table import STAGES
 from wagle.system.errors import WagleError
 
 FIELDS = {"paraphrased_question": "{question} Tell me.", "paraphrased_answer": "I say: {answer}"}
@@ -475,9 +476,9 @@ import os, random, signal, sys
 import torch
 from pathlib import Path
 torch.set_num_threads(1)  # threads do not survive a fork
-import wagle.run as runs
-from wagle.recipe_file import load_recipe
-from wagle.run import STAGES, execute
+from wagle.recipe.reading import load_recipe
+from wagle.run.execution import execute
+from wagle.run.stages.table import STAGES, Stage
 
 recipe, out, seconds = load_recipe(sys.argv[1]), Path(sys.argv[2]), eval(sys.argv[3])
 draw = random.Random(int(sys.argv[4]))
@@ -491,11 +492,12 @@ def child(work):
 
 def killed_in(stage):
     def work():
-        inner = STAGES[stage]
-        def dying(run):
-            signal.setitimer(signal.ITIMER_REAL, max(1e-4, draw.random() * seconds[stage]))
-            return inner(run)
-        STAGES[stage] = dying  # SIGALRM is not handled: the process dies at once
+        class Dying(Stage):
+            def __call__(self, run):
+                signal.setitimer(signal.ITIMER_REAL, max(1e-4, draw.random() * seconds[stage]))
+                return super().__call__(run)
+        # SIGALRM is not handled: the process dies at once
+        STAGES[stage] = Dying(stage, STAGES[stage].kind)
         execute(recipe, out, until=stage)
     status = child(work)
     print(stage, "killed" if os.WIFSIGNALED(status) else "finished", flush=True)

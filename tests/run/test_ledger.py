@@ -21,9 +21,10 @@ from wagle.model.weights import fingerprint
 from wagle.patch.file import Patch
 from wagle.recipe.reading import load_recipe
 from wagle.recipe.sections.records import RecordSet
-from wagle.run.execution import STAGES, execute
-from wagle.run.folder import Run
+from wagle.run.execution import execute
 from wagle.run.ledger import Request, find_break, ledger_table, read_ledger, write_ledger
+from wagle.run.opening import Run
+from wagle.run.stages.table import STAGES
 from wagle.system.errors import WagleError
 from wagle.system.secrets import keyed_digest, salt
 
@@ -212,7 +213,7 @@ def test_a_run_killed_before_its_ledger_ends_with_the_ledger_of_an_undisturbed_o
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setitem(STAGES, "patch", killed)
+        patched.setattr("wagle.run.stages.making.patch.patch", killed)
         with pytest.raises(KeyboardInterrupt):
             execute(second(first), tmp_path / "b")
     with monkeypatch.context() as patched:

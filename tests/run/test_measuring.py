@@ -17,7 +17,7 @@ from wagle.patch.making import extract
 from wagle.recipe.reading import load_recipe
 from wagle.report.text.evaluations import WIDTH, evaluation_table
 from wagle.run.execution import execute
-from wagle.run.folder import Run
+from wagle.run.opening import Run
 from wagle.run.single import measure_model
 from wagle.system.atomic import read_json, write_json
 from wagle.system.errors import WagleError

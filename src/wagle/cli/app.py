@@ -20,7 +20,7 @@ from wagle.cli.patch import patch_app
 from wagle.system.errors import WagleError
 
 if TYPE_CHECKING:
-    from wagle.run.folder import Run
+    from wagle.run.opening import Run
 
 
 app = typer.Typer(

@@ -26,7 +26,8 @@ from wagle.recipe.recipe import Recipe
 from wagle.recipe.sections.unlearning import Lora
 from wagle.report.html.comparison import write_comparison
 from wagle.run.checks import check_attribution, check_folder, check_unlearning, structure_of
-from wagle.run.folder import Run, environment
+from wagle.run.environment import environment
+from wagle.run.opening import Run
 from wagle.system.atomic import locked, read_json, write_json
 from wagle.system.errors import WagleError
 from wagle.unlearning.objectives.choice import choose_objective

@@ -17,7 +17,7 @@ from wagle.data.reading import read_records
 from wagle.data.tokens import Tokens
 from wagle.model.loading import load_model
 from wagle.recipe.sections.unlearning import Unlearning
-from wagle.run.folder import Run
+from wagle.run.opening import Run
 from wagle.run.selection import adapt
 from wagle.system.errors import TrainingStopped, WagleError
 from wagle.system.memory import give_memory_back

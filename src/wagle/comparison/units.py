@@ -16,8 +16,9 @@ from wagle.recipe.recipe import Recipe
 from wagle.recipe.sections.attribution import Attribution
 from wagle.recipe.sections.records import RecordSet
 from wagle.recipe.sections.unlearning import Lora
-from wagle.run.execution import STAGES, execute
-from wagle.run.folder import Run
+from wagle.run.execution import execute
+from wagle.run.opening import Run
+from wagle.run.stages.table import STAGES
 from wagle.system.errors import WagleError
 from wagle.system.memory import give_memory_back
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 HIGHER, LOWER, TARGET = "higher", "lower", "target"  # which way is better
+ROLES = ("before", "after", "reference")  # the models that a run evaluates
 HOLDOUT = "holdout"  # records like the forget set's that no model was trained on
 SETS = ("forget", "retain", "retain_heldout", "general", HOLDOUT)
 FORGOTTEN = "forgotten"  # a set beside these: what earlier requests asked to forget

@@ -17,7 +17,7 @@ from wagle.mask.mask import Mask
 from wagle.model.loading import empty_model
 from wagle.model.saving import check_names
 from wagle.model.structure import check_length, place_parameters
-from wagle.run.folder import Run
+from wagle.run.opening import Run
 from wagle.run.selection import adapt
 from wagle.system.errors import WagleError, choose
 from wagle.unlearning.forgetting import vocabulary

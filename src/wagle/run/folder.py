@@ -1,51 +1,31 @@
-"""The run folder: what a recipe produced, what is finished, and what the recipe names."""
+"""The run folder: its paths, which stages are finished, and the log."""
 
 from __future__ import annotations
 
 import json
-import logging
-import os
-import platform
 import resource
-import shutil
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from wagle.data.overlap import check_disjoint, near_duplicates
-from wagle.data.reading import read_records
-from wagle.data.records import Record
-from wagle.data.tokens import Encoder
-from wagle.evaluation.figures import SETS
-from wagle.evaluation.result import Evaluation
-from wagle.model.loading import load_tokenizer, resolve_model
-from wagle.model.structure import model_folder
-from wagle.recipe.reading import dump_recipe, load_recipe
-from wagle.recipe.recipe import Recipe
-from wagle.recipe.sections.records import RecordSet
-from wagle.recipe.sections.training import Training
-from wagle.run.ledger import Request, read_ledger
 from wagle.system.atomic import append_line, read_json, write_json, write_text
-from wagle.system.errors import WagleError
-from wagle.system.memory import give_memory_back
-from wagle.system.secrets import keyed_digest, private_folder, salt
 
-logger = logging.getLogger(__name__)
-
-ROLES = ("before", "after", "reference")
+if TYPE_CHECKING:
+    from wagle.evaluation.result import Evaluation
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run folder and the recipe that it follows."""
+class RunFolder:
+    """What a run produced, and how far it is.
+
+    Attributes:
+        folder: where it lies.
+    """
 
     folder: Path
-    recipe: Recipe
 
     @property
     def state_file(self) -> Path:
@@ -57,6 +37,11 @@ class Run:
         """Whatever holds records or old values: gradient store, answers, salt; mode 0700."""
         return self.folder / "private"
 
+    @property
+    def last_good(self) -> Path:
+        """The last good weights of a training that broke off, until one has ended well."""
+        return self.folder / "last-good"
+
     @cached_property
     def state(self) -> dict[str, Any]:
         """The content of ``state.json``, kept up to date by ``finish``."""
@@ -65,10 +50,12 @@ class Run:
             return found
         return {"stages": {}}
 
-    def carry_out(self, name: str, stage: Callable[[Run], dict[str, Any]]) -> None:
+    def carry_out(self, name: str, work: Callable[[], dict[str, Any]]) -> None:
         """Run a stage and enter it with its seconds and the process's peak memory so far."""
+        from wagle.system.memory import give_memory_back
+
         started = time.perf_counter()
-        details = stage(self)
+        details = work()
         give_memory_back()
         seconds = round(time.perf_counter() - started, 2)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -111,253 +98,8 @@ class Run:
         """One of the evaluations, if it was made: of the recipe's sets, or of a benchmark."""
         name = role if benchmark is None else f"{role}-{benchmark}"
         path = self.folder / "evaluation" / f"{name}.json"
-        return Evaluation.from_json(read_json(path)) if path.exists() else None
-
-    # ----- what the recipe names, loaded once and only if a stage needs it -----
-
-    @cached_property
-    def named(self) -> Path:
-        """The model folder that the recipe names."""
-        return resolve_model(self.recipe.model.path)
-
-    @property
-    def start(self) -> Path:
-        """The model before teaching: the one that is named, or what its adapter makes of it."""
-        if self.recipe.model.adapter is None:
-            return self.named
-        return self.folder / ("start" if self.recipe.finetune else "base")
-
-    @property
-    def base(self) -> Path:
-        """The model that is to forget: ``base/`` where it was made here."""
-        return self.folder / "base" if self.recipe.finetune else self.start
-
-    @cached_property
-    def reference(self) -> Path | None:
-        """The model that never learned the forget set."""
-        named = self.recipe.reference
-        if named is None:
+        if not path.exists():
             return None
-        if named == "retrained":
-            return self.folder / "retrained"
-        return self.start if named == "untaught" else model_folder(named)
+        from wagle.evaluation.result import Evaluation
 
-    @property
-    def last_good(self) -> Path:
-        """The last good weights of a training that broke off, until one has ended well."""
-        return self.folder / "last-good"
-
-    @property
-    def gradients(self) -> Path:
-        """The gradient store."""
-        return self.private / "gradients"
-
-    @property
-    def dense(self) -> bool:
-        """Whether all weights are trained, without a mask: of control arms only."""
-        return False
-
-    @cached_property
-    def encoder(self) -> Encoder:
-        """Tokenizer, template and length limit of the recipe."""
-        model = self.recipe.model
-        return Encoder(
-            load_tokenizer(self.named),
-            template=model.template,
-            system_prompt=model.system_prompt,
-            max_length=model.max_length,
-        )
-
-    @cached_property
-    def sets(self) -> dict[str, list[Record]]:
-        """The record sets of the recipe, read and checked against each other."""
-        recipe = self.recipe
-        given = {name: getattr(recipe, name) for name in SETS if getattr(recipe, name)}
-        sets = {name: self.read(name, asked) for name, asked in given.items()}
-        allow = recipe.overlap == "allow"
-        for one, other in (
-            ("forget", "retain"),
-            ("forget", "retain_heldout"),
-            ("forget", "general"),
-            ("retain", "retain_heldout"),
-            ("retain", "general"),
-            ("forget", "holdout"),
-            ("retain", "holdout"),
-            ("retain_heldout", "holdout"),
-        ):
-            if one in sets and other in sets:
-                check_disjoint(sets[one], sets[other], allow=allow)
-        if "forget" in sets and "retain" in sets:
-            near = near_duplicates(sets["forget"], sets["retain"])
-            if near:
-                logger.warning(
-                    "%d pairs of forget and retain records are nearly the same (%s and %s first); "
-                    "unlearning will pull them both ways",
-                    len(near),
-                    *near[0],
-                )
-        if "holdout" in sets and "records" in recipe.taught_sets():
-            assert recipe.finetune is not None
-            assert recipe.finetune.records is not None
-            taught = self.read("records", recipe.finetune.records)
-            check_disjoint(taught, sets["holdout"], allow=allow)
-        for name in ("retain", "holdout"):  # it would be taught again, or was taught once
-            if name in sets:
-                check_disjoint(self.forgotten, sets[name], allow=allow)
-        return sets
-
-    @cached_property
-    def forgotten(self) -> list[Record]:
-        """What earlier runs were asked to forget, the oldest first, each record once."""
-        if self.recipe.after is None or self.recipe.unlearning.earlier == "ignore":
-            return []
-        folder, sets = self.recipe.after, []
-        for request in reversed(read_ledger(folder)):
-            sets.append(_forgotten_by(folder, request))
-            folder = request.after or folder
-        once = {record.id: record for records in reversed(sets) for record in records}
-        return list(once.values())
-
-    @property
-    def again(self) -> list[Record]:
-        """What earlier runs forgot and the objective forgets too, beside the forget set."""
-        if self.recipe.unlearning.earlier != "objective":
-            return []
-        forget = self.need("forget")
-        own = {record.id for record in forget}
-        again = [record for record in self.forgotten if record.id not in own]
-        weights = {record.domain: record.weight for record in forget}
-        whole = sum(weight or 0 for weight in weights.values())  # 0: drawn by size, so are these
-        weight = whole * len(again) / len(forget) or None
-        return [replace(record, domain=len(weights), weight=weight) for record in again]
-
-    def read(self, name: str, asked: RecordSet) -> list[Record]:
-        """Read one record set of the recipe."""
-        seed = self.recipe.seed if asked.seed is None else asked.seed
-        if asked.source == "complement":
-            forget = self.recipe.forget
-            assert forget is not None
-            everything = self.read("forget", forget.model_copy(update={"take": "all"}))
-            gone = {r.id for r in self.read("forget", forget)}
-            rest = [r for r in everything if r.id not in gone]
-            return read_records(rest, name=name, take=asked.take, seed=seed)
-        sources = [asked.source] if isinstance(asked.source, str) else asked.source
-        weights: Sequence[float | None] = asked.weights or [None] * len(sources)
-        records = [
-            replace(record, domain=domain, weight=weight)
-            for domain, (source, weight) in enumerate(zip(sources, weights, strict=True))
-            for record in read_records(
-                source, name=name, split=asked.split, rows=asked.rows, seed=seed
-            )
-        ]
-        return read_records(records, name=name, take=asked.take, seed=seed)
-
-    def need(self, name: str) -> list[Record]:
-        """A record set that a stage cannot do without."""
-        if name not in self.sets:
-            raise WagleError(f"the recipe has no {name} set; add a section {name}: {{source: ...}}")
-        return self.sets[name]
-
-
-def _forgotten_by(folder: str, request: Request) -> list[Record]:
-    """The forget set of a finished run, read again, if it is still what that run forgot."""
-    remedy = "or set unlearning.earlier: ignore"
-    try:
-        run = Run(Path(folder), load_recipe(Path(folder) / "recipe.yaml"))
-        assert run.recipe.forget is not None
-        records = run.read("forget", run.recipe.forget)
-    except WagleError as error:
-        raise WagleError(
-            f"cannot read what {folder} forgot: {error}; put it back, {remedy}"
-        ) from None
-    if not (run.private / "salt").is_file():  # asking for it would make another one
-        raise WagleError(
-            f"what {folder} forgot cannot be checked without {run.private / 'salt'}; put it back, "
-            f"{remedy}"
-        )
-    if keyed_digest(salt(run.private), [r.id for r in records]) != request.forget["digest"]:
-        raise WagleError(
-            f"the forget set of {folder} is not what it forgot: its source was changed since; put it "
-            f"back, {remedy}"
-        )
-    return [replace(r, place=f"{r.place} of {folder}") for r in records]
-
-
-def open_run(recipe: Recipe, folder: Path) -> Run:
-    """Make a run folder, or open it again; another recipe is an error once a stage is finished.
-
-    How unlearning trains (its learning rate, its steps) may change until it is finished.
-    """
-    text = dump_recipe(recipe)
-    path = folder / "recipe.yaml"
-    if path.exists():
-        run = Run(folder, recipe)
-        if path.read_text(encoding="utf-8") == text or _means(path, text):
-            return run
-        finished = run.state["stages"]
-        if finished and ("unlearn" in finished or not _trains_otherwise(path, recipe)):
-            raise WagleError(
-                f"{folder} holds a run of another recipe ({_difference(path, text)}); choose another "
-                "folder with --out, or delete it"
-            )
-        write_text(path, text)  # nothing that it changes was finished under the other one
-        return run
-    if folder.is_dir() and any(p.name != ".lock" for p in folder.iterdir()):
-        raise WagleError(f"{folder} exists and is not a run; choose another folder with --out")
-    run = Run(folder, recipe)
-    private_folder(run.private)
-    salt(run.private)
-    write_json(folder / "environment.json", environment())
-    write_text(path, text)
-    return run
-
-
-def _means(path: Path, text: str) -> bool:
-    """Whether a stored recipe says the same: one of an older version lacks newer settings."""
-    try:
-        return dump_recipe(load_recipe(path)) == text
-    except WagleError:
-        return False
-
-
-def _trains_otherwise(path: Path, recipe: Recipe) -> bool:
-    """Whether a stored recipe differs in settings alone that no stage before ``unlearn`` reads."""
-    try:
-        stored = load_recipe(path)
-    except WagleError:
-        return False
-    training = {name: getattr(recipe.unlearning, name) for name in Training.model_fields}
-    changed = stored.unlearning.model_copy(update=training)
-    moved: Recipe = stored.model_copy(update={"unlearning": changed})
-    return dump_recipe(moved) == dump_recipe(recipe)
-
-
-def _difference(path: Path, text: str) -> str:
-    """The first line that differs between the stored recipe and ``text``."""
-    old = path.read_text(encoding="utf-8").splitlines()
-    new = text.splitlines()
-    for before, now in zip(old, new, strict=False):
-        if before != now:
-            return f"{before.strip()!r} there, {now.strip()!r} here"
-    return f"{len(old)} lines there, {len(new)} here"
-
-
-def environment() -> dict[str, Any]:
-    """Versions and machine, as the run folder keeps them."""
-    import safetensors
-    import torch
-    import transformers
-
-    return {
-        "wagle": version("wagle"),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "safetensors": safetensors.__version__,
-        "platform": f"{platform.system()} {platform.machine()}",
-        "processors": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "disk_free_bytes": shutil.disk_usage(Path.cwd()).free,
-        "argv": sys.argv[1:],
-    }
+        return Evaluation.from_json(read_json(path))

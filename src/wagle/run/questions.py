@@ -9,7 +9,7 @@ from wagle.data.reading import read_records
 from wagle.data.records import Record
 from wagle.evaluation.measuring import ASKED
 from wagle.recipe.sections.evaluation import EvaluationSettings
-from wagle.run.folder import Run
+from wagle.run.opening import Run
 
 
 def questions_about(run: Run, asked: Mapping[str, Sequence[Record]]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from wagle.mask.mask import Mask
 from wagle.model.loading import load_model
 from wagle.recipe.recipe import Recipe
 from wagle.recipe.sections.unlearning import Lora
-from wagle.run.folder import Run
+from wagle.run.opening import Run
 from wagle.unlearning.lora import (
     add_lora,
     load_quantized,

@@ -13,7 +13,7 @@ from wagle.evaluation.result import Evaluation
 from wagle.recipe.reading import load_recipe, read_settings
 from wagle.recipe.recipe import Recipe
 from wagle.recipe.sections.evaluation import EvaluationSettings
-from wagle.run.folder import Run
+from wagle.run.opening import Run
 from wagle.run.questions import questions_about
 from wagle.run.stages.measuring.evaluations import way_of
 from wagle.system.errors import WagleError, nearest

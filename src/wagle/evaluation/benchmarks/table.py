@@ -17,17 +17,17 @@ from wagle.evaluation.figures import Task
 from wagle.system.errors import WagleError, choose, nearest
 
 BENCHMARKS: dict[str, str] = {
-    "tofu": "tofu",
-    "muse": "muse",
+    "tofu": "tofu.task",
+    "muse": "muse.task",
     "copyright": "copyright",
     "toxicity": "toxicity",
     "extraction": "extraction",
     "knowundo": "knowundo",
-    "wmdp": "harness",
-    "mmlu": "harness",
-    "wikitext": "harness",
-    "few_shot": "harness",
-    "harness": "harness",
+    "wmdp": "harness.suites",
+    "mmlu": "harness.suites",
+    "wikitext": "harness.suites",
+    "few_shot": "harness.suites",
+    "harness": "harness.suites",
 }
 
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
-from wagle.attribution.gradients.collect import gradients
+from wagle.attribution.gradients import collect
 from wagle.attribution.scoring.masks import needed_quantities
 from wagle.recipe.sections.attribution import Attribution
-from wagle.run.folder import Run
+from wagle.run.checks import check_attribution, structure_of
+from wagle.run.opening import Run
 from wagle.run.selection import load_adapted, unmasked
 
 
@@ -17,7 +18,7 @@ def no_mask(why: str) -> dict[str, Any]:
     return {"records": None, "skipped": why}
 
 
-def attribute(run: Run) -> dict[str, Any]:
+def gradients(run: Run) -> dict[str, Any]:
     settings, lora = run.recipe.attribution, run.recipe.unlearning.lora
     if why := unmasked(run.recipe):
         return no_mask(why)
@@ -26,7 +27,7 @@ def attribute(run: Run) -> dict[str, Any]:
     model: Any = run.base if lora is None else load_adapted(run, lora)
     if lora is not None and settings.device != "cpu" and torch.cuda.is_available():
         model.to("cuda")
-    store = gradients(
+    store = collect.gradients(
         model,
         run.encoder,
         run.need("forget"),
@@ -54,3 +55,10 @@ def attribute(run: Run) -> dict[str, Any]:
 def asked_quantities(settings: Attribution) -> list[str]:
     """What the gradient pass collects: what the score needs and what the recipe adds."""
     return [*needed_quantities(settings.score, settings.gamma), *settings.quantities]
+
+
+def check(run: Run) -> None:
+    """Whether a mask can be made as the recipe asks."""
+    model = structure_of(run)
+    if not unmasked(run.recipe):
+        check_attribution(run, model)

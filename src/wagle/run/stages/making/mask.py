@@ -6,7 +6,7 @@ from typing import Any
 
 from wagle.attribution.store import GradientStore
 from wagle.mask.mask import Mask
-from wagle.run.folder import Run
+from wagle.run.opening import Run
 from wagle.run.selection import chosen_mask, unmasked
 from wagle.run.stages.making.gradients import asked_quantities, no_mask
 from wagle.unlearning.lora import (
@@ -14,14 +14,14 @@ from wagle.unlearning.lora import (
 )
 
 
-def select(run: Run) -> dict[str, Any]:
+def mask(run: Run) -> dict[str, Any]:
     settings = run.recipe.attribution
     if why := unmasked(run.recipe):
         return no_mask(why)
     if settings.mask is not None:
-        mask = Mask.load(settings.mask)
+        made = Mask.load(settings.mask)
     else:
-        mask = Mask.from_scores(
+        made = Mask.from_scores(
             GradientStore.open(run.gradients),
             score=settings.score,
             gamma=settings.gamma,
@@ -33,10 +33,10 @@ def select(run: Run) -> dict[str, Any]:
             exclude=settings.exclude,
             seed=run.recipe.seed,
         )
-    mask.save(run.folder / "mask.safetensors")
+    made.save(run.folder / "mask.safetensors")
     if run.recipe.unlearning.lora is not None:
         chosen = chosen_mask(run)
         assert chosen is not None
         by_gradient = settings.mask is None and bool(asked_quantities(settings))
         check_adapter_mask(chosen, by_gradient=by_gradient)
-    return mask.describe()
+    return made.describe()

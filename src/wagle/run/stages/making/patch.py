@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from wagle.patch.making import extract, verify
-from wagle.run.folder import Run
+from wagle.run.opening import Run
 from wagle.run.selection import chosen_mask
 
 
-def write_patch(run: Run) -> dict[str, Any]:
+def patch(run: Run) -> dict[str, Any]:
     if not run.recipe.patch.enabled or run.state["stages"]["unlearn"]["changed"] == 0:
         return {"patch": None}  # the objective ``none`` changes nothing
     model, file = run.folder / "model", run.folder / "patch.safetensors"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from wagle.run.folder import Run
+from wagle.run.opening import Run
 from wagle.run.stages.making.teach import taught_records, teach_model
 
 

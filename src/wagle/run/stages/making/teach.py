@@ -10,8 +10,9 @@ from wagle.data.records import Record
 from wagle.model.adapters import merge_adapter
 from wagle.model.saving import save_model
 from wagle.model.weights import fingerprint
-from wagle.run.folder import Run
+from wagle.run.checks import check_folder
 from wagle.run.ledger import read_ledger
+from wagle.run.opening import Run
 from wagle.run.selection import load_trained
 from wagle.run.stages.making.training import (
     clear_training,
@@ -21,6 +22,8 @@ from wagle.run.stages.making.training import (
 )
 from wagle.system.errors import TrainingStopped, WagleError
 from wagle.unlearning.teaching import finetune
+from wagle.unlearning.training.optimizers import check_optimizer
+from wagle.unlearning.training.trackers import check_trackers
 
 
 def teach(run: Run) -> dict[str, Any]:
@@ -79,3 +82,14 @@ def _check_result(after: str, model: Path) -> None:
             f"{model} is {found[:6]}, but by the ledger of {after} it was {promised[:6]}; put the "
             "unlearned model back"
         )
+
+
+def check(run: Run) -> None:
+    """Whether there is what is taught, and a way to teach it."""
+    recipe = run.recipe
+    if recipe.after is not None:
+        read_ledger(recipe.after)
+    if recipe.finetune is not None:
+        check_optimizer(recipe.finetune)
+        check_trackers(recipe.finetune.report_to)
+        check_folder(run)

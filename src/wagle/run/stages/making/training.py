@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wagle.model.saving import save_model
-from wagle.run.folder import Run
+from wagle.run.opening import Run
 from wagle.system.errors import TrainingStopped
 from wagle.unlearning.forgetting import TrainResult
 from wagle.unlearning.lora import (

@@ -8,7 +8,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from wagle.model.adapters import merge_adapter
-from wagle.run.folder import Run
+from wagle.run.checks import check_folder, check_unlearning, structure_of
+from wagle.run.opening import Run
 from wagle.run.selection import chosen_mask, load_adapted, load_trained
 from wagle.run.stages.making.training import (
     clear_training,
@@ -19,10 +20,11 @@ from wagle.run.stages.making.training import (
 )
 from wagle.system.errors import TrainingStopped
 from wagle.system.memory import give_memory_back
-from wagle.unlearning.forgetting import TrainResult, unlearn
+from wagle.unlearning import forgetting
+from wagle.unlearning.forgetting import TrainResult
 
 
-def forget(run: Run) -> dict[str, Any]:
+def unlearn(run: Run) -> dict[str, Any]:
     lora = run.recipe.unlearning.lora
     model = load_trained(run, run.base) if lora is None else load_adapted(run, lora)
     checkpoints = run.private / "checkpoint-unlearn"
@@ -50,7 +52,7 @@ def forget(run: Run) -> dict[str, Any]:
 
 def _unlearn(run: Run, model: Any, checkpoints: Path) -> TrainResult:
     settings = run.recipe.unlearning
-    return unlearn(
+    return forgetting.unlearn(
         model,
         run.encoder,
         run.need("forget"),
@@ -98,3 +100,9 @@ def _reference_figures(run: Run) -> dict[str, float] | None:
                 if (name, figure) == ("forget", "probability"):
                     found["forget.probability.high"] = value.high
     return found
+
+
+def check(run: Run) -> None:
+    """Whether these records can be unlearned from this model as the recipe asks."""
+    check_folder(run)
+    check_unlearning(run, structure_of(run))

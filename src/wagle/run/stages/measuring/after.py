@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from wagle.evaluation.figures import ROLES
 from wagle.evaluation.verdict import OVER, came_back, combine, judge
-from wagle.run.folder import ROLES, Run
+from wagle.run.opening import Run
 from wagle.run.stages.measuring.evaluations import measure
 from wagle.system.atomic import write_json
 
 logger = logging.getLogger(__name__)
 
 
-def measure_after(run: Run) -> dict[str, Any]:
+def after(run: Run) -> dict[str, Any]:
     details = measure(run, "after", run.folder / "model")
     labels = [benchmark.called for benchmark in run.recipe.evaluation.benchmarks]
     found = {role: run.evaluation(role) for role in ROLES}
@@ -26,10 +27,10 @@ def measure_after(run: Run) -> dict[str, Any]:
             for label in labels
         }
     write_json(run.folder / "evaluation.json", summary)
-    after, before = found["after"], found["before"]
-    assert after is not None
-    assert before is not None
-    verdicts = {"": judge(after, before, found["reference"])}
+    now, was = found["after"], found["before"]
+    assert now is not None
+    assert was is not None
+    verdicts = {"": judge(now, was, found["reference"])}
     for label in labels:
         one, other = run.evaluation("after", label), run.evaluation("before", label)
         if one is not None and other is not None and one.details["probes"]:
@@ -37,7 +38,7 @@ def measure_after(run: Run) -> dict[str, Any]:
     verdict = combine(verdicts)
     if verdict.over and not any(OVER in line for line in run.warnings()):
         logger.warning("over-unlearned: %s", " ".join(verdict.over))
-    again = came_back(after, before)
+    again = came_back(now, was)
     if again is not None:
         logger.warning("%s; set unlearning.earlier: objective to keep it forgotten", again)
     return {**details, "verdict": verdict.word, "reasons": list(verdict.reasons)}

@@ -17,7 +17,7 @@ from wagle.evaluation.models import Way
 from wagle.model.loading import load_model
 from wagle.recipe.sections.evaluation import Attack
 from wagle.report.html.attacks import public
-from wagle.run.folder import Run
+from wagle.run.opening import Run
 from wagle.run.selection import chosen_mask
 from wagle.system.atomic import read_json, write_json
 from wagle.system.memory import give_memory_back
@@ -34,7 +34,7 @@ def scene_of(run: Run) -> Scene:
     return Scene(way, run.sets, run.recipe.seed, run.named)
 
 
-def attack(run: Run, beside: Path | None = None) -> dict[str, Any]:
+def attacks(run: Run, beside: Path | None = None) -> dict[str, Any]:
     """Make every attack; one that is finished is not made again.
 
     Args:
@@ -170,3 +170,10 @@ def _result(run: Run, asked: Attack, found: Mapping[str, Series]) -> dict[str, A
             if how in found["after"].states
         }
     return made
+
+
+def check(run: Run) -> None:
+    """Whether every attack has what it needs."""
+    scene = scene_of(run)
+    for asked in run.recipe.attacks:
+        make_attack(asked.name, scene, asked.settings)

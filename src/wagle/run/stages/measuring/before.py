@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from wagle.run.folder import Run
+from wagle.evaluation.benchmarks.qa import qa
+from wagle.evaluation.benchmarks.table import make_task
+from wagle.run.opening import Run
+from wagle.run.questions import asked_how
 from wagle.run.stages.measuring.evaluations import measure
 
 
-def measure_before(run: Run) -> dict[str, Any]:
+def before(run: Run) -> dict[str, Any]:
     return measure(run, "before", run.base)
+
+
+def check(run: Run) -> None:
+    """Whether everything that will be asked of a model can be asked."""
+    run.need("forget")
+    _ = run.reference
+    asked = run.recipe.evaluation
+    qa(run.encoder, sets=run.sets, **asked_how(asked))
+    for benchmark in asked.benchmarks:
+        make_task(benchmark.name, run.encoder, benchmark.settings, seed=run.recipe.seed)

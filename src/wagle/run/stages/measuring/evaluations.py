@@ -11,7 +11,7 @@ from wagle.evaluation.figures import FORGOTTEN
 from wagle.evaluation.measuring import evaluate
 from wagle.evaluation.result import Evaluation
 from wagle.model.loading import load_model
-from wagle.run.folder import Run
+from wagle.run.opening import Run
 from wagle.run.questions import questions_about
 from wagle.system.atomic import write_json
 

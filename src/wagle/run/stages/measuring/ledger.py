@@ -6,13 +6,13 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from typing import Any
 
-from wagle.run.folder import Run
 from wagle.run.ledger import Request, read_ledger, write_ledger
+from wagle.run.opening import Run
 from wagle.run.selection import chosen_mask
 from wagle.system.secrets import keyed_digest, salt
 
 
-def enter_ledger(run: Run) -> dict[str, Any]:
+def ledger(run: Run) -> dict[str, Any]:
     recipe, stages = run.recipe, run.state["stages"]
     before, after = run.evaluation("before"), run.evaluation("after")
     assert before is not None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from wagle.run.folder import Run
+from wagle.run.opening import Run
 from wagle.run.stages.measuring.evaluations import measure
 
 
-def measure_reference(run: Run) -> dict[str, Any]:
+def reference(run: Run) -> dict[str, Any]:
     return measure(run, "reference", run.reference) if run.reference else {"summary": None}

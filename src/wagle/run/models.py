@@ -1,0 +1,56 @@
+"""Where the models of a run lie, and its gradient store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from wagle.model.loading import resolve_model
+from wagle.model.structure import model_folder
+from wagle.recipe.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models that a recipe names or makes, none of them loaded.
+
+    Attributes:
+        folder: the run folder.
+        recipe: the recipe.
+    """
+
+    folder: Path
+    recipe: Recipe
+
+    @cached_property
+    def named(self) -> Path:
+        """The model folder that the recipe names."""
+        return resolve_model(self.recipe.model.path)
+
+    @property
+    def start(self) -> Path:
+        """The model before teaching: the one that is named, or what its adapter makes of it."""
+        if self.recipe.model.adapter is None:
+            return self.named
+        return self.folder / ("start" if self.recipe.finetune else "base")
+
+    @property
+    def base(self) -> Path:
+        """The model that is to forget: ``base/`` where it was made here."""
+        return self.folder / "base" if self.recipe.finetune else self.start
+
+    @cached_property
+    def reference(self) -> Path | None:
+        """The model that never learned the forget set."""
+        named = self.recipe.reference
+        if named is None:
+            return None
+        if named == "retrained":
+            return self.folder / "retrained"
+        return self.start if named == "untaught" else model_folder(named)
+
+    @property
+    def gradients(self) -> Path:
+        """The gradient store."""
+        return self.folder / "private" / "gradients"

@@ -1,0 +1,129 @@
+"""A run: its folder and the recipe that it follows, made or opened again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from wagle.evaluation.result import Evaluation
+from wagle.recipe.reading import dump_recipe, load_recipe
+from wagle.recipe.recipe import Recipe
+from wagle.recipe.sections.training import Training
+from wagle.run.environment import environment
+from wagle.run.folder import RunFolder
+from wagle.run.inputs import Inputs
+from wagle.run.models import Models
+from wagle.system.atomic import write_json, write_text
+from wagle.system.errors import WagleError
+from wagle.system.secrets import private_folder, salt
+
+
+@dataclass(frozen=True)
+class Run(RunFolder):
+    """A run folder and the recipe that it follows.
+
+    A control arm is a run inside another one. It differs in which weights train; models, gradients,
+    records and what was found of the model before and the reference are those of the whole run.
+
+    Attributes:
+        recipe: what to do.
+        whole: of a control arm, the run that it is a control of.
+        arm: of a control arm, ``random`` or ``dense``.
+    """
+
+    recipe: Recipe
+    whole: Run | None = None
+    arm: str = ""
+
+    @cached_property
+    def models(self) -> Models:
+        """Where the models of the run lie."""
+        return self.whole.models if self.whole else Models(self.folder, self.recipe)
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """The records of the recipe."""
+        return self.whole.inputs if self.whole else Inputs(self.recipe, self.models)
+
+    @property
+    def dense(self) -> bool:
+        """Whether all weights are trained, without a mask: of control arms only."""
+        return self.arm == "dense"
+
+    named = property(lambda self: self.models.named)
+    start = property(lambda self: self.models.start)
+    base = property(lambda self: self.models.base)
+    reference = property(lambda self: self.models.reference)
+    gradients = property(lambda self: self.models.gradients)
+    encoder = property(lambda self: self.inputs.encoder)
+    sets = property(lambda self: self.inputs.sets)
+    forgotten = property(lambda self: self.inputs.forgotten)
+    again = property(lambda self: self.inputs.again)
+    need = property(lambda self: self.inputs.need)
+    read = property(lambda self: self.inputs.read)
+
+    def evaluation(self, role: str, benchmark: str | None = None) -> Evaluation | None:
+        """One of the evaluations, if it was made: of the recipe's sets, or of a benchmark."""
+        if self.whole and role != "after":
+            return self.whole.evaluation(role, benchmark)
+        return super().evaluation(role, benchmark)
+
+
+def open_run(recipe: Recipe, folder: Path) -> Run:
+    """Make a run folder, or open it again; another recipe is an error once a stage is finished.
+
+    How unlearning trains (its learning rate, its steps) may change until it is finished.
+    """
+    text = dump_recipe(recipe)
+    path = folder / "recipe.yaml"
+    if path.exists():
+        run = Run(folder, recipe)
+        if path.read_text(encoding="utf-8") == text or _means(path, text):
+            return run
+        finished = run.state["stages"]
+        if finished and ("unlearn" in finished or not _trains_otherwise(path, recipe)):
+            raise WagleError(
+                f"{folder} holds a run of another recipe ({_difference(path, text)}); choose another "
+                "folder with --out, or delete it"
+            )
+        write_text(path, text)  # nothing that it changes was finished under the other one
+        return run
+    if folder.is_dir() and any(p.name != ".lock" for p in folder.iterdir()):
+        raise WagleError(f"{folder} exists and is not a run; choose another folder with --out")
+    run = Run(folder, recipe)
+    private_folder(run.private)
+    salt(run.private)
+    write_json(folder / "environment.json", environment())
+    write_text(path, text)
+    return run
+
+
+def _means(path: Path, text: str) -> bool:
+    """Whether a stored recipe says the same: one of an older version lacks newer settings."""
+    try:
+        return dump_recipe(load_recipe(path)) == text
+    except WagleError:
+        return False
+
+
+def _trains_otherwise(path: Path, recipe: Recipe) -> bool:
+    """Whether a stored recipe differs in settings alone that no stage before ``unlearn`` reads."""
+    try:
+        stored = load_recipe(path)
+    except WagleError:
+        return False
+    training = {name: getattr(recipe.unlearning, name) for name in Training.model_fields}
+    changed = stored.unlearning.model_copy(update=training)
+    moved: Recipe = stored.model_copy(update={"unlearning": changed})
+    return dump_recipe(moved) == dump_recipe(recipe)
+
+
+def _difference(path: Path, text: str) -> str:
+    """The first line that differs between the stored recipe and ``text``."""
+    old = path.read_text(encoding="utf-8").splitlines()
+    new = text.splitlines()
+    for before, now in zip(old, new, strict=False):
+        if before != now:
+            return f"{before.strip()!r} there, {now.strip()!r} here"
+    return f"{len(old)} lines there, {len(new)} here"

@@ -1,0 +1,74 @@
+"""The stages of a run, in their order: a row each.
+
+To add one: a file in ``making`` or ``measuring`` that is named like the stage and holds a function of
+that name (and, if something can be found out before the run begins, a function ``check``), its row
+here, a test. Nothing is imported before a stage is asked to do something.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wagle.run.opening import Run
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: a function of the run that returns what ``state.json`` should say.
+
+    Attributes:
+        name: its key in ``state.json``, its file and its function.
+        kind: the folder of its file: ``making`` or ``measuring``.
+        needs: the stages whose results it reads; all of them come before it.
+        writes: what it may leave in the run folder; a folder ends with a slash.
+    """
+
+    name: str
+    kind: str
+    needs: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+
+    def __call__(self, run: Run) -> dict[str, Any]:
+        """Do the work; returns what ``state.json`` should say."""
+        found: dict[str, Any] = getattr(self._module(), self.name)(run)
+        return found
+
+    def check(self, run: Run) -> None:
+        """Find out what is missing or does not fit before any stage begins.
+
+        Raises:
+            WagleError: the stage would fail.
+        """
+        check = getattr(self._module(), "check", None)
+        if check is not None:
+            check(run)
+
+    def _module(self) -> Any:
+        return import_module(f"wagle.run.stages.{self.kind}.{self.name}")
+
+
+_ROWS = (
+    Stage("teach", "making", (), ("base/", "start/", "last-good/")),
+    Stage("retrain", "making", (), ("retrained/",)),
+    Stage("reference", "measuring", ("retrain",), ("evaluation/reference.json",)),
+    Stage("before", "measuring", ("teach", "reference"), ("evaluation/before.json",)),
+    Stage("gradients", "making", ("teach",), ("private/gradients/",)),
+    Stage("mask", "making", ("gradients",), ("mask.safetensors",)),
+    Stage("unlearn", "making", ("teach", "reference", "mask"), ("model/", "adapter/")),
+    Stage("patch", "making", ("teach", "mask", "unlearn"), ("patch.safetensors",)),
+    Stage(
+        "after",
+        "measuring",
+        ("reference", "before", "unlearn"),
+        ("evaluation/after.json", "evaluation.json"),
+    ),
+    Stage("attacks", "measuring", ("teach", "retrain", "unlearn", "after"), ("attacks/",)),
+    Stage("controls", "measuring", ("gradients", "before", "reference"), ("controls/",)),
+    Stage("ledger", "measuring", ("before", "patch", "after"), ("ledger.json",)),
+    Stage("report", "measuring", ("after", "attacks", "controls"), ("report.html",)),
+)
+
+STAGES: dict[str, Stage] = {stage.name: stage for stage in _ROWS}
