@@ -27,6 +27,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _CHUNK = 1 << 22  # weights that are widened at once
+# Kinds of models, and their classes, whose files hold the model's own tensors: transformers, which
+# takes seconds to import, need not be asked about them.
+_AS_STORED = frozenset(
+    "gemma gemma2 gemma3_text gpt2 gptj llama mistral olmo olmo2 opt phi phi3 qwen2 qwen3 smollm3 "
+    "GemmaForCausalLM Gemma2ForCausalLM Gemma3ForCausalLM GPT2LMHeadModel GPTJForCausalLM "
+    "LlamaForCausalLM MistralForCausalLM OlmoForCausalLM Olmo2ForCausalLM OPTForCausalLM "
+    "PhiForCausalLM Phi3ForCausalLM Qwen2ForCausalLM Qwen3ForCausalLM SmolLM3ForCausalLM".split()
+)
 
 
 def weight_files(folder: str | Path) -> list[Path]:
@@ -85,10 +93,12 @@ class Weights:
     @property
     def _plain(self) -> bool:
         """Whether the folder holds the model's own tensors, nothing to convert."""
-        from transformers.conversion_mapping import get_checkpoint_conversion_mapping
-
         config = read_json(self.folder / "config.json")
         kinds = [config.get("model_type"), *(config.get("architectures") or ())]
+        if self._model is None and _AS_STORED.issuperset(kinds):
+            return True
+        from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
         if self._model is None and all(get_checkpoint_conversion_mapping(k) is None for k in kinds):
             return True  # which spares building the structure
         return {name for name, _ in self.model.named_parameters()} <= set(self._files)
