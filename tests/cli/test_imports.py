@@ -109,7 +109,10 @@ def test_a_command_imports_no_more_than_its_budget(finished, tmp_path, command):
     assert all(line.startswith("wagle: ") for line in said)
 
 
-@pytest.mark.parametrize("module", ["wagle", "wagle.cli", "wagle.cli.app", "wagle.recipe"])
-def test_importing_the_package_or_the_command_line_loads_nothing_heavy(tmp_path, module):
+LIGHT = ("wagle", "wagle.cli", "wagle.cli.app", "wagle.mask", "wagle.patch", "wagle.recipe.reading")
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_importing_the_package_and_the_command_line_loads_nothing_heavy(tmp_path, module):
     code = f"import sys, {module}; print([m for m in {WATCHED!r} if m in sys.modules])"
     assert run_python(code, cwd=tmp_path).stdout.strip() == "[]"

@@ -27,14 +27,25 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _CHUNK = 1 << 22  # weights that are widened at once
-# Kinds of models, and their classes, whose files hold the model's own tensors: transformers, which
-# takes seconds to import, need not be asked about them.
-_AS_STORED = frozenset(
-    "gemma gemma2 gemma3_text gpt2 gptj llama mistral olmo olmo2 opt phi phi3 qwen2 qwen3 smollm3 "
-    "GemmaForCausalLM Gemma2ForCausalLM Gemma3ForCausalLM GPT2LMHeadModel GPTJForCausalLM "
-    "LlamaForCausalLM MistralForCausalLM OlmoForCausalLM Olmo2ForCausalLM OPTForCausalLM "
-    "PhiForCausalLM Phi3ForCausalLM Qwen2ForCausalLM Qwen3ForCausalLM SmolLM3ForCausalLM".split()
-)
+# Kinds of models whose folders hold the model's own tensors, and the class of each: transformers,
+# which takes seconds to import, need not be asked about them.
+_AS_STORED = {
+    "gemma": "GemmaForCausalLM",
+    "gemma2": "Gemma2ForCausalLM",
+    "gemma3_text": "Gemma3ForCausalLM",
+    "gpt2": "GPT2LMHeadModel",
+    "gptj": "GPTJForCausalLM",
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "olmo": "OlmoForCausalLM",
+    "olmo2": "Olmo2ForCausalLM",
+    "opt": "OPTForCausalLM",
+    "phi": "PhiForCausalLM",
+    "phi3": "Phi3ForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "smollm3": "SmolLM3ForCausalLM",
+}
 
 
 def weight_files(folder: str | Path) -> list[Path]:
@@ -95,7 +106,7 @@ class Weights:
         """Whether the folder holds the model's own tensors, nothing to convert."""
         config = read_json(self.folder / "config.json")
         kinds = [config.get("model_type"), *(config.get("architectures") or ())]
-        if self._model is None and _AS_STORED.issuperset(kinds):
+        if self._model is None and any({*kinds} <= {*known} for known in _AS_STORED.items()):
             return True
         from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
