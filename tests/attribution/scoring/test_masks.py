@@ -18,7 +18,6 @@ from wagle.attribution.scoring.scores import SCORES, needs
 from wagle.attribution.store import GradientStore
 from wagle.mask.mask import Mask
 from wagle.model.structure import place
-from wagle.recipe.sections.attribution import Attribution
 from wagle.system.errors import WagleError
 from wagle.system.tensors import save_tensors
 
@@ -658,13 +657,3 @@ def test_patterns_are_globs_and_short_names(store, patterns, chosen):
 def test_a_pattern_that_matches_nothing_says_what_patterns_are(store, pattern, said):
     with pytest.raises(WagleError, match=said):
         Mask.from_scores(store, include=[pattern])
-
-
-def test_the_recipe_names_every_score_short_name_and_quantity():
-    fields = Attribution.model_fields
-    for table, field in (
-        (SCORES, "score"),
-        (SHORT_NAMES, "include"),
-        (COLLECTED, "quantities"),
-    ):
-        assert all(name in (fields[field].description or "") for name in table), field
