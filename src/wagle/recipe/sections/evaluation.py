@@ -4,19 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import (
-    Field,
-    JsonValue,
-)
+from pydantic import Field, JsonValue
 
 from wagle.recipe.sections.base import Named, Section
-from wagle.recipe.values import (
-    AtLeastOne,
-    AttackName,
-    Number,
-    Precision,
-    Text,
-)
+from wagle.recipe.values import AtLeastOne, AttackName, Number, Precision, Text
 
 
 class Benchmark(Named):

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import (
-    Field,
-)
+from pydantic import Field
 
 from wagle.recipe.sections.base import Section
-from wagle.recipe.values import (
-    Precision,
-    Text,
-)
+from wagle.recipe.values import Precision, Text
 
 
 class Model(Section):

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-)
+from pydantic import BaseModel, ConfigDict, Field
 
 from wagle.recipe.sections.base import Section
 from wagle.recipe.sections.records import RecordSet
-from wagle.recipe.values import (
-    SetName,
-)
+from wagle.recipe.values import SetName
 
 
 class Training(BaseModel):

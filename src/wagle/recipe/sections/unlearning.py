@@ -4,20 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import (
-    Field,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
 from wagle.recipe.sections.base import Section
 from wagle.recipe.sections.training import Training
-from wagle.recipe.values import (
-    AtLeastOne,
-    Number,
-    Setting,
-    Text,
-    refused,
-)
+from wagle.recipe.values import AtLeastOne, Number, Setting, Text, refused
 
 
 class Lora(Section):
