@@ -21,8 +21,9 @@ from bench.setup import Setup
 from wagle.model.loading import load_model
 from wagle.model.saving import save_model
 from wagle.model.weights import weight_files
+from wagle.patch.application import apply, undo
+from wagle.patch.extraction import extract
 from wagle.patch.folders import stored_bits
-from wagle.patch.making import apply, extract, undo
 
 RATIOS = (0.05, 0.2, 0.8)
 BYTES = {"float32": 4, "bfloat16": 2}  # of a weight

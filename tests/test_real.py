@@ -11,7 +11,7 @@ from wagle.evaluation.asking.requests import Greedy
 from wagle.model.demo import demo_model
 from wagle.model.loading import load_model, load_tokenizer
 from wagle.model.saving import save_model
-from wagle.patch.making import verify
+from wagle.patch.verification import verify
 from wagle.recipe.sections.training import Training
 
 pytestmark = pytest.mark.real

@@ -1,4 +1,4 @@
-"""The table of attacks: every entry on a tiny taught model, and what the models mean together."""
+"""The table of attacks: every entry on a tiny taught model, with the settings of its own test."""
 
 import inspect
 import json
@@ -11,13 +11,13 @@ import pytest
 import torch
 
 import wagle
+from tests.attacks.cases import CASES, SMALL
 from tests.conftest import OTHERS, RECORDS, make_model, make_tokenizer
 from wagle.attacks.effects import effects
-from wagle.attacks.shapes import Scene, Series
+from wagle.attacks.shapes import Scene
 from wagle.attacks.table import ATTACKS, make_attack
 from wagle.data.reading import read_records
 from wagle.data.tokens import Encoder
-from wagle.evaluation.figures import Figure
 from wagle.evaluation.models import Way
 from wagle.recipe.sections.training import Training
 from wagle.system.errors import WagleError
@@ -33,13 +33,6 @@ FORGET = [
     }
     for row in RECORDS
 ]
-SMALL = {  # settings that keep an attack short
-    "relearning": {"steps": [0, 1, 3], "share": 0.5, "learning_rate": 5e-3},
-    "quantization": {"methods": ["int8", "int4"], "group_size": 16},
-    "prompts": {"max_new_tokens": 4, "system_prompt": "You are kind."},
-    "probe": {},
-    "sampling": {"samples": 3, "max_new_tokens": 6, "limit": 4},
-}
 
 
 @pytest.fixture(scope="module")
@@ -78,34 +71,12 @@ def test_every_setting_stands_in_the_docstring_and_with_its_default_in_the_docs(
             assert f"| `{key}` | `{shown}` |" in section
 
 
-STATES = {
-    "relearning": (["step 0", "step 1", "step 3"], "step 0"),
-    "quantization": (["as it is", "int8", "int4"], "as it is"),
-    "prompts": (
-        [
-            "plain",
-            "paraphrase",
-            "prefix",
-            "context",
-            "format",
-            "system",
-            "decomposed",
-            "translation",
-            "worst",
-        ],
-        "plain",
-    ),
-    "probe": (["forget_or_holdout", "choice"], None),
-    "sampling": (["forget"], None),
-}
-
-
 @pytest.mark.parametrize("name", list(ATTACKS))
 def test_every_attack_leaves_the_model_as_it_was_and_finds_the_same_again(scene, taught, name):
     before = {n: p.clone() for n, p in taught.named_parameters()}
     trial = make_attack(name, scene, SMALL[name])
     found = trial(taught)
-    assert (list(found.states), found.start) == STATES[name]
+    assert (list(found.states), found.start) == (CASES[name].STATES, CASES[name].START)
     for figures in found.states.values():
         assert figures
         assert all(figure.value is not None and figure.n for figure in figures.values())
@@ -337,76 +308,3 @@ def test_chats_are_sampled_and_probed_but_not_asked_otherwise(scene):
     make_attack("probe", other, {})
     with pytest.raises(WagleError, match=r"prompts needs questions .*forget\[0\] is of the kind"):
         make_attack("prompts", other, {})
-
-
-# ---------------------------------------------------------------------------------------------
-# What it means
-
-
-def series(start, **states):
-    made = {
-        state.replace("_", " "): {
-            name: Figure(value, None, "none", count=4) for name, value in figures.items()
-        }
-        for state, figures in states.items()
-    }
-    return Series(made, start)
-
-
-def test_t38_effects_are_rise_recovered_share_and_gap():
-    after = series("step 0", step_0={"p": 0.1}, step_1={"p": 0.45})
-    before = series("step 0", step_0={"p": 0.9}, step_1={"p": 0.95})
-    reference = series("step 0", step_0={"p": 0.1}, step_1={"p": 0.3})
-    found = effects({"after": after, "before": before, "reference": reference})
-    assert list(found) == ["step 1"]
-    effect = found["step 1"]["p"]
-    assert effect.rise == pytest.approx(0.35)
-    assert effect.recovered == pytest.approx(0.4375)
-    assert effect.gap == pytest.approx(0.15)
-    assert effect.note is None
-
-
-def test_without_the_other_models_there_is_a_rise_and_no_more():
-    after = series("plain", plain={"p": 0.1}, prefix={"p": 0.4})
-    (effect,) = effects({"after": after})["prefix"].values()
-    assert effect.rise == pytest.approx(0.3)
-    assert (effect.recovered, effect.gap) == (None, None)
-    assert effect.note == "there is no original model"
-
-
-def test_where_hardly_anything_was_forgotten_no_share_is_told():
-    after = series("plain", plain={"p": 0.89}, prefix={"p": 0.95})
-    before = series("plain", plain={"p": 0.9}, prefix={"p": 0.9})
-    (effect,) = effects({"after": after, "before": before})["prefix"].values()
-    assert effect.recovered is None
-    assert "there is nothing to bring back" in effect.note
-
-
-def test_figures_that_rise_as_a_model_forgets_are_left_out():
-    after = series("plain", plain={"f.nll": 4.0, "repetition": 0.0}, prefix={"f.nll": 1.0})
-    assert effects({"after": after}) == {}
-
-
-def test_how_answers_read_has_no_effect():
-    after = series("plain", plain={"f.token_entropy": 0.2}, prefix={"f.token_entropy": 0.9})
-    assert effects({"after": after}) == {}
-
-
-def test_labels_that_mean_nothing_have_no_effect():
-    after = series(None, forget={"auc_maximum": 0.9, "auc_maximum_shuffled": 0.8})
-    found = effects({"after": after, "reference": after})
-    assert list(found["forget"]) == ["auc_maximum"]
-
-
-def test_an_attack_that_only_looks_has_the_distance_to_the_reference_alone():
-    after = series(None, forget={"leak@1": 0.5, "leak@2": 0.75})
-    reference = series(None, forget={"leak@1": 0.25})
-    found = effects({"after": after, "before": after, "reference": reference})["forget"]
-    assert found["leak@1"].gap == 0.25
-    assert found["leak@2"].gap is None
-    assert {(e.rise, e.recovered, e.note) for e in found.values()} == {(None, None, None)}
-
-
-def test_figures_that_one_state_lacks_are_not_compared():
-    after = series("a", a={"p": 0.1, "q": None}, b={"p": None, "q": 0.2, "r": 0.3})
-    assert effects({"after": after}) == {}

@@ -18,7 +18,8 @@ from wagle.evaluation.figures import Figure, Measured, Task
 from wagle.evaluation.measuring import paired
 from wagle.evaluation.models import Way, find_model
 from wagle.evaluation.result import Evaluation
-from wagle.patch.making import apply, extract
+from wagle.patch.application import apply
+from wagle.patch.extraction import extract
 from wagle.system.atomic import write_json
 from wagle.system.errors import WagleError
 from wagle.system.secrets import keyed_digest

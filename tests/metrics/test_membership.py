@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from wagle.metrics.membership import (
-    ATTACKS,
+    MEMBERSHIP_ATTACKS,
     Trace,
     auc,
     bag_of_words,
@@ -78,9 +78,9 @@ def test_t29_gradnorm_is_the_norm_that_was_measured():
     loss = -torch.log_softmax(logits, 0)[[3, 2, 1, 0]].mean()
     (gradient,) = torch.autograd.grad(loss, logits)
     assert gradient.tolist() == pytest.approx([-0.15, -0.05, 0.05, 0.15])
-    assert ATTACKS["gradnorm"](trace(-1, gradient=float(gradient.norm()))) == pytest.approx(
-        0.223607, abs=1e-6
-    )
+    assert MEMBERSHIP_ATTACKS["gradnorm"](
+        trace(-1, gradient=float(gradient.norm()))
+    ) == pytest.approx(0.223607, abs=1e-6)
 
 
 def test_t30_zlib_sizes():
@@ -92,19 +92,19 @@ def test_t30_zlib_sizes():
 
 def test_zlib_divides_the_mean_or_the_sum_by_the_size():
     one = trace(-1, -3, size=10)
-    assert zlib(one) == ATTACKS["zlib"](one) == pytest.approx(0.2)
-    assert zlib(one, summed=True) == ATTACKS["zlib_sum"](one) == pytest.approx(0.4)
+    assert zlib(one) == MEMBERSHIP_ATTACKS["zlib"](one) == pytest.approx(0.2)
+    assert zlib(one, summed=True) == MEMBERSHIP_ATTACKS["zlib_sum"](one) == pytest.approx(0.4)
 
 
 def test_the_other_attacks_compare_mean_losses():
     one = trace(-1, -3, reference=0.5, lower=4.0)
-    assert ATTACKS["loss"](one) == 2.0
-    assert ATTACKS["reference"](one) == 1.5
-    assert ATTACKS["lower"](one) == 0.5
+    assert MEMBERSHIP_ATTACKS["loss"](one) == 2.0
+    assert MEMBERSHIP_ATTACKS["reference"](one) == 1.5
+    assert MEMBERSHIP_ATTACKS["lower"](one) == 0.5
 
 
 def test_lower_of_a_certain_lower_cased_text_is_finite():
-    assert ATTACKS["lower"](trace(-1, lower=0.0)) == pytest.approx(1e9)
+    assert MEMBERSHIP_ATTACKS["lower"](trace(-1, lower=0.0)) == pytest.approx(1e9)
 
 
 def test_the_share_of_tokens_is_exact_in_decimals():
@@ -121,7 +121,7 @@ def test_a_saturated_distribution_is_standardised_by_the_smallest_variance():
 @pytest.mark.parametrize("name", ["reference", "zlib", "lower", "min_k++", "gradnorm"])
 def test_an_attack_names_the_record_that_lacks_what_it_needs(name):
     with pytest.raises(WagleError, match=r"forget\[3\]: the attack .* needs"):
-        ATTACKS[name](trace(-1))
+        MEMBERSHIP_ATTACKS[name](trace(-1))
 
 
 @pytest.mark.parametrize("k", [0, -0.1, 1.1])

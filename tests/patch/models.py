@@ -5,7 +5,7 @@ import json
 import torch
 from safetensors.torch import load_file, save_file
 
-from wagle.patch.making import Patch
+from wagle.patch.file import Patch
 
 
 def folder(path, tensors, *, shards=1):

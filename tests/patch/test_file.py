@@ -13,7 +13,9 @@ from safetensors.torch import load_file
 
 from tests.patch.models import all_tensors, assert_same_models, changed_at, folder, rewrite, weights
 from wagle.model.weights import fingerprint
-from wagle.patch.making import FORMAT, Patch, apply, extract
+from wagle.patch.application import apply
+from wagle.patch.extraction import extract
+from wagle.patch.file import FORMAT, Patch
 from wagle.system.errors import WagleError
 from wagle.system.tensors import TensorFile, save_checked, save_tensors
 

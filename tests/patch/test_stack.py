@@ -6,7 +6,11 @@ import torch
 
 from tests.patch.models import all_tensors, assert_same_models, changed_at, folder, weights
 from wagle.model.weights import fingerprint
-from wagle.patch.making import Patch, apply, extract, overlaps, verify
+from wagle.patch.application import apply
+from wagle.patch.extraction import extract
+from wagle.patch.file import Patch
+from wagle.patch.stack import overlaps
+from wagle.patch.verification import verify
 from wagle.report.text.patch import applied_table, verification_table
 from wagle.system.errors import WagleError
 

@@ -7,7 +7,10 @@ from tests.patch.models import all_tensors, changed_at, folder, rewrite, weights
 from wagle.mask.mask import Mask
 from wagle.model.weights import fingerprint
 from wagle.patch import folders as patch_folders
-from wagle.patch.making import Patch, apply, extract, verify
+from wagle.patch.application import apply
+from wagle.patch.extraction import extract
+from wagle.patch.file import Patch
+from wagle.patch.verification import verify
 from wagle.system.errors import WagleError
 
 

@@ -8,8 +8,9 @@ import shutil
 import pytest
 import yaml
 
+from tests.attacks.cases import SMALL
 from tests.conftest import OTHERS, RECORDS, make_model, make_tokenizer
-from wagle.attacks.prompts import PREFIX
+from wagle.attacks.kinds.prompts.means import PREFIX
 from wagle.attacks.shapes import Series
 from wagle.attacks.table import ATTACKS
 from wagle.evaluation.figures import Figure
@@ -42,7 +43,12 @@ ASKED = [
     {"name": "probe", "settings": {"groups": None}},
     {"name": "sampling", "settings": {"samples": 2, "max_new_tokens": 4}},
 ]
-LABELS = ["relearning", "benign", "quantization", "prompts", "probe", "sampling"]
+ASKED += [  # those that are not named above, with the settings of their own tests
+    {"name": name, "settings": SMALL[name]}
+    for name in ATTACKS
+    if name not in {asked["name"] for asked in ASKED}
+]
+LABELS = [asked.get("label", asked["name"]) for asked in ASKED]
 
 
 def write_recipe(home, **more):
@@ -237,12 +243,12 @@ def test_an_attack_that_a_killed_run_had_not_finished_is_made_and_no_other(home,
     inner = attacking.make_attack
 
     def counted(name, *arguments):
-        made.append(name)
-        return inner(name, *arguments)
+        trial = inner(name, *arguments)
+        return lambda model: made.append(name) or trial(model)
 
     monkeypatch.setattr(attacking, "make_attack", counted)
     execute(run.recipe, again, until="attacks")
-    assert made == ["sampling"]
+    assert made == ["sampling"] * 3  # after, before and reference
     one, other = (
         json.loads((f / "attacks/sampling.json").read_text()) for f in (again, run.folder)
     )

@@ -16,7 +16,8 @@ import wagle
 from tests.conftest import OTHERS, RECORDS, make_model
 from wagle.metrics.table import METRICS
 from wagle.model.weights import fingerprint
-from wagle.patch.making import apply, verify
+from wagle.patch.application import apply
+from wagle.patch.verification import verify
 from wagle.recipe.reading import load_recipe
 from wagle.run.execution import execute
 from wagle.run.finding import find_run
@@ -96,6 +97,10 @@ def test_a_run_leaves_the_folder_that_the_design_promises(recipe_file, tmp_path)
     ]:
         assert name in files
     assert not [f for f in files if f.endswith(".part")]
+    declared = {path for stage in STAGES.values() for path in stage.writes}
+    for name in files - {"recipe.yaml", "environment.json", "state.json", "log.jsonl", ".lock"}:
+        inside = any(name.startswith(path) for path in declared if path.endswith("/"))
+        assert name in declared or inside or name.startswith("private/"), name
     assert (out / "private").stat().st_mode & 0o777 == 0o700
     assert load_recipe(out / "recipe.yaml") == load_recipe(recipe_file)
     summary = json.loads((out / "evaluation.json").read_text())

@@ -13,7 +13,7 @@ from tests.conftest import OTHERS, RECORDS, make_model, make_tokenizer
 from wagle.evaluation.models import Way
 from wagle.evaluation.result import Evaluation
 from wagle.evaluation.verdict import INCONCLUSIVE, judge
-from wagle.patch.making import extract
+from wagle.patch.extraction import extract
 from wagle.recipe.reading import load_recipe
 from wagle.report.text.evaluations import WIDTH, evaluation_table
 from wagle.run.execution import execute

@@ -12,6 +12,7 @@ from wagle.recipe.reading import load_recipe
 from wagle.run.execution import execute
 from wagle.run.finding import find_run
 from wagle.run.stages.making import teach as stages
+from wagle.run.stages.making import training
 from wagle.system.errors import TrainingStopped, WagleError
 from wagle.unlearning.training.trainer import UnlearnTrainer
 
@@ -79,10 +80,12 @@ def test_what_is_lost_between_training_and_saving_is_not_trained_again(
             raise Killed
         save(model, like, folder)
 
-    monkeypatch.setattr(stages, "save_model", killed)
+    for module in (stages, training):
+        monkeypatch.setattr(module, "save_model", killed)
     with pytest.raises(Killed):
         execute(recipe, out, until=stage)
-    monkeypatch.setattr(stages, "save_model", save)
+    for module in (stages, training):
+        monkeypatch.setattr(module, "save_model", save)
     monkeypatch.setattr(UnlearnTrainer, "training_step", lambda *_, **__: trained.append(1))
     run = execute(recipe, out, until=stage)
     assert not trained

@@ -17,7 +17,7 @@ from tests.unlearning.conftest import Killed, encoder, kill_at, same, unlearn, w
 from wagle.mask.mask import Mask
 from wagle.model.adapters import load_merged
 from wagle.model.weights import fingerprint, own_tensors
-from wagle.patch.making import verify
+from wagle.patch.verification import verify
 from wagle.recipe.reading import load_recipe
 from wagle.run.execution import execute
 from wagle.system.errors import WagleError

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from wagle.attacks.probe import SHUFFLED
-from wagle.attacks.relearning import (
-    Recovered,
-    gap,
-    recovered,
-)
-from wagle.attacks.shapes import ROLES, Series
+from wagle.attacks.shapes import ROLES, SHUFFLED, Series
 from wagle.metrics.table import METRICS
+from wagle.system.errors import WagleError
+
+SMALLEST = 0.02  # of what was forgotten, below which no share of it can be told
 
 
 @dataclass(frozen=True)
@@ -88,3 +87,45 @@ def _effect(found: Mapping[str, Series], state: str, name: str, value: float) ->
 def _value(series: Series | None, state: str, name: str) -> float | None:
     figure = series.states.get(state, {}).get(name) if series is not None else None
     return figure.value if figure is not None else None
+
+
+class Recovered(NamedTuple):
+    """The share of what was forgotten that an attack brought back; of None, ``note`` says why."""
+
+    value: float | None
+    note: str | None
+
+
+def recovered(unlearned: float, after: float, original: float) -> Recovered:
+    """``(after - unlearned) / (original - unlearned)``: 0 is nothing, 1 is all.
+
+    Args:
+        unlearned: a figure of the unlearned model, one that falls as it forgets (a probability,
+            ROUGE; of an NLL, its negative).
+        after: the same after the attack.
+        original: the same of the model before unlearning.
+
+    Returns:
+        No value where less than 0.02 was forgotten: the share would be of noise.
+    """
+    for name, value in (("unlearned", unlearned), ("after", after), ("original", original)):
+        if not math.isfinite(value):
+            raise WagleError(f"the figure {name} is {value}; evaluate that model again")
+    forgotten = original - unlearned
+    if forgotten < SMALLEST:
+        return Recovered(
+            None,
+            f"undefined: the unlearned model lies {forgotten:.3g} below the original, under "
+            f"{SMALLEST}, so there is nothing to bring back",
+        )
+    return Recovered((after - unlearned) / forgotten, None)
+
+
+def gap(own_rise: float, retrained_rise: float) -> float:
+    """How much more an attack brought back than it taught a model that never knew.
+
+    Args:
+        own_rise: by how much a figure of the unlearned model rose, such as ``Curve.rise`` has it.
+        retrained_rise: the same of the reference, under the same attack: budget and seed too.
+    """
+    return own_rise - retrained_rise

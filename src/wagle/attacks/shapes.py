@@ -15,6 +15,7 @@ from wagle.evaluation.models import Way
 from wagle.system.errors import WagleError
 
 ASIS = "as it is"
+SHUFFLED = "_shuffled"  # ends the name of a figure of labels that mean nothing
 ROLES = ("after", "before", "reference")  # the unlearned, the original, one that never learned
 
 

@@ -28,7 +28,7 @@ def patch_extract(
 
     Example:  wagle patch extract base/ model/ -o patch.safetensors
     """
-    from wagle.patch.making import extract
+    from wagle.patch.extraction import extract
 
     made = extract(base, result, out, undo=undo)
     print(
@@ -54,7 +54,7 @@ def patch_apply(
 
     Example:  wagle patch apply base/ patch.safetensors -o unlearned/
     """
-    from wagle.patch.making import apply
+    from wagle.patch.application import apply
     from wagle.report.text.patch import applied_table
 
     applied = apply(base, patches, out)
@@ -82,7 +82,7 @@ def patch_verify(
 
     Example:  wagle patch verify base/ model/ --mask mask.safetensors --patch patch.safetensors
     """
-    from wagle.patch.making import verify
+    from wagle.patch.verification import verify
     from wagle.report.text.patch import verification_table
 
     checked = verify(base, result, mask=mask, patch=patch)
@@ -107,7 +107,7 @@ def patch_undo(
 
     Example:  wagle patch undo model/ private/undo.safetensors -o restored/
     """
-    from wagle.patch.making import undo
+    from wagle.patch.application import undo
 
     undo(result, undo_file, out)
     print(out)

@@ -6,9 +6,10 @@ import inspect
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from wagle.comparison.arms import Cell
 from wagle.comparison.statistics import Reading, read_at
@@ -23,9 +24,6 @@ from wagle.system.errors import TrainingStopped, WagleError
 from wagle.system.memory import give_memory_back
 from wagle.unlearning.forgetting import forget_probability, unlearn
 from wagle.unlearning.watching.looks import make_looked
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 SHARE = 0.95  # of the retain probability before: where the arms are compared
 TUNED = "forget"  # the figure that tuning sees: original questions

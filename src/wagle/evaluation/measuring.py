@@ -27,7 +27,7 @@ from wagle.evaluation.verdict import judge
 from wagle.metrics.statistics import paired_difference
 from wagle.model.loading import load_model, load_tokenizer
 from wagle.model.weights import fingerprint
-from wagle.patch.making import load_patched
+from wagle.patch.application import load_patched
 from wagle.system.errors import WagleError
 from wagle.system.memory import give_memory_back
 

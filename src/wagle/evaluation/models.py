@@ -6,9 +6,10 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from wagle.data.tokens import Encoder
 from wagle.evaluation.asking.cache import AnswerCache
@@ -20,9 +21,6 @@ from wagle.evaluation.result import Evaluation
 from wagle.model.loading import load_model, resolve_model
 from wagle.model.structure import device_of, precision
 from wagle.model.weights import fingerprint
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 Reference: TypeAlias = "PreTrainedModel | Evaluation | str | Path"

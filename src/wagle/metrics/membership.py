@@ -3,7 +3,7 @@
 An attack makes of what is known of a text a number ``u``, its unfamiliarity: larger is less likely
 a member. How well ``u`` tells texts to forget from texts that were never seen is an AUC, and how
 far that is from a retrained model's is the privacy leakage.
-To add an attack: a function here, its entry in ATTACKS, a test beside the others.
+To add an attack: a function here, its entry in MEMBERSHIP_ATTACKS, a test beside the others.
 
 M is the mean NLL of a text's scored tokens in nats: of a text all after the first, of an answer all
 without the EOS.
@@ -176,7 +176,7 @@ def _mean_of_lowest(values: Tensor, k: float | str) -> float:
     return math.fsum(values.sort().values[:count].tolist()) / count
 
 
-ATTACKS: dict[str, Callable[..., float]] = {
+MEMBERSHIP_ATTACKS: dict[str, Callable[..., float]] = {
     "loss": loss,
     "reference": reference,
     "zlib": zlib,

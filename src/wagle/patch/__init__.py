@@ -6,19 +6,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wagle.patch.application import apply as apply
+    from wagle.patch.application import undo as undo
+    from wagle.patch.extraction import extract as extract
     from wagle.patch.file import Patch as Patch
-    from wagle.patch.making import apply as apply
-    from wagle.patch.making import extract as extract
-    from wagle.patch.making import undo as undo
-    from wagle.patch.making import verify as verify
+    from wagle.patch.verification import verify as verify
 
 # Where each public name lives; the module is imported on first use.
 _HOME = {
     "Patch": "file",
-    "apply": "making",
-    "extract": "making",
-    "undo": "making",
-    "verify": "making",
+    "apply": "application",
+    "extract": "extraction",
+    "undo": "application",
+    "verify": "verification",
 }
 __all__ = ["Patch", "apply", "extract", "undo", "verify"]
 

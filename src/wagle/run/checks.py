@@ -6,9 +6,10 @@ asked here are the same functions that the stages ask.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from wagle.attribution.gradients.engines import ENGINES
 from wagle.attribution.scoring.candidates import candidate_names
@@ -31,9 +32,6 @@ from wagle.unlearning.training.trackers import check_trackers
 from wagle.unlearning.watching.checks import make_checks, stop_rules
 from wagle.unlearning.watching.looks import Looked, make_looked
 from wagle.unlearning.watching.rules import FIGURES, OF_OPTIONS
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 def structure_of(run: Run) -> PreTrainedModel:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from transformers import PreTrainedModel
 
 from wagle.mask.mask import Mask
 from wagle.model.loading import load_model
@@ -14,9 +16,6 @@ from wagle.unlearning.lora import (
     add_lora,
     load_quantized,
 )
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 def load_trained(run: Run, folder: Path) -> PreTrainedModel:

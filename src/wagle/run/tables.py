@@ -9,7 +9,7 @@ from wagle.attribution.quantities import COLLECTED
 from wagle.attribution.scoring.scores import SCORES
 from wagle.data.templates import TEMPLATES
 from wagle.evaluation.benchmarks.table import BENCHMARKS
-from wagle.metrics.membership import ATTACKS as MEMBERSHIP_ATTACKS
+from wagle.metrics.membership import MEMBERSHIP_ATTACKS
 from wagle.unlearning.objectives.table import OBJECTIVES
 from wagle.unlearning.training.optimizers import OPTIMIZERS
 from wagle.unlearning.watching.rules import FIGURES, OF_OPTIONS

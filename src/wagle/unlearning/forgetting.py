@@ -9,9 +9,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from wagle.data.batches import Pairs, plan
 from wagle.data.overlap import check_disjoint
@@ -42,9 +43,6 @@ from wagle.unlearning.watching.checks import (
     warn_unknown,
 )
 from wagle.unlearning.watching.looks import Looked, make_looked, set_figures
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from wagle.data.reading import read_records
 from wagle.data.records import Source
@@ -27,9 +28,6 @@ from wagle.unlearning.training.optimizers import check_optimizer
 from wagle.unlearning.training.steps import Gradient
 from wagle.unlearning.training.trackers import check_trackers
 from wagle.unlearning.training.trainer import OnStep, UnlearnTrainer, move_to_training
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def finetune(

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from wagle.attribution.gradients.engines import ENGINES, choose_engine
 from wagle.attribution.gradients.passes import Pass, plan_passes, transposed
@@ -29,9 +30,6 @@ from wagle.model.weights import Weights, fingerprint
 from wagle.system.atomic import check_space, resumable_folder, write_json
 from wagle.system.errors import DiskFull, WagleError, choose
 from wagle.system.tensors import save_tensors
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DEFAULT = ("grad_forget", "grad_retain")
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import psutil
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from wagle.attribution.gradients.passes import Inputs, Pass, Sums, check_loss, linear_layers
 from wagle.attribution.gradients.sink import Sink
@@ -26,9 +27,6 @@ from wagle.model.weights import Weights
 from wagle.system.errors import WagleError, choose
 from wagle.system.memory import give_memory_back
 from wagle.system.progress import track
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 Engine: TypeAlias = Callable[["PreTrainedModel | Path", Sequence[Pass], Job, Sink], None]
 _ROOM = 1.3e9  # bytes of libraries, activations and one dense gradient

@@ -9,11 +9,12 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from wagle.attribution.quantities import COLLECTED
@@ -21,9 +22,6 @@ from wagle.data.batches import collate, token_batches
 from wagle.data.tokens import Tokens
 from wagle.model.structure import find_blocks
 from wagle.system.errors import WagleError, choose
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from wagle.attribution.gradients.passes import Inputs, Pass, Sums, check_loss, linear_layers
 from wagle.attribution.gradients.sink import Sink
@@ -26,9 +27,6 @@ from wagle.model.weights import Weights, place_buffers
 from wagle.system.errors import WagleError
 from wagle.system.memory import Spill, give_memory_back
 from wagle.system.progress import Bar
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 _IN_MEMORY = 64 << 20  # bytes of activations, before they go to a file
 

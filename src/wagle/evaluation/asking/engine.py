@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
+from transformers import PreTrainedModel
 
 from wagle.data.batches import by_length
 from wagle.evaluation.asking.generation import answer_texts
@@ -37,8 +38,6 @@ from wagle.system.memory import give_memory_back
 from wagle.system.progress import Bar
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
     from wagle.evaluation.asking.cache import AnswerCache
 
 logger = logging.getLogger(__name__)

@@ -8,19 +8,16 @@ end of the batch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from wagle.data.draws import uniform
 from wagle.evaluation.asking.kv_cache import remaining, with_room
 from wagle.evaluation.asking.prompts import Kept, Prompts
 from wagle.evaluation.asking.requests import Greedy, Sample, TextAnswer, not_finite
 from wagle.model.scoring import keeps_all
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 def answer_texts(

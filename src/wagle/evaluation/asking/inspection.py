@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from wagle.data.batches import collate
 from wagle.data.tokens import Tokens
@@ -19,9 +19,6 @@ from wagle.evaluation.asking.requests import (
 )
 from wagle.model.scoring import answer_nll
 from wagle.model.structure import device_of, find_blocks, to_device
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 def answer_states(model: PreTrainedModel, requests: Sequence[HiddenStates]) -> list[StatesAnswer]:

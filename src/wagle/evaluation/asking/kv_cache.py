@@ -6,14 +6,12 @@ A plain one is copied whole for every token, and again wherever a row ends.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
-
-if TYPE_CHECKING:
-    from transformers import DynamicCache
 
 
 class _Roomy(DynamicLayer):

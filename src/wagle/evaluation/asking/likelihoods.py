@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
 
 from wagle.data.batches import by_length
 from wagle.evaluation.asking.prompts import Kept, Prompts
 from wagle.evaluation.asking.requests import Likelihood, LikelihoodAnswer, not_finite
 from wagle.model.scoring import keeps_all
 from wagle.model.structure import head_at
-
-if TYPE_CHECKING:
-    from transformers import DynamicCache, PreTrainedModel
 
 _ROWS = 512  # of float32 logits at a time, where moments are asked for
 

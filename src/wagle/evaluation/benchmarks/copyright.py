@@ -12,7 +12,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+
+from transformers import PreTrainedTokenizerBase
 
 from wagle.data.overlap import check_disjoint
 from wagle.data.reading import read_records
@@ -46,9 +48,6 @@ from wagle.metrics.statistics import REPLICATES, composite_interval
 from wagle.metrics.text import bleu as bleu_of
 from wagle.metrics.text import corpus_bleu, has_rouge_words, longest_word_run, rouge
 from wagle.system.errors import WagleError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 VERSION = 2
 PREFIXES = (50, 100, 200, 300)  # tokens

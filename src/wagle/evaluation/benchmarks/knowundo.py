@@ -12,7 +12,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+from transformers import PreTrainedTokenizerBase
 
 from wagle.data.records import Record
 from wagle.data.tokens import Encoder, Tokens
@@ -43,9 +45,6 @@ from wagle.metrics.memorization import exact_memorization
 from wagle.metrics.statistics import REPLICATES, composite_interval
 from wagle.metrics.text import brunet, has_rouge_words, honore, language_score, rouge, words
 from wagle.system.errors import WagleError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 VERSION = 3
 HUB = "zjunlp/KnowUnDo"

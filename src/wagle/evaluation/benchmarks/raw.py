@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+from transformers import PreTrainedTokenizerBase
 
 from wagle.data.reading import READERS
 from wagle.data.tokens import Encoder, leading_bos, text_of
@@ -18,9 +20,6 @@ from wagle.evaluation.judges.classifiers import Judges
 from wagle.metrics.table import ALL
 from wagle.metrics.text import token_entropy
 from wagle.system.errors import WagleError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 NO_JUDGES = Judges()
 

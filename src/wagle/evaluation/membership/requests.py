@@ -25,7 +25,7 @@ from wagle.evaluation.asking.requests import (
     likelihood,
     windows,
 )
-from wagle.metrics.membership import ATTACKS, Trace, bag_of_words, check_share, zlib_size
+from wagle.metrics.membership import MEMBERSHIP_ATTACKS, Trace, bag_of_words, check_share, zlib_size
 from wagle.system.errors import WagleError, choose
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def attack_table(
     """The attacks with their settings, by the name of their figures: ``min_k``, ``min_k_20``, ...
 
     Args:
-        names: of ATTACKS; None: those that need nothing but one model's forward passes. What
+        names: of MEMBERSHIP_ATTACKS; None: those that need nothing but one model's forward passes. What
             ``reference`` needs comes with the reference: see ``leakage_figures``.
         shares: of tokens, for ``min_k`` and ``min_k++``; the first keeps the plain names, the
             others add their per cent. None: 0.4.
@@ -77,7 +77,7 @@ def attack_table(
         check_share(k)
     table: dict[str, Attack] = {}
     for name in chosen:
-        score = choose(ATTACKS, name, "membership attack")
+        score = choose(MEMBERSHIP_ATTACKS, name, "membership attack")
         if name not in _UNITS:
             raise WagleError(f"the attack {name} comes with a reference model; leave it out")
         if name not in _OF_SHARES:

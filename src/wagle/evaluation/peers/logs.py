@@ -33,8 +33,8 @@ TOFU_LOGS = {
 }
 SHORT = {"forget": "forget", "retain": "retain", "real_authors": "ra", "world_facts": "wf"}
 WORLD = ("real_authors", "world_facts")
-ATTACKS = {"loss": "loss", "zlib": "zlib", "min_k": "min_k", "min_k++": "min_k_plus_plus"}
-_MUSE_ATTACKS = {**ATTACKS, "gradnorm": "gradnorm"}
+THEIR_ATTACKS = {"loss": "loss", "zlib": "zlib", "min_k": "min_k", "min_k++": "min_k_plus_plus"}
+_MUSE_ATTACKS = {**THEIR_ATTACKS, "gradnorm": "gradnorm"}
 _MUSE_ROUGE = {  # OpenUnlearning's name: set, metric, where the rows come from
     "forget_verbmem_ROUGE": ("forget", "verbmem", "verbmem.forget"),
     "forget_knowmem_ROUGE": ("forget", "knowmem", "knowmem.forget_qa"),
@@ -121,7 +121,7 @@ def open_unlearning_rows(data: Log, path: str | Path) -> Found:
             made.setdefault(name, {}).update(_from_ratios(logs, name))
     for metric in _MEMORY:
         take(metric, "forget", "score", metric)
-    _take_attacks(made, data, ATTACKS, "", path)
+    _take_attacks(made, data, THEIR_ATTACKS, "", path)
     return made
 
 

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 
 from wagle.evaluation.figures import OVERALL, Figure
 from wagle.evaluation.peers.logs import (
-    ATTACKS,
     SHORT,
+    THEIR_ATTACKS,
     WORLD,
 )
 from wagle.system.atomic import write_json, write_text
@@ -37,7 +37,7 @@ def open_unlearning_names(figures: Figures) -> dict[str, float]:
         names[f"{short}_Q_A_ROUGE"] = (name, "rouge_l")
         ratio = "truth_ratio" if name == "forget" else "Truth_Ratio"
         names[f"{short}_{ratio}"] = (name, "truth_ratio")
-    names |= {f"mia_{theirs}": (OVERALL, f"auc_{ours}") for ours, theirs in ATTACKS.items()}
+    names |= {f"mia_{theirs}": (OVERALL, f"auc_{ours}") for ours, theirs in THEIR_ATTACKS.items()}
     return dict(sorted(_named(figures, names).items()))
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wagle.patch.making import Applied, Verification
+from wagle.patch.application import Applied
+from wagle.patch.verification import Verification
 
 
 def applied_table(applied: Applied, patches: Sequence[str]) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from transformers import Trainer
 from transformers.integrations.integration_utils import (
     INTEGRATION_TO_CALLBACK,
     TensorBoardCallback,
@@ -14,9 +15,6 @@ from transformers.integrations.integration_utils import (
 )
 
 from wagle.system.errors import WagleError, choose
-
-if TYPE_CHECKING:
-    from transformers import Trainer
 
 
 def check_trackers(names: Sequence[str]) -> None:

@@ -18,7 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+from transformers import PreTrainedTokenizerBase
 
 from wagle.data.hub import HubSet
 from wagle.data.tokens import Encoder, text_of
@@ -54,9 +56,6 @@ from wagle.metrics.memorization import exact_memorization, extraction_strength, 
 from wagle.metrics.statistics import same_records
 from wagle.metrics.text import cut_at, has_rouge_words, rouge
 from wagle.system.errors import WagleError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from wagle.patch.making import extract, verify
+from wagle.patch.extraction import extract
+from wagle.patch.verification import verify
 from wagle.run.opening import Run
 from wagle.run.selection import chosen_mask
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wagle.attacks.effects import effects
-from wagle.attacks.quantization import changed_codes
+from wagle.attacks.kinds.quantization.codes import changed_codes
 from wagle.attacks.shapes import ROLES, Scene, Series, Trial
 from wagle.attacks.table import check_settings, make_attack
 from wagle.evaluation.figures import Figure

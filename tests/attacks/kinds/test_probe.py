@@ -1,26 +1,23 @@
+"""Probes: what is asked, the classifier and its folds, the figures."""
+
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
 from tests.conftest import make_model, make_tokenizer
-from wagle.attacks.probe import (
-    CHOICE,
-    MEMBERSHIP,
-    Split,
-    fold_auc,
-    held_out_logits,
-    make_splits,
-    probe,
-    shuffle_labels,
-    standardised,
-)
+from wagle.attacks.kinds.probe.classifier import Split, held_out_logits, make_splits, standardised
+from wagle.attacks.kinds.probe.figures import fold_auc, read_states
+from wagle.attacks.kinds.probe.reading import CHOICE, MEMBERSHIP, shuffle_labels
 from wagle.data.reading import read_records
 from wagle.data.records import Record
 from wagle.data.tokens import Encoder
 from wagle.evaluation.asking.engine import answer_requests
 from wagle.evaluation.asking.requests import Answers, HiddenStates, StatesAnswer
 from wagle.system.errors import WagleError
+
+SMALL = {}  # settings that keep the attack short
+STATES, START = ["forget_or_holdout", "choice"], None
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +53,7 @@ def _noise(seed, blocks=3, width=6):
 
 def test_the_state_is_asked_for_at_the_last_token_of_the_prompt(encoder):
     forget, holdout = _records("forget", 3), _records("holdout", 4)
-    task = probe(encoder, forget, holdout)
+    task = read_states(encoder, forget, holdout)
     assert task.requests[:3] == [
         HiddenStates(tokens.context, (len(tokens.context) - 1,))
         for tokens in encoder.encode(forget)
@@ -66,7 +63,7 @@ def test_the_state_is_asked_for_at_the_last_token_of_the_prompt(encoder):
 
 
 def test_a_mark_in_one_block_is_found_there_and_shuffled_labels_are_not(encoder):
-    task = probe(encoder, _records("forget", 30), _records("holdout", 30))
+    task = read_states(encoder, _records("forget", 30), _records("holdout", 30))
     noise = _noise(1)
 
     def see(number):
@@ -96,7 +93,7 @@ def test_a_mark_in_one_block_is_found_there_and_shuffled_labels_are_not(encoder)
 
 def test_the_right_letter_is_read_where_a_state_holds_it(encoder):
     forget = _records("forget", 24, wrong=2)
-    task = probe(encoder, forget, _records("holdout", 3), readings=[CHOICE])
+    task = read_states(encoder, forget, _records("holdout", 3), readings=[CHOICE])
     texts = [encoder.tokenizer.decode(list(r.ids)) for r in task.requests]
     right = [next(i for i in range(3) if f"{'ABC'[i]}. right" in text) for text in texts]
     assert sorted(right) == [0] * 8 + [1] * 8 + [2] * 8  # every letter equally often
@@ -117,7 +114,7 @@ def test_the_right_letter_is_read_where_a_state_holds_it(encoder):
 
 def test_a_prompt_with_choices_holds_every_answer_once(encoder):
     forget = _records("forget", 9, wrong=2)
-    task = probe(encoder, forget, _records("holdout", 3), readings=[CHOICE])
+    task = read_states(encoder, forget, _records("holdout", 3), readings=[CHOICE])
     text = encoder.tokenizer.decode(list(task.requests[4].ids))
     for answer in (forget[4].answer, *forget[4].perturbed_answers):
         assert text.count(f". {answer}\n") == 1
@@ -125,7 +122,7 @@ def test_a_prompt_with_choices_holds_every_answer_once(encoder):
 
 
 def test_both_readings_are_made_where_there_are_wrong_answers(encoder):
-    task = probe(encoder, _records("forget", 9, wrong=2), _records("holdout", 3))
+    task = read_states(encoder, _records("forget", 9, wrong=2), _records("holdout", 3))
     assert task.data["readings"] == [MEMBERSHIP, CHOICE]
     assert list(task.measure(_answers(task, _noise(3))).figures) == [MEMBERSHIP, CHOICE]
 
@@ -141,7 +138,7 @@ def test_what_groups_share_is_not_taken_for_knowledge(encoder):
         return states
 
     def found(groups):
-        task = probe(encoder, forget, holdout, groups=groups)
+        task = read_states(encoder, forget, holdout, groups=groups)
         return task.measure(_answers(task, see)).figures[MEMBERSHIP]["auc_maximum"].value
 
     assert found(None) == 1.0
@@ -249,7 +246,7 @@ def test_nothing_of_a_test_part_reaches_its_classifier():
 
 @pytest.mark.parametrize("kind", ["constant", "separable", "huge", "one constant column"])
 def test_states_that_are_odd_warn_of_nothing(encoder, kind):
-    task = probe(encoder, _records("forget", 12), _records("holdout", 12))
+    task = read_states(encoder, _records("forget", 12), _records("holdout", 12))
     noise = _noise(5, blocks=1, width=30)
 
     def see(number):
@@ -268,7 +265,7 @@ def test_states_that_are_odd_warn_of_nothing(encoder, kind):
 
 
 def test_states_that_are_not_finite_name_their_record(encoder):
-    task = probe(encoder, _records("forget", 3), _records("holdout", 3))
+    task = read_states(encoder, _records("forget", 3), _records("holdout", 3))
     noise = _noise(6)
 
     def see(number):
@@ -283,16 +280,22 @@ def test_bad_records_and_settings_are_errors(encoder):
     uneven = [*forget, *_records("other", 1, wrong=1)]
     text = Record("text", answer="A text.", place="forget[0]")
     cases = [
-        (lambda: probe(encoder, [], holdout), "at least one record"),
-        (lambda: probe(encoder, forget, [text]), r"forget\[0\] is of the kind 'text'"),
-        (lambda: probe(encoder, forget[:2], holdout), "forget_or_holdout needs at least 3 groups"),
-        (lambda: probe(encoder, forget[:8], holdout), "choice needs at least 3 groups"),
-        (lambda: probe(encoder, uneven, holdout), r"other\[0\] has 1, forget\[0\] 2"),
-        (lambda: probe(encoder, holdout, forget, readings=[CHOICE]), r"holdout\[0\] has 0"),
-        (lambda: probe(encoder, forget, holdout, groups={}), r"no entry for forget\[0\]"),
-        (lambda: probe(encoder, forget, forget), "two records of a probe have one place"),
-        (lambda: probe(encoder, forget, holdout, readings=[]), "readings is empty"),
-        (lambda: probe(encoder, forget, holdout, readings=["choise"]), "did you mean 'choice'"),
+        (lambda: read_states(encoder, [], holdout), "at least one record"),
+        (lambda: read_states(encoder, forget, [text]), r"forget\[0\] is of the kind 'text'"),
+        (
+            lambda: read_states(encoder, forget[:2], holdout),
+            "forget_or_holdout needs at least 3 groups",
+        ),
+        (lambda: read_states(encoder, forget[:8], holdout), "choice needs at least 3 groups"),
+        (lambda: read_states(encoder, uneven, holdout), r"other\[0\] has 1, forget\[0\] 2"),
+        (lambda: read_states(encoder, holdout, forget, readings=[CHOICE]), r"holdout\[0\] has 0"),
+        (lambda: read_states(encoder, forget, holdout, groups={}), r"no entry for forget\[0\]"),
+        (lambda: read_states(encoder, forget, forget), "two records of a probe have one place"),
+        (lambda: read_states(encoder, forget, holdout, readings=[]), "readings is empty"),
+        (
+            lambda: read_states(encoder, forget, holdout, readings=["choise"]),
+            "did you mean 'choice'",
+        ),
     ]
     for call, message in cases:
         with pytest.raises(WagleError, match=message):
@@ -300,7 +303,7 @@ def test_bad_records_and_settings_are_errors(encoder):
 
 
 def test_a_model_is_read_block_by_block(encoder):
-    task = probe(encoder, _records("forget", 4), _records("holdout", 4))
+    task = read_states(encoder, _records("forget", 4), _records("holdout", 4))
     model = make_model("llama-tied")
     found = task.measure(answer_requests(model, task.requests, stop_ids=[2]))
     figures = found.figures[MEMBERSHIP]

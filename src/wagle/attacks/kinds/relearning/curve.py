@@ -1,12 +1,4 @@
-"""Relearning: how soon a few records bring back what was to be forgotten.
-
-A model that has forgotten is taught again for a few steps: records of the forget set (``exact``),
-or others of the same format (``benign``), which cannot teach what is gone. Only the difference to
-a model that never learned the forget set, attacked in the same way, is evidence (``gap``).
-
-Sources: Fan et al. 2025, arXiv 2502.05374 (relearning on forget records); Hu et al. 2024,
-arXiv 2406.13356 (benign records).
-"""
+"""The curve: what a model gives while it is taught, which afterwards is what it was."""
 
 from __future__ import annotations
 
@@ -15,17 +7,14 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from wagle.data.draws import subset
-from wagle.data.overlap import check_disjoint
-from wagle.data.reading import read_records
-from wagle.data.records import Record, Source
+from wagle.data.records import Source
 from wagle.data.tokens import Encoder
 from wagle.recipe.sections.training import Training
 from wagle.system.errors import WagleError
@@ -33,80 +22,7 @@ from wagle.system.memory import Spill
 from wagle.unlearning.lora import add_lora
 from wagle.unlearning.teaching import finetune
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
 STEPS = (0, 1, 2, 5, 10, 20, 50, 100)
-SMALLEST = 0.02  # of what was forgotten, below which no share of it can be told
-
-# ---------------------------------------------------------------------------------------------
-# Which records
-
-
-class Picked(NamedTuple):
-    """The records of an attack.
-
-    Attributes:
-        records: what is taught, in the order of its set.
-        held_out: the forget records that are not, and no exact repeat of them is: what comes back
-            there was not just told.
-    """
-
-    records: list[Record]
-    held_out: list[Record]
-
-
-def pick_exact(forget: Source, share: float, *, seed: int = 0) -> Picked:
-    """Take the first records of a fixed permutation of the forget set.
-
-    Args:
-        forget: the records that were forgotten.
-        share: of them, 0 < share <= 1; at least one record. Smaller shares are contained in larger
-            ones.
-        seed: the permutation is a function of (seed, record id).
-    """
-    gone = read_records(forget, name="forget", seed=seed)
-    picked = _draw(gone, _count(len(gone), share), seed)
-    told = {record.content_id for record in picked}
-    return Picked(picked, [record for record in gone if record.content_id not in told])
-
-
-def pick_benign(forget: Source, other: Source, share: float, *, seed: int = 0) -> Picked:
-    """Take as many records from another set as ``pick_exact`` would from the forget set.
-
-    Args:
-        forget: the records that were forgotten; all of them are held out.
-        other: records of the same format, retain or unrelated.
-        share: as in ``pick_exact``, of the forget records.
-        seed: the draw is a function of (seed, record id).
-
-    Raises:
-        WagleError: the sets share a record, or ``other`` has too few.
-    """
-    gone = read_records(forget, name="forget", seed=seed)
-    kept = read_records(other, name="benign", seed=seed)
-    check_disjoint(gone, kept)
-    count = _count(len(gone), share)
-    if count > len(kept):
-        raise WagleError(
-            f"a share of {share} of {len(gone)} forget records asks for {count} benign ones, and "
-            f"there are {len(kept)}; give more, or lower the share"
-        )
-    return Picked(_draw(kept, count, seed), gone)
-
-
-def _count(records: int, share: float) -> int:
-    if not 0 < share <= 1:
-        raise WagleError(f"share is {share}; give a share of the forget records, 0 < share <= 1")
-    return max(1, math.floor(Fraction(str(share)) * records))
-
-
-def _draw(records: Sequence[Record], count: int, seed: int) -> list[Record]:
-    return [records[i] for i in subset(seed, "relearning", [r.id for r in records], count)]
-
-
-# ---------------------------------------------------------------------------------------------
-# The curve
 
 
 @dataclass(frozen=True)
@@ -274,49 +190,3 @@ def _adapted(model: PreTrainedModel, lora: bool, seed: int) -> Iterator[Any]:
         yield adapted
     finally:
         adapted.unload()
-
-
-# ---------------------------------------------------------------------------------------------
-# What it means
-
-
-class Recovered(NamedTuple):
-    """The share of what was forgotten that an attack brought back; of None, ``note`` says why."""
-
-    value: float | None
-    note: str | None
-
-
-def recovered(unlearned: float, after: float, original: float) -> Recovered:
-    """``(after - unlearned) / (original - unlearned)``: 0 is nothing, 1 is all.
-
-    Args:
-        unlearned: a figure of the unlearned model, one that falls as it forgets (a probability,
-            ROUGE; of an NLL, its negative).
-        after: the same after the attack.
-        original: the same of the model before unlearning.
-
-    Returns:
-        No value where less than 0.02 was forgotten: the share would be of noise.
-    """
-    for name, value in (("unlearned", unlearned), ("after", after), ("original", original)):
-        if not math.isfinite(value):
-            raise WagleError(f"the figure {name} is {value}; evaluate that model again")
-    forgotten = original - unlearned
-    if forgotten < SMALLEST:
-        return Recovered(
-            None,
-            f"undefined: the unlearned model lies {forgotten:.3g} below the original, under "
-            f"{SMALLEST}, so there is nothing to bring back",
-        )
-    return Recovered((after - unlearned) / forgotten, None)
-
-
-def gap(own_rise: float, retrained_rise: float) -> float:
-    """How much more an attack brought back than it taught a model that never knew.
-
-    Args:
-        own_rise: by how much a figure of the unlearned model rose, such as ``Curve.rise`` has it.
-        retrained_rise: the same of the reference, under the same attack: budget and seed too.
-    """
-    return own_rise - retrained_rise

@@ -14,6 +14,8 @@ import math
 from collections.abc import Sequence
 from functools import cache
 
+from wagle.attacks.parts import ask_once, at_most, question_contexts, those_that_ask
+from wagle.attacks.shapes import Scene, Trial
 from wagle.data.records import Record
 from wagle.data.tokens import Encoder
 from wagle.evaluation.asking.requests import Answers, Sample
@@ -24,6 +26,41 @@ from wagle.system.errors import WagleError
 
 
 def sampling(
+    scene: Scene,
+    *,
+    samples: int = 32,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    threshold: float = 0.5,
+    max_new_tokens: int = 128,
+    limit: int = 64,
+) -> Trial:
+    """Ask every forget question many times at a temperature.
+
+    Args:
+        scene: its forget set.
+        samples: answers per record.
+        temperature: above 0.
+        top_p: the share of the probability that is drawn from.
+        threshold: the ROUGE-L recall from which on an answer leaks.
+        max_new_tokens: the longest answer.
+        limit: the most records.
+    """
+    forget = those_that_ask(scene.need("forget", "sampling"), "sampling")
+    task = ask_often(
+        scene.way.encoder,
+        at_most(limit, forget, scene.seed),
+        samples=samples,
+        temperature=temperature,
+        top_p=top_p,
+        threshold=threshold,
+        max_new_tokens=max_new_tokens,
+        seed=scene.seed,
+    )
+    return ask_once(scene, task)
+
+
+def ask_often(
     encoder: Encoder,
     records: Sequence[Record],
     *,
@@ -90,30 +127,6 @@ def sampling(
             "threshold": threshold,
         },
     )
-
-
-def question_contexts(
-    encoder: Encoder, records: Sequence[Record], attack: str
-) -> list[tuple[int, ...]]:
-    """The ids that the answer of each record follows.
-
-    Args:
-        encoder: makes tokens of records.
-        records: questions or chats.
-        attack: which one asks, for messages.
-
-    Raises:
-        WagleError: no record, or one that is no question.
-    """
-    if not records:
-        raise WagleError(f"the attack {attack} needs at least one record")
-    for record in records:
-        if record.kind not in ("qa", "chat"):
-            raise WagleError(
-                f"the attack {attack} needs questions with answers; {record.place} is of the kind "
-                f"{record.kind!r}"
-            )
-    return [tokens.last_context for tokens in encoder.encode(records)]
 
 
 def leak_at_k(samples: int, leaking: int, k: int) -> float:

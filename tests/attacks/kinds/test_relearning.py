@@ -1,4 +1,4 @@
-from __future__ import annotations
+"""Relearning: which records are taught, the curve, and that the model is what it was."""
 
 import copy
 import math
@@ -7,15 +7,9 @@ import pytest
 import torch
 
 from tests.conftest import make_model
-from wagle.attacks.quantization import quantize
-from wagle.attacks.relearning import (
-    Curve,
-    gap,
-    pick_benign,
-    pick_exact,
-    recovered,
-    relearn,
-)
+from wagle.attacks.kinds.quantization.quantizing import quantize
+from wagle.attacks.kinds.relearning.curve import Curve, relearn
+from wagle.attacks.kinds.relearning.picking import pick_benign, pick_exact
 from wagle.data.reading import read_records
 from wagle.data.tokens import Encoder
 from wagle.model.scoring import answer_nll
@@ -24,6 +18,9 @@ from wagle.system.errors import TrainingStopped, WagleError
 from wagle.unlearning.forgetting import forget_probability
 from wagle.unlearning.lora import add_lora
 from wagle.unlearning.teaching import finetune
+
+SMALL = {"steps": [0, 1, 3], "share": 0.5, "learning_rate": 5e-3}  # which keep the attack short
+STATES, START = ["step 0", "step 1", "step 3"], "step 0"
 
 
 def bits(model):
@@ -306,30 +303,6 @@ def test_adapters_and_quantised_models_are_refused(model, encoder, forget):
             relearn(quantize(model, how), encoder, forget, evaluate=lambda _: {})
     with pytest.raises(WagleError, match="without an adapter; merge it"):
         relearn(add_lora(copy.deepcopy(model)), encoder, forget, evaluate=lambda _: {})
-
-
-# ---------------------------------------------------------------------------------------------
-# What it means
-
-
-def test_t38_recovered_and_gap():
-    assert recovered(0.1, 0.45, 0.9).value == pytest.approx(0.4375)
-    assert recovered(0.1, 0.45, 0.9).note is None
-    own = Curve({0: {"p": 0.1}, 10: {"p": 0.45}}, [], 1).rise("p")
-    retrained = Curve({0: {"p": 0.1}, 10: {"p": 0.3}}, [], 1).rise("p")
-    assert gap(own[10], retrained[10]) == pytest.approx(0.15)
-
-
-@pytest.mark.parametrize(("original", "defined"), [(0.52, True), (0.519, False), (0.3, False)])
-def test_recovered_is_undefined_where_less_than_0_02_was_forgotten(original, defined):
-    found = recovered(0.5, 0.6, original)
-    assert (found.value is not None) is defined
-    assert (found.note is None) is defined
-
-
-def test_recovered_refuses_what_is_no_number():
-    with pytest.raises(WagleError, match="the figure after is nan"):
-        recovered(0.1, math.nan, 0.9)
 
 
 def test_a_figure_that_a_curve_lacks_is_named():

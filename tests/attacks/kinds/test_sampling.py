@@ -1,15 +1,21 @@
+"""Sampling: the estimators, what is drawn, and the curves."""
+
 import itertools
 from statistics import mean
 
 import pytest
 
 from tests.conftest import make_tokenizer
-from wagle.attacks.sampling import best_of_k, leak_at_k, question_contexts, sampling
+from wagle.attacks.kinds.sampling import ask_often, best_of_k, leak_at_k
+from wagle.attacks.parts import question_contexts
 from wagle.data.reading import read_records
 from wagle.data.records import Record
 from wagle.data.tokens import Encoder
 from wagle.evaluation.asking.requests import Answers, Sample, TextAnswer
 from wagle.system.errors import WagleError
+
+SMALL = {"samples": 3, "max_new_tokens": 6, "limit": 4}  # settings that keep the attack short
+STATES, START = ["forget"], None
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +81,7 @@ def test_a_score_that_is_nan_is_an_error():
 
 
 def test_requests_are_keyed_by_seed_record_and_number(encoder, records):
-    task = sampling(encoder, records[:2], samples=3, temperature=0.7, top_p=0.9, seed=5)
+    task = ask_often(encoder, records[:2], samples=3, temperature=0.7, top_p=0.9, seed=5)
     assert [r.key for r in task.requests] == [
         f"5/forget[{i}]/{j}" for i in (0, 1) for j in range(3)
     ]
@@ -88,7 +94,7 @@ def test_curves_come_from_the_share_of_leaking_answers(encoder, records):
     # forget[0], "Ada Holm wrote it.": one of three answers has half of its four words, one a
     # quarter; forget[4], "Yes.": none has its word.
     said = {"forget[0]": ["Ada Holm", "Ada", "fish"], "forget[4]": ["no", "no", "no"]}
-    task = sampling(encoder, [records[0], records[4]], samples=3)
+    task = ask_often(encoder, [records[0], records[4]], samples=3)
     found = task.measure(_answers(encoder, task, lambda place, number: said[place][number]))
     figures = found.figures["forget"]
     assert list(figures) == [f"{name}@{k}" for name in ("leak", "rouge_l") for k in (1, 2, 3)]
@@ -103,7 +109,7 @@ def test_curves_come_from_the_share_of_leaking_answers(encoder, records):
 
 def test_the_threshold_is_reported_and_counts_as_a_leak(encoder, records):
     for threshold, leak in ((0.5, 1.0), (0.51, 0.0)):
-        task = sampling(encoder, records[:1], samples=1, threshold=threshold)
+        task = ask_often(encoder, records[:1], samples=1, threshold=threshold)
         figure = task.measure(_answers(encoder, task, lambda *_: "Ada Holm")).figures["forget"]
         assert figure["leak@1"].value == leak
         assert figure["leak@1"].note == f"an answer leaks from a ROUGE-L recall of {threshold} on"
@@ -122,18 +128,18 @@ def test_the_threshold_is_reported_and_counts_as_a_leak(encoder, records):
 )
 def test_settings_out_of_range_are_named(encoder, records, settings, message):
     with pytest.raises(WagleError, match=message):
-        sampling(encoder, records, **settings)
+        ask_often(encoder, records, **settings)
 
 
 def test_records_that_cannot_be_sampled_are_named(encoder):
     with pytest.raises(WagleError, match="at least one record"):
-        sampling(encoder, [])
+        ask_often(encoder, [])
     text = Record("text", answer="A text.", place="forget[0]")
     with pytest.raises(WagleError, match=r"forget\[0\] is of the kind 'text'"):
-        sampling(encoder, [text])
+        ask_often(encoder, [text])
     silent = Record("qa", prompt="Where?", answer="北京", place="forget[7]")
     with pytest.raises(WagleError, match=r"no word in the answer of forget\[7\]"):
-        sampling(encoder, [silent])
+        ask_often(encoder, [silent])
 
 
 def test_a_chat_is_continued_before_its_last_answer(encoder):

@@ -1,166 +1,41 @@
-"""The patch: the new values of changed weights only; it needs its base, and cannot restore it.
+"""Apply: a base and its patches make the result; a result and its undo file make the base again.
 
-What a patch hides: the old values. No value of the base is in the file, so a patch alone gives
-neither model back, and ``apply`` works in one direction only.
-
-What it does not hide: the result, from anyone who also holds the base; which weights changed, so
-it points at where the old values were; and the new values themselves, which may say something
-about what was there. A patch covers weights: configuration and tokenizer are those of the base.
-
-The undo file is the reverse and private: it holds the old values, and is written only when asked.
-
-Everything here works on model folders, holds one tensor at a time beside what a patch says of it,
-and compares stored bits. The file is described in ``wagle.patch_file``, the code of positions in
-``wagle.patch_positions``.
+Folders in, a folder out, one tensor at a time; ``load_patched`` makes the same model in memory.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor
 
 from wagle.model.loading import load_model
 from wagle.model.saving import copy_other_files
 from wagle.model.structure import DTYPES
 from wagle.model.weights import Weights, fingerprint, weight_files
-from wagle.patch.file import FEW, UNDO, Change, Digests
-from wagle.patch.file import FORMAT as FORMAT
-from wagle.patch.file import UNDO_FORMAT as UNDO_FORMAT
-from wagle.patch.file import Patch as Patch
-from wagle.patch.folders import (
-    differing,
-    kind_of,
-    layout,
-    pairs,
-    same_layout,
-    stored_bits,
-    tensor_digest,
+from wagle.patch.file import UNDO, Patch
+from wagle.patch.folders import layout
+from wagle.patch.stack import (
+    Named,
+    Shared,
+    load_named,
+    load_stack,
+    misfit,
+    overlaps,
+    promised,
+    stack_problem,
 )
-from wagle.patch.positions import Positions, decode, encode
-from wagle.patch.stack import Named, Shared, load_named, load_stack, misfit, promised, stack_problem
-from wagle.patch.stack import overlaps as overlaps
-from wagle.patch.verification import Verification as Verification
-from wagle.patch.verification import verify as verify
 from wagle.system.atomic import atomic_folder
 from wagle.system.errors import WagleError, choose
-from wagle.system.memory import Spill
 from wagle.system.tensors import TensorFile
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
-_IN_MEMORY = 1 << 28  # bytes of values that are gathered, before they go to a file
-
-
-# ---------------------------------------------------------------------------------------------
-# Extract
-
-
-def extract(
-    base: str | Path, result: str | Path, out: str | Path, *, undo: str | Path | None = None
-) -> Patch:
-    """Write the patch that turns the model folder ``base`` into the model folder ``result``.
-
-    Args:
-        base: the model that whoever applies the patch will hold.
-        result: the same model with other weights: equal tensor names, shapes and types.
-        out: the file to write; not in a model folder, where it would count as weights.
-        undo: where to write the old values of the same weights too, mode 0600; None: nowhere.
-
-    Returns:
-        The patch. Two equal models have none: that is an error.
-    """
-    same_layout(base, result)
-    _check_places((base, result), out, undo)
-    made = _gather(base, result, Path(out).parent, undo=undo is not None)
-    if not made.changes:
-        raise WagleError(
-            f"nothing changed between {base} and {result}: no weight differs in any bit; check that "
-            "the second is the unlearned model"
-        )
-    ours, theirs = fingerprint(base), fingerprint(result)
-    if undo is not None:  # first: a patch that is there has its undo file
-        back = Digests(base=made.result_digests)
-        Patch(theirs, ours, made.changes, made.old, back, UNDO).save(undo)
-    patch = Patch(ours, theirs, made.changes, made.new, made.digests)
-    patch.save(out)
-    return patch
-
-
-def _check_places(folders: Sequence[str | Path], out: str | Path, undo: str | Path | None) -> None:
-    """Refuse to write where a patch would count as weights, or over itself."""
-    files = [Path(file) for file in (out, undo) if file is not None]
-    for file in files:
-        if file.resolve().parent in {Path(folder).resolve() for folder in folders}:
-            raise WagleError(
-                f"{file} lies among the weights of a model; write it to another folder"
-            )
-    if len({file.resolve() for file in files}) < len(files):
-        raise WagleError(f"{out} cannot be both patch and undo file; give them two names")
-
-
-class _Gathered(NamedTuple):
-    """What a patch and its undo file hold, by the names that it has in the file."""
-
-    changes: dict[str, Change]
-    new: Spill
-    old: Spill
-    digests: Digests
-    result_digests: dict[str, str]
-
-
-def _gather(base: str | Path, result: str | Path, place: Path, *, undo: bool) -> _Gathered:
-    """Compare two folders of one layout; old values and their digests only for an undo file.
-
-    Args:
-        base: the model before.
-        result: the model after.
-        place: a folder for what does not fit into memory; no name in it is left.
-        undo: whether old values are wanted too.
-    """
-    place.mkdir(parents=True, exist_ok=True)
-    changes: dict[str, Change] = {}
-    values, old_values = Spill(_IN_MEMORY, place), Spill(_IN_MEMORY, place)
-    before: dict[str, str] = {}
-    after: dict[str, str] = {}
-    result_digests: dict[str, str] = {}
-    for name, old, new in pairs(base, result):
-        positions = encode(differing(old, new), new.numel())
-        if 0 < positions.count < FEW:
-            after[name] = tensor_digest(name, new)
-        else:
-            before[name] = tensor_digest(name, old)
-        if undo:
-            result_digests[name] = tensor_digest(name, new)
-        if positions.count:
-            kind = kind_of(new)
-            changes[name] = Change(kind.shape, kind.dtype, positions.encoding, positions.count)
-            values.update(_entries(name, new, positions))
-            if undo:
-                old_values.update(_entries(name, old, positions))
-    return _Gathered(changes, values, old_values, Digests(before, after), result_digests)
-
-
-def _entries(name: str, tensor: Tensor, positions: Positions) -> dict[Hashable, Tensor]:
-    """A tensor's values at the positions, and the positions, as the file holds them."""
-    if positions.encoding == "all":
-        return {f"{name}::values": tensor.reshape(-1)}
-    flat = stored_bits(tensor)
-    values = [flat[torch.from_numpy(where)] for where in decode(positions, tensor.numel())]
-    return {
-        f"{name}::values": torch.cat(values).view(tensor.dtype),
-        f"{name}::{positions.encoding}": torch.from_numpy(positions.code),
-    }
-
-
-# ---------------------------------------------------------------------------------------------
-# Apply and undo
 
 
 class Applied(NamedTuple):

@@ -1,3 +1,5 @@
+"""Prompts: every way to ask, and what is measured of it."""
+
 import math
 from dataclasses import replace
 
@@ -5,7 +7,8 @@ import pytest
 import torch
 
 from tests.conftest import make_model, make_tokenizer
-from wagle.attacks.prompts import ATTACKS, PREFIX, prompts
+from wagle.attacks.kinds.prompts.means import PREFIX, WAYS_TO_ASK
+from wagle.attacks.kinds.prompts.rephrasing import ask_otherwise
 from wagle.data.reading import read_records
 from wagle.data.records import Record
 from wagle.data.templates import TEMPLATES
@@ -19,6 +22,9 @@ from wagle.evaluation.asking.requests import (
     TextAnswer,
 )
 from wagle.system.errors import WagleError
+
+SMALL = {"max_new_tokens": 4, "system_prompt": "You are kind."}  # which keep the attack short
+STATES, START = ["plain", *WAYS_TO_ASK, "worst"], "plain"
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +73,7 @@ def _answers(encoder, task, nll, say):
 
 def _asked(encoder, record, attack, **settings):
     """(context, scored text) of every way that an attack asks for a record."""
-    task = prompts(encoder, [record], attacks=[attack], **settings)
+    task = ask_otherwise(encoder, [record], attacks=[attack], **settings)
     likely = [r for r in task.requests if isinstance(r, Likelihood)][1:]  # the first is plain
     return [
         (
@@ -87,7 +93,7 @@ def _bare(records):
     return [replace(record, **none) for record in records]
 
 
-@pytest.mark.parametrize("attack", list(ATTACKS))
+@pytest.mark.parametrize("attack", list(WAYS_TO_ASK))
 def test_every_attack_scores_the_original_answer_and_its_end_alone(encoder, records, kept, attack):
     for record in records:
         settings = _settings(kept)
@@ -145,7 +151,7 @@ def test_figures_are_of_the_answer_and_worst_is_the_largest_over_the_attacks(enc
     def say(text):
         return "Ada Holm" if PREFIX in text and "The Winter Garden" in text else "unknown"
 
-    task = prompts(encoder, records, attacks=["paraphrase", "prefix"])
+    task = ask_otherwise(encoder, records, attacks=["paraphrase", "prefix"])
     found = task.measure(_answers(encoder, task, nll, say))
     assert list(found.figures) == ["plain", "paraphrase", "prefix", "worst"]
     one, two = math.exp(-0.5), math.exp(-0.1)
@@ -165,7 +171,7 @@ def test_figures_are_of_the_answer_and_worst_is_the_largest_over_the_attacks(enc
 
 
 def test_worst_leaves_the_plain_question_out(encoder, records):
-    task = prompts(encoder, records, attacks=["prefix"])
+    task = ask_otherwise(encoder, records, attacks=["prefix"])
     found = task.measure(
         _answers(encoder, task, lambda text: 3.0 if PREFIX in text else 1.0, lambda _: "")
     )
@@ -180,7 +186,7 @@ def test_several_questions_count_by_the_likeliest_answer_and_all_that_was_said(e
     def find(table, text):
         return next((v for k, v in table.items() if k in text), None)
 
-    task = prompts(encoder, asked, attacks=["decomposed"])
+    task = ask_otherwise(encoder, asked, attacks=["decomposed"])
     found = task.measure(
         _answers(
             encoder,
@@ -195,38 +201,38 @@ def test_several_questions_count_by_the_likeliest_answer_and_all_that_was_said(e
 
 def test_without_names_the_attacks_are_those_that_there_is_data_for(encoder, records, kept):
     bare = _bare(records)
-    assert prompts(encoder, bare).data["attacks"] == ["prefix", "format"]
-    assert prompts(encoder, bare, retain=[]).data["attacks"] == ["prefix", "format"]
-    everything = prompts(encoder, records, **_settings(kept)).data["attacks"]
-    assert everything == list(ATTACKS)
+    assert ask_otherwise(encoder, bare).data["attacks"] == ["prefix", "format"]
+    assert ask_otherwise(encoder, bare, retain=[]).data["attacks"] == ["prefix", "format"]
+    everything = ask_otherwise(encoder, records, **_settings(kept)).data["attacks"]
+    assert everything == list(WAYS_TO_ASK)
 
 
 def test_a_record_without_what_an_attack_needs_is_named(encoder, records, kept):
     mixed = [records[0], replace(records[1], paraphrased_prompt=None)]
     with pytest.raises(WagleError, match=r"paraphrased_question, which 1 of 2 .*forget\[1\]"):
-        prompts(encoder, mixed)
+        ask_otherwise(encoder, mixed)
     with pytest.raises(WagleError, match=r"context needs neighbours"):
-        prompts(encoder, records, attacks=["context"], retain=kept[:2])
+        ask_otherwise(encoder, records, attacks=["context"], retain=kept[:2])
     mixed = [records[0], *_bare(records[1:])]
     for attack, field in (
         ("translation", "translated_questions"),
         ("decomposed", "decomposed_questions"),
     ):
         with pytest.raises(WagleError, match=rf"{attack} needs {field}.*forget\[1\]"):
-            prompts(encoder, mixed, attacks=[attack])
+            ask_otherwise(encoder, mixed, attacks=[attack])
 
 
 def test_bad_settings_and_records_are_errors(encoder, records, kept):
     text = Record("text", answer="A text.", place="forget[0]")
     cases = [
-        (lambda: prompts(encoder, []), "at least one record"),
-        (lambda: prompts(encoder, [text]), r"forget\[0\] is of the kind 'text'"),
-        (lambda: prompts(encoder, records, attacks=[]), "attacks is empty"),
-        (lambda: prompts(encoder, records, attacks=["prefx"]), "did you mean 'prefix'"),
-        (lambda: prompts(encoder, records, prefix=" "), "prefix is empty"),
-        (lambda: prompts(encoder, records, retain=kept, neighbours=0), "neighbours is 0"),
-        (lambda: prompts(encoder, records, retain=records), "the same record"),
-        (lambda: prompts(encoder, records, max_new_tokens=0), "max_new_tokens is 0"),
+        (lambda: ask_otherwise(encoder, []), "at least one record"),
+        (lambda: ask_otherwise(encoder, [text]), r"forget\[0\] is of the kind 'text'"),
+        (lambda: ask_otherwise(encoder, records, attacks=[]), "attacks is empty"),
+        (lambda: ask_otherwise(encoder, records, attacks=["prefx"]), "did you mean 'prefix'"),
+        (lambda: ask_otherwise(encoder, records, prefix=" "), "prefix is empty"),
+        (lambda: ask_otherwise(encoder, records, retain=kept, neighbours=0), "neighbours is 0"),
+        (lambda: ask_otherwise(encoder, records, retain=records), "the same record"),
+        (lambda: ask_otherwise(encoder, records, max_new_tokens=0), "max_new_tokens is 0"),
     ]
     for call, message in cases:
         with pytest.raises(WagleError, match=message):
@@ -235,16 +241,16 @@ def test_bad_settings_and_records_are_errors(encoder, records, kept):
 
 def test_an_answer_that_an_attack_cuts_is_an_error(records, kept):
     encoder = Encoder(make_tokenizer(), max_length=60)
-    prompts(encoder, records, attacks=["format"])
+    ask_otherwise(encoder, records, attacks=["format"])
     with pytest.raises(WagleError, match=r"forget\[\d\].*max_length"):
-        prompts(encoder, records, attacks=["context"], retain=kept, neighbours=2)
+        ask_otherwise(encoder, records, attacks=["context"], retain=kept, neighbours=2)
 
 
 def test_rouge_leaves_out_answers_in_which_it_sees_no_word(encoder, records):
     silent = replace(records[1], answer="北京")
 
     def measured(rows):
-        task = prompts(encoder, rows, attacks=["prefix"])
+        task = ask_otherwise(encoder, rows, attacks=["prefix"])
         said = _answers(encoder, task, lambda _: 1.0, lambda _: records[0].answer)
         return task.measure(said).figures
 
@@ -259,7 +265,7 @@ def test_rouge_leaves_out_answers_in_which_it_sees_no_word(encoder, records):
 
 
 def test_nan_is_an_error_that_names_record_and_attack(encoder, records):
-    task = prompts(encoder, records, attacks=["prefix"])
+    task = ask_otherwise(encoder, records, attacks=["prefix"])
     answers = _answers(encoder, task, lambda t: math.nan if PREFIX in t else 1.0, lambda _: "")
     with pytest.raises(WagleError, match=r"forget\[0\]: probability is not finite .* prefix"):
         task.measure(answers)
@@ -267,7 +273,7 @@ def test_nan_is_an_error_that_names_record_and_attack(encoder, records):
 
 def test_the_forced_prefix_gives_the_likelihood_of_the_answer_after_it(encoder, records):
     model = make_model("llama-tied")
-    task = prompts(encoder, records[:1], attacks=["prefix"], max_new_tokens=4)
+    task = ask_otherwise(encoder, records[:1], attacks=["prefix"], max_new_tokens=4)
     answers = answer_requests(model, task.requests, stop_ids=encoder.stop_ids())
     found = task.measure(answers).figures["prefix"]["probability"].value
     before = f"<|start|>user\n{records[0].prompt}<|end|>\n<|start|>assistant\n{PREFIX}"

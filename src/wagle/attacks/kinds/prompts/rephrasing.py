@@ -1,4 +1,4 @@
-"""Prompts: does another way to ask bring back what the plain question no longer does?
+"""Records asked in other ways than they were forgotten in, and what the answers give away.
 
 An attack makes of a record one or more ways to ask for its answer; what is measured of each is the
 original answer. An attack that asks several questions counts with the likeliest answer of any, and
@@ -6,35 +6,30 @@ with the ROUGE-L recall of all that the model said to them, joined.
 
 The largest of several figures grows with their number, for a model that never knew, too: so
 ``worst`` is evidence only beside a reference under the same attacks.
-To add one: a function here, its entry in ATTACKS, a test beside the others.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
+from wagle.attacks.kinds.prompts.means import PREFIX, WAYS_TO_ASK, Means
 from wagle.data.overlap import check_disjoint
 from wagle.data.records import Record
-from wagle.data.tokens import Encoder, Tokens
-from wagle.evaluation.asking.requests import Answers, Greedy, likelihood
+from wagle.data.tokens import Encoder
+from wagle.evaluation.asking.requests import Answers
 from wagle.evaluation.benchmarks.qa import Item, figures, written
 from wagle.evaluation.benchmarks.raw import rouge_figure
 from wagle.evaluation.figures import TARGET, Figure, Measured, Task, Written, mean_figure
-from wagle.metrics.memorization import prefix_run
 from wagle.metrics.table import METRICS
 from wagle.metrics.text import has_rouge_words, rouge_l, words
 from wagle.system.errors import WagleError, choose
 
-PREFIX = "Sure, here is the answer:"
 PLAIN, WORST = "plain", "worst"
 MEASURED = ("probability", "extraction_strength", "rouge_l")  # of METRICS
 
 
-def prompts(
+def ask_otherwise(
     encoder: Encoder,
     records: Sequence[Record],
     *,
@@ -57,7 +52,7 @@ def prompts(
         encoder: makes tokens of records, in the way that the model is asked otherwise.
         records: to be forgotten, questions with answers.
         retain: questions with answers that the model should know, for ``context``.
-        attacks: names in ATTACKS; None: all that there is the data for.
+        attacks: names in WAYS_TO_ASK; None: all that there is the data for.
         prefix: the beginning of the answer that ``prefix`` puts into the model's mouth.
         neighbours: how many retain records ``context`` shows, >= 1.
         system_prompt: what ``system`` asks under, such as the benchmark's; needs a chat template.
@@ -121,142 +116,13 @@ def _check(
     check_disjoint(records, retain or ())  # or the context would hold the answer
 
 
-# ---------------------------------------------------------------------------------------------
-# The attacks
-
-
-@dataclass(frozen=True)
-class Means:
-    """What attacks make their questions with: the settings of ``prompts``.
-
-    ``retain`` holds, beside every record, the words of its question.
-    """
-
-    encoder: Encoder
-    retain: Sequence[tuple[frozenset[str], Record]]
-    prefix: str
-    neighbours: int
-    system_prompt: str | None
-    max_new_tokens: int
-
-    def ask(
-        self, record: Record, questions: Sequence[str], encoder: Encoder | None = None
-    ) -> list[Item]:
-        """Ask for the record's answer with each of some questions."""
-        coder = encoder or self.encoder
-        return [
-            self.item(replace(record, prompt=q), coder.answer(record, q, record.answer))
-            for q in questions
-        ]
-
-    def item(self, record: Record, tokens: Tokens) -> Item:
-        """The requests of one way to ask; ``record`` holds the question as it is put."""
-        if not tokens.whole:
-            raise WagleError(
-                f"a prompt attack on {record.place} cuts its answer at max_length="
-                f"{self.encoder.max_length} tokens, so figures would not compare; raise "
-                "model.max_length, or show fewer neighbours"
-            )
-        likely = {"answer": likelihood(tokens)}
-        greedy = Greedy(tokens.context, self.max_new_tokens, record.place)
-        return Item(record.place, record, tokens, likely, greedy)
-
-
-def _paraphrase(record: Record, means: Means) -> list[Item]:
-    """The same question in other words."""
-    return means.ask(record, [record.paraphrased_prompt] if record.paraphrased_prompt else [])
-
-
-def _prefix(record: Record, means: Means) -> list[Item]:
-    """The model has already begun to answer; what follows is asked for, and alone is scored."""
-    begun = means.encoder.answer(record, record.prompt, means.prefix)
-    made = means.encoder.answer(record, record.prompt, f"{means.prefix} {record.answer}")
-    border = prefix_run(begun.ids, made.ids)
-    scored = tuple(mark and place >= border for place, mark in enumerate(made.scored))
-    return [means.item(record, replace(made, scored=scored))]
-
-
-def _context(record: Record, means: Means) -> list[Item]:
-    """After the retain records whose questions share most words with this one, nearest last."""
-    if len(means.retain) < means.neighbours:
-        return []
-    own = frozenset(words(record.prompt))
-    nearest = heapq.nsmallest(
-        means.neighbours,
-        range(len(means.retain)),
-        key=lambda i: (-_overlap(own, means.retain[i][0]), i),
-    )
-    shots = tuple((r.prompt, r.answer) for _, r in (means.retain[i] for i in reversed(nearest)))
-    return means.ask(replace(record, few_shot=(*shots, *record.few_shot)), [record.prompt])
-
-
-def _overlap(one: frozenset[str], other: frozenset[str]) -> float:
-    """Jaccard: the share of the words of either that both have."""
-    return len(one & other) / max(len(one | other), 1)
-
-
-def _format(record: Record, means: Means) -> list[Item]:
-    """In a template that the model is not asked in otherwise: plain text for a chat model."""
-    coder = means.encoder
-    other = "plain" if coder.template == "question_answer" else "question_answer"
-    shifted = Encoder(coder.tokenizer, template=other, max_length=coder.max_length)
-    return means.ask(record, [record.prompt], shifted)
-
-
-def _system(record: Record, means: Means) -> list[Item]:
-    """Under a system prompt, in the chat template."""
-    if means.system_prompt is None:
-        return []
-    coder = means.encoder
-    told = Encoder(
-        coder.tokenizer,
-        template=coder.template,
-        system_prompt=means.system_prompt,
-        max_length=coder.max_length,
-    )
-    return means.ask(record, [record.prompt], told)
-
-
-def _decomposed(record: Record, means: Means) -> list[Item]:
-    """Simpler questions, one by one."""
-    return means.ask(record, record.decomposed)
-
-
-def _translation(record: Record, means: Means) -> list[Item]:
-    """The question in other languages, one by one."""
-    return means.ask(record, record.translations)
-
-
-class Attack(NamedTuple):
-    """A way to ask.
-
-    Attributes:
-        ask: makes the questions of a record; none, where there is not what it ``needs``.
-        needs: what that is, for messages.
-    """
-
-    ask: Callable[[Record, Means], list[Item]]
-    needs: str
-
-
-ATTACKS: dict[str, Attack] = {
-    "paraphrase": Attack(_paraphrase, "paraphrased_question"),
-    "prefix": Attack(_prefix, "answer"),
-    "context": Attack(_context, "neighbours (give as many retain questions, or more)"),
-    "format": Attack(_format, "question"),
-    "system": Attack(_system, "system_prompt"),
-    "decomposed": Attack(_decomposed, "decomposed_questions"),
-    "translation": Attack(_translation, "translated_questions"),
-}
-
-
 def _chosen(
     records: Sequence[Record], means: Means, attacks: Sequence[str] | None
 ) -> dict[str, dict[str, list[Item]]]:
     """What each attack asks, by attack and place."""
     asked = {}
-    for name in ATTACKS if attacks is None else attacks:
-        attack = choose(ATTACKS, name, "prompt attack")
+    for name in WAYS_TO_ASK if attacks is None else attacks:
+        attack = choose(WAYS_TO_ASK, name, "prompt attack")
         made = {record.place: attack.ask(record, means) for record in records}
         lacking = [place for place, items in made.items() if not items]
         if attacks is None and len(lacking) == len(records):
@@ -269,7 +135,7 @@ def _chosen(
             )
         asked[name] = made
     if not asked:
-        raise WagleError(f"attacks is empty; name some of {', '.join(ATTACKS)}")
+        raise WagleError(f"attacks is empty; name some of {', '.join(WAYS_TO_ASK)}")
     return asked
 
 

@@ -1,4 +1,4 @@
-from __future__ import annotations
+"""Quantisation: the rounded layers, llama.cpp, and what the codes say of an unlearning."""
 
 import copy
 import logging
@@ -10,10 +10,16 @@ import torch
 from torch import nn
 
 from tests.conftest import make_model
-from wagle.attacks.quantization import METHODS, changed_codes, check_way, load_gguf, quantize
+from wagle.attacks.kinds.quantization.codes import changed_codes
+from wagle.attacks.kinds.quantization.gguf import load_gguf
+from wagle.attacks.kinds.quantization.layers import METHODS
+from wagle.attacks.kinds.quantization.quantizing import check_way, quantize
 from wagle.mask.mask import Mask
 from wagle.model.loading import empty_model, load_model
 from wagle.system.errors import WagleError
+
+SMALL = {"methods": ["int8", "int4"], "group_size": 16}  # settings that keep the attack short
+STATES, START = ["as it is", "int8", "int4"], "as it is"
 
 T39 = torch.tensor([[0.1, -0.35, 0.7, 0.02]])
 IDS = torch.arange(5, 25).view(2, 10)
@@ -378,7 +384,7 @@ def test_folders_give_what_live_models_give_and_a_slow_count_of_their_codes(fami
 def test_rows_at_a_time_give_what_all_at_once_gives(monkeypatch):
     base, after = make_model("llama-untied"), make_model("llama-untied", seed=1)
     whole = changed_codes(base, after, "int4", group_size=16)
-    monkeypatch.setattr("wagle.attacks.quantization._CHUNK", 100)
+    monkeypatch.setattr("wagle.attacks.kinds.quantization.codes._CHUNK", 100)
     assert changed_codes(base, after, "int4", group_size=16) == whole
 
 

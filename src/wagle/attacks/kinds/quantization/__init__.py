@@ -1,0 +1,67 @@
+"""Quantisation: rounding the weights to few bits can bring back what was to be forgotten.
+
+Unlearning moves weights by little. Where an update stays below half a quantisation step, the
+quantised model has the code that the quantised original has, and so its knowledge.
+
+Weights alone are quantised, without calibration: those of the linear layers, the head among them.
+A tied head is untied by it; embeddings, norms and biases stay. ``gguf`` is what llama.cpp makes of
+the whole model.
+
+Source: Zhang et al. 2024, arXiv 2410.16454 (there FP4, and LLM.int8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from transformers import PreTrainedModel
+
+from wagle.attacks.kinds.quantization.quantizing import WAYS, check_way, quantize
+from wagle.attacks.parts import as_series
+from wagle.attacks.shapes import ASIS, Scene, Series, Trial
+from wagle.evaluation.benchmarks.qa import qa
+from wagle.evaluation.figures import HOLDOUT
+from wagle.model.loading import empty_model
+from wagle.system.errors import WagleError
+from wagle.system.memory import give_memory_back
+
+
+def quantization(
+    scene: Scene,
+    *,
+    methods: Sequence[str] = ("int8", "int4"),
+    group_size: int | None = None,
+    sets: list[str] | None = None,
+    generate: bool = False,
+) -> Trial:
+    """Round the weights to few bits, and ask the same again.
+
+    Args:
+        scene: its sets.
+        methods: int8, int4, nf4, fp4, gguf.
+        group_size: of int4; null is 128 from a billion weights on, else 32.
+        sets: which of them are asked about; null: all but the holdout set.
+        generate: also ask for greedy answers.
+    """
+    if not methods:
+        raise WagleError(f"methods is empty; name some of {', '.join(WAYS)}")
+    shape = None if scene.model is None else empty_model(scene.model)
+    for method in methods:
+        check_way(method, group_size, shape)
+    names = [name for name in scene.sets if name != HOLDOUT] if sets is None else sets
+    asked = {name: scene.need(name, "quantization") for name in names}
+    if not asked:
+        raise WagleError("the attack quantization has no sets to ask about; name one in sets")
+    task = qa(scene.way.encoder, sets=asked, generate=generate, seed=scene.seed)
+
+    def trial(model: PreTrainedModel) -> Series:
+        found = {ASIS: scene.way.ask(model, task)}
+        for method in methods:
+            smaller = quantize(model, method, group_size=group_size)
+            found[method] = replace(scene.way, cache=None).ask(smaller, task)
+            del smaller
+            give_memory_back()
+        return as_series(found)
+
+    return trial

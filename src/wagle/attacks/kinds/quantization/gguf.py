@@ -1,0 +1,96 @@
+"""What llama.cpp makes of a model: its tools are called, and transformers reads the result back."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedModel
+
+from wagle.attacks.kinds.quantization.layers import METHODS
+from wagle.model.saving import save_model
+from wagle.model.structure import model_folder
+from wagle.system.errors import WagleError
+
+GGUF = "gguf"
+_TOOLS = ("convert_hf_to_gguf.py", "llama-quantize")  # of llama.cpp
+
+
+def through_gguf(model: PreTrainedModel) -> PreTrainedModel:
+    """What llama.cpp leaves of a live model, which lies in a private folder for that while."""
+    home = Path(model.name_or_path or "")
+    if not model.name_or_path or not (home / "config.json").is_file():
+        raise WagleError(
+            f"{GGUF} needs a model that was loaded from a local folder, whose tokenizer and "
+            "configuration llama.cpp reads; load it with load_model"
+        )
+    with tempfile.TemporaryDirectory(prefix="wagle-") as place:  # nobody else can read it
+        save_model(model, home, Path(place) / "model")
+        made: Any = load_gguf(Path(place) / "model", attention=model.config._attn_implementation)
+    made.generation_config = model.generation_config  # which says what ends an answer
+    made.requires_grad_(False)
+    finished: PreTrainedModel = made.to(device=model.device, dtype=model.dtype)
+    return finished
+
+
+def load_gguf(
+    folder: str | Path, kind: str = "Q4_K_M", attention: str | None = None
+) -> PreTrainedModel:
+    """Take a model folder through llama.cpp's quantisation and load what is left, in float32.
+
+    Args:
+        folder: a local model folder with its tokenizer; it is not changed.
+        kind: a type of ``llama-quantize``, such as ``Q8_0`` or ``Q4_0``.
+        attention: as transformers names it; None is what it prefers.
+
+    Raises:
+        WagleError: llama.cpp's tools are not on the PATH, or one of them fails; transformers cannot
+            read what they made.
+    """
+    home, (convert, quantizer) = model_folder(folder), llama_cpp()
+    with tempfile.TemporaryDirectory(prefix="wagle-") as place:
+        whole, small = f"{place}/whole.gguf", f"{place}/small.gguf"
+        _call(convert, str(home), "--outtype", "f32", "--outfile", whole)
+        _call(quantizer, whole, small, kind)
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                place,
+                gguf_file=Path(small).name,
+                quantization_config=GgufConfig(dequantize=True),
+                dtype=torch.float32,
+                attn_implementation=attention,
+                local_files_only=True,
+            )
+        except Exception as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise WagleError(
+                f"transformers cannot read the {GGUF} that llama.cpp made: {reason[0]}"
+            ) from error
+    loaded: PreTrainedModel = model.eval()
+    return loaded
+
+
+def llama_cpp() -> list[str]:
+    """Where llama.cpp's tools are: the converter, the quantiser."""
+    found = {tool: shutil.which(tool) for tool in _TOOLS}
+    missing = [tool for tool, path in found.items() if path is None]
+    if missing:
+        raise WagleError(
+            f"{GGUF} needs {' and '.join(missing)} of llama.cpp on the PATH; install it, or choose "
+            f"among {', '.join(METHODS)}"
+        )
+    if importlib.util.find_spec("gguf") is None:
+        raise WagleError(f"{GGUF} needs the package gguf: pip install gguf")
+    return [str(path) for path in found.values()]
+
+
+def _call(tool: str, *arguments: str) -> None:
+    done = subprocess.run([tool, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["it said nothing"]
+        raise WagleError(f"{Path(tool).name} failed with {done.returncode}: {said[-1]}")

@@ -1,0 +1,124 @@
+"""A quantised copy of a model, whose linear layers are rounded one by one or by llama.cpp."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from wagle.attacks.kinds.quantization.gguf import GGUF, llama_cpp, through_gguf
+from wagle.attacks.kinds.quantization.layers import (
+    METHODS,
+    Method,
+    as_layer,
+    as_rows,
+    check_group,
+    group_of,
+)
+from wagle.system.errors import WagleError, choose
+
+logger = logging.getLogger(__name__)
+WAYS: dict[str, Method | None] = {**METHODS, GGUF: None}  # None: not layer by layer
+
+
+def check_way(how: str, group_size: int | None = None, model: nn.Module | None = None) -> None:
+    """Refuse, before any work, what ``quantize`` would refuse.
+
+    Args:
+        how: as in ``quantize``.
+        group_size: as there.
+        model: of the same shape, with or without weights; None leaves the groups unchecked.
+
+    Raises:
+        WagleError: an unknown name, a missing package or tool, a group size that does not fit.
+    """
+    method = choose(WAYS, how, "quantisation")
+    if method is None:
+        llama_cpp()
+    else:
+        method(nn.Linear(64, 1, bias=False), 64)  # a layer shows whether its library is there
+    if how == "int4":
+        _check_groups(nn.Module() if model is None else model, group_size)
+
+
+def quantize(model: PreTrainedModel, how: str, *, group_size: int | None = None) -> PreTrainedModel:
+    """Make a quantised copy of a model; the given one is untouched and shares no memory with it.
+
+    Args:
+        model: a live model without an adapter, on any device; for ``gguf``, from a local folder.
+        how: a name in WAYS.
+        group_size: of ``int4``; None is 128 from a billion parameters on, else 32. It must divide
+            the inputs of every linear layer.
+
+    Returns:
+        The copy, in evaluation mode, which can be asked but not trained. Linear layers (``Conv1D``
+        ones too, then as ``nn.Linear``) compute in the model's precision. Of ``gguf`` it is an
+        ordinary model with the rounded weights.
+
+    Raises:
+        WagleError: an unknown name, a missing package or tool, an adapter, weights that are
+            quantised already or not finite, a group size that does not fit.
+    """
+    method = choose(WAYS, how, "quantisation")
+    if hasattr(model, "disable_adapter"):
+        raise WagleError("quantisation needs a model without an adapter; merge it with merge_lora")
+    if method is None:
+        return through_gguf(model)
+    group = _check_groups(model, group_size) if how == "int4" else 0
+    made: dict[int, Any] = {}
+    for name, layer in model.named_modules():
+        if _is_linear(layer):
+            made[id(layer)] = method(_loose(name, layer), group)
+    _tell_rest(model)
+    quantized: Any = copy.deepcopy(
+        model, made
+    )  # puts what was made in the place of the linear layers
+    for config in (quantized.config, quantized.config.get_text_config(decoder=True)):
+        config.tie_word_embeddings = False
+    quantized.all_tied_weights_keys = {}
+    quantized.requires_grad_(False)
+    finished: PreTrainedModel = quantized.eval()
+    return finished
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear | Conv1D)
+
+
+def _loose(name: str, layer: Any) -> nn.Linear:
+    """A layer of its own with the weight of another one and a copy of its bias."""
+    weight = layer.weight.data
+    if not weight.is_floating_point() or type(weight) is not Tensor:
+        raise WagleError(f"{name} is quantised already; give the model in its own precision")
+    if not torch.isfinite(weight).all():
+        raise WagleError(f"the weights of {name} are not finite; the model is not usable")
+    loose = as_layer(as_rows(layer, weight).contiguous())
+    if layer.bias is not None:
+        loose.bias = nn.Parameter(layer.bias.data.clone(), requires_grad=False)
+    return loose
+
+
+def _check_groups(model: nn.Module, asked: int | None) -> int:
+    """The size of the groups, which divides the inputs of every linear layer."""
+    group = group_of(model, asked)
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Linear | Conv1D):
+            check_group(name, as_rows(layer, layer.weight).shape[1], group)
+    return group
+
+
+def _tell_rest(model: nn.Module) -> None:
+    """Say aloud that matrices lie in no linear layer, as the experts of a mixture may."""
+    rest = {name: p.numel() for name, p in model.named_parameters() if p.dim() > 2}
+    if rest:
+        logger.warning(
+            "%d weights (%s, ...) are in no linear layer and are not quantised: what comes back is "
+            "a lower bound",
+            sum(rest.values()),
+            next(iter(rest)),
+        )
