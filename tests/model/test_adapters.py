@@ -62,7 +62,7 @@ def logits(model):
 
 def refusal(base, adapter):
     with pytest.raises(WagleError) as caught:
-        load_model(base, adapter=adapter)
+        load_merged(base, adapter)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -75,7 +75,7 @@ def test_a_merged_weight_is_the_base_plus_the_scaled_product_and_the_rest_is_the
     base, adapter
 ):
     parts = load_file(adapter / "adapter_model.safetensors")
-    before, after = load_model(base).state_dict(), load_model(base, adapter=adapter).state_dict()
+    before, after = load_model(base).state_dict(), load_merged(base, adapter).state_dict()
     assert list(after) == list(before)
     changed = set()
     for name, weight in before.items():
@@ -105,13 +105,13 @@ def test_a_merged_model_computes_what_peft_computes(tmp_path, family, settings):
     base = make_base(tmp_path / "base", family)
     adapter = make_adapter(tmp_path / "adapter", base, settings)
     theirs = logits(PeftModel.from_pretrained(load_model(base), adapter))
-    merged = load_model(base, adapter=adapter)
+    merged = load_merged(base, adapter)
     torch.testing.assert_close(logits(merged), theirs, rtol=0, atol=1e-5)
     assert not torch.allclose(theirs, logits(load_model(base)), atol=1e-3)
 
 
 def test_a_merged_model_is_an_ordinary_one(base, adapter):
-    plain, merged = load_model(base), load_model(base, adapter=adapter)
+    plain, merged = load_model(base), load_merged(base, adapter)
     assert type(merged) is type(plain)
     assert not merged.training
     assert [(n, p.requires_grad) for n, p in merged.named_parameters()] == [
@@ -120,9 +120,10 @@ def test_a_merged_model_is_an_ordinary_one(base, adapter):
     assert not hasattr(merged, "peft_config")
 
 
-def test_a_bfloat16_model_is_rounded_once_after_the_merge(base, adapter):
-    exact = load_model(base, adapter=adapter)
-    rounded = load_model(base, "bfloat16", adapter=adapter)
+def test_a_bfloat16_model_is_rounded_once_after_the_merge(tmp_path, base, adapter):
+    exact = load_merged(base, adapter)
+    merge_adapter(base, adapter, tmp_path / "out")
+    rounded = load_model(tmp_path / "out", "bfloat16")
     for (name, wanted), (_, got) in zip(
         exact.named_parameters(), rounded.named_parameters(), strict=True
     ):
@@ -159,11 +160,9 @@ def test_a_merged_folder_has_the_files_names_and_precision_of_its_base(tmp_path,
 def test_a_base_that_moved_or_was_renamed_is_known_by_its_weights(tmp_path, base, adapter):
     moved = tmp_path / "moved"
     shutil.copytree(base, moved)
-    assert torch.equal(
-        logits(load_model(moved, adapter=adapter)), logits(load_model(base, adapter=adapter))
-    )
+    assert torch.equal(logits(load_merged(moved, adapter)), logits(load_merged(base, adapter)))
     for named in ("", None, str(tmp_path / "gone"), "somebody/model"):
-        load_model(moved, adapter=rename(adapter, named))
+        load_merged(moved, rename(adapter, named))
 
 
 def test_an_adapter_of_another_folder_is_refused(tmp_path, adapter):
@@ -179,19 +178,19 @@ def test_an_adapter_of_another_folder_is_refused(tmp_path, adapter):
 def test_an_adapter_of_another_name_is_refused_and_the_way_out_works(base, adapter):
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps(config | {"_name_or_path": "org/chat-7b"}))
-    assert load_model(base, adapter=rename(adapter, "org/chat-7b"))
+    assert load_merged(base, rename(adapter, "org/chat-7b"))
     said = refusal(base, rename(adapter, "org/base-7b"))
     assert said == (
         f"adapter {adapter} was made for org/base-7b, {base} calls itself org/chat-7b; if they are "
         f"the same, write {base} as base_model_name_or_path into the adapter's adapter_config.json"
     )
-    assert load_model(base, adapter=rename(adapter, str(base)))
+    assert load_merged(base, rename(adapter, str(base)))
 
 
 def test_a_base_in_the_local_hub_cache_is_known_by_its_place(tmp_path, base, adapter, caplog):
     snapshot = tmp_path / "hub" / "models--org--chat-7b" / "snapshots" / "abc"
     shutil.copytree(base, snapshot)
-    load_model(snapshot, adapter=rename(adapter, "org/chat-7b"))
+    load_merged(snapshot, rename(adapter, "org/chat-7b"))
     assert not caplog.records
     said = refusal(snapshot, rename(adapter, "org/base-7b"))
     assert said.startswith(
@@ -208,7 +207,7 @@ def test_a_base_in_the_local_hub_cache_is_known_by_its_place(tmp_path, base, ada
     ],
 )
 def test_a_base_of_which_no_name_is_known_is_said_once(base, adapter, caplog, named, said):
-    load_model(base, adapter=rename(adapter, named))
+    load_merged(base, rename(adapter, named))
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == (said is not None)
     for line in told:
@@ -219,7 +218,7 @@ def test_an_adapter_of_another_vocabulary_is_refused(base, adapter, tokenizer):
     rename(adapter, "somebody/model")
     for folder in (base, adapter):
         tokenizer.save_pretrained(folder)
-    assert load_model(base, adapter=adapter)
+    assert load_merged(base, adapter)
     path = adapter / "tokenizer.json"
     content = json.loads(path.read_text())
     vocabulary = content["model"]["vocab"]
@@ -228,7 +227,7 @@ def test_an_adapter_of_another_vocabulary_is_refused(base, adapter, tokenizer):
     said = refusal(base, adapter)
     assert said.startswith(f"adapter {adapter} has another vocabulary than {base}: token ")
     path.unlink()
-    assert load_model(base, adapter=adapter)
+    assert load_merged(base, adapter)
 
 
 def test_an_adapter_of_another_shape_is_refused(tmp_path, adapter):

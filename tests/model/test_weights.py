@@ -5,11 +5,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from tests.conftest import make_model
 from wagle.model.loading import load_model, load_tokenizer
 from wagle.model.saving import save_model
-from wagle.model.weights import Weights, fingerprint, weight_files
+from wagle.model.weights import _AS_STORED, Weights, fingerprint, weight_files
 from wagle.system.errors import WagleError
 
 
@@ -95,3 +97,10 @@ def test_experts_that_a_folder_stores_apart_come_as_the_models_parameters(family
     assert weights.names() == sorted({n for n, _ in model.named_parameters()})
     with pytest.raises(WagleError, match=r"has no weights for model\.nothing"):
         weights.get("model.nothing")
+
+
+@pytest.mark.parametrize("kind", _AS_STORED)
+def test_what_is_read_without_asking_transformers_is_not_converted_by_it(kind):
+    assert _AS_STORED[kind] == MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind]
+    assert get_checkpoint_conversion_mapping(kind) is None
+    assert get_checkpoint_conversion_mapping(_AS_STORED[kind]) is None

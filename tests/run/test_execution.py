@@ -20,7 +20,7 @@ from wagle.patch.application import apply
 from wagle.patch.verification import verify
 from wagle.recipe.reading import load_recipe
 from wagle.run.execution import execute
-from wagle.run.opening import find_run
+from wagle.run.finding import find_run
 from wagle.run.stages.table import STAGES
 from wagle.system.errors import WagleError
 

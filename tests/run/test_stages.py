@@ -10,7 +10,7 @@ from tests.conftest import OTHERS, RECORDS, make_model
 from wagle.model.weights import fingerprint
 from wagle.recipe.reading import load_recipe
 from wagle.run.execution import execute
-from wagle.run.opening import find_run
+from wagle.run.finding import find_run
 from wagle.run.stages.making import teach as stages
 from wagle.run.stages.making import training
 from wagle.system.errors import TrainingStopped, WagleError

@@ -10,12 +10,33 @@ import json
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wagle.cli.mask import mask_app
-from wagle.cli.options import All, AsJson, Out, Overrides, Source
+from wagle.cli.options import (
+    All,
+    Arms,
+    AsJson,
+    Before,
+    Benchmark,
+    Cache,
+    ComparisonOut,
+    KeepModels,
+    Out,
+    Overrides,
+    Patches,
+    Precision,
+    Ratios,
+    RecipeOrModel,
+    Reference,
+    RunOrResult,
+    Source,
+    Steps,
+    Trials,
+    Units,
+)
 from wagle.cli.patch import patch_app
 from wagle.system.errors import WagleError
 
@@ -38,10 +59,11 @@ app.add_typer(patch_app, name="patch")
 def _execute(
     source: str, overrides: list[str] | None, out: str | None, until: str, redo: bool = False
 ) -> Run:
-    from wagle.run.execution import execute
-    from wagle.run.opening import find_run
+    from wagle.run.finding import find_run
 
     recipe, folder = find_run(source, list(overrides or []), out)
+    from wagle.run.execution import execute  # heavy: what is wrong with a recipe is said before
+
     return execute(recipe, folder, until=until, redo=redo)
 
 
@@ -126,52 +148,15 @@ def unlearn_command(source: Source, overrides: Overrides = None, out: Out = None
 
 @app.command(name="evaluate")
 def evaluate_command(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="RECIPE|MODEL",
-            help="A recipe or a run folder; with --benchmark a model folder or a run folder.",
-        ),
-    ],
+    source: RecipeOrModel,
     overrides: Overrides = None,
-    out: Annotated[
-        Optional[str],
-        typer.Option("--out", help="The run folder; with --benchmark the result file."),
-    ] = None,
-    benchmark: Annotated[
-        Optional[str],
-        typer.Option(
-            "--benchmark",
-            help="Ask a model this benchmark; KEY=VALUE are its settings, of qa your own records: "
-            "forget=FILE.",
-        ),
-    ] = None,
-    before: Annotated[
-        Optional[str],
-        typer.Option(
-            "--before",
-            help="The model before unlearning: a model, a run, or a result file. With one there is a "
-            "verdict.",
-        ),
-    ] = None,
-    reference: Annotated[
-        Optional[str],
-        typer.Option(
-            "--reference",
-            help="A model that never learned the forget set, a run, or a result file.",
-        ),
-    ] = None,
-    patch: Annotated[
-        Optional[list[str]],
-        typer.Option("--patch", help="Evaluate what this patch makes of the model; repeatable."),
-    ] = None,
-    cache: Annotated[
-        Optional[str],
-        typer.Option("--cache", help="A private folder for answers: none is asked twice."),
-    ] = None,
-    precision: Annotated[
-        str, typer.Option("--precision", help="Of the matrix products: float32 or bfloat16.")
-    ] = "float32",
+    out: RunOrResult = None,
+    benchmark: Benchmark = None,
+    before: Before = None,
+    reference: Reference = None,
+    patch: Patches = None,
+    cache: Cache = None,
+    precision: Precision = "float32",
     everything: All = False,
     as_json: AsJson = False,
 ) -> None:
@@ -248,33 +233,13 @@ def ledger_command(
 def compare(
     source: Source,
     overrides: Overrides = None,
-    arms: Annotated[
-        str,
-        typer.Option(
-            "--arms",
-            help="Choices of weights, divided by commas: scores, random_like and complement (of the "
-            "first one's mask), dense, lora. All are compared with random.",
-        ),
-    ] = "wagle,random,dense",
-    ratios: Annotated[
-        Optional[str],
-        typer.Option("--ratios", help="Of the masks, divided by commas; default the recipe's."),
-    ] = None,
-    units: Annotated[
-        int, typer.Option("--units", help="Times that all is taught anew; under 5 is exploratory.")
-    ] = 5,
-    trials: Annotated[
-        int, typer.Option("--trials", help="Learning rates to try for every arm, on unit 0.")
-    ] = 4,
-    steps: Annotated[
-        Optional[int], typer.Option("--steps", help="Of every run; default the recipe's.")
-    ] = None,
-    keep_models: Annotated[
-        bool, typer.Option("--keep-models", help="Keep taught models, gradients and masks.")
-    ] = False,
-    out: Annotated[
-        Optional[str], typer.Option("--out", help="The folder; default runs/NAME-compare.")
-    ] = None,
+    arms: Arms = "wagle,random,dense",
+    ratios: Ratios = None,
+    units: Units = 5,
+    trials: Trials = 4,
+    steps: Steps = None,
+    keep_models: KeepModels = False,
+    out: ComparisonOut = None,
     as_json: AsJson = False,
 ) -> None:
     """Does the mask help? Run one objective on several arms, over units that are taught anew.
@@ -284,12 +249,14 @@ def compare(
 
     Example:  wagle compare demo unlearning.objective=npo --arms wagle,random,dense --ratios 0.05,0.5
     """
+    from wagle.run.finding import find_run
+
+    recipe, _ = find_run(source, list(overrides or []), None)
     from wagle.comparison.compare import compare_arms
     from wagle.report.text.comparison import arms_table
-    from wagle.run.opening import find_run
 
     found = compare_arms(
-        find_run(source, list(overrides or []), None)[0],
+        recipe,
         arms.split(","),
         out,
         ratios=ratios.split(",") if ratios else None,

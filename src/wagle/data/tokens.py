@@ -6,14 +6,15 @@ import logging
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from wagle.data.chat import Turn, render, to_last_answer
 from wagle.data.records import Record
 from wagle.data.templates import TEMPLATES
 from wagle.system.errors import WagleError, choose
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 

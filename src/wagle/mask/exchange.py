@@ -13,12 +13,10 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from wagle.mask.mask import Mask
 from wagle.mask.writing import MaskWriter
@@ -27,6 +25,9 @@ from wagle.model.structure import find_blocks
 from wagle.model.weights import fingerprint
 from wagle.system.atomic import atomic_file
 from wagle.system.errors import WagleError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def import_mask(file: str | Path, model_folder: str | Path) -> Mask:
@@ -115,6 +116,8 @@ def _by_name(
     found: Mapping[Any, Tensor], model: PreTrainedModel, file: str | Path
 ) -> dict[Any, Tensor]:
     """Numbered tensors under the names of the weights that they stand for."""
+    from transformers.pytorch_utils import Conv1D
+
     inside, blocks = find_blocks(model)
     names = [
         f"{inside}.{index}.{name}.weight"

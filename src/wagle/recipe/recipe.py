@@ -10,10 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Field,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
 from wagle.recipe.sections.attribution import Attribution
 from wagle.recipe.sections.base import Named, Section
@@ -23,11 +20,7 @@ from wagle.recipe.sections.output import PatchSettings, ReportSettings
 from wagle.recipe.sections.records import RecordSet
 from wagle.recipe.sections.training import Finetune
 from wagle.recipe.sections.unlearning import Unlearning
-from wagle.recipe.values import (
-    Name,
-    Text,
-    refused,
-)
+from wagle.recipe.values import Name, Text, refused
 
 MADE = {  # references that a run makes itself
     "untaught": "the model before finetune",

@@ -1,4 +1,9 @@
-"""YAML as recipes are written: no traps of YAML 1.1, no key that stands twice."""
+"""YAML as recipes are written: no traps of YAML 1.1, no key that stands twice.
+
+PyYAML with our own rules, not ruamel.yaml, whose YAML 1.2 still reads 010 as 10 and dates as dates,
+writes ``yes`` bare and U+0085 unescaped, and names no section of a key that stands twice: all that is
+done here would be done there too.
+"""
 
 from __future__ import annotations
 

@@ -127,14 +127,3 @@ def _difference(path: Path, text: str) -> str:
         if before != now:
             return f"{before.strip()!r} there, {now.strip()!r} here"
     return f"{len(old)} lines there, {len(new)} here"
-
-
-def find_run(source: str, overrides: list[str], out: str | None) -> tuple[Recipe, Path]:
-    """The recipe and the run folder of what a command was given: a recipe or a run folder."""
-    folder = Path(source)
-    if (folder / "recipe.yaml").is_file():
-        if overrides or out:
-            raise WagleError(f"{source} is a run; settings and --out go with a recipe")
-        return load_recipe(folder / "recipe.yaml"), folder
-    recipe = load_recipe(source, overrides)
-    return recipe, Path(out) if out else Path("runs") / recipe.name

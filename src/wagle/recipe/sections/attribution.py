@@ -29,7 +29,7 @@ class Attribution(Section):
     """Which weights may change: gradients, a score, a mask."""
 
     score: ScoreName = "wagle"
-    """How weights are scored, by name; docs/scores.md lists them with what they need. Or, without a
+    """How weights are scored, by name: {scores}; docs/scores.md says what each needs. Or, without a
     score, {random_like: MASK} (at random, in every tensor as many as another mask selects),
     {complement: MASK} (the candidates that it leaves out) or {by_name: [PATTERN, ...]} (all weights of
     the parameters that match, as in include); these have their own ratio."""
@@ -71,8 +71,8 @@ class Attribution(Section):
     """Patterns of parameters that the mask leaves out, after include."""
 
     quantities: list[Quantity] = []
-    """What to measure beyond what the score needs, for scores that are tried later: grad_forget,
-    grad_retain, grad_refusal, square_retain, fisher_retain or input_square."""
+    """What to measure beyond what the score needs, for scores that are tried later, among
+    {quantities}."""
 
     engine: Text = "auto"
     """How gradients are made: whole (the model in memory), stream (one block in memory), or auto,

@@ -16,11 +16,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticKnownError
 
-from wagle.recipe.values import (
-    Text,
-    kind_of,
-    plain,
-)
+from wagle.recipe.values import Text, kind_of, plain
 
 
 class Section(BaseModel):

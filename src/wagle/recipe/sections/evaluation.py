@@ -4,27 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import (
-    Field,
-    JsonValue,
-)
+from pydantic import Field, JsonValue
 
 from wagle.recipe.sections.base import Named, Section
-from wagle.recipe.values import (
-    AtLeastOne,
-    AttackName,
-    Number,
-    Precision,
-    Text,
-)
+from wagle.recipe.values import AtLeastOne, AttackName, Number, Precision, Text
 
 
 class Benchmark(Named):
     """A benchmark of the field, asked of every model beside the recipe's own sets."""
 
     name: Text
-    """Which one: tofu, muse, copyright, toxicity, extraction, knowundo, or through lm-eval wmdp, mmlu,
-    wikitext, few_shot, harness; docs/evaluation.md lists them with their settings."""
+    """Which one: {benchmarks}. docs/evaluation.md lists their settings, and says which of them run
+    through lm-eval."""
 
     settings: dict[str, JsonValue] = {}
     """Its settings, such as {data: FOLDER, split: forget10}."""
@@ -34,8 +25,7 @@ class Attack(Named):
     """An attack on the unlearned, the original and the reference model."""
 
     name: Text
-    """Which one: relearning, quantization, prompts, probe, sampling; docs/attacks.md has their
-    settings."""
+    """Which one: {attacks}. docs/attacks.md has their settings."""
 
     settings: dict[str, JsonValue] = {}
     """Its settings, such as {records: exact, learning_rate: 1e-5}."""
@@ -71,8 +61,8 @@ class EvaluationSettings(Section):
     and an answer of another set follows from it. Null does not measure it."""
 
     attacks: Annotated[list[AttackName], Field(min_length=1)] | None = None
-    """Membership attacks, with a holdout set: loss, zlib, zlib_sum, lower, min_k, min_k++ and gradnorm
-    (a backward pass per record); null: all but gradnorm. The attack reference comes with a reference."""
+    """Membership attacks, with a holdout set, among {membership_attacks}; null: all but gradnorm, which
+    takes a backward pass per record. The attack reference comes with a reference."""
 
     k: Annotated[list[Annotated[Number, Field(gt=0, le=1)]], Field(min_length=1)] | None = None
     """Shares of the tokens that min_k and min_k++ look at, exact as decimals; the first makes the

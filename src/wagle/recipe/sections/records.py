@@ -4,20 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from pydantic import (
-    Field,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
 from wagle.recipe.sections.base import Section
-from wagle.recipe.values import (
-    Number,
-    Rows,
-    SourceName,
-    Take,
-    Text,
-    refused,
-)
+from wagle.recipe.values import Number, Rows, SourceName, Take, Text, refused
 
 
 class RecordSet(Section):

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-)
+from pydantic import BaseModel, ConfigDict, Field
 
 from wagle.recipe.sections.base import Section
 from wagle.recipe.sections.records import RecordSet
-from wagle.recipe.values import (
-    SetName,
-)
+from wagle.recipe.values import SetName
 
 
 class Training(BaseModel):
@@ -49,8 +43,8 @@ class Training(BaseModel):
     """Learning rate after the warm-up: constant, or down to zero at the last step."""
 
     optimizer: str = "AdamW"
-    """An element-wise optimiser of torch.optim by name, SophiaG, or of bitsandbytes (extra 8bit)
-    AdamW8bit, PagedAdamW, PagedAdamW8bit or PagedAdamW32bit."""
+    """An element-wise optimiser of torch.optim by name, {optimizers}, or of bitsandbytes (extra 8bit)
+    one of {optimizers_8bit}."""
 
     optimizer_settings: dict[str, Any] = {}
     """More keyword arguments of the optimiser, such as betas or momentum."""

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import (
-    Field,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
 from wagle.recipe.sections.base import Section
 from wagle.recipe.sections.training import Training
-from wagle.recipe.values import (
-    AtLeastOne,
-    Number,
-    Setting,
-    Text,
-    refused,
-)
+from wagle.recipe.values import AtLeastOne, Number, Setting, Text, refused
 
 
 class Lora(Section):
@@ -53,7 +44,7 @@ class Unlearning(Section, Training):
     """Make the model forget, by moving the selected weights only."""
 
     objective: Text = "npo"
-    """The unlearning loss, by name; docs/objectives.md lists them with their settings."""
+    """The unlearning loss, by name: {objectives}. docs/objectives.md has their settings."""
 
     objective_settings: dict[str, Setting] = {}
     """Settings of the objective over its defaults, such as {beta: 0.1, retain_weight: 2}."""
@@ -96,10 +87,9 @@ class Unlearning(Section, Training):
     """The set that an epoch passes over once."""
 
     stop_when: Literal["auto"] | list[Text] = "auto"
-    """Rules that end training, such as 'retain.probability < 0.9 * before': a figure (probability, nll,
-    extraction_strength or exact_memorization, of forget or of retain; where retain records have wrong
-    answers, retain.true_better and retain.utility_proxy), a comparison, and a number or one times
-    reference, before or uniform (a uniform guess). auto is 'forget.probability <= reference',
+    """Rules that end training, such as 'retain.probability < 0.9 * before': a figure, a comparison, and a
+    number or one times reference, before or uniform (a uniform guess). Figures are {figures}, and where
+    retain records have wrong answers {figures_of_options}. auto is 'forget.probability <= reference',
     where there is a reference, and for objectives without a lower bound 'forget.nll >= uniform'."""
 
     best: Text | None = None

@@ -1,0 +1,37 @@
+"""The names that a recipe may hold, collected from the tables of all rooms."""
+
+from __future__ import annotations
+
+import torch
+
+from wagle.attacks.table import ATTACKS
+from wagle.attribution.quantities import COLLECTED
+from wagle.attribution.scoring.scores import SCORES
+from wagle.data.templates import TEMPLATES
+from wagle.evaluation.benchmarks.table import BENCHMARKS
+from wagle.metrics.membership import MEMBERSHIP_ATTACKS
+from wagle.unlearning.objectives.table import OBJECTIVES
+from wagle.unlearning.training.optimizers import OPTIMIZERS
+from wagle.unlearning.watching.rules import FIGURES, OF_OPTIONS
+
+
+def setting_names() -> dict[str, list[str]]:
+    """For every ``{table}`` in the text of a setting, the names of that table, in its order.
+
+    Of the optimisers those that are not torch's own, which depend on its version; of the membership
+    attacks those that a recipe may ask for: ``reference`` comes by itself.
+    """
+    own = [name for name in OPTIMIZERS if not hasattr(torch.optim, name)]
+    return {
+        "attacks": list(ATTACKS),
+        "benchmarks": list(BENCHMARKS),
+        "figures": [name for name in FIGURES if name not in OF_OPTIONS],
+        "figures_of_options": [name for name in FIGURES if name in OF_OPTIONS],
+        "membership_attacks": [name for name in MEMBERSHIP_ATTACKS if name != "reference"],
+        "objectives": list(OBJECTIVES),
+        "optimizers": [name for name in own if not isinstance(OPTIMIZERS[name], str)],
+        "optimizers_8bit": [name for name in own if isinstance(OPTIMIZERS[name], str)],
+        "quantities": list(COLLECTED),
+        "scores": list(SCORES),
+        "templates": list(TEMPLATES),
+    }
