@@ -2,6 +2,7 @@ import re
 from pathlib import Path
 
 import wagle
+from wagle.attacks.page import attacks_page
 from wagle.data.demo import demo_records
 from wagle.recipe.page import settings_page
 from wagle.recipe.reading import load_recipe, ready_recipes
@@ -51,6 +52,11 @@ def test_the_page_of_settings_is_what_the_fields_say():
 def test_the_page_of_objectives_is_what_the_table_and_the_docstrings_say():
     written = (ROOT / "docs" / "objectives.md").read_text()
     assert written == objectives_page(), "write it again: make docs/objectives.md"
+
+
+def test_the_page_of_attacks_is_what_the_table_and_the_docstrings_say():
+    written = (ROOT / "docs" / "attack-settings.md").read_text()
+    assert written == attacks_page(), "write it again: make docs/attack-settings.md"
 
 
 def test_the_readme_names_every_public_function_of_the_python_example():
