@@ -11,7 +11,7 @@ from wagle.attacks.relearning import (
     gap,
     recovered,
 )
-from wagle.attacks.shapes import ROLES, Series
+from wagle.attacks.shapes import Series
 from wagle.metrics.table import METRICS
 
 
@@ -68,7 +68,7 @@ def _falls(name: str) -> bool:
 
 
 def _effect(found: Mapping[str, Series], state: str, name: str, value: float) -> Effect | None:
-    after, before, goal = (found.get(role) for role in ROLES)
+    after, before, goal = map(found.get, ("after", "before", "reference"))
     assert after is not None
     other = _value(goal, state, name)
     if after.start is None:

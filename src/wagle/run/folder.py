@@ -40,8 +40,6 @@ from wagle.system.secrets import keyed_digest, private_folder, salt
 
 logger = logging.getLogger(__name__)
 
-ROLES = ("before", "after", "reference")
-
 
 @dataclass(frozen=True)
 class Run:

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from wagle.recipe.reading import load_recipe
-from wagle.report.html.attacks import attack_sections, public, public_recipe, strongest
+from wagle.report.attack_findings import strongest
+from wagle.report.disclosure import public, public_recipe
+from wagle.report.html.sections.attacks import attack_part
 
 LOOKS = "the attack only looks"
 
@@ -91,8 +93,7 @@ def probe(reference: bool = True) -> dict[str, Any]:
 
 
 def section(found: dict[str, Any]) -> dict[str, Any]:
-    (made,) = attack_sections({"mine": found}, lambda text: text)
-    return made
+    return attack_part("mine", found, lambda text: text)
 
 
 def test_a_table_has_a_row_per_state_and_what_it_brought_back():

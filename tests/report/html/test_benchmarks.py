@@ -7,7 +7,8 @@ from typing import Any
 from wagle.evaluation.figures import HIGHER, LOWER, OVERALL, Figure
 from wagle.evaluation.result import Evaluation
 from wagle.recipe.reading import load_recipe
-from wagle.report.html.benchmarks import benchmark_sections, headlines
+from wagle.report.html.sections.benchmarks import benchmark_parts
+from wagle.report.leading import headlines
 
 RECIPE = {
     "name": "trial",
@@ -34,7 +35,7 @@ def evaluation(note: str | None = None, **forget: float) -> Evaluation:
 
 
 def sections(**found: Evaluation) -> list[dict[str, Any]]:
-    return benchmark_sections({"ten": found}, load_recipe(RECIPE), lambda text: text)
+    return benchmark_parts({"ten": found}, load_recipe(RECIPE), lambda text: text)
 
 
 def test_memorization_truth_ratio_and_composites_lead_in_this_order():

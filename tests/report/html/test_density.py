@@ -10,7 +10,8 @@ import pytest
 
 from tests.report.html.test_page import full, text
 from wagle.report.html.charts import heat_chart, scores_chart
-from wagle.report.html.page import Page, render
+from wagle.report.html.page import Page
+from wagle.report.html.rendering import render
 
 
 def with_cells(page: Page, cells: dict[str, tuple[int, int]]) -> Page:

@@ -17,7 +17,8 @@ from wagle.evaluation.result import Evaluation
 from wagle.evaluation.verdict import INCONCLUSIVE, LEAKS, NO_LEAK, OVER
 from wagle.metrics.table import METRICS
 from wagle.recipe.reading import dump_recipe, load_recipe
-from wagle.report.html.page import Page, render, write_report
+from wagle.report.html.page import Page
+from wagle.report.html.rendering import render, write_report
 
 EVIL = "<script>alert('x')</script> \"quoted\" & 'single'"
 FINGERPRINT = "0123456789abcdef" * 4

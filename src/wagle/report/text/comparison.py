@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from wagle.report.html.comparison import CONTROL, comparison_notes, comparison_rows, shown_ratios
+from wagle.report.compared import CONTROL, comparison_notes, comparison_rows, shown_ratios
 
 
 def arms_table(found: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from wagle.evaluation.figures import Figure
 from wagle.evaluation.result import Evaluation
-from wagle.report.html.benchmarks import headlines
+from wagle.report.leading import headlines
 
 WIDTH = 100  # columns of a screen
 _INDENT = 13  # of what follows the title of a line

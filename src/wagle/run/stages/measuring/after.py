@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from wagle.evaluation.figures import ROLES
 from wagle.evaluation.verdict import OVER, came_back, combine, judge
-from wagle.run.folder import ROLES, Run
+from wagle.run.folder import Run
 from wagle.run.stages.measuring.evaluations import measure
 from wagle.system.atomic import write_json
 
