@@ -9,7 +9,7 @@ from typing import Any
 from wagle.evaluation.figures import ROLES
 from wagle.evaluation.result import Evaluation
 from wagle.report.attack_findings import strongest
-from wagle.report.numbers import small
+from wagle.report.numbers import or_dash, small
 from wagle.report.text.evaluations import entry, figure_lines, verdict_lines
 from wagle.system.atomic import read_json
 
@@ -95,7 +95,7 @@ def _control_text(control: Mapping[str, Any]) -> str:
     """What a control arm ended with, and its verdict."""
     found = control["summary"]
     texts = [
-        f"{name}.{metric} {'-' if (value := found[name][metric]) is None else small(value)}"
+        f"{name}.{metric} {or_dash(found[name][metric], small)}"
         for name, metric in (
             ("forget", "probability"),
             ("forget", "paraphrased"),

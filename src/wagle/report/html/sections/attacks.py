@@ -54,6 +54,7 @@ def attacks(page: Page) -> Section | None:
 
 
 def attack_part(label: str, found: Found, short: Callable[[str], str]) -> dict[str, Any]:
+    """What the page shows of one attack; ``short`` cuts paths to names."""
     roles = [role for role in ROLES if role in found["roles"]]
     groups = _groups(found, roles)
     rows = [row for group in groups.values() for row in group["rows"]]
