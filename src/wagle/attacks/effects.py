@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from wagle.attacks.shapes import ROLES, SHUFFLED, Series
+from wagle.attacks.shapes import SHUFFLED, Series
 from wagle.metrics.table import METRICS
 from wagle.system.errors import WagleError
 
@@ -67,7 +67,7 @@ def _falls(name: str) -> bool:
 
 
 def _effect(found: Mapping[str, Series], state: str, name: str, value: float) -> Effect | None:
-    after, before, goal = (found.get(role) for role in ROLES)
+    after, before, goal = map(found.get, ("after", "before", "reference"))
     assert after is not None
     other = _value(goal, state, name)
     if after.start is None:

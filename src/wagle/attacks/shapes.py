@@ -10,13 +10,13 @@ from typing import Any, TypeAlias
 from transformers import PreTrainedModel
 
 from wagle.data.records import Record
-from wagle.evaluation.figures import Figure, Written
+from wagle.evaluation.figures import ROLES, Figure, Written
 from wagle.evaluation.models import Way
 from wagle.system.errors import WagleError
 
 ASIS = "as it is"
 SHUFFLED = "_shuffled"  # ends the name of a figure of labels that mean nothing
-ROLES = ("after", "before", "reference")  # the unlearned, the original, one that never learned
+ATTACKED = ("after", *(role for role in ROLES if role != "after"))  # the unlearned model first
 
 
 @dataclass(frozen=True)

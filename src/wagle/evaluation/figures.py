@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 HIGHER, LOWER, TARGET = "higher", "lower", "target"  # which way is better
-ROLES = ("before", "after", "reference")  # the models that a run evaluates
 HOLDOUT = "holdout"  # records like the forget set's that no model was trained on
 SETS = ("forget", "retain", "retain_heldout", "general", HOLDOUT)
 FORGOTTEN = "forgotten"  # a set beside these: what earlier requests asked to forget
 GONE = ("forget", FORGOTTEN)  # sets of which the model should know less
 OVERALL = "overall"  # beside the sets: what is made of several of them
+ROLES = ("before", "after", "reference")  # the models of a run, in the order they are shown
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""What a run found, for people: one HTML page, and tables for the terminal."""
+"""What was found, for those who read it: pages and tables of plain data."""

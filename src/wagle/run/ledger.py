@@ -127,8 +127,10 @@ def _refuse_broken(folder: str | Path, requests: Sequence[Request]) -> None:
 
 def ledger_table(requests: Sequence[Request]) -> str:
     """A line per request, oldest first, and whether each started from what the one before left."""
+    from wagle.report.text.tables import aligned
+
     heads = ["", "when", "run", "records", "objective", "weights", "base", "result", "verdict"]
-    rows = [heads] + [
+    rows = [
         [
             str(number),
             request.when,
@@ -142,13 +144,8 @@ def ledger_table(requests: Sequence[Request]) -> str:
         ]
         for number, request in enumerate(requests, 1)
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
     number = find_break(requests)
     said = "holds: each request started from what the one before left"
     if number is not None:
         said = f"BROKEN: request {number + 1} did not start from what request {number} left"
-    return "\n".join([*lines, "", f"chain  {said}"])
+    return "\n".join([*aligned([heads, *rows]), "", f"chain  {said}"])

@@ -37,7 +37,25 @@ def points_chart(rows: Mapping[str, Mapping[str, Figure]], title: str) -> Markup
         return Markup("")
     import altair as alt
 
-    data: list[dict[str, Any]] = [
+    data = _points(rows)
+    ends = [row[key] for row in data for key in ("low", "high")]
+    shares = all(0 <= end <= 1 for end in ends)
+    x = alt.X(
+        "value:Q",
+        title=None,
+        scale=alt.Scale(domain=[0, 1]) if shares else alt.Scale(zero=False, nice=True),
+        axis=alt.Axis(tickCount=5, grid=True),
+    )
+    y = alt.Y("metric:N", sort=names, title=None, axis=alt.Axis(grid=False, ticks=False))
+    beside = alt.YOffset("side:Q", scale=alt.Scale(domain=[0, 1], range=[0, _ROW]))
+    layers = _marks(chart_of(data).encode(x=x, y=y), beside)
+    chart = alt.layer(*layers).properties(height=alt.Step(_ROW, **{"for": "position"}))
+    return svg(chart, title)
+
+
+def _points(rows: Mapping[str, Mapping[str, Figure]]) -> list[dict[str, Any]]:
+    """A point with its interval for every figure that can be drawn."""
+    return [
         {
             "metric": metric,
             "role": role,
@@ -50,17 +68,11 @@ def points_chart(rows: Mapping[str, Mapping[str, Figure]], title: str) -> Markup
         for role, figure in found.items()
         if all(map(math.isfinite, (figure.number, figure.low, figure.high)))
     ]
-    ends = [row[key] for row in data for key in ("low", "high")]
-    shares = all(0 <= end <= 1 for end in ends)
-    x = alt.X(
-        "value:Q",
-        title=None,
-        scale=alt.Scale(domain=[0, 1]) if shares else alt.Scale(zero=False, nice=True),
-        axis=alt.Axis(tickCount=5, grid=True),
-    )
-    y = alt.Y("metric:N", sort=names, title=None, axis=alt.Axis(grid=False, ticks=False))
-    beside = alt.YOffset("side:Q", scale=alt.Scale(domain=[0, 1], range=[0, _ROW]))
-    base = chart_of(data).encode(x=x, y=y)
+
+
+def _marks(base: Any, beside: Any) -> list[Any]:
+    """The reference as a band with a tick; before and after as a span with a point, side by side."""
+    import altair as alt
 
     def only(role: str) -> Any:
         return base.transform_filter(f"datum.role === '{role}'")
@@ -85,8 +97,7 @@ def points_chart(rows: Mapping[str, Mapping[str, Figure]], title: str) -> Markup
                 opacity=1,
             ),
         ]
-    chart = alt.layer(*layers).properties(height=alt.Step(_ROW, **{"for": "position"}))
-    return svg(chart, title)
+    return layers
 
 
 def lines_chart(

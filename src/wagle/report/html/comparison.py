@@ -10,13 +10,12 @@ from typing import Any
 
 from markupsafe import Markup
 
+from wagle.report.compared import CONTROL, comparison_notes, comparison_rows, shown_ratios
 from wagle.report.html.charts import chart_of, svg
-from wagle.report.html.templates import templates
+from wagle.report.html.filling import fill
 from wagle.system.atomic import write_text
 
-CONTROL = "random"
 _SHOWN = 0.8  # of the retain probability before: where a drawn curve ends
-_BOUNDS = {"": "", "at most": "≤ ", "at least": "≥ ", "open": "? "}
 
 
 def write_comparison(found: Mapping[str, Any], path: Path) -> None:
@@ -30,9 +29,9 @@ def render_comparison(found: Mapping[str, Any]) -> str:
     Args:
         found: what ``comparison.json`` holds: figures, differences, curves; no text of a record.
     """
-    environment = templates()
     means = {name: fmean(found[name]) if found[name] else None for name in ("before", "reference")}
-    return environment.get_template("comparison.html.j2").render(
+    return fill(
+        "comparison",
         found=found,
         roles=[],
         means=means,
@@ -41,94 +40,6 @@ def render_comparison(found: Mapping[str, Any]) -> str:
         charts=_charts(found, means["reference"]),
         control=CONTROL,
     )
-
-
-def shown_ratios(found: Mapping[str, Any]) -> list[float]:
-    return [arm["ratio"] for arm in found["arms"] if arm["arm"] == CONTROL]
-
-
-def comparison_rows(found: Mapping[str, Any], ratio: float) -> list[dict[str, str]]:
-    """Every arm at one ratio, what has no ratio too, beside its difference to the control."""
-    against = {one["arm"]: one for one in found["differences"] if one["ratio"] == ratio}
-    return [
-        {
-            "name": arm["arm"],
-            "selected": f"{arm['selected']:,}",
-            "learning_rate": f"{arm['learning_rate']:.2g}{' †' * arm['edge']}",
-            "figure": f"{'≤ ' * arm['at_least']}{arm['mean']:.3f}",
-            **_difference(against.get(arm["arm"])),
-        }
-        for arm in found["arms"]
-        if arm["ratio"] in (ratio, None)
-    ]
-
-
-def _difference(one: Mapping[str, Any] | None) -> dict[str, str]:
-    if one is None:
-        return dict.fromkeys(("difference", "interval", "holm", "smallest", "rest"), "")
-    rest = one["without_unit_0"]
-    return {
-        "difference": f"{_BOUNDS[one['bound']]}{one['mean']:+.3f}",
-        "interval": _interval(one["interval"]),
-        "holm": "" if one["p"] is None else f"{one['holm']:.3f}",
-        "smallest": "" if one["smallest"] is None else f"{one['smallest']:.3f}",
-        "rest": ""
-        if rest is None
-        else f"{rest['mean']:+.3f} {_interval(rest['interval'])}".strip(),
-    }
-
-
-def _interval(ends: Sequence[float] | None) -> str:
-    return "" if ends is None else f"[{ends[0]:+.3f}, {ends[1]:+.3f}]"
-
-
-def comparison_notes(found: Mapping[str, Any]) -> list[str]:
-    """What a reader must know beside the figures, where it applies."""
-    arms = found["arms"]
-    early = [arm["name"] for arm in arms if arm["at_least"]]
-    broken = [f"{a['name']} (unit {u['unit']})" for a in arms for u in _broken(a)]
-    edge = [arm["name"] for arm in arms if arm["edge"]]
-    over = [arm["name"] for arm in arms if arm["over"]]
-    notes = []
-    if early:
-        notes.append(
-            f"≤ at least this much is forgotten: on some unit the run ended before the retain "
-            f"probability had fallen to {found['share']:g} of before, so the figure is that of its "
-            f"end ({', '.join(early)}). A difference then is at most (≤), at least (≥), or either (?)."
-        )
-    if broken:
-        notes.append(f"Broke off, and read up to there: {', '.join(broken)}.")
-    if edge:
-        notes.append(
-            f"† the best learning rate is the lowest or highest that was tried ({', '.join(edge)}); "
-            "a better one may lie beyond."
-        )
-    if over:
-        notes.append(
-            f"Over-unlearned, under half of the reference's figure: {', '.join(over)}. Lower is not "
-            "better there."
-        )
-    if "complement" in {arm["arm"] for arm in arms}:
-        notes.append(
-            f"complement at a ratio selects all weights that {arms[0]['arm']} leaves out there, so it "
-            f"has another number of weights than {CONTROL}."
-        )
-    if "dense" not in {arm["arm"] for arm in arms}:
-        notes.append("There is no dense run beside the masks; add the arm dense.")
-    if not found["forget_set_varies"]:
-        notes.append(
-            "Every unit forgets the same records: units differ in seed and order of teaching alone, "
-            "so nothing is shown for other records."
-        )
-    return notes
-
-
-def _broken(arm: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [
-        {"unit": number, **unit}
-        for number, unit in enumerate(arm["units"])
-        if unit["stopped"] is not None
-    ]
 
 
 def _charts(found: Mapping[str, Any], goal: float | None) -> list[dict[str, Any]]:

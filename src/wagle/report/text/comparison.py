@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from wagle.report.html.comparison import CONTROL, comparison_notes, comparison_rows, shown_ratios
+from wagle.report.compared import CONTROL, comparison_notes, comparison_rows, shown_ratios
+from wagle.report.text.tables import aligned
 
 
 def arms_table(found: Mapping[str, Any]) -> str:
@@ -23,9 +24,5 @@ def arms_table(found: Mapping[str, Any]) -> str:
             ]
             for row in comparison_rows(found, ratio)
         ]
-        widths = [max(len(line[i]) for line in [titles, *rows]) for i in range(len(titles))]
-        lines += [f"ratio {ratio:g}"]
-        for line in [titles, *rows]:
-            cells = [text.ljust(width) for text, width in zip(line, widths, strict=True)]
-            lines.append("  " + "  ".join(cells).rstrip())
+        lines += [f"ratio {ratio:g}", *(f"  {line}" for line in aligned([titles, *rows]))]
     return "\n".join([*lines, found["sentence"], *comparison_notes(found)])

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from wagle.evaluation.figures import Figure
 from wagle.evaluation.result import Evaluation
-from wagle.report.html.benchmarks import headlines
+from wagle.report.leading import headlines
+from wagle.report.numbers import interval, short
+from wagle.report.text.tables import GAP, TITLES, aligned, facts
 
 WIDTH = 100  # columns of a screen
-_INDENT = 13  # of what follows the title of a line
 _DIFFERENCES = {"before": "changes", "reference": "differences"}  # in the result, by role
 
 
@@ -38,9 +39,9 @@ def verdict_lines(word: str, reasons: Iterable[str]) -> list[str]:
 
 def entry(title: str, text: str) -> list[str]:
     """A title and what it says, over as many lines as that takes."""
-    lines = textwrap.wrap(text, WIDTH - _INDENT, break_long_words=False, break_on_hyphens=False)
-    titles = [title, *[""] * len(lines)]
-    return [f"{t:<{_INDENT}}{line}" for t, line in zip(titles, lines or [""], strict=False)]
+    room = WIDTH - TITLES - GAP
+    first, *rest = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False) or [""]
+    return facts([(title, first), *(("", line) for line in rest)])
 
 
 def figure_lines(evaluations: Mapping[str, Evaluation], own: str, everything: bool) -> list[str]:
@@ -90,47 +91,36 @@ _Cell = tuple[str, str]  # a number and its interval
 def _value_cell(figure: Figure | None) -> _Cell:
     if figure is None or figure.value is None:
         return "-", ""
-    return _short(figure.value), _interval(figure.interval)
+    return short(figure.value), interval(figure.interval, short)
 
 
 def _difference_cell(gap: Mapping[str, object] | None) -> _Cell:
     if gap is None:
         return "-", ""
-    mean, interval = gap["mean"], gap["interval"]
+    mean, ends = gap["mean"], gap["interval"]
     assert isinstance(mean, float | int)
-    assert isinstance(interval, list | tuple)
-    return _short(mean, "+"), _interval(interval, "+")
+    assert isinstance(ends, list | tuple)
+    return _signed(mean), interval(ends, _signed)
 
 
-def _interval(ends: Sequence[float] | None, sign: str = "") -> str:
-    return "" if ends is None else f"[{_short(ends[0], sign)}, {_short(ends[1], sign)}]"
-
-
-def _short(value: float, sign: str = "") -> str:
-    """A number with a few digits; what three decimals round away by its power of ten."""
-    if 0 < abs(value) < 0.0005 or abs(value) >= 1e5:
-        return f"{value:{sign}.1e}"
-    return f"{value:{sign}.3f}" if abs(value) < 10 else f"{value:{sign}.1f}"
+def _signed(value: float) -> str:
+    return short(value, "+")
 
 
 def _aligned(title: str, names: Sequence[str], columns: Mapping[str, Sequence[_Cell]]) -> list[str]:
     """Rows of cells below their heads; a name that leaves them no room has a line of its own."""
-    made = {head: _column(cells) for head, cells in columns.items()}
-    widths = {head: max(len(text) for text in [head, *cells]) for head, cells in made.items()}
-    room = WIDTH - sum(width + 2 for width in widths.values())
+    made = {head: aligned(cells, right={0}, gap=1) for head, cells in columns.items()}
+    widths = [max(len(text) for text in [head, *cells]) for head, cells in made.items()]
+    room = WIDTH - sum(width + GAP for width in widths)
     first = min(room, max(map(len, [title, *names])))
-    rows = [[*made], *map(list, zip(*made.values(), strict=True))]
-    lines = []
-    for name, cells in zip([title, *names], rows, strict=True):
-        texts = [f"  {c:<{w}}" for c, w in zip(cells, widths.values(), strict=True)]
-        if len(name) > first:
-            lines.append(name)
-            name = ""
-        lines.append(f"{name:<{first}}{''.join(texts)}".rstrip())
-    return lines
-
-
-def _column(cells: Sequence[_Cell]) -> list[str]:
-    """The cells of a column with their numbers one below the other."""
-    width = max((len(number) for number, _ in cells), default=0)
-    return [f"{number:>{width}} {interval}".rstrip() for number, interval in cells]
+    heads = [title, *names]
+    rows = zip(*([head, *cells] for head, cells in made.items()), strict=True)
+    lines = aligned(
+        [("" if len(n) > first else n, *row) for n, row in zip(heads, rows, strict=True)],
+        least={0: first},
+    )
+    return [
+        text
+        for name, line in zip(heads, lines, strict=True)
+        for text in ([name, line] if len(name) > first else [line])
+    ]

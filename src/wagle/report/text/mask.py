@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from fractions import Fraction
 from itertools import accumulate
@@ -12,6 +12,9 @@ from typing import Any
 from wagle.mask.algebra import Comparison, Overlap
 from wagle.mask.mask import Mask
 from wagle.model.structure import place
+from wagle.report.numbers import or_dash
+from wagle.report.settings import described
+from wagle.report.text.tables import aligned, facts
 
 
 def mask_json(mask: Mask) -> dict[str, Any]:
@@ -31,14 +34,17 @@ def mask_json(mask: Mask) -> dict[str, Any]:
 
 def mask_table(mask: Mask) -> str:
     """A mask's counts and densities as text, one column per ratio."""
-    given = mask.metadata.get("settings") or {}
-    settings = ", ".join(f"{key} {_setting(value)}" for key, value in given.items())
-    lines = [
-        f"score        {mask.metadata['score']}" + (f" ({settings})" if settings else ""),
-        f"model        {str(mask.metadata.get('model'))[:12]}",
-        f"candidates   {mask.candidates:,}",
-        *_ratio_lines(mask),
-    ]
+    settings = mask.metadata.get("settings") or {}
+    lines = facts(
+        [
+            ("score", described(mask.metadata["score"], settings, "; ")),
+            ("model", str(mask.metadata.get("model"))[:12]),
+            ("candidates", f"{mask.candidates:,}"),
+            *_ratio_facts(mask),
+        ]
+    )
+    if any(share is not None for share in _dominated(mask)):
+        lines.append("theta_share: share of selected weights in which the weight term dominates")
     ratios = [f"{ratio:.6g}" for ratio in mask.ratios]
     for by in ("block", "kind"):
         rows = {
@@ -49,35 +55,28 @@ def mask_table(mask: Mask) -> str:
     return "\n".join(lines)
 
 
-def _setting(value: Any) -> str:
-    if isinstance(value, list):
-        return "; ".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _dominated(mask: Mask) -> list[float | None]:
+    return mask.metadata.get("theta_share") or [None] * len(mask.ratios)
 
 
-def _ratio_lines(mask: Mask) -> list[str]:
-    dominated: list[float | None] = mask.metadata.get("theta_share") or [None] * len(mask.ratios)
-    lines = []
-    for ratio, count, share in zip(mask.ratios, mask.counts, dominated, strict=True):
+def _ratio_facts(mask: Mask) -> Iterator[tuple[str, str]]:
+    for ratio, count, share in zip(mask.ratios, mask.counts, _dominated(mask), strict=True):
         exact = int(Fraction(str(ratio)) * mask.candidates) == count
-        text = f"ratio {ratio:<6.6g} {count:,} weights" + ", exactly floor(ratio * N)" * exact
-        lines.append(text + ("" if share is None else f"; theta_share {share:.3f}"))
-    if any(share is not None for share in dominated):
-        lines.append("theta_share: share of selected weights in which the weight term dominates")
-    return lines
+        text = f"{count:,} weights" + ", exactly floor(ratio * N)" * exact
+        yield f"ratio {ratio:.6g}", text + ("" if share is None else f"; theta_share {share:.3f}")
 
 
-def _columns(title: str, heads: list[str], rows: Mapping[str, list[str]]) -> list[str]:
-    """Aligned lines: a title and heads, then names with their cells."""
-    first = max(24, *(len(name) + 1 for name in [title, *rows]))
-    widths = [
-        max(8, *(len(cell) + 2 for cell in column))
-        for column in zip(heads, *rows.values(), strict=True)
-    ]
-    return [
-        name.ljust(first) + "".join(f"{c:>{w}}" for c, w in zip(cells, widths, strict=True))
-        for name, cells in [(title, heads), *rows.items()]
-    ]
+_FIRST, _NUMBER = 24, 6  # least widths of names and of numbers
+
+
+def _columns(
+    title: str, heads: Sequence[str], rows: Mapping[str, Sequence[str]], bars: int = 0
+) -> list[str]:
+    """Aligned lines: a title and heads, then names with their cells; the last ``bars`` are drawn."""
+    numbers = range(1, len(heads) + 1 - bars)
+    cells = [(title, *heads), *((name, *row) for name, row in rows.items())]
+    first = max(_FIRST, *(len(name) + 1 for name, *_ in cells))
+    return aligned(cells, right=numbers, least={0: first, **dict.fromkeys(numbers, _NUMBER)})
 
 
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -91,15 +90,16 @@ def scores_table(mask: Mask) -> str:
     found = {key: kept[key] for key in order if sum(n for _, n in kept.get(key, []))}
     shown = [e for bins in found.values() for e in _frequent(bins)]
     if not shown:
-        return "scores       the mask keeps no histogram of them"
+        return "\n".join(facts([("scores", "the mask keeps no histogram of them")]))
     low, high = min(shown), max(shown)
     step = -(-(high - low + 1) // _BAR_WIDTH)
-    rows = {key: [_median(bins), _not_positive(bins)] for key, bins in found.items()}
-    lines = _columns("scores per block", ["median", "<= 0"], rows)
     powers = f", {step} powers a column" if step > 1 else ""
-    bars = [f"2^{low} to 2^{high + 1}{powers}, the rest in the ends"]
-    bars += [_bar(bins, low, high, step) for bins in found.values()]
-    return "\n".join(f"{line}  {bar}".rstrip() for line, bar in zip(lines, bars, strict=True))
+    heads = ["median", "<= 0", f"2^{low} to 2^{high + 1}{powers}, the rest in the ends"]
+    rows = {
+        key: [_median(bins), _not_positive(bins), _bar(bins, low, high, step)]
+        for key, bins in found.items()
+    }
+    return "\n".join(_columns("scores per block", heads, rows, bars=1))
 
 
 def _frequent(bins: list[list[Any]]) -> list[int]:
@@ -154,20 +154,25 @@ def _overlap_json(found: Overlap) -> dict[str, Any]:
 def comparison_table(found: Comparison) -> str:
     """How far two masks agree as text: overall, then per block."""
     overall = found.overall
-    lines = [
-        f"weights      {overall.weights:,}: A selects {overall.a:,}, B {overall.b:,}, both "
-        f"{overall.both:,}",
-        f"Jaccard      {_share(overall.jaccard)}",
-        f"by chance    {_share(overall.chance_jaccard)} with these densities in every parameter, "
-        f"{_share(found.plain_chance)} with these ratios alone",
-        f"overlap      {_share(overall.coefficient)} of the smaller mask",
+    said = [
+        (
+            "weights",
+            f"{overall.weights:,}: A selects {overall.a:,}, B {overall.b:,}, both {overall.both:,}",
+        ),
+        ("Jaccard", or_dash(overall.jaccard)),
+        (
+            "by chance",
+            f"{or_dash(overall.chance_jaccard)} with these densities in every parameter, "
+            f"{or_dash(found.plain_chance)} with these ratios alone",
+        ),
+        ("overlap", f"{or_dash(overall.coefficient)} of the smaller mask"),
     ]
     if not found.same_model:
-        lines.append("note         the masks were made for two different models")
+        said.append(("note", "the masks were made for two different models"))
     rows = {"all": _overlap_cells(overall)}
     rows |= {key: _overlap_cells(place) for key, place in found.places.items()}
     heads = ["weights", "A", "B", "overlap", "Jaccard", "by chance"]
-    return "\n".join([*lines, "", *_columns("density and agreement", heads, rows)])
+    return "\n".join([*facts(said), "", *_columns("density and agreement", heads, rows)])
 
 
 def _overlap_cells(found: Overlap) -> list[str]:
@@ -175,9 +180,5 @@ def _overlap_cells(found: Overlap) -> list[str]:
         f"{found.weights:,}",
         f"{found.a / found.weights:.3f}",
         f"{found.b / found.weights:.3f}",
-        *map(_share, (found.coefficient, found.jaccard, found.chance_jaccard)),
+        *map(or_dash, (found.coefficient, found.jaccard, found.chance_jaccard)),
     ]
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -6,47 +6,46 @@ from collections.abc import Sequence
 
 from wagle.patch.application import Applied
 from wagle.patch.verification import Verification
+from wagle.report.text.tables import facts
 
 
 def applied_table(applied: Applied, patches: Sequence[str]) -> str:
     """What ``wagle patch apply`` prints of its result, and of where several patches overlap."""
     promise = "as the last patch promises" if len(patches) > 1 else "as the patch promises"
     said = promise if applied.promised else "which no patch promises: they were made independently"
-    lines = [f"result       {applied.fingerprint[:12]}, {said}"]
+    rows = [("result", f"{applied.fingerprint[:12]}, {said}")]
     for (first, second), found in applied.overlaps.items():
-        lines.append(
-            f"overlap      {patches[first]} and {patches[second]} both change {found.count:,} weights, "
+        text = (
+            f"{patches[first]} and {patches[second]} both change {found.count:,} weights, "
             f"{found.differing:,} to different values"
         )
-        lines += [f"             {name}: {count:,}" for name, count in found.tensors.items()]
-    return "\n".join(lines)
+        rows += [
+            ("overlap", text),
+            *(("", f"{n}: {count:,}") for n, count in found.tensors.items()),
+        ]
+    return "\n".join(facts(rows))
 
 
 def verification_table(checked: Verification) -> str:
     """What ``wagle patch verify`` prints: the counts, and the proof or what breaks it."""
-    lines = [
-        f"changed      {checked.changed:,} of {checked.total:,} weights, in {len(checked.tensors)} tensors"
-    ]
+    tensors = len(checked.tensors)
+    rows = [("changed", f"{checked.changed:,} of {checked.total:,} weights, in {tensors} tensors")]
     if checked.outside is not None:
         kept = checked.total - (checked.mask_count or 0)
         stray = checked.outside_mask or 0
         said = "all bit-identical" if not stray else f"{stray:,} CHANGED"
-        lines.append(f"mask         selects {checked.mask_count:,}; the other {kept:,} are {said}")
-        lines += [
-            f"             {name}: {count:,} outside the mask"
-            for name, count in checked.outside.items()
-        ]
+        rows.append(("mask", f"selects {checked.mask_count:,}; the other {kept:,} are {said}"))
+        rows += [("", f"{name}: {n:,} outside the mask") for name, n in checked.outside.items()]
         if checked.mask_of_base is False:
-            lines.append("             note: the mask was made for another model")
+            rows.append(("", "note: the mask was made for another model"))
     if checked.patch_problems is not None:
         one = checked.patches == 1
         fits = (
             "gives the result bit for bit" if one else "give the result bit for bit, in this order"
         )
         said = fits if checked.patch_matches else "DOES NOT FIT" if one else "DO NOT FIT"
-        lines.append(f"{'patch' if one else 'patches':<13}{said}")
-        lines += [f"             {problem}" for problem in checked.patch_problems]
+        rows.append(("patch" if one else "patches", said))
+        rows += [("", problem) for problem in checked.patch_problems]
     if not checked.changed:
-        lines.append("note         the two models are equal")
-    lines.append(f"proof        {'holds' if checked.ok else 'FAILS'}")
-    return "\n".join(lines)
+        rows.append(("note", "the two models are equal"))
+    return "\n".join(facts([*rows, ("proof", "holds" if checked.ok else "FAILS")]))

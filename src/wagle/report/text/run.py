@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from wagle.evaluation.figures import ROLES
 from wagle.evaluation.result import Evaluation
-from wagle.report.html.attacks import strongest
-from wagle.report.html.templates import small
-from wagle.report.rows import ROLES
+from wagle.report.attack_findings import strongest
+from wagle.report.numbers import or_dash, small
 from wagle.report.text.evaluations import entry, figure_lines, verdict_lines
 from wagle.system.atomic import read_json
 
@@ -95,7 +95,7 @@ def _control_text(control: Mapping[str, Any]) -> str:
     """What a control arm ended with, and its verdict."""
     found = control["summary"]
     texts = [
-        f"{name}.{metric} {'-' if (value := found[name][metric]) is None else small(value)}"
+        f"{name}.{metric} {or_dash(found[name][metric], small)}"
         for name, metric in (
             ("forget", "probability"),
             ("forget", "paraphrased"),

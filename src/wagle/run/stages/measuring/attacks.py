@@ -10,13 +10,13 @@ from typing import Any
 
 from wagle.attacks.effects import effects
 from wagle.attacks.kinds.quantization.codes import changed_codes
-from wagle.attacks.shapes import ROLES, Scene, Series, Trial
+from wagle.attacks.shapes import ATTACKED, Scene, Series, Trial
 from wagle.attacks.table import check_settings, make_attack
 from wagle.evaluation.figures import Figure
 from wagle.evaluation.models import Way
 from wagle.model.loading import load_model
 from wagle.recipe.sections.evaluation import Attack
-from wagle.report.html.attacks import public
+from wagle.report.disclosure import public
 from wagle.run.opening import Run
 from wagle.run.selection import chosen_mask
 from wagle.system.atomic import read_json, write_json
@@ -51,7 +51,7 @@ def attacks(run: Run, beside: Path | None = None) -> dict[str, Any]:
         if not path.is_file() or read_json(path)["model"] != print_of:
             trial = make_attack(asked.name, scene, asked.settings)
             series: dict[str, Series] = {}
-            for role in ROLES:
+            for role in ATTACKED:
                 if beside is None or role == "after":
                     found = _try(run, asked, role, trial)
                 else:

@@ -7,9 +7,9 @@ from typing import Any
 from wagle.evaluation.figures import ROLES
 from wagle.evaluation.result import Evaluation
 from wagle.recipe.reading import dump_recipe
-from wagle.report.html.attacks import public_recipe
-from wagle.report.html.controls import Arm
-from wagle.report.html.page import Page, write_report
+from wagle.report.disclosure import public_recipe
+from wagle.report.html.page import Arm, Page
+from wagle.report.html.rendering import write_report
 from wagle.run.opening import Run
 from wagle.run.selection import chosen_mask
 from wagle.system.atomic import read_json

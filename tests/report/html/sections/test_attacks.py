@@ -2,97 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from wagle.recipe.reading import load_recipe
-from wagle.report.html.attacks import attack_sections, public, public_recipe, strongest
-
-LOOKS = "the attack only looks"
-
-
-def figure(value: float | None, note: str | None = None, n: int = 4) -> dict[str, Any]:
-    interval = None if value is None else [value - 0.1, value + 0.1]
-    return {"value": value, "interval": interval, "n": n, "unit": "share", "note": note}
-
-
-def effect(
-    rise: float | None, recovered: float | None, gap: float | None, note: str | None = None
-) -> dict[str, Any]:
-    return {"rise": rise, "recovered": recovered, "gap": gap, "note": note}
-
-
-def attack(
-    name: str, roles: dict[str, Any], effects: dict[str, Any], **more: Any
-) -> dict[str, Any]:
-    return {
-        "schema": "wagle-attack/1",
-        "attack": name,
-        "settings": {},
-        "seed": 0,
-        "roles": {role: {"states": states, "details": {}} for role, states in roles.items()},
-        "effects": effects,
-        **more,
-    }
-
-
-def relearning(reference: bool = True) -> dict[str, Any]:
-    def model(*values: float) -> dict[str, Any]:
-        return {
-            f"step {step}": {"forget.probability": figure(v), "forget.nll": figure(9.0)}
-            for step, v in zip((0, 2, 10), values, strict=True)
-        }
-
-    roles = {"after": model(0.1, 0.2, 0.5), "before": model(0.9, 0.9, 0.9)}
-    if reference:
-        roles["reference"] = model(0.1, 0.15, 0.3)
-    gaps = (0.05, 0.2) if reference else (None, None)
-    effects = {
-        "step 2": {
-            "forget.probability": effect(0.1, 0.125, gaps[0]),
-            "forget.nll": effect(0.0, None, 9.0),
-        },
-        "step 10": {"forget.probability": effect(0.4, 0.5, gaps[1])},
-    }
-    return attack("relearning", roles, effects)
-
-
-def sampling() -> dict[str, Any]:
-    def model(p: float) -> dict[str, Any]:
-        leaks = {f"leak@{k}": figure(p * k, "leaks from 0.5 on") for k in range(1, 7)}
-        return {"forget": {**leaks, "rouge_l@1": figure(0.5)}}
-
-    roles = {"after": model(0.1), "before": model(0.15), "reference": model(0.05)}
-    effects = {"forget": {f"leak@{k}": effect(None, None, 0.05 * k, LOOKS) for k in range(1, 7)}}
-    return attack("sampling", roles, effects)
-
-
-def probe(reference: bool = True) -> dict[str, Any]:
-    def model(value: float) -> dict[str, Any]:
-        return {
-            "forget_or_holdout": {
-                "auc_block_0": figure(0.99),
-                "auc_maximum": figure(value),
-                "auc_maximum_shuffled": figure(0.55, "of shuffled labels"),
-            }
-        }
-
-    roles = {"after": model(0.8), "before": model(0.9)}
-    roles |= {"reference": model(0.6)} if reference else {}
-    gap = 0.2 if reference else None
-    effects = {
-        "forget_or_holdout": {
-            "auc_maximum": effect(None, None, gap, LOOKS),
-            "auc_maximum_shuffled": effect(None, None, 5.0, LOOKS),
-        }
-    }
-    return attack("probe", roles, effects)
+from tests.report.attack_files import effect, figure, probe, relearning, sampling
+from tests.report.pages import (
+    full,
+    part,
+    text,
+)
+from wagle.report.html.rendering import render
+from wagle.report.html.sections.attacks import attack_part
 
 
 def section(found: dict[str, Any]) -> dict[str, Any]:
-    (made,) = attack_sections({"mine": found}, lambda text: text)
-    return made
+    return attack_part("mine", found, lambda text: text)
 
 
 def test_a_table_has_a_row_per_state_and_what_it_brought_back():
@@ -202,45 +128,25 @@ def test_codes_are_a_sentence(counts, said):
     ]
 
 
-def test_the_largest_gap_is_named_and_that_of_a_loss_or_of_shuffled_labels_is_not():
-    assert strongest(relearning()) == (
-        "largest gap to the reference +0.200 (forget.probability, step 10)"
-    )
-    assert strongest(sampling()) == "largest gap to the reference +0.300 (leak@6, forget)"
-    assert strongest(probe()) == (
-        "largest gap to the reference +0.200 (auc_maximum, forget_or_holdout)"
-    )
-
-
-def test_without_a_reference_nothing_is_called_evidence():
-    assert strongest(relearning(reference=False)) == (
-        "at most 50 % recovered (forget.probability, step 10); no evidence without a reference"
-    )
-    assert strongest(probe(reference=False)) == (
-        "auc_maximum 0.800 (before 0.900, shuffled labels 0.550)"
-    )
-    alone = relearning(reference=False)
-    alone["effects"] = {}
-    assert strongest(alone) == "what it brought back cannot be told"
-
-
 def test_an_attack_of_another_name_shows_all_of_its_figures():
     found = {**relearning(), "attack": "another"}
     assert list(section(found)["groups"]) == ["forget.probability", "forget.nll"]
     assert section(found)["curves"] == []
 
 
-def test_what_is_given_record_by_record_is_counted_and_not_shown():
-    settings = {"limit": 3, "groups": {"forget[0]": "Ada", "forget[1]": "Bo"}}
-    assert public(settings) == {"limit": 3, "groups": "of 2 records"}
-    assert public(public(settings)) == public(settings)
-    recipe = {
-        "name": "trial",
-        "model": "demo",
-        "forget": "demo:forget",
-        "attacks": [{"name": "probe", "settings": settings}],
-    }
-    hidden = public_recipe(load_recipe(recipe))
-    assert hidden.attacks[0].settings == public(settings)
-    shown = load_recipe({**recipe, "report": {"show_text": True}})
-    assert public_recipe(shown).attacks[0].settings == settings
+def test_attacks_say_what_is_evidence_and_have_curves(more):
+    found = part(more, "attacks")
+    shown = text("<body>" + found)
+    assert "Only the gap to the reference is evidence" in shown
+    assert "nothing here is evidence" not in shown
+    assert "Result: largest gap to the reference +0.200 (forget.probability, step 10)." in shown
+    row = "step 10 0.900 [0.800, 1.000] 0.500 [0.400, 0.600] 0.300 [0.200, 0.400] 50 % +0.200"
+    assert row in shown
+    assert found.count('<svg role="img"') == 2
+
+
+def test_attacks_without_a_reference_are_no_evidence():
+    page = replace(full(), attacks={"relearning": relearning(reference=False)})
+    shown = text(render(page))
+    assert "This run has no reference, so nothing here is evidence." in shown
+    assert "step 10 0.900 [0.800, 1.000] 0.500 [0.400, 0.600] 50 %" in shown

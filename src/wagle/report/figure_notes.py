@@ -1,4 +1,4 @@
-"""Rows of figures, as pages and tables show them."""
+"""What stands beside figures: of how many records they are, and their notes, each once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 
 from wagle.evaluation.figures import Figure
 
-ROLES = ("before", "after", "reference")
 _NAMED = 3  # figures that a note names, before it counts the others
 
 

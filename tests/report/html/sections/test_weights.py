@@ -1,4 +1,4 @@
-"""Where the selected weights are, and their scores: what the page draws of them."""
+"""The section of weights: counts, where the selected ones are, and their scores."""
 
 from __future__ import annotations
 
@@ -8,9 +8,45 @@ from typing import Any
 
 import pytest
 
-from tests.report.html.test_page import full, text
-from wagle.report.html.charts import heat_chart, scores_chart
-from wagle.report.html.page import Page, render
+from tests.report.pages import (
+    full,
+    opacities,
+    text,
+)
+from wagle.report.html.page import Page
+from wagle.report.html.rendering import render
+
+
+def test_weights_are_counted_exactly(html):
+    shown = text(html)
+    assert "3,000 of 10,001 candidate weights (30.0 %): exactly ⌊0.3 " in shown
+    assert "2,999 (100.0 % of the selected), of 10,001 in the model" in shown
+    assert "outside the mask: 0" in shown
+    assert "12.35 kB, 31.0 %" in shown
+    assert "1,234" in shown  # records of the retain set
+
+
+def test_a_weight_changed_outside_the_mask_is_called_out():
+    page = full()
+    patch = {**page.state["patch"], "outside_mask": 2}
+    found = render(replace(page, state={**page.state, "patch": patch}))
+    assert "outside the mask: 2" in found
+    assert "do not ship this model" in found
+    assert "bit-identical" not in found
+
+
+def test_a_run_without_patch_says_what_was_checked_instead():
+    page = full()
+    found = render(replace(page, state={**page.state, "patch": {"patch": None, "seconds": 0.1}}))
+    assert "the files were not compared" in found
+    assert "outside the mask" not in found
+
+
+def test_densest_block_and_share_of_every_kind_are_named(html):
+    shown = text(html)
+    assert "The least is block 0 with 20.0 %, the most block 1 with 60.0 %." in shown
+    assert "mlp.up_proj 200 40.0 %" in shown
+    assert "embed outside the blocks 100 10.0 %" in shown
 
 
 def with_cells(page: Page, cells: dict[str, tuple[int, int]]) -> Page:
@@ -24,12 +60,6 @@ CELLS = {
     "model.layers.1.mlp.up_proj.weight": (600, 1000),
     "model.layers.1.norm.weight": (0, 1),
 }
-
-
-def opacities(svg: str) -> list[float]:
-    """Of the cells of a heat map, in document order: by block, then by kind."""
-    rects = re.findall(r"<path[^>]*var\(--heat\)[^>]*>", svg)
-    return [float(re.search(r'opacity="([\d.]+)"', rect)[1]) for rect in rects]
 
 
 def test_the_heat_map_has_a_cell_per_block_and_kind_shaded_by_its_share():
@@ -57,12 +87,6 @@ def test_the_noise_of_a_random_mask_is_no_pattern():
     shades = opacities(drawn[drawn.index("Per block and kind of module") :])
     assert len(shades) == 5
     assert max(shades) - min(shades) < 0.05
-
-
-def test_a_heat_map_of_equal_shares_is_drawn():
-    chart = heat_chart({("0", "w"): (1, 2), ("1", "w"): (1, 2)}, (0.5, 0.5), "a title")
-    assert len(set(opacities(chart))) == 1
-    assert "NaN" not in chart
 
 
 def test_a_large_heat_map_is_a_small_page():
@@ -100,10 +124,3 @@ def test_without_a_threshold_the_scores_have_no_line(thresholds):
 @pytest.mark.parametrize("histogram", [None, {}, {"0": []}, {"0": [[None, 3]]}])
 def test_without_scores_there_is_no_chart_of_them(histogram):
     assert "Scores" not in text(render(with_scores(full(), score_histogram=histogram)))
-
-
-def test_bars_of_scores_are_as_high_as_their_shares():
-    drawn = scores_chart({-4: 0.5, -3: 0.25, 2: 0.125}, None, "a title")
-    bars = [path for path in re.findall(r"<path[^>]*>", drawn) if "var(--bar)" in path]
-    heights = [float(re.search(r"h[\d.]+v([\d.]+)h", path)[1]) for path in bars]
-    assert [height / heights[0] for height in heights] == [1.0, 0.5, 0.25]

@@ -1,33 +1,8 @@
-"""The templates of the pages: everything that comes from outside is escaped."""
+"""Numbers as pages and tables show them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
-
-def templates() -> Environment:
-    """The environment of the page templates; a name that is missing is an error."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("wagle", "report/html/templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": number,
-        "small": small,
-        "count": "{:,}".format,
-        "percent": percent,
-        "duration": duration,
-        "bytes": size,
-    }
-    return environment
+from collections.abc import Callable, Sequence
 
 
 def number(value: float) -> str:
@@ -40,6 +15,23 @@ def number(value: float) -> str:
 def small(value: float) -> str:
     """Three decimals; what they would round away by its power of ten, such as a p-value."""
     return f"{value:.1e}" if 0 < abs(value) < 0.0005 else f"{value:,.3f}"
+
+
+def short(value: float, sign: str = "") -> str:
+    """A few digits, for a narrow column; what three decimals round away by its power of ten."""
+    if 0 < abs(value) < 0.0005 or abs(value) >= 1e5:
+        return f"{value:{sign}.1e}"
+    return f"{value:{sign}.3f}" if abs(value) < 10 else f"{value:{sign}.1f}"
+
+
+def or_dash(value: float | None, text: Callable[[float], str] = "{:.3f}".format) -> str:
+    """A value as ``text`` writes it, and a dash where there is none."""
+    return "-" if value is None else text(value)
+
+
+def interval(ends: Sequence[float] | None, text: Callable[[float], str]) -> str:
+    """Both ends in brackets, as ``text`` writes a number; "" where there is no interval."""
+    return "" if ends is None else f"[{text(ends[0])}, {text(ends[1])}]"
 
 
 def percent(share: float) -> str:

@@ -7,39 +7,41 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, TypeAlias
 
-from wagle.evaluation.result import Evaluation
 from wagle.model.structure import place
-from wagle.recipe.recipe import Recipe
-from wagle.report.html.asked import State, chosen_ratio
 from wagle.report.html.charts import HEAT, density_chart, heat_chart, scores_chart, top
+from wagle.report.html.page import Page
+from wagle.report.html.section import Section
 
 Density: TypeAlias = Mapping[str, Mapping[str, tuple[int, int]]]  # (selected, weights)
 _LARGE = 0.005  # of the weights of the blocks: smaller kinds (norms, biases) set no scale
 
 
-def weights(
-    recipe: Recipe, state: State, density: Density, evaluations: Mapping[str, Evaluation]
-) -> dict[str, Any]:
-    """Counts of weights, exactly, and where the selected ones are."""
-    mask, unlearned, patch = (state.get(name, {}) for name in ("mask", "unlearn", "patch"))
-    blocks, kinds = density.get("block", {}), density.get("kind", {})
+def weights(page: Page) -> Section:
+    """How many were selected and changed, the proof, and pictures of where they are."""
+    context = {
+        "weights": {**counts(page), **_densities(page.density)},
+        "heat": _heat(page.density),
+        "scores": _scores(page),
+    }
+    return Section("weights", "Weights", 60, context)
+
+
+def counts(page: Page) -> dict[str, Any]:
+    """Counts of weights, exactly."""
+    mask, unlearned, patch = (page.state.get(name, {}) for name in ("mask", "unlearn", "patch"))
     candidates = mask.get("candidates")
     selected = unlearned.get("selected")
-    ratio = chosen_ratio(recipe, state)
+    ratio = page.ratio
     exact = (
         ratio is not None
         and candidates is not None
         and (selected == math.floor(Decimal(str(ratio)) * candidates))
     )
-    inside = {name: pair for name, pair in blocks.items() if name.isdecimal() and pair[1]}
-    total = [sum(pair[i] for pair in kinds.values()) for i in (0, 1)]
-    overall = total[0] / total[1] if total[1] else 0.0
-    shares = {name: chosen / of for name, (chosen, of) in inside.items()}
     return {
         "candidates": candidates,
         "selected": selected,
         "ratio": ratio if exact else None,
-        "adapter": recipe.unlearning.lora is not None,
+        "adapter": page.recipe.unlearning.lora is not None,
         "changed": patch.get("changed", unlearned.get("changed")),
         "total": patch.get("total"),
         "tensors": patch.get("tensors"),
@@ -48,9 +50,20 @@ def weights(
         "share": patch.get("share_of_model"),
         "fingerprints": {
             role: e.details["model"]["fingerprint"][:12]
-            for role, e in evaluations.items()
+            for role, e in page.evaluations.items()
             if e.details.get("model", {}).get("fingerprint")
         },
+    }
+
+
+def _densities(density: Density) -> dict[str, Any]:
+    """Where the selected weights are, by block and by kind of module."""
+    blocks, kinds = density.get("block", {}), density.get("kind", {})
+    inside = {name: pair for name, pair in blocks.items() if name.isdecimal() and pair[1]}
+    total = [sum(pair[i] for pair in kinds.values()) for i in (0, 1)]
+    overall = total[0] / total[1] if total[1] else 0.0
+    shares = {name: chosen / of for name, (chosen, of) in inside.items()}
+    return {
         "overall": overall,
         "top": top([chosen / of for chosen, of in kinds.values() if of], overall),
         "least": min(shares.items(), key=lambda item: item[1], default=None),
@@ -62,7 +75,7 @@ def weights(
     }
 
 
-def heat(density: Density) -> dict[str, Any]:
+def _heat(density: Density) -> dict[str, Any]:
     """Density by block and kind; the shades range over the kinds that hold most weights."""
     cells = {place(name): pair for name, pair in density.get("parameter", {}).items() if pair[1]}
     cells = {key: pair for key, pair in cells.items() if key[0]}  # inside the blocks only
@@ -83,18 +96,18 @@ def heat(density: Density) -> dict[str, Any]:
     }
 
 
-def scores(recipe: Recipe, state: State) -> dict[str, Any]:
+def _scores(page: Page) -> dict[str, Any]:
     """The scores of all blocks together, and the one at which the mask cuts."""
-    mask = state.get("mask", {})
-    counts: dict[int | None, int] = {}
+    mask = page.state.get("mask", {})
+    found: dict[int | None, int] = {}
     for bins in (mask.get("score_histogram") or {}).values():
         for exponent, n in bins:
-            counts[exponent] = counts.get(exponent, 0) + n
-    total = sum(counts.values())
-    zero = counts.pop(None, 0)
+            found[exponent] = found.get(exponent, 0) + n
+    total = sum(found.values())
+    zero = found.pop(None, 0)
     ratios, limits = mask.get("ratios") or [], mask.get("thresholds") or []
-    limit = dict(zip(ratios, limits, strict=False)).get(chosen_ratio(recipe, state))
-    shares = {e: n / total for e, n in counts.items() if e is not None and n}
+    limit = dict(zip(ratios, limits, strict=False)).get(page.ratio)
+    shares = {e: n / total for e, n in found.items() if e is not None and n}
     drawn = limit is not None and limit > 0
     return {
         "chart": scores_chart(shares, limit, "scores of the candidate weights"),

@@ -1,13 +1,17 @@
-"""The section of benchmarks: which figures lead, and what stands beside each."""
+"""The section of benchmarks: what leads, and what stands beside each figure."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from tests.report.pages import (
+    part,
+    text,
+)
 from wagle.evaluation.figures import HIGHER, LOWER, OVERALL, Figure
 from wagle.evaluation.result import Evaluation
 from wagle.recipe.reading import load_recipe
-from wagle.report.html.benchmarks import benchmark_sections, headlines
+from wagle.report.html.sections.benchmarks import benchmark_parts
 
 RECIPE = {
     "name": "trial",
@@ -34,40 +38,7 @@ def evaluation(note: str | None = None, **forget: float) -> Evaluation:
 
 
 def sections(**found: Evaluation) -> list[dict[str, Any]]:
-    return benchmark_sections({"ten": found}, load_recipe(RECIPE), lambda text: text)
-
-
-def test_memorization_truth_ratio_and_composites_lead_in_this_order():
-    known = [
-        (OVERALL, "privleak"),
-        (OVERALL, "model_utility"),
-        ("retain", "extraction_strength"),
-        ("forget", "probability"),
-        ("forget", "truth_ratio"),
-        ("forget", "extraction_strength"),
-    ]
-    assert headlines(known) == [
-        ("forget", "extraction_strength"),
-        ("forget", "truth_ratio"),
-        (OVERALL, "model_utility"),
-        (OVERALL, "privleak"),
-    ]
-
-
-def test_of_a_group_of_tasks_the_group_leads_and_its_tasks_do_not():
-    known = [(f"mmlu_{i}", metric) for i in range(57) for metric in ("acc", "acc_norm")]
-    assert headlines([*known, ("mmlu", "acc"), ("mmlu", "acc_norm")]) == [("mmlu", "acc")]
-
-
-def test_without_known_figures_composites_lead_or_the_first_figure_of_every_set():
-    known = [("unlearn", "accuracy"), ("unlearn", "nll"), ("retention", "accuracy")]
-    assert headlines([*known, (OVERALL, "unlearn_success")]) == [(OVERALL, "unlearn_success")]
-    assert headlines(known) == [("unlearn", "accuracy"), ("retention", "accuracy")]
-    assert headlines([]) == []
-
-
-def test_a_benchmark_with_many_sets_has_at_most_eight_leading_figures():
-    assert len(headlines([(f"set {i}", "accuracy") for i in range(20)])) == 8
+    return benchmark_parts({"ten": found}, load_recipe(RECIPE), lambda text: text)
 
 
 def test_leading_figures_stand_apart_from_the_rest():
@@ -117,3 +88,14 @@ def test_a_benchmark_says_how_it_was_asked_and_is_absent_where_nothing_was_found
     assert found["settings"] == "tofu (data /srv/tofu, rows 3)"
     assert sections() == []
     assert sections(after=Evaluation({})) == []
+
+
+def test_a_benchmark_leads_with_its_headlines_and_folds_the_rest(more):
+    found = part(more, "benchmarks")
+    lead, rest = found.split("<details>")
+    shown = text("<body>" + lead)
+    assert "know forget; share, n = 4 0.400 [0.350, 0.450] 0.400 [0.350, 0.450]" in shown
+    assert "forget_quality overall; p, n = 80 3.2e-09 3.2e-09 higher" in shown
+    assert "privleak overall; per cent \N{EN DASH} \N{EN DASH} 0" in shown
+    assert "overall.privleak: no holdout" in shown
+    assert "<summary>1 more figure</summary>" in rest

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from wagle.evaluation.figures import OVERALL, Figure
 from wagle.evaluation.result import Evaluation
-from wagle.report.html.attacks import MAIN, Found, by_rate, read_figure
+from wagle.report.attack_findings import MAIN, Found, by_rate, read_figure
 from wagle.report.html.charts import lines_chart
+from wagle.report.html.page import Arm, Page
+from wagle.report.html.section import Section
 
 OWN, REFERENCE = "this mask", "reference"
 _FIGURES = (
@@ -27,26 +28,20 @@ _CURVE = "forget.probability"
 _COLOURS = {OWN: "after"}  # the others have one of their own name
 
 
-@dataclass(frozen=True)
-class Arm:
-    """What was found of one arm's unlearned model.
-
-    Attributes:
-        evaluation: of the recipe's sets.
-        attacks: by what the recipe calls an attack, its ``wagle-attack/1`` file.
-        selected: how many weights were trained.
-        steps: of unlearning.
-        verdict: the word of its own verdict.
-    """
-
-    evaluation: Evaluation
-    attacks: Mapping[str, Found] = field(default_factory=dict)
-    selected: int = 0
-    steps: int = 0
-    verdict: str = ""
+def controls(page: Page) -> Section | None:
+    """The arms next to the run itself, where there are any."""
+    after, made = page.evaluations.get("after"), page.state.get("unlearn", {})
+    if after is None:
+        return None
+    word = page.state.get("after", {}).get("verdict", "")
+    own = Arm(after, page.attacks, made.get("selected", 0), made.get("steps", 0), word)
+    found = control_parts(own, page.controls, page.evaluations.get("reference"))
+    if found is None:
+        return None
+    return Section("controls", "Control arms", 50, {"controls": found}, link="Controls")
 
 
-def control_section(
+def control_parts(
     own: Arm, controls: Mapping[str, Arm], reference: Evaluation | None
 ) -> dict[str, Any] | None:
     """What the page shows of the control arms; None where there are none.

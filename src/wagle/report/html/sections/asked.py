@@ -1,17 +1,19 @@
-"""What a recipe asked for, in words; and names instead of paths."""
+"""The section of what was asked: the recipe in words, and its sets of records."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import Any
 
-from wagle.evaluation.figures import SETS, Figure
+from wagle.evaluation.figures import SETS
 from wagle.recipe.recipe import Recipe
-from wagle.report.html.templates import number
+from wagle.report.disclosure import last
+from wagle.report.html.page import Page
+from wagle.report.html.section import Section
+from wagle.report.numbers import number
+from wagle.report.settings import described, listed
 from wagle.unlearning.watching.rules import REACHED, parse_best
 
-State: TypeAlias = Mapping[str, Mapping[str, Any]]  # what state.json says of every stage
 _SETS = {
     "forget": "must go",
     "retain": "must stay; used while unlearning",
@@ -21,48 +23,19 @@ _SETS = {
 }
 
 
-def last(path: str) -> str:
-    """The last part of a path: where a model lies is nobody's business."""
-    return re.split(r"[\\/]", path.rstrip("\\/"))[-1] or path
+def asked(page: Page) -> Section:
+    """The facts and the sets of the recipe."""
+    context = {
+        "asked": _facts(page),
+        "sets": _record_sets(page.recipe, page.count),
+    }
+    return Section("asked", "What was asked", 10, context)
 
 
-class Shortener:
-    """Cuts absolute paths in a text to ``…/NAME``: those of the recipe, and what looks like one."""
-
-    _looks = re.compile(r"(?<![\w.~:/\\-])(?:~|[A-Za-z]:)?(?:[\\/][^\s'\"\\/<>,;:()\[\]{}]+){2,}")
-
-    def __init__(self, recipe: Recipe) -> None:
-        found = [
-            recipe.model.path,
-            recipe.model.adapter,
-            recipe.after,
-            recipe.reference,
-            recipe.attribution.mask,
-        ]
-        sets = [getattr(recipe, name) for name in SETS]
-        sets.append(recipe.finetune.records if recipe.finetune else None)
-        for asked in sets:
-            if asked is not None:
-                found += [asked.source] if isinstance(asked.source, str) else asked.source
-        absolute = {path for path in found if path and re.match(r"[\\/~]|[A-Za-z]:[\\/]", path)}
-        self.paths = sorted(absolute, key=len, reverse=True)
-
-    def __call__(self, text: str) -> str:
-        for path in self.paths:
-            text = text.replace(path, f"…/{last(path)}")
-        return self._looks.sub(lambda found: f"…/{last(found[0])}", text)
-
-
-def facts(recipe: Recipe, state: State, goal: Figure | None) -> dict[str, str]:
-    """What the recipe asked for, as terms and what they were.
-
-    Args:
-        recipe: of the run.
-        state: of its stages.
-        goal: the forget probability of the reference.
-    """
-    training = recipe.unlearning
-    unlearned = state.get("unlearn", {})
+def _facts(page: Page) -> dict[str, str]:
+    """What the recipe asked for, as terms and what they were."""
+    recipe, training = page.recipe, page.recipe.unlearning
+    unlearned = page.state.get("unlearn", {})
     objective = unlearned.get("objective") or {
         "name": training.objective,
         **training.objective_settings,
@@ -79,26 +52,10 @@ def facts(recipe: Recipe, state: State, goal: Figure | None) -> dict[str, str]:
         ),
         "Training": f"{length}, {records} records a step, {training.optimizer}, learning rate "
         f"{training.learning_rate:g} ({training.schedule}), {training.precision}",
-        **_selection(recipe, state),
-        "Stop rule": _stop(recipe, state, goal),
+        **_selection(page),
+        "Stop rule": _stop(page),
         "Seed": str(recipe.seed),
     }
-
-
-def described(name: str, settings: Mapping[str, Any]) -> str:
-    """A name with its settings."""
-    return f"{name} ({listed(settings)})" if settings else name
-
-
-def listed(settings: Mapping[str, Any]) -> str:
-    """Settings in one line."""
-    return ", ".join(f"{key} {_value(value)}" for key, value in settings.items())
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, list):
-        return " ".join(map(_value, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _model(recipe: Recipe) -> str:
@@ -120,12 +77,12 @@ def _reference(recipe: Recipe) -> str:
     return f"{last(recipe.reference)}: a model that never learned the forget set"
 
 
-def _selection(recipe: Recipe, state: State) -> dict[str, str]:
+def _selection(page: Page) -> dict[str, str]:
     """What trains: a share of the weights by a score, all of them, or an adapter."""
-    chosen = {"Score": _score(recipe, state), "Ratio": _shown_ratio(recipe, state)}
-    lora = recipe.unlearning.lora
+    chosen = {"Score": _score(page), "Ratio": _ratio(page)}
+    lora = page.recipe.unlearning.lora
     if lora is None:
-        skipped = state.get("mask", {}).get("skipped")
+        skipped = page.state.get("mask", {}).get("skipped")
         return chosen if skipped is None else {"Weights": skipped}
     targets = lora.targets if isinstance(lora.targets, str) else ", ".join(lora.targets)
     text = f"LoRA of rank {lora.rank}, alpha {lora.alpha}, beside {targets}"
@@ -134,8 +91,8 @@ def _selection(recipe: Recipe, state: State) -> dict[str, str]:
     return {"Adapter": text + ", then merged", **(chosen if lora.masked else {})}
 
 
-def _score(recipe: Recipe, state: State) -> str:
-    asked, mask = recipe.attribution, state.get("mask", {})
+def _score(page: Page) -> str:
+    asked, mask = page.recipe.attribution, page.state.get("mask", {})
     text = described(mask.get("score", asked.score), mask.get("settings", {}))
     if asked.mask is not None:
         return f"{text}, from the mask {last(asked.mask)}"
@@ -149,29 +106,20 @@ def _score(recipe: Recipe, state: State) -> str:
     return f"{text}, gamma chosen by {given}"
 
 
-def chosen_ratio(recipe: Recipe, state: State) -> float | None:
-    """The ratio that was trained, if it can be told."""
-    asked = recipe.attribution
-    ratios = state.get("mask", {}).get("ratios")
-    if ratios is None and asked.mask is None:
-        ratios = asked.ratio if isinstance(asked.ratio, list) else [asked.ratio]
-    return asked.use or (ratios[0] if ratios and len(ratios) == 1 else None)
-
-
-def _shown_ratio(recipe: Recipe, state: State) -> str:
-    ratio, ladder = chosen_ratio(recipe, state), state.get("mask", {}).get("ratios", [])
+def _ratio(page: Page) -> str:
+    ratio, ladder = page.ratio, page.state.get("mask", {}).get("ratios", [])
     text = "that of the mask" if ratio is None else f"{ratio:g} of the candidate weights"
     return text + (
         f", of the ladder {', '.join(f'{r:g}' for r in ladder)}" if len(ladder) > 1 else ""
     )
 
 
-def _stop(recipe: Recipe, state: State, goal: Figure | None) -> str:
-    training, found = recipe.unlearning, state.get("unlearn", {})
+def _stop(page: Page) -> str:
+    training, found = page.recipe.unlearning, page.state.get("unlearn", {})
     text = "the end of training"
     turned = training.wrapper == "task_vector" and training.wrapper_settings.get("scale", -1) < 0
-    if training.stop_when == "auto" and recipe.reference is not None and not turned:
-        value = f" ({number(goal.number)})" if goal else ""
+    if training.stop_when == "auto" and page.recipe.reference is not None and not turned:
+        value = f" ({number(page.goal.number)})" if page.goal else ""
         text = f"when the forget probability reaches the reference's{value}, or the end of training"
     elif training.stop_when != "auto" and training.stop_when:
         text = f"when {' or '.join(training.stop_when)}, or the end of training"
@@ -186,7 +134,7 @@ def _stop(recipe: Recipe, state: State, goal: Figure | None) -> str:
     return text
 
 
-def record_sets(recipe: Recipe, count: Callable[[str], int | None]) -> list[dict[str, Any]]:
+def _record_sets(recipe: Recipe, count: Callable[[str], int | None]) -> list[dict[str, Any]]:
     """The sets of the recipe: their role, their source and how many records they have."""
     found = []
     for name in SETS:
