@@ -35,7 +35,7 @@ from wagle.recipe.sections.training import Training
 from wagle.run.ledger import Request, read_ledger
 from wagle.system.atomic import append_line, read_json, write_json, write_text
 from wagle.system.errors import WagleError
-from wagle.system.memory import give_memory_back
+from wagle.system.memory import give_memory_back, total_memory
 from wagle.system.secrets import keyed_digest, private_folder, salt
 
 logger = logging.getLogger(__name__)
@@ -369,7 +369,7 @@ def environment() -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "processors": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory_bytes": total_memory(),
         "disk_free_bytes": shutil.disk_usage(Path.cwd()).free,
         "argv": sys.argv[1:],
     }
