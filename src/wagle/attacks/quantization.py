@@ -29,6 +29,9 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from wagle.compat.bitsandbytes import never_repack
+from wagle.compat.torchao import codes_and_steps
+from wagle.compat.transformers import attention_of, forget_ties
 from wagle.mask.mask import Mask
 from wagle.model.saving import save_model
 from wagle.model.structure import model_folder
@@ -107,9 +110,7 @@ def _four_bits(layer: nn.Linear, kind: str) -> nn.Linear:
     )
     made.weight = packed.to(weight.device)  # this is what quantises
     made.bias = layer.bias
-    # bitsandbytes 0.50 repacks a layer in its first forward pass on processors that have this, and
-    # then computes in another precision
-    made.support_avx512bf16_for_cpu = False
+    never_repack(made)
     quantized: nn.Linear = made
     return quantized
 
@@ -187,7 +188,7 @@ def quantize(model: PreTrainedModel, how: str, *, group_size: int | None = None)
     )  # puts what was made in the place of the linear layers
     for config in (quantized.config, quantized.config.get_text_config(decoder=True)):
         config.tie_word_embeddings = False
-    quantized.all_tied_weights_keys = {}
+    forget_ties(quantized)
     quantized.requires_grad_(False)
     finished: PreTrainedModel = quantized.eval()
     return finished
@@ -273,7 +274,7 @@ def _through_gguf(model: PreTrainedModel) -> PreTrainedModel:
         )
     with tempfile.TemporaryDirectory(prefix="wagle-") as place:  # nobody else can read it
         save_model(model, home, Path(place) / "model")
-        made: Any = load_gguf(Path(place) / "model", attention=model.config._attn_implementation)
+        made: Any = load_gguf(Path(place) / "model", attention=attention_of(model.config))
     made.generation_config = model.generation_config  # which says what ends an answer
     made.requires_grad_(False)
     finished: PreTrainedModel = made.to(device=model.device, dtype=model.dtype)
@@ -435,8 +436,9 @@ def _counts(
 def _codes(rows: Tensor, method: Method, group: int) -> tuple[Tensor, Tensor]:
     """The codes of a weight (out, in), int8, and for each the size of a step, float32."""
     weight: Any = method(_linear(rows), group).weight
-    scale = weight.scale.float()  # (out, groups of a row)
-    return weight.qdata, scale.repeat_interleave(rows.shape[1] // scale.shape[1], 1)
+    codes, steps = codes_and_steps(weight)
+    scale = steps.float()  # (out, groups of a row)
+    return codes, scale.repeat_interleave(rows.shape[1] // scale.shape[1], 1)
 
 
 @contextmanager

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from transformers import (
     DynamicCache,
 )
-from transformers.cache_utils import DynamicLayer
 
+from wagle.compat.transformers import DynamicLayer
 from wagle.model.structure import device_of, head_at, precision, to_device, without_dropout
 
 _ROWS = 16  # logits that are widened to float32 at once

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from wagle.attribution.gradients.passes import Inputs, Pass, Sums, check_loss, linear_layers
 from wagle.attribution.gradients.sink import Sink
+from wagle.compat.torch import leaf_of
 from wagle.model.loading import empty_model
 from wagle.model.scoring import answer_nll
 from wagle.model.structure import DTYPES, find_blocks, placed, precision, to_device, without_dropout
@@ -441,7 +442,8 @@ def _reached(output: Tensor) -> list[Tensor]:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if hasattr(node, "variable"):
-            found.append(node.variable)
+        leaf = leaf_of(node)
+        if leaf is not None:
+            found.append(leaf)
         left += [following for following, _ in node.next_functions]
     return found
