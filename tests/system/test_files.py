@@ -119,13 +119,57 @@ def test_a_newer_and_a_foreign_format_are_refused_by_name(tmp_path):
         TensorFile(tmp_path / "g")
 
 
+LOCK = """
+import sys
+from pathlib import Path
+from wagle.system.atomic import locked
+with locked(Path(sys.argv[1])):
+    print("in", flush=True)
+    if sys.argv[2:]:
+        sys.stdin.read()
+"""
+
+
 def test_a_lock_is_held_against_other_processes_and_released(tmp_path):
-    code = f"import sys; sys.path.insert(0, 'src'); from pathlib import Path; from wagle.files import locked\nwith locked(Path({str(tmp_path)!r})): print('in')"
+    command = [sys.executable, "-c", LOCK, str(tmp_path)]
     with locked(tmp_path):
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True)
         assert "another wagle process is working in" in done.stderr
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout == "in\n"
+
+
+def test_a_lock_is_held_against_its_own_process_too_and_only_its_owner_may_read_it(tmp_path):
+    folder = tmp_path / "new"
+    with locked(folder), pytest.raises(WagleError) as told, locked(folder):
+        pass
+    assert str(told.value) == (
+        f"another wagle process is working in {folder}; wait for it or choose another --out"
+    )
+    assert [path.name for path in folder.iterdir()] == [".lock"]
+    assert (folder / ".lock").stat().st_mode & 0o777 == 0o600
+    with locked(folder):
+        pass
+
+
+def test_a_killed_process_leaves_its_lock(tmp_path):
+    command = [sys.executable, "-c", LOCK, str(tmp_path), "stay"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as other:
+        assert other.stdout.readline() == "in\n"
+        with pytest.raises(WagleError, match="another wagle process"), locked(tmp_path):
+            pass
+        other.kill()
+        other.wait()
+        with locked(tmp_path):
+            pass
+
+
+def test_an_error_of_the_work_in_a_lock_comes_out_as_it_is(tmp_path):
+    with pytest.raises(OSError, match="of the work"), locked(tmp_path):
+        raise OSError(errno.EIO, "of the work")
+    with locked(tmp_path):
+        pass
 
 
 def test_digests_of_records_need_the_salt(tmp_path):

@@ -1,10 +1,11 @@
 import os
 
+import psutil
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wagle.system.memory import Spill
+from wagle.system.memory import Spill, free_memory, total_memory
 
 KINDS = [torch.float32, torch.bfloat16, torch.uint8]
 STEPS = st.lists(
@@ -38,3 +39,16 @@ def test_nothing_is_left_on_the_disk_and_gradients_are_not_kept(tmp_path):
     assert not spill["x"].requires_grad
     assert spill["x"].sum() == 2000
     spill.close()
+
+
+def test_memory_is_what_the_system_says_it_has_and_could_give(monkeypatch):
+    assert total_memory() == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0 < free_memory() <= total_memory()
+    little = psutil.virtual_memory()._replace(free=1, available=1 << 20)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: little)
+    assert free_memory() == free_memory(torch.device("cpu")) == 1 << 20
+
+
+def test_the_free_memory_of_a_gpu_is_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (device.index, 80))
+    assert free_memory(torch.device("cuda:3")) == 3

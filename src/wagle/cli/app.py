@@ -38,6 +38,7 @@ from wagle.cli.options import (
     Units,
 )
 from wagle.cli.patch import patch_app
+from wagle.compat.torch import PYTREE_LOGGER
 from wagle.system.errors import WagleError
 
 if TYPE_CHECKING:
@@ -276,7 +277,7 @@ def _set_up() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' bars; wagle shows its own
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # they speak when they are imported, torch of what torchao does to it
-    for name in ("bitsandbytes", "torchao", "torch.utils._pytree"):
+    for name in ("bitsandbytes", "torchao", PYTREE_LOGGER):
         logging.getLogger(name).setLevel(logging.ERROR)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines())

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wagle.compat.datasets import hub_is_offline
 from wagle.system.errors import WagleError
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ class HubSet:
             WagleError: the cache holds another revision.
         """
         from datasets import load_dataset
-        from datasets.exceptions import DatasetsError
+
+        from wagle.compat.datasets import DatasetsError
 
         whys: list[str] = []
         for split in splits:
@@ -151,9 +153,7 @@ def explain(what: str, why: str, local: str) -> str:
 
 def _offline() -> str:
     """How to let the hub be asked, where it may not be."""
-    from datasets import config
-
-    if not config.HF_HUB_OFFLINE:
+    if not hub_is_offline():
         return ""
     return (
         "; the hub itself was not asked, for HF_HUB_OFFLINE is set (by the command line too): set "

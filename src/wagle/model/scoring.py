@@ -158,7 +158,7 @@ def _empty_cache(model: nn.Module) -> DynamicCache:
 
 def keeps_all(model: nn.Module, cache: DynamicCache) -> bool:
     """Whether this is a model of ``transformers`` whose cache keeps every token of every block."""
-    from transformers.cache_utils import DynamicLayer
+    from wagle.compat.transformers import DynamicLayer
 
     own = type(model).__module__.startswith("transformers.")
     return own and all(type(layer) is DynamicLayer for layer in cache.layers)

@@ -21,6 +21,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DROPOUTS = (
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.Dropout2d,
+    nn.Dropout3d,
+    nn.AlphaDropout,
+    nn.FeatureAlphaDropout,
+)
+"""The modules of torch that drop out, with the rate ``p``."""
 
 
 def model_folder(path: str | Path) -> Path:
@@ -101,7 +110,7 @@ def without_dropout(model: nn.Module) -> Iterator[None]:
     changed: list[tuple[nn.Module, str, float]] = []
     for module in model.modules():
         names = [n for n, v in vars(module).items() if "dropout" in n and isinstance(v, float)]
-        if isinstance(module, nn.modules.dropout._DropoutNd):
+        if isinstance(module, DROPOUTS):
             names.append("p")
         for name in [*names, *(["layerdrop"] if hasattr(module, "layerdrop") else [])]:
             changed.append((module, name, getattr(module, name)))
@@ -143,14 +152,13 @@ def place_parameters(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """
     homes: dict[int, list[tuple[nn.Module, str]]] = {}
     for module in model.modules():
-        for leaf, held in module._parameters.items():
-            if held is not None:
-                homes.setdefault(id(held), []).append((module, leaf))
+        for leaf, held in module.named_parameters(recurse=False, remove_duplicate=False):
+            homes.setdefault(id(held), []).append((module, leaf))
     places = {name: homes[id(p)] for name, p in model.named_parameters()}
     for name, tensor in tensors.items():
         new = tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor)
         for module, leaf in places[name]:
-            module._parameters[leaf] = new
+            module.register_parameter(leaf, new)
 
 
 @contextlib.contextmanager

@@ -12,11 +12,12 @@ import math
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from wagle.compat.transformers import has_conversion, load_converted, stored_names
 from wagle.model.loading import empty_model
 from wagle.model.structure import model_folder, place_parameters
 from wagle.system.atomic import read_json
@@ -108,9 +109,7 @@ class Weights:
         kinds = [config.get("model_type"), *(config.get("architectures") or ())]
         if self._model is None and any({*kinds} <= {*known} for known in _AS_STORED.items()):
             return True
-        from transformers.conversion_mapping import get_checkpoint_conversion_mapping
-
-        if self._model is None and all(get_checkpoint_conversion_mapping(k) is None for k in kinds):
+        if self._model is None and not any(has_conversion(k) for k in kinds):
             return True  # which spares building the structure
         return {name for name, _ in self.model.named_parameters()} <= set(self._files)
 
@@ -170,10 +169,6 @@ class Weights:
 
     def _converted(self, names: Iterable[str]) -> dict[str, Tensor]:
         """Parameters that transformers makes of several tensors of the folder, or renames."""
-        from transformers.conversion_mapping import get_model_conversion_mapping
-        from transformers.core_model_loading import convert_and_load_state_dict_in_model
-        from transformers.modeling_utils import LoadStateDictConfig
-
         sources = self._converted_from()
         wanted = list(names)
         for name in wanted:
@@ -182,11 +177,9 @@ class Weights:
                     f"{self.folder} has no weights for {name}; save it again with save_pretrained"
                 )
         keys = {key for name in wanted for key in sources[name]}
-        mapping: list[Any] = get_model_conversion_mapping(self.model)
-        settings = LoadStateDictConfig(dtype=self.dtype, weight_mapping=mapping)
         state = {key: self._files[key].get(key) for key in keys}
         empty = dict(self.model.named_parameters())
-        convert_and_load_state_dict_in_model(self.model, state, settings)
+        load_converted(self.model, state, self.dtype)
         found = {name: self.model.get_parameter(name).detach() for name in wanted}
         place_parameters(self.model, empty)
         return found
@@ -194,23 +187,7 @@ class Weights:
     def _converted_from(self) -> dict[str, list[str]]:
         """Which tensors of the folder each parameter is made of."""
         if self._sources is None:
-            from transformers.conversion_mapping import get_model_conversion_mapping
-            from transformers.core_model_loading import (
-                WeightConverter,
-                WeightRenaming,
-                rename_source_key,
-            )
-
-            mapping = get_model_conversion_mapping(self.model)
-            renamings = [m for m in mapping if isinstance(m, WeightRenaming)]
-            converters = [m for m in mapping if isinstance(m, WeightConverter)]
-            state = self.model.state_dict()
-            self._sources = {}
-            for key in self._files:
-                name, _ = rename_source_key(
-                    key, renamings, converters, self.model.base_model_prefix, state
-                )
-                self._sources.setdefault(name, []).append(key)
+            self._sources = stored_names(self.model, self._files)
         return self._sources
 
 
@@ -219,7 +196,7 @@ def place_buffers(model: nn.Module, weights: Weights, device: torch.device) -> N
     for name, buffer in list(model.named_buffers()):
         module, _, leaf = name.rpartition(".")
         found = weights.get(name) if weights.has(name) else buffer
-        model.get_submodule(module)._buffers[leaf] = found.to(device)
+        setattr(model.get_submodule(module), leaf, found.to(device))
 
 
 def folder_tensors(folder: str | Path) -> Iterator[tuple[str, Tensor]]:

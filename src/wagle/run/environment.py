@@ -17,6 +17,8 @@ def environment() -> dict[str, Any]:
     import torch
     import transformers
 
+    from wagle.system.memory import total_memory
+
     return {
         "wagle": version("wagle"),
         "python": platform.python_version(),
@@ -26,7 +28,7 @@ def environment() -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "processors": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory_bytes": total_memory(),
         "disk_free_bytes": shutil.disk_usage(Path.cwd()).free,
         "argv": sys.argv[1:],
     }

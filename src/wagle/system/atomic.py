@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -188,17 +187,22 @@ def read_json(path: str | Path) -> Any:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` for this process; a second run in it is an error, not a race."""
+    """Hold ``folder`` for this process; a second run in it is an error, not a race.
+
+    The lock is the kernel's, on the file ``.lock``: it ends with the process, however that ends.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / ".lock", timeout=0, mode=0o600)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
-    try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            lock.acquire()
+        except Timeout:
             raise WagleError(
                 f"another wagle process is working in {folder}; wait for it or choose another --out"
             ) from None
+    try:
         yield
     finally:
-        os.close(handle)
+        lock.release()

@@ -1,4 +1,4 @@
-"""Memory: tensors that are too many for it, and giving back to the system what was freed."""
+"""Memory: how much there is, tensors that are too many for it, giving back what was freed."""
 
 from __future__ import annotations
 
@@ -8,12 +8,36 @@ import os
 import tempfile
 from collections.abc import Hashable, Iterator, MutableMapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
-class Spill(MutableMapping[Hashable, Tensor]):
+def total_memory() -> int:
+    """The machine's memory in bytes."""
+    import psutil
+
+    return int(psutil.virtual_memory().total)
+
+
+def free_memory(device: torch.device | None = None) -> int:
+    """Bytes that can be taken without swapping: what is free, and what the system would give up.
+
+    Args:
+        device: whose memory; None is the machine's. Of a GPU it is what the driver has left.
+    """
+    if device is not None and device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[0])
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+class Spill(MutableMapping[Hashable, "Tensor"]):
     """A dictionary of tensors of which at most ``limit`` bytes are in memory, the rest in a file.
 
     Tensors come back on the CPU, detached. The file has no name, so nothing of it is left behind,
@@ -52,6 +76,8 @@ class Spill(MutableMapping[Hashable, Tensor]):
     def __getitem__(self, key: Hashable) -> Tensor:
         if key in self._memory:
             return self._memory[key]
+        import torch
+
         at, shape, dtype = self._placed[key]
         value = torch.empty(shape, dtype=dtype)
         view = _bytes(value)
@@ -89,11 +115,15 @@ class Spill(MutableMapping[Hashable, Tensor]):
 
 
 def _bytes(tensor: Tensor) -> memoryview:
+    import torch
+
     return tensor.view(-1).view(torch.uint8).numpy().data
 
 
 def give_memory_back() -> None:
     """Return what was freed to the system, so that what follows starts small."""
+    import torch
+
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
     if trim is not None:

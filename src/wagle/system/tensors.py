@@ -69,10 +69,34 @@ def save_tensors(
                 file.write(_bytes(chunk.to("cpu", kinds[name])))
 
 
-def _type_name(dtype: torch.dtype) -> str:
-    from safetensors.torch import _TYPES
+def types_by_name() -> dict[str, torch.dtype]:
+    """The dtypes of torch by what a safetensors header calls them: a part of that format."""
+    import torch
 
-    return next(name for name, known in _TYPES.items() if known is dtype)
+    return {
+        "F64": torch.float64,
+        "F32": torch.float32,
+        "F16": torch.float16,
+        "BF16": torch.bfloat16,
+        "I64": torch.int64,
+        "I32": torch.int32,
+        "I16": torch.int16,
+        "I8": torch.int8,
+        "U64": torch.uint64,
+        "U32": torch.uint32,
+        "U16": torch.uint16,
+        "U8": torch.uint8,
+        "BOOL": torch.bool,
+        "F8_E4M3": torch.float8_e4m3fn,
+        "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
+        "F8_E5M2": torch.float8_e5m2,
+        "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
+        "C64": torch.complex64,
+    }
+
+
+def _type_name(dtype: torch.dtype) -> str:
+    return next(name for name, known in types_by_name().items() if known is dtype)
 
 
 def _bytes(tensor: Tensor) -> memoryview:
@@ -155,13 +179,12 @@ class TensorFile:
 
     def _read_header(self) -> dict[str, tuple[Any, tuple[int, ...], int]]:
         """Dtype, shape and offset of each tensor; safetensors checked them at opening."""
-        from safetensors.torch import _TYPES
-
+        known = types_by_name()
         size = int.from_bytes(os.pread(self._handle, 8, 0), "little")
         header = json.loads(os.pread(self._handle, size, 8))
         header.pop("__metadata__", None)
         return {
-            name: (_TYPES.get(e["dtype"]), tuple(e["shape"]), 8 + size + e["data_offsets"][0])
+            name: (known.get(e["dtype"]), tuple(e["shape"]), 8 + size + e["data_offsets"][0])
             for name, e in header.items()
         }
 

@@ -24,6 +24,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from wagle.compat.bitsandbytes import never_repack
+from wagle.compat.transformers import is_quantized
 from wagle.mask.mask import Mask
 from wagle.model.saving import write_shard
 from wagle.model.structure import DTYPES, model_folder
@@ -197,12 +199,8 @@ def load_quantized(
     except Exception as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise WagleError(f"cannot load {path} in four bits: {reason[0]}") from error
-    layer: Any
     for layer in model.modules():
-        # bitsandbytes 0.50 repacks a layer in the first forward pass in evaluation mode on such
-        # processors; its bits have then changed, and no gradient passes through it any more
-        if hasattr(layer, "support_avx512bf16_for_cpu"):
-            layer.support_avx512bf16_for_cpu = False
+        never_repack(layer)
     loaded: PreTrainedModel = model.eval()
     return loaded
 
@@ -255,7 +253,7 @@ def merge_lora(model: Any) -> PreTrainedModel:
         WagleError: the base is quantised, or the adapter holds a number that is not finite; the
             model is then as it was.
     """
-    if getattr(model, "is_quantized", False):
+    if is_quantized(model):
         raise WagleError(
             "a quantised base cannot take an adapter exactly; save the adapter with save_adapter, "
             "and merge it into the model's own folder with wagle.adapters.merge_adapter"

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from wagle.compat.transformers import attention_of
 from wagle.data.batches import token_batches
 from wagle.data.tokens import Tokens
 from wagle.model.scoring import answer_logits, answer_nll
@@ -87,7 +88,7 @@ def reference_key(
         "records": tokens_digest(tokens),
         "precision": dtype,
         "dtype": " ".join(sorted(kinds)),
-        "attention": owner.config._attn_implementation,
+        "attention": attention_of(owner.config),
         **more,
     }
 

@@ -4,6 +4,7 @@ import math
 import random
 from dataclasses import replace
 
+import psutil
 import pytest
 import torch
 
@@ -505,7 +506,8 @@ def test_another_error_is_not_taken_for_a_lack_of_memory(model):
 
 def test_the_budget_falls_with_the_free_memory(model, monkeypatch):
     assert choose_budget(model) == 1024
-    monkeypatch.setattr("os.sysconf", lambda name: 1 if name == "SC_PAGE_SIZE" else 1 << 20)
+    little = psutil.virtual_memory()._replace(available=1 << 20)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: little)
     assert choose_budget(model) == 256
 
 

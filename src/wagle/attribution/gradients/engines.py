@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import psutil
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -32,7 +31,7 @@ from wagle.model.scoring import answer_nll
 from wagle.model.structure import DTYPES, precision, to_device, without_dropout
 from wagle.model.weights import Weights
 from wagle.system.errors import WagleError, choose
-from wagle.system.memory import give_memory_back
+from wagle.system.memory import free_memory, give_memory_back
 from wagle.system.progress import track
 
 Engine: TypeAlias = Callable[["PreTrainedModel | Path", Sequence[Pass], Job, Sink], None]
@@ -168,8 +167,4 @@ def choose_engine(name: str, model: PreTrainedModel | Path, job: Job, *, in_memo
     count = weights.count()
     weights.close()
     need = count * (DTYPES[job.dtype].itemsize + (8 if in_memory else 4)) + _ROOM
-    if torch.device(job.device).type == "cuda":
-        free = torch.cuda.mem_get_info(job.device)[0]
-    else:
-        free = psutil.virtual_memory().available
-    return "whole" if need <= free else "stream"
+    return "whole" if need <= free_memory(torch.device(job.device)) else "stream"

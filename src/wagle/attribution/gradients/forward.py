@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from wagle.attribution.gradients.blocks import Batch
 from wagle.attribution.gradients.kept import Kept
 from wagle.attribution.gradients.passes import Inputs, linear_layers
+from wagle.compat.torch import leaf_of
 from wagle.model.structure import placed
 from wagle.system.errors import WagleError
 
@@ -120,7 +121,8 @@ def _reached(output: Tensor) -> list[Tensor]:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if hasattr(node, "variable"):
-            found.append(node.variable)
+        leaf = leaf_of(node)
+        if leaf is not None:
+            found.append(leaf)
         left += [following for following, _ in node.next_functions]
     return found

@@ -7,7 +7,6 @@ with a cache, every answer is on disk as soon as its batch is through, and is no
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
@@ -34,7 +33,7 @@ from wagle.evaluation.asking.requests import (
 )
 from wagle.model.structure import check_length, device_of, precision, without_dropout
 from wagle.system.errors import WagleError
-from wagle.system.memory import give_memory_back
+from wagle.system.memory import free_memory, give_memory_back
 from wagle.system.progress import Bar
 
 if TYPE_CHECKING:
@@ -110,7 +109,7 @@ def choose_budget(model: PreTrainedModel) -> int:
     width = config.hidden_size
     inner = getattr(config, "intermediate_size", None) or 4 * width
     values = 2 * config.num_hidden_layers * width + 8 * width + 3 * inner + 2 * config.vocab_size
-    fits = int(0.5 * _free_bytes(device) / (values * 4))
+    fits = int(0.5 * free_memory(device) / (values * 4))
     return max(_LEAST, min(fits, _MOST.get(device.type, _MOST_ELSEWHERE)))
 
 
@@ -120,14 +119,8 @@ def _kept_budget(model: PreTrainedModel, budget: int) -> int:
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     per_token = 2 * config.num_hidden_layers * heads * size * model.dtype.itemsize
-    fits = int(0.25 * _free_bytes(device_of(model)) / per_token)
+    fits = int(0.25 * free_memory(device_of(model)) / per_token)
     return max(budget, min(_DECODE * budget, fits))
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _length(request: Request) -> int:

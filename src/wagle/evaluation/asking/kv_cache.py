@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+
+from wagle.compat.transformers import DynamicLayer
 
 
 class _Roomy(DynamicLayer):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from wagle.compat.transformers import attention_of
 from wagle.data.batches import by_length
 from wagle.evaluation.asking.prompts import Kept, Prompts
 from wagle.evaluation.asking.requests import Likelihood, LikelihoodAnswer, not_finite
@@ -97,7 +98,7 @@ class Tree:
 
 def _sees_trees(model: PreTrainedModel, cache: DynamicCache) -> bool:
     """Whether the model attends as it is told, token by token, over all that came before."""
-    return keeps_all(model, cache) and model.config._attn_implementation in ("eager", "sdpa")
+    return keeps_all(model, cache) and attention_of(model.config) in ("eager", "sdpa")
 
 
 def _score(
@@ -137,7 +138,7 @@ def _tree_mask(mask: Tensor, trees: Sequence[Tree], width: int) -> Tensor:
 
 def _as_taken(model: PreTrainedModel, mask: Tensor) -> Tensor:
     """A mask as the model's attention takes it: where that adds it, not bool."""
-    if mask.dtype != torch.bool or model.config._attn_implementation == "sdpa":
+    if mask.dtype != torch.bool or attention_of(model.config) == "sdpa":
         return mask
     low = torch.finfo(model.dtype).min
     return torch.zeros(mask.shape, dtype=model.dtype, device=mask.device).masked_fill(~mask, low)

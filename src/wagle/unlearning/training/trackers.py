@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from transformers import Trainer
-from transformers.integrations.integration_utils import (
-    INTEGRATION_TO_CALLBACK,
-    TensorBoardCallback,
-    default_logdir,
-    get_available_reporting_integrations,
-)
 
+from wagle.compat.transformers import (
+    installed_trackers,
+    known_trackers,
+    place_tensorboard,
+    tell_trackers,
+)
 from wagle.system.errors import WagleError, choose
 
 
 def check_trackers(names: Sequence[str]) -> None:
     """Refuse trackers that are unknown or not installed, before anything is computed."""
     for name in names:
-        choose(INTEGRATION_TO_CALLBACK, name, "tracker")
-        if name not in get_available_reporting_integrations():
+        choose(known_trackers(), name, "tracker")
+        if name not in installed_trackers():
             raise WagleError(f"report_to names {name}, which is not installed: pip install {name}")
 
 
@@ -33,9 +33,7 @@ def place_events(trainer: Trainer, folder: Path | None) -> None:
         folder: where files of the run last; None: ``runs/`` of the working directory, which is
             tensorboard's own habit.
     """
-    for callback in trainer.callback_handler.callbacks:
-        if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
-            callback.logging_dir = str(folder / "tensorboard") if folder else default_logdir()
+    place_tensorboard(trainer, str(folder / "tensorboard") if folder else None)
 
 
 def report(trainer: Trainer, figures: Mapping[str, Any], step: int) -> None:
@@ -44,6 +42,6 @@ def report(trainer: Trainer, figures: Mapping[str, Any], step: int) -> None:
     trainer.state.global_step = step
     logs = {name: value for name, value in figures.items() if name != "step"}
     try:
-        trainer.callback_handler.on_log(trainer.args, trainer.state, trainer.control, logs)
+        tell_trackers(trainer, logs)
     finally:
         trainer.state.global_step = own

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import SequentialSampler, Subset
+from torch.utils.data import Subset
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
@@ -24,6 +24,8 @@ from transformers import (
     TrainingArguments,
 )
 
+from wagle.compat.accelerate import bare_optimizer, forget_notes
+from wagle.compat.transformers import is_quantized, prepared_inputs, use_one_gpu
 from wagle.data.batches import Pairs
 from wagle.data.draws import uniform
 from wagle.mask.mask import Mask
@@ -57,7 +59,7 @@ def move_to_training(model: nn.Module) -> None:
     quantised, or spread over devices, stays where it is, as the Trainer would leave it.
     """
     owner: Any = model
-    placed = getattr(owner, "is_quantized", False) or getattr(owner, "hf_device_map", None)
+    placed = is_quantized(owner) or getattr(owner, "hf_device_map", None)
     if torch.cuda.is_available() and not placed:
         model.to("cuda:0")
 
@@ -138,6 +140,7 @@ class UnlearnTrainer(Trainer):
             max_grad_norm=0.0,  # the model's own gradients are gone; the step callback clips
             use_cpu=not torch.cuda.is_available(),
             seed=seed,
+            train_sampling_strategy="sequential",  # the plan is the order
             save_strategy="no",
             logging_strategy="no",
             logging_nan_inf_filter=False,
@@ -149,7 +152,7 @@ class UnlearnTrainer(Trainer):
         if arguments.world_size > 1:
             raise WagleError("training runs on one process for now; start it without torchrun")
         # More GPUs would train replicas (nn.DataParallel), whose gradients our hooks never see.
-        arguments._n_gpu = min(arguments.n_gpu, 1)
+        use_one_gpu(arguments)
         super().__init__(
             model=model, args=arguments, train_dataset=pairs, data_collator=pairs.collate
         )
@@ -193,8 +196,7 @@ class UnlearnTrainer(Trainer):
                 owner.activation_checkpointing_disable()
                 owner.disable_input_require_grads()
             model.train(training)
-            for name in vars(model).keys() - self._own:
-                del vars(model)[name]  # what accelerate 1.15 notes on it
+            forget_notes(model, self._own)
 
     def _finish(self) -> None:
         """Take the best checkpoint, scale a task vector, round as saved, prove what did not move."""
@@ -320,9 +322,6 @@ class UnlearnTrainer(Trainer):
 
     # ----- hooks of the Trainer -----
 
-    def _get_train_sampler(self, *_: Any) -> SequentialSampler:
-        return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
-
     def log(self, *_: Any, **__: Any) -> None:
         """Keep the Trainer's own summary from the trackers: the loss that it knows of is 0."""
 
@@ -379,7 +378,7 @@ class UnlearnTrainer(Trainer):
         model.train()
         if self.training.dropout:  # so that a run that goes on draws what it would have drawn
             torch.manual_seed(int(uniform(self.seed, "dropout", self.step) * 2.0**53))
-        self._held.append(self._prepare_inputs(inputs))
+        self._held.append(prepared_inputs(self, inputs))
         none = torch.zeros((), device=num_items_in_batch.device)
         if len(self._held) < self._expected:
             return none
@@ -408,9 +407,7 @@ class UnlearnTrainer(Trainer):
 
     @property
     def _bare_optimizer(self) -> Optimizer:
-        wrapped: Any = self.optimizer
-        made: Optimizer = getattr(wrapped, "optimizer", wrapped)
-        return made
+        return bare_optimizer(self.optimizer)
 
     def _curvature_set(self, micros: Sequence[Micro]) -> str:
         wanted = self.training.curvature

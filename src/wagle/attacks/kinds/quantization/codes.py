@@ -20,6 +20,7 @@ from wagle.attacks.kinds.quantization.layers import (
     int4,
     int8,
 )
+from wagle.compat.torchao import codes_and_steps
 from wagle.mask.mask import Mask
 from wagle.model.weights import Weights
 from wagle.system.errors import WagleError, choose
@@ -123,8 +124,9 @@ def _counts(
 def _codes(rows: Tensor, method: Method, group: int) -> tuple[Tensor, Tensor]:
     """The codes of a weight (out, in), int8, and for each the size of a step, float32."""
     weight: Any = method(as_layer(rows), group).weight
-    scale = weight.scale.float()  # (out, groups of a row)
-    return weight.qdata, scale.repeat_interleave(rows.shape[1] // scale.shape[1], 1)
+    codes, steps = codes_and_steps(weight)
+    scale = steps.float()  # (out, groups of a row)
+    return codes, scale.repeat_interleave(rows.shape[1] // scale.shape[1], 1)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedModel
 
 from wagle.attacks.kinds.quantization.layers import METHODS
+from wagle.compat.transformers import attention_of
 from wagle.model.saving import save_model
 from wagle.model.structure import model_folder
 from wagle.system.errors import WagleError
@@ -31,7 +32,7 @@ def through_gguf(model: PreTrainedModel) -> PreTrainedModel:
         )
     with tempfile.TemporaryDirectory(prefix="wagle-") as place:  # nobody else can read it
         save_model(model, home, Path(place) / "model")
-        made: Any = load_gguf(Path(place) / "model", attention=model.config._attn_implementation)
+        made: Any = load_gguf(Path(place) / "model", attention=attention_of(model.config))
     made.generation_config = model.generation_config  # which says what ends an answer
     made.requires_grad_(False)
     finished: PreTrainedModel = made.to(device=model.device, dtype=model.dtype)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from wagle.compat.bitsandbytes import never_repack
 from wagle.system.errors import WagleError
 
 _LARGE = 1_000_000_000  # parameters from which a model's groups are the large ones
@@ -77,9 +78,7 @@ def _four_bits(layer: nn.Linear, kind: str) -> nn.Linear:
     )
     made.weight = packed.to(weight.device)  # this is what quantises
     made.bias = layer.bias
-    # bitsandbytes 0.50 repacks a layer in its first forward pass on processors that have this, and
-    # then computes in another precision
-    made.support_avx512bf16_for_cpu = False
+    never_repack(made)
     quantized: nn.Linear = made
     return quantized
 

@@ -20,6 +20,7 @@ from wagle.attacks.kinds.quantization.layers import (
     check_group,
     group_of,
 )
+from wagle.compat.transformers import forget_ties
 from wagle.system.errors import WagleError, choose
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def quantize(model: PreTrainedModel, how: str, *, group_size: int | None = None)
     )  # puts what was made in the place of the linear layers
     for config in (quantized.config, quantized.config.get_text_config(decoder=True)):
         config.tie_word_embeddings = False
-    quantized.all_tied_weights_keys = {}
+    forget_ties(quantized)
     quantized.requires_grad_(False)
     finished: PreTrainedModel = quantized.eval()
     return finished

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import re
 import tempfile
@@ -13,6 +12,14 @@ from typing import Any
 
 import yaml
 
+from wagle.compat.lm_eval import (
+    runs_code,
+    tagged_tasks,
+    task_file,
+    task_index,
+    task_settings,
+    with_file,
+)
 from wagle.data.hub import explain
 from wagle.system.errors import WagleError, nearest
 
@@ -63,13 +70,13 @@ def load_tasks(names: Sequence[str], data: Path | None) -> tuple[dict[str, Any],
         names = manager.all_tasks
         if not names:
             raise WagleError("no tasks: name some of lm-eval's, or give data with task files")
-    elif any(name not in manager.task_index for name in names):
+    elif any(name not in task_index(manager) for name in names):
         manager = TaskManager(include_path=folder)
     tasks: dict[str, Any] = {}
     groups: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as made, quiet():
         if folder is not None:
-            _take_copies(manager.task_index, folder, Path(made))
+            _take_copies(task_index(manager), folder, Path(made))
         for name in names:
             loaded = _load_one(manager, name, folder)
             tasks |= loaded["tasks"]
@@ -78,9 +85,9 @@ def load_tasks(names: Sequence[str], data: Path | None) -> tuple[dict[str, Any],
 
 
 def _load_one(manager: Any, name: str, folder: Path | None) -> dict[str, Any]:
-    from datasets.exceptions import DatasetsError
+    from wagle.compat.datasets import DatasetsError
 
-    index = manager.task_index
+    index = task_index(manager)
     if name not in index and not Path(name).is_file():
         guess = nearest(name, index)
         hint = f"; did you mean {guess!r}?" if guess else ""
@@ -93,7 +100,7 @@ def _load_one(manager: Any, name: str, folder: Path | None) -> dict[str, Any]:
             why = f"{why} is not in it, neither as a split nor as a column"
         raise WagleError(_missing(name, sorted(_data_sets(index, name)), folder, why)) from error
     for task in loaded["tasks"].values():
-        if getattr(task, "UNSAFE_CODE", False):
+        if runs_code(task):
             raise WagleError(f"{task.task_name} runs code that the model writes; wagle does not")
     return loaded
 
@@ -115,10 +122,11 @@ def _data_sets(index: Mapping[str, Any], name: str) -> set[str]:
     entry = index.get(name)
     if entry is None:
         return set()
-    if entry.cfg is not None and not isinstance(entry.cfg.get("task"), list):
-        path, kwargs = entry.cfg.get("dataset_path"), entry.cfg.get("dataset_kwargs") or {}
+    own = task_settings(entry)
+    if own is not None and not isinstance(own.get("task"), list):
+        path, kwargs = own.get("dataset_path"), own.get("dataset_kwargs") or {}
         return set() if path is None or "data_files" in kwargs else {str(path)}
-    members = sorted(entry.tags) if entry.cfg is None else entry.cfg["task"]
+    members = sorted(tagged_tasks(entry)) if own is None else own["task"]
     named = [m.get("task") or m.get("group") if isinstance(m, dict) else m for m in members]
     return {found for member in named for found in _data_sets(index, str(member))}
 
@@ -131,7 +139,8 @@ def _take_copies(index: dict[str, Any], folder: Path, made: Path) -> None:
     """
     homes: dict[str, Path | None] = {}
     for number, (name, entry) in enumerate(list(index.items())):
-        if entry.yaml_path is None or "group" in entry.cfg:
+        file, said = task_file(entry), task_settings(entry) or {}
+        if file is None or "group" in said:
             continue
         path = next(iter(_data_sets(index, name)), None)
         if path is None:
@@ -141,11 +150,11 @@ def _take_copies(index: dict[str, Any], folder: Path, made: Path) -> None:
         home = homes[path]
         if home is None:
             continue
-        own = {"include": str(entry.yaml_path), "task": name}
-        file = made / f"{number}.yaml"
-        text = yaml.safe_dump({**own, **_source(home, entry.cfg.get("dataset_name"))})
-        file.write_text(text, encoding="utf-8")
-        index[name] = dataclasses.replace(entry, yaml_path=file)
+        own = {"include": str(file), "task": name}
+        copy = made / f"{number}.yaml"
+        text = yaml.safe_dump({**own, **_source(home, said.get("dataset_name"))})
+        copy.write_text(text, encoding="utf-8")
+        index[name] = with_file(entry, copy)
 
 
 def _source(home: Path, config: str | None) -> dict[str, Any]:

@@ -1,0 +1,24 @@
+"""What wagle needs of torchao beyond its public names. Tested with torchao 0.18.0."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def codes_and_steps(weight: Any) -> tuple[Tensor, Tensor]:
+    """What a weight of ``quantize_`` is stored as: its integer codes and the sizes of its steps.
+
+    The public way, ``dequantize``, gives their product only.
+    Source: https://github.com/pytorch/ao/tree/main/torchao/quantization/quantize_/workflows,
+    ``Int8Tensor`` and ``IntxUnpackedToInt8Tensor``.
+
+    Args:
+        weight: (out, in), quantised with int8 or int4 weights.
+
+    Returns:
+        (out, in) int8 and (out, groups of a row).
+    """
+    return weight.qdata, weight.scale

@@ -1,0 +1,184 @@
+"""What wagle needs of transformers beyond its documented names. Tested with transformers 5.23.0."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from transformers import PreTrainedConfig, PreTrainedModel, Trainer, TrainingArguments
+    from transformers.cache_utils import DynamicLayer as DynamicLayer
+
+OVERRIDDEN: dict[str, str] = {"_get_num_items_in_batch": "get_batch_samples"}
+"""Private methods of ``Trainer`` that wagle's trainer overrides, and which method calls each.
+
+What they give goes to ``training_step``; no public hook counts the records of a whole step.
+Source: https://github.com/huggingface/transformers/blob/main/src/transformers/trainer.py
+"""
+
+
+def __getattr__(name: str) -> Any:
+    """``DynamicLayer``, on first use: the keys and values of one block, which grow by each token.
+
+    ``DynamicCache`` is public, how it holds what it holds is not, and only this kind keeps every
+    token.
+    Source: https://github.com/huggingface/transformers/blob/main/src/transformers/cache_utils.py
+    """
+    if name != "DynamicLayer":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from transformers.cache_utils import DynamicLayer
+
+    return DynamicLayer
+
+
+# ---------------------------------------------------------------------------------------------
+# Weights that a folder holds in another shape than the model
+#
+# ``from_pretrained`` converts whole models only. Source:
+# https://github.com/huggingface/transformers/blob/main/src/transformers/core_model_loading.py and
+# https://github.com/huggingface/transformers/blob/main/src/transformers/conversion_mapping.py
+
+
+def has_conversion(kind: str | None) -> bool:
+    """Whether folders of a model type, or of an architecture, hold other tensors than the model."""
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    return get_checkpoint_conversion_mapping(kind) is not None
+
+
+def stored_names(model: PreTrainedModel, keys: Iterable[str]) -> dict[str, list[str]]:
+    """Which tensors of a folder each tensor of the model is made of.
+
+    Args:
+        model: of the folder, with or without weights.
+        keys: the names of all tensors of the folder.
+    """
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+    mapping = get_model_conversion_mapping(model)
+    renamings = [m for m in mapping if isinstance(m, WeightRenaming)]
+    converters = [m for m in mapping if isinstance(m, WeightConverter)]
+    state = model.state_dict()
+    found: dict[str, list[str]] = {}
+    for key in keys:
+        name, _ = rename_source_key(key, renamings, converters, model.base_model_prefix, state)
+        found.setdefault(name, []).append(key)
+    return found
+
+
+def load_converted(model: PreTrainedModel, state: dict[str, Tensor], dtype: torch.dtype) -> None:
+    """Put tensors of a folder into a model, converted; parameters that they do not make stay.
+
+    Args:
+        model: without weights where they go.
+        state: all tensors that some of its parameters are made of.
+        dtype: of the parameters that are made.
+    """
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import convert_and_load_state_dict_in_model
+    from transformers.modeling_utils import LoadStateDictConfig
+
+    mapping: list[Any] = get_model_conversion_mapping(model)
+    settings = LoadStateDictConfig(dtype=dtype, weight_mapping=mapping)
+    convert_and_load_state_dict_in_model(model, state, settings)
+
+
+# ---------------------------------------------------------------------------------------------
+# What a model is
+
+
+def attention_of(config: PreTrainedConfig) -> str | None:
+    """The attention code of a live model: ``eager``, ``sdpa``, ...
+
+    ``set_attn_implementation`` is public, asking is not.
+    Source: https://github.com/huggingface/transformers/blob/main/src/transformers/configuration_utils.py
+    """
+    found: str | None = config._attn_implementation
+    return found
+
+
+def is_quantized(model: Any) -> bool:
+    """Whether a model was loaded with its weights in few bits.
+
+    Source: https://github.com/huggingface/transformers/blob/main/src/transformers/quantizers/base.py
+    """
+    return bool(getattr(model, "is_quantized", False))
+
+
+def forget_ties(model: Any) -> None:
+    """Let a model forget which of its weights it ties, in place.
+
+    It notes them when it is made. ``tie_word_embeddings`` of its configuration is the public half:
+    ``tie_weights`` goes by that, what transformers does by itself goes by the note.
+    Source: https://github.com/huggingface/transformers/blob/main/src/transformers/modeling_utils.py
+    """
+    model.all_tied_weights_keys = {}
+
+
+# ---------------------------------------------------------------------------------------------
+# The Trainer
+
+
+def use_one_gpu(arguments: TrainingArguments) -> None:
+    """Let a Trainer compute on one GPU, however many there are, in place.
+
+    The public property ``n_gpu`` cannot be set, and hiding the other GPUs is up to the environment.
+    Source: https://github.com/huggingface/transformers/blob/main/src/transformers/training_args.py
+    """
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+
+
+def prepared_inputs(trainer: Trainer, inputs: dict[str, Any]) -> dict[str, Any]:
+    """A batch where the Trainer's own ``training_step`` would have it: on the device of the model.
+
+    Source: https://github.com/huggingface/transformers/blob/main/src/transformers/trainer.py
+    """
+    made: dict[str, Any] = trainer._prepare_inputs(inputs)
+    return made
+
+
+# ---------------------------------------------------------------------------------------------
+# Trackers
+#
+# ``report_to`` is public; which names it takes, and giving them figures of one's own, is not. Source:
+# https://github.com/huggingface/transformers/blob/main/src/transformers/integrations/integration_utils.py
+
+
+def known_trackers() -> Mapping[str, type]:
+    """The classes of all trackers, by the names that ``report_to`` takes."""
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+    return INTEGRATION_TO_CALLBACK
+
+
+def installed_trackers() -> Sequence[str]:
+    """The names of those that are installed."""
+    from transformers.integrations.integration_utils import get_available_reporting_integrations
+
+    names: Sequence[str] = get_available_reporting_integrations()
+    return names
+
+
+def place_tensorboard(trainer: Trainer, folder: str | None) -> None:
+    """Say where tensorboard writes, unless it has been said.
+
+    Args:
+        trainer: with its callbacks made, not yet started.
+        folder: None is tensorboard's own habit: a name of time and machine in ``runs/``.
+    """
+    from transformers.integrations.integration_utils import TensorBoardCallback, default_logdir
+
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+            callback.logging_dir = folder or default_logdir()
+
+
+def tell_trackers(trainer: Trainer, logs: dict[str, Any]) -> None:
+    """Give figures to the trackers, under the step of the trainer's state.
+
+    ``Trainer.log`` would add figures of its own.
+    """
+    trainer.callback_handler.on_log(trainer.args, trainer.state, trainer.control, logs)
