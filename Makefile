@@ -36,12 +36,21 @@ planted: .venv/installed
 	$(BIN)/python -m bench.planted --out docs/planted.md $(ARGS)
 
 docs/recipe.md: $(wildcard src/wagle/recipe/*.py src/wagle/recipe/sections/*.py) .venv/installed
-	$(BIN)/python -c "from wagle.recipe.page import settings_page; print(settings_page(), end='')" > $@
+	$(BIN)/python -c "from wagle.recipe.page import settings_page as p; from wagle.run.tables import setting_names as n; print(p(n()), end='')" > $@
 
 docs/objectives.md: $(wildcard src/wagle/unlearning/objectives/*.py) .venv/installed
 	$(BIN)/python -c "from wagle.unlearning.objectives.page import objectives_page as p; print(p(), end='')" > $@
 
-# Every objective on the demo model, about an hour; ARGS="--scratch FOLDER", and it goes on there.
+docs/scores.md: src/wagle/attribution/scoring/scores.py .venv/installed
+	$(BIN)/python -c "from wagle.attribution.scoring.page import scores_page as p; print(p(), end='')" > $@
+
+docs/architecture.md: pyproject.toml $(shell find src/wagle -name '*.py') .venv/installed
+	$(BIN)/python -m bench.architecture --out $@
+
+CONTRIBUTING.md: bench/house/additions.py bench/house/guide.py .venv/installed
+	$(BIN)/python -m bench.house.guide
+
+# Every objective on the demo model, about an hour; ARGS="--scratch FOLDER", and it resumes there.
 objectives: .venv/installed
 	$(BIN)/python -m bench.objectives --out docs/objectives-measured.md $(ARGS)
 

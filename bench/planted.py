@@ -143,7 +143,7 @@ def _asked(function: Callable[..., Tensor]) -> tuple[list[str], list[str]]:
 
 def _scorer(store: wagle.GradientStore, score: str) -> Scorer:
     """The scores of a parameter, with the settings that a mask of that score would use."""
-    function = SCORES[score]
+    function = SCORES[score].function
     quantities, open_settings = _asked(function)
     settings: dict[str, Any] = {}
     if open_settings:

@@ -22,7 +22,7 @@ import wagle
 from bench.measure import Memory
 from bench.setup import Setup, encoder_of, random_sets, record_sets
 from wagle.data.batches import Pairs, plan
-from wagle.mask.mask import MaskWriter
+from wagle.mask.writing import MaskWriter
 from wagle.model.loading import load_model
 from wagle.model.structure import without_dropout
 from wagle.recipe.sections.training import Training
@@ -44,7 +44,7 @@ def random_mask(model: nn.Module, ratio: float) -> wagle.Mask:
         writer.add(name, chosen)
         count += int(torch.count_nonzero(chosen))
     give_memory_back()
-    return writer.finish([count], {"model": "", "score": "random"})
+    return wagle.Mask(*writer.finish([count], {"model": "", "score": "random"}))
 
 
 class _Plain(Trainer):

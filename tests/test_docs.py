@@ -1,7 +1,11 @@
 import re
 from pathlib import Path
 
+from bench.architecture import architecture_page, floors
+from bench.house.guide import guide_page
+
 import wagle
+from wagle.attacks.page import attacks_page
 from wagle.data.demo import demo_records
 from wagle.recipe.page import settings_page
 from wagle.recipe.reading import load_recipe, ready_recipes
@@ -53,7 +57,28 @@ def test_the_page_of_objectives_is_what_the_table_and_the_docstrings_say():
     assert written == objectives_page(), "write it again: make docs/objectives.md"
 
 
+def test_the_page_of_attacks_is_what_the_table_and_the_docstrings_say():
+    written = (ROOT / "docs" / "attack-settings.md").read_text()
+    assert written == attacks_page(), "write it again: make docs/attack-settings.md"
+
+
 def test_the_readme_names_every_public_function_of_the_python_example():
     for name in ("gradients", "Mask", "unlearn", "evaluate"):
         assert name in wagle.__all__
         assert f"wagle.{name}" in README
+
+
+def test_the_page_of_the_house_is_what_the_contracts_and_the_docstrings_say():
+    written = (ROOT / "docs" / "architecture.md").read_text()
+    assert written == architecture_page(), "write it again: make docs/architecture.md"
+
+
+def test_the_guide_shows_the_examples_that_are_tried():
+    written = (ROOT / "CONTRIBUTING.md").read_text()
+    assert written == guide_page(), "write it again: make CONTRIBUTING.md"
+
+
+def test_the_guide_draws_the_floors_of_the_contract():
+    drawn = re.search(r"go down only:\n\n```\n(.*?)```", guide_page(), re.S)
+    assert drawn is not None
+    assert [line.split() for line in drawn[1].splitlines()] == floors()

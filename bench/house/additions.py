@@ -362,7 +362,7 @@ def test_the_weights_are_counted_in_bytes(tmp_path):
 ''',
         ),
     ],
-    [["tests/run/test_weigh.py"]],
+    [["tests/run/test_weigh.py", "tests/run/test_table.py"]],
 )
 
 SECTION = Addition(

@@ -5,7 +5,6 @@ import json
 import re
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +13,7 @@ import wagle
 from tests.attacks.cases import CASES, SMALL
 from tests.conftest import OTHERS, RECORDS, make_model, make_tokenizer
 from wagle.attacks.effects import effects
+from wagle.attacks.page import attacks_page
 from wagle.attacks.shapes import Scene
 from wagle.attacks.table import ATTACKS, make_attack
 from wagle.data.reading import read_records
@@ -59,10 +59,9 @@ def without(scene, *names):
 
 
 @pytest.mark.parametrize("name", list(ATTACKS))
-def test_every_setting_stands_in_the_docstring_and_with_its_default_in_the_docs(name):
+def test_every_setting_stands_in_the_docstring_and_with_its_default_on_the_page(name):
     args = inspect.getdoc(ATTACKS[name]).partition("Args:")[2]
-    page = (Path(__file__).parents[2] / "docs/attacks.md").read_text()
-    section = page.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+    section = attacks_page().partition(f"\n## {name}\n")[2].partition("\n## ")[0]
     for key, parameter in inspect.signature(ATTACKS[name]).parameters.items():
         assert re.search(rf"^ +{key}: ", args, re.M), key
         if key != "scene":

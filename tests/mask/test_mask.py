@@ -3,14 +3,13 @@ import math
 import pytest
 import torch
 from hypothesis import given
-from hypothesis import strategies as st
 
 import wagle
 from tests.conftest import make_model
+from tests.mask.made import N, bits, ladder, single, three_levels
 from wagle.attribution.quantities import COLLECTED
 from wagle.attribution.scoring.scores import SCORES
 from wagle.mask.mask import Mask
-from wagle.mask.packing import pack, unpack
 from wagle.model.structure import place
 from wagle.system.errors import WagleError
 
@@ -164,14 +163,6 @@ def test_densities_add_up_to_the_count(store):
     assert "mlp.up_proj.weight" in mask.density("kind")
 
 
-@given(st.lists(st.integers(0, 15), min_size=1, max_size=70), st.sampled_from([1, 4]))
-def test_packed_levels_come_back(values, bits):
-    level = torch.tensor([min(v, 2**bits - 1) for v in values], dtype=torch.uint8)
-    packed = pack(level, bits)
-    assert len(packed) == math.ceil(len(values) * bits / 8)
-    assert torch.equal(unpack(packed, bits, len(values)), level)
-
-
 def test_a_users_own_score_is_accepted_wherever_a_name_is(store):
     mask = Mask.from_scores(store, score=lambda grad_forget: grad_forget.abs(), ratio=0.2)
     inside = min(store.get("grad_forget", n).abs()[mask[n]].min() for n in mask if mask[n].any())
@@ -199,3 +190,36 @@ def test_every_score_makes_a_mask_from_one_gradient_store(family, tokenizer, for
         assert all(n > 0 for bins in ladder.metadata["score_histogram"].values() for _, n in bins)
     wanda = Mask.from_scores(store, score="wanda", ratio=0.5)
     assert all(place(name)[0] and len(wanda.shapes[name]) == 2 for name in wanda.candidate_names)
+
+
+@given(three_levels)
+def test_the_ratios_of_a_ladder_are_nested_and_exact(levels):
+    mask = ladder(levels, [0.1, 0.5, 0.9])
+    found = [bits(mask.at(ratio)) for ratio in mask.ratios]
+    assert found == [[level >= need for level in levels] for need in (3, 2, 1)]
+    assert [sum(one) for one in found] == list(mask.counts)
+    for by in ("block", "kind", "parameter"):
+        for which, ratio in enumerate(mask.ratios):
+            alone = {k: (c[which], n) for k, (c, n) in mask.densities(by).items()}
+            assert mask.at(ratio).density(by) == alone
+    parameters = mask.at(0.5).density("parameter")
+    assert parameters == {n: (int(t.sum()), t.numel()) for n, t in mask.at(0.5).items()}
+
+
+def test_an_unknown_grouping_of_densities_names_the_known_ones():
+    with pytest.raises(WagleError, match=r"unknown grouping 'blok'; did you mean 'block'"):
+        single([True] * N).density("blok")
+
+
+@pytest.mark.parametrize("missing", ["null", "absent"])
+def test_metadata_with_an_entry_per_ratio_follows_the_ratio(missing, tmp_path):
+    histogram = {"0": [[None, 2], [-3, 7]]}
+    mask = ladder([0, 1, 2] * (N // 3) + [0] * (N % 3), [0.2, 0.6], score_histogram=histogram)
+    mask.metadata |= {"theta_share": [0.25, 0.5]}
+    if missing == "absent":
+        del mask.metadata["thresholds"]
+    mask.save(tmp_path / "mask")
+    chosen = Mask.load(tmp_path / "mask").at(0.6)
+    assert chosen.metadata["theta_share"] == [0.5]
+    assert chosen.metadata.get("thresholds") is None
+    assert chosen.describe()["score_histogram"] == histogram

@@ -1,7 +1,8 @@
 """Quantities: what a pass over records can measure of every weight.
 
 A quantity is a number per weight, and the name under which a score asks for it. To add one: an
-entry here, its sum in ``passes`` if it is a new kind, a test beside the others.
+entry here, its name in ``Quantity`` of ``wagle.recipe.values`` (a test compares them), its sum in
+``gradients.passes`` if it is a new kind, a test beside the others.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from wagle.attribution.scoring.masks import mask_from_scores
+from wagle.mask.mask import Mask
 from wagle.model.weights import Weights, fingerprint, weight_files
 from wagle.system.atomic import read_json
 from wagle.system.errors import WagleError
@@ -110,6 +112,10 @@ class GradientStore:
         if home is None:
             raise WagleError(f"the gradient store has no {quantity} of {name}; make it again")
         return home
+
+    def select(self, **asked: Any) -> Mask:
+        """``Mask.from_scores`` of this store, which has the defaults: here every keyword is given."""
+        return mask_from_scores(self, **asked)
 
     def check_weights(self) -> None:
         """Refuse to score weights that changed since the gradients were taken.

@@ -17,11 +17,12 @@ from wagle.attribution.scoring.scores import SCORES
 from wagle.attribution.scoring.selection import read_ladder
 from wagle.attribution.store import GradientStore
 from wagle.mask.mask import Mask
+from wagle.recipe.rules import OF_MASK
 from wagle.recipe.sections.attribution import Attribution
 from wagle.system.errors import WagleError, choose
 
 CONTROL = "random"  # the arm that all others are compared with
-OF_FIRST = ("random_like", "complement")  # made of the first arm's mask
+OF_FIRST = OF_MASK  # made of the first arm's mask
 WITHOUT_RATIO = ("dense", "lora")
 ARMS = dict.fromkeys((*sorted(SCORES), *OF_FIRST, *WITHOUT_RATIO))
 

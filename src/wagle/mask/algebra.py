@@ -1,18 +1,57 @@
-"""Set operations on masks of one model, and how far two masks agree."""
+"""Set operations on masks of one model, and how far two masks agree.
+
+What is combined are levels, and the result is packed levels: the mask composes both.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from wagle.mask.mask import Mask, MaskWriter
+from wagle.mask.packing import Packed
+from wagle.mask.writing import MaskWriter
 from wagle.model.structure import place
 from wagle.system.errors import WagleError
+
+
+class Leveled(Protocol):
+    """What is read of a mask; ``mask[name]`` and ``count`` are those of one ratio."""
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Of every parameter, in parameter order."""
+
+    @property
+    def ratios(self) -> Sequence[float]:
+        """Those of the ladder, ascending."""
+
+    @property
+    def counts(self) -> Sequence[int]:
+        """How many weights each ratio selects."""
+
+    @property
+    def count(self) -> int:
+        """How many weights the only ratio selects."""
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What the mask is: score, settings, model."""
+
+    @property
+    def candidate_names(self) -> list[str]:
+        """The parameters that the selection ranged over, in parameter order."""
+
+    def level(self, name: str) -> Tensor:
+        """Levels of one parameter: (its shape), uint8."""
+
+    def __getitem__(self, name: str) -> Tensor: ...
+
+    def __iter__(self) -> Iterator[str]: ...
 
 
 class _Operation(NamedTuple):
@@ -29,7 +68,7 @@ _OPERATIONS: dict[str, _Operation] = {
 }
 
 
-def combine(operation: str, a: Mask, b: Mask) -> Mask:
+def combine(operation: str, a: Leveled, b: Leveled) -> Packed:
     """The ``union``, ``intersection`` or ``difference`` of two masks of one ratio each.
 
     The candidates are the parameters that either mask ranged over, that both did, or that ``a``
@@ -63,7 +102,7 @@ def combine(operation: str, a: Mask, b: Mask) -> Mask:
     return writer.finish([count], _metadata(operation, [a, b], names, total))
 
 
-def complement(mask: Mask) -> Mask:
+def complement(mask: Leveled) -> Packed:
     """The candidate weights that a mask leaves out; of a ladder, the ladder of complements.
 
     Parameters that the mask did not range over stay out. The ratios are counts over candidates.
@@ -82,7 +121,7 @@ def complement(mask: Mask) -> Mask:
     return writer.finish(counts, _metadata("complement", [mask], names, total))
 
 
-def _check_shapes(a: Mask, b: Mask) -> None:
+def _check_shapes(a: Leveled, b: Leveled) -> None:
     if a.shapes != b.shapes:
         differ = sorted(n for n in {*a.shapes, *b.shapes} if a.shapes.get(n) != b.shapes.get(n))
         raise WagleError(
@@ -91,11 +130,11 @@ def _check_shapes(a: Mask, b: Mask) -> None:
         )
 
 
-def _total(mask: Mask, names: Sequence[str]) -> int:
+def _total(mask: Leveled, names: Sequence[str]) -> int:
     return sum(math.prod(mask.shapes[name]) for name in names)
 
 
-def _short(mask: Mask) -> str:
+def _short(mask: Leveled) -> str:
     """A mask in a few words: ``wagle gamma=0.25 ratio=0.1``."""
     settings: dict[str, Any] = mask.metadata.get("settings") or {}
     numbers = [f" {k}={v:g}" for k, v in settings.items() if isinstance(v, int | float)]
@@ -103,7 +142,7 @@ def _short(mask: Mask) -> str:
     return f"{mask.metadata.get('score')}{''.join(numbers)} ratio={ratios}"
 
 
-def _metadata(score: str, of: list[Mask], names: list[str], total: int) -> dict[str, Any]:
+def _metadata(score: str, of: list[Leveled], names: list[str], total: int) -> dict[str, Any]:
     return {
         "score": score,
         "settings": {"of": [_short(mask) for mask in of]},
@@ -187,7 +226,7 @@ def _jaccard(a: float, b: float, both: float) -> float | None:
     return both / either if either else None
 
 
-def compare(a: Mask, b: Mask) -> Comparison:
+def compare(a: Leveled, b: Leveled) -> Comparison:
     """How far two masks of one ratio each agree, beside what chance alone would give.
 
     The masks may belong to related checkpoints: parameters and shapes must agree.

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from wagle.mask.mask import Mask, MaskWriter
+from wagle.mask.mask import Mask
+from wagle.mask.writing import MaskWriter
 from wagle.model.loading import empty_model
 from wagle.model.structure import find_blocks
 from wagle.model.weights import fingerprint
@@ -64,7 +65,7 @@ def import_mask(file: str | Path, model_folder: str | Path) -> Mask:
         "thresholds": None,
         "model": fingerprint(model_folder),
     }
-    return writer.finish([count], metadata)
+    return Mask(*writer.finish([count], metadata))
 
 
 def export_mask(mask: Mask, path: str | Path) -> None:

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from wagle.mask.algebra import Comparison, combine, compare, complement
+from wagle.mask.packing import bits_per_level, level_counts, unpack
+from wagle.mask.writing import MaskWriter
 from wagle.model.structure import place
 from wagle.model.weights import fingerprint
+from wagle.recipe.rules import Gamma
 from wagle.system.errors import WagleError, choose
-from wagle.system.memory import Spill
 from wagle.system.tensors import load_checked, save_checked, tensors_digest
 
-if TYPE_CHECKING:
-    from wagle.attribution.store import GradientStore
-    from wagle.mask.algebra import Comparison
-from wagle.mask.packing import bits_per_level, level_counts, pack, unpack
-
 FORMAT = "wagle-mask/1"
-Gamma: TypeAlias = "float | str | Mapping[Any, float]"
-_IN_MEMORY = 1 << 30  # bytes of packed levels, before they go to a file
-_MOST = 15  # ratios in a ladder: four bits per weight
 _PER_RATIO = ("thresholds", "theta_share")  # metadata with an entry for every ratio, or null
 _PLACES: dict[str, Callable[[str], str]] = {
     "block": lambda name: place(name)[0] or name,
@@ -34,84 +28,11 @@ _PLACES: dict[str, Callable[[str], str]] = {
 }
 
 
-class MaskWriter:
-    """Builds a mask from levels that come in chunks: only the packed bits are kept.
+class Selects(Protocol):
+    """What masks are made from: a gradient store, which knows the scores."""
 
-    What is never added is not selected. Example::
-
-        writer = MaskWriter(shapes, ratios)
-        for name, levels in chunks:
-            writer.add(name, levels)
-        mask = writer.finish(counts, metadata)
-    """
-
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]], ratios: Sequence[float]) -> None:
-        """Reserve the packed bits.
-
-        Args:
-            shapes: of every parameter of the model, in parameter order.
-            ratios: of the ladder, ascending: 1 to 15 of them.
-        """
-        if not 1 <= len(ratios) <= _MOST:
-            raise WagleError(f"a ladder has 1 to {_MOST} ratios, not {len(ratios)}")
-        if any(b <= a for a, b in itertools.pairwise(ratios)):
-            raise WagleError(f"the ratios {list(ratios)} must ascend without repeats")
-        self.shapes = dict(shapes)
-        self.ratios = tuple(ratios)
-        self._bits = bits_per_level(ratios)
-        self._packed = Spill(_IN_MEMORY)
-        self._begun: dict[str, Tensor] = {}
-        self._filled = dict.fromkeys(self.shapes, 0)
-
-    def _room(self, name: str) -> Tensor:
-        size = math.prod(self.shapes[name])
-        return torch.zeros(-(-size * self._bits // 8), dtype=torch.uint8)
-
-    def add(self, name: str, levels: Tensor) -> None:
-        """Append the levels of the next weights of one parameter.
-
-        Args:
-            name: the parameter.
-            levels: any number of them, of any shape, uint8 or bool, row by row: per weight, how
-                many ratios of the ladder select it.
-        """
-        values = levels.reshape(-1).to("cpu", torch.uint8)
-        done, size = self._filled[name], math.prod(self.shapes[name])
-        if done + len(values) > size:
-            raise WagleError(f"{name} has {size} weights, but {done + len(values)} levels came")
-        if len(values) and int(values.max()) > len(self.ratios):
-            raise WagleError(
-                f"{name} has level {int(values.max())} in a ladder of {len(self.ratios)} ratios"
-            )
-        self._filled[name] = done + len(values)
-        per_byte = 8 // self._bits
-        head = min(-done % per_byte, len(values))  # these belong in a byte already begun
-        if name not in self._begun:
-            self._begun[name] = self._room(name)
-        packed, at = self._begun[name], done // per_byte
-        if head:
-            packed[at] |= pack(values[:head], self._bits)[0] << (done % per_byte * self._bits)
-            at += 1
-        rest = pack(values[head:], self._bits)
-        packed[at : at + len(rest)] = rest
-        if self._filled[name] == size:
-            self._packed[name] = self._begun.pop(name)
-
-    def finish(self, counts: Sequence[int], metadata: dict[str, Any]) -> Mask:
-        """The mask; a parameter that was begun and not completed is an error.
-
-        Args:
-            counts: how many weights each ratio selects.
-            metadata: what the mask is, as JSON: score, settings, candidates, thresholds, model.
-        """
-        for name, done in self._filled.items():
-            if done not in (0, math.prod(self.shapes[name])):
-                raise WagleError(
-                    f"{name} has {math.prod(self.shapes[name])} weights, but only {done} levels came"
-                )
-            if name not in self._packed:
-                self._packed[name] = self._room(name)
-        return Mask(self._packed, self.shapes, self.ratios, counts, metadata)
+    def select(self, **asked: Any) -> Mask:
+        """The mask of what is asked: every keyword of ``Mask.from_scores``."""
 
 
 class Mask(Mapping[str, Tensor]):
@@ -143,7 +64,7 @@ class Mask(Mapping[str, Tensor]):
     @classmethod
     def from_scores(
         cls,
-        store: GradientStore,
+        store: Selects,
         *,
         score: Any = "wagle",
         gamma: Gamma = "auto",
@@ -174,10 +95,7 @@ class Mask(Mapping[str, Tensor]):
 
         Source: WAGLE, Jia et al. 2024, arXiv 2410.17509.
         """
-        from wagle.attribution.scoring.masks import mask_from_scores
-
-        return mask_from_scores(
-            store,
+        return store.select(
             score=score,
             gamma=gamma,
             damping=damping,
@@ -203,7 +121,7 @@ class Mask(Mapping[str, Tensor]):
         writer = MaskWriter(shapes, ratios)
         for name, level in levels.items():
             writer.add(name, level)
-        return writer.finish(counts, metadata)
+        return cls(*writer.finish(counts, metadata))
 
     def level(self, name: str) -> Tensor:
         """Levels of one parameter: (its shape), uint8, 0 where no ratio selects the weight."""
@@ -259,7 +177,7 @@ class Mask(Mapping[str, Tensor]):
         writer = MaskWriter(self.shapes, [ratio])
         for name in self.shapes:
             writer.add(name, self.level(name) >= need)
-        return writer.finish([self.counts[which]], metadata)
+        return Mask(*writer.finish([self.counts[which]], metadata))
 
     def __getitem__(self, name: str) -> Tensor:
         self._single()
@@ -302,20 +220,14 @@ class Mask(Mapping[str, Tensor]):
 
     def complement(self) -> Mask:
         """Select the candidate weights that this mask leaves out; of a ladder, the ladder of them."""
-        from wagle.mask.algebra import complement
-
-        return complement(self)
+        return Mask(*complement(self))
 
     def compare(self, other: Mask) -> Comparison:
         """How far this mask and another of the same model agree, beside what chance would give."""
-        from wagle.mask.algebra import compare
-
         return compare(self, other)
 
     def _combined(self, other: object, operation: str) -> Mask:
-        from wagle.mask.algebra import combine
-
-        return combine(operation, self, other) if isinstance(other, Mask) else NotImplemented
+        return Mask(*combine(operation, self, other)) if isinstance(other, Mask) else NotImplemented
 
     def __or__(self, other: object) -> Mask:
         """Select what either mask selects."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +12,26 @@ from torch import Tensor
 _CHUNK = 1 << 22  # bytes that are widened at once
 
 
+class Packed(NamedTuple):
+    """What a mask is made of: ``Mask(*packed)``.
+
+    Attributes:
+        bits: by parameter, the levels packed.
+        shapes: of every parameter of the model, in parameter order.
+        ratios: of the ladder, ascending.
+        counts: how many weights each of them selects.
+        metadata: what the mask is, as JSON.
+    """
+
+    bits: Mapping[Any, Tensor]
+    shapes: Mapping[str, tuple[int, ...]]
+    ratios: Sequence[float]
+    counts: Sequence[int]
+    metadata: dict[str, Any]
+
+
 def bits_per_level(ratios: Sequence[float]) -> int:
+    """How many bits a level takes: 1 where there is one ratio, 4 in a ladder."""
     return 1 if len(ratios) == 1 else 4
 
 
@@ -29,6 +49,7 @@ def pack(level: Tensor, bits: int) -> Tensor:
 
 
 def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
+    """The first ``count`` levels (uint8, flat) of what ``pack`` made."""
     if bits == 1:
         return torch.from_numpy(np.unpackbits(packed.numpy(), count=count, bitorder="little"))
     pairs = packed.numpy().astype("<u2")

@@ -5,14 +5,22 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
-_MOST_RATIOS = 15  # what the levels of a mask can hold
+from wagle.recipe.rules import (
+    MOST_RATIOS,
+    UNSCORED,
+    Unfit,
+    check_ladder,
+    parse_damping,
+    parse_gamma,
+    parse_unscored,
+)
+
 _SHOWN = 60  # characters of a value in a message
 
 
@@ -85,84 +93,71 @@ def _ratio(value: Any) -> float | list[float] | None:
             raise PydanticKnownError("greater_than", {"gt": 0.0})
         if ratio > 1:
             raise PydanticKnownError("less_than_equal", {"le": 1.0})
-    if not 1 <= len(ladder) <= _MOST_RATIOS:
-        raise refused(f"has {len(ladder)} ratios; a ladder has 1 to {_MOST_RATIOS}")
-    if any(low >= high for low, high in pairwise(ladder)):
-        raise refused(f"is {shown(value)}; a ladder goes up, without repeats")
+    try:
+        check_ladder(ladder, float)
+    except Unfit as unfit:
+        raise refused(
+            f"has {len(ladder)} ratios; a ladder has 1 to {MOST_RATIOS}"
+            if unfit.rule == "length"
+            else f"is {shown(value)}; a ladder goes up, without repeats"
+        ) from None
     return ladder if isinstance(value, list) else ladder[0]
 
 
-def _above_zero(value: Any, said: str) -> float:
-    """A number above 0; anything else is refused with ``said``."""
+def _number_or_none(value: Any) -> float | None:
     try:
-        number = _number(value)
+        return _number(value)
     except PydanticKnownError:
-        raise refused(said) from None
-    if not number > 0:
-        raise refused(said)
-    return number
+        return None
+
+
+_PARTS = {  # of a gamma, by the rule that they break
+    "number": "it must be a number",
+    "positive": "it must be above 0",
+    "share": "it must lie between 0 and 1",
+    "whole": "it must be a whole number",
+}
 
 
 def _gamma(value: Any) -> float | str | dict[str, float]:
-    said = (
-        f"is {shown(value)}; it must be 'auto', 'curvature', a number above 0, {{theta_share: 0.5}} or "
-        "{mu: 1.0e-6, accumulation: 4}"
-    )
-    if value in ("auto", "curvature"):
-        return str(value)
-    if isinstance(value, Mapping):
-        return _gamma_mapping(value, said)
-    return _above_zero(value, said)
-
-
-def _gamma_mapping(value: Mapping[Any, Any], said: str) -> dict[str, float]:
-    if set(value) != {"theta_share"} and not {"mu"} <= set(value) <= {
-        "mu",
-        "accumulation",
-        "records",
-    }:
-        raise refused(said)
-    found = {}
-    for key, inner in value.items():
-        try:
-            number = _number(inner)
-        except PydanticKnownError:
-            raise refused(f"is {shown(inner)}; it must be a number", key) from None
-        if key == "theta_share" and not 0 < number < 1:
-            raise refused(f"is {shown(inner)}; it must lie between 0 and 1", key)
-        if not number > 0:
-            raise refused(f"is {shown(inner)}; it must be above 0", key)
-        if key in ("accumulation", "records") and number != int(number):
-            raise refused(f"is {shown(inner)}; it must be a whole number", key)
-        found[key] = number
-    return found
+    try:
+        return parse_gamma(value, _number_or_none)
+    except Unfit as unfit:
+        if unfit.rule in ("form", "key"):
+            raise refused(
+                f"is {shown(value)}; it must be 'auto', 'curvature', a number above 0, "
+                "{theta_share: 0.5} or {mu: 1.0e-6, accumulation: 4}"
+            ) from None
+        share = unfit.rule == "positive" and unfit.key == "theta_share"
+        said = _PARTS["share" if share else unfit.rule]
+        raise refused(f"is {shown(unfit.value)}; {said}", unfit.key) from None
 
 
 def _damping(value: Any) -> float | str:
-    said = f"is {shown(value)}; it must be 'auto' or a number above 0"
-    if value == "auto":
-        return "auto"
-    return _above_zero(value, said)
+    try:
+        return parse_damping(value, _number_or_none)
+    except Unfit:
+        said = f"is {shown(value)}; it must be 'auto' or a number above 0"
+        raise refused(said) from None
 
 
 def _score(value: Any) -> str | dict[str, Any]:
     """A name, or a mapping with one key: another mask or patterns."""
-    kinds = ("random_like", "complement", "by_name")
     if not isinstance(value, Mapping):
         if not isinstance(value, str):
             raise PydanticKnownError("string_type")
         if not value:
             raise PydanticKnownError("string_too_short", {"min_length": 1})
         return value
-    if len(value) != 1 or next(iter(value)) not in kinds:
-        raise refused(f"is {shown(value)}; it must have one key, of {', '.join(kinds)}")
-    ((kind, inner),) = value.items()
-    if kind != "by_name" and not (isinstance(inner, str) and inner):
-        raise refused(f"is {shown(inner)}; it must be the path of a mask", kind)
-    if kind == "by_name" and not (
-        isinstance(inner, list) and inner and all(isinstance(p, str) and p for p in inner)
-    ):
-        raise refused(f"is {shown(inner)}; it must be a list, such as [ffn, '*.q_proj.*']", kind)
+    try:
+        parse_unscored(value, lambda path: isinstance(path, str) and bool(path))
+    except Unfit as unfit:
+        said = {
+            "keys": f"it must have one key, of {', '.join(UNSCORED)}",
+            "mask": "it must be the path of a mask",
+            "patterns": "it must be a list, such as [ffn, '*.q_proj.*']",
+        }[unfit.rule]
+        raise refused(f"is {shown(unfit.value)}; {said}", unfit.key) from None
     return dict(value)
 
 
@@ -224,7 +219,7 @@ Quantity: TypeAlias = Literal[
 ]
 AttackName: TypeAlias = Literal["loss", "zlib", "zlib_sum", "lower", "min_k", "min_k++", "gradnorm"]
 ScoreName: TypeAlias = Annotated[str | dict[str, str | list[str]], BeforeValidator(_score)]
-Gamma: TypeAlias = Annotated[
+GammaSetting: TypeAlias = Annotated[
     float
     | Literal["auto", "curvature"]
     | dict[Literal["theta_share", "mu", "accumulation", "records"], float],

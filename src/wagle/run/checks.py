@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from wagle.attribution.gradients.engines import ENGINES
 from wagle.attribution.scoring.candidates import candidate_names
-from wagle.attribution.scoring.scores import check_score
+from wagle.attribution.scoring.choice import check_score
 from wagle.mask.mask import Mask
 from wagle.model.loading import empty_model
 from wagle.model.saving import check_names

@@ -9,7 +9,7 @@ from torch import nn
 import wagle
 from tests.attribution.gradients.test_collect import close, held
 from tests.conftest import MORE_FAMILIES, make_model
-from wagle.attribution.gradients import engines, passes, sink, stream
+from wagle.attribution.gradients import blocks, engines, forward, kept, passes, sink, stream
 from wagle.attribution.quantities import COLLECTED
 from wagle.model.weights import fingerprint
 from wagle.system.errors import WagleError
@@ -55,7 +55,7 @@ def test_activations_past_the_limit_go_to_a_file(
     model_folder, tokenizer, forget, retain, monkeypatch
 ):
     expected = wagle.gradients(model_folder, tokenizer, forget, retain, engine="stream")
-    monkeypatch.setattr(stream, "_IN_MEMORY", 10_000)
+    monkeypatch.setattr(kept, "_IN_MEMORY", 10_000)
     found = wagle.gradients(model_folder, tokenizer, forget, retain, engine="stream")
     for name in found.shapes:
         assert torch.equal(found.get("grad_retain", name), expected.get("grad_retain", name))
@@ -71,7 +71,7 @@ def test_a_killed_stream_goes_on_with_the_next_block(
 ):
     path = tmp_path / "store"
     expected = wagle.gradients(model_folder, tokenizer, forget, retain, engine="stream")
-    add, parts, blocks = sink.Sink.add, [], []
+    add, parts, seen = sink.Sink.add, [], []
 
     def killing(self, label, found):
         if len(parts) == after:
@@ -79,21 +79,21 @@ def test_a_killed_stream_goes_on_with_the_next_block(
         parts.append(label)
         add(self, label, found)
 
-    backward = stream._Stream.backward
+    through_block = stream.through_block
 
-    def counting(self, block):
-        blocks.append(block)
-        backward(self, block)
+    def counting(held, block):
+        seen.append(block)
+        through_block(held, block)
 
-    monkeypatch.setattr(stream._Stream, "backward", counting)
+    monkeypatch.setattr(stream, "through_block", counting)
     monkeypatch.setattr(sink.Sink, "add", killing)
     with pytest.raises(_Killed):
         wagle.gradients(model_folder, tokenizer, forget, retain, engine="stream", path=path)
     assert not path.exists()
     monkeypatch.setattr(sink.Sink, "add", add)
-    before = len(blocks)
+    before = len(seen)
     found = wagle.gradients(model_folder, tokenizer, forget, retain, engine="stream", path=path)
-    assert len(blocks) - before == (2 if after < 4 else 1 if after < 6 else 0)
+    assert len(seen) - before == (2 if after < 4 else 1 if after < 6 else 0)
     for name in found.shapes:
         for quantity in ("grad_forget", "grad_retain"):
             assert torch.equal(found.get(quantity, name), expected.get(quantity, name))
@@ -152,7 +152,7 @@ def test_left_overs_of_other_settings_are_not_used(
     model_folder, tokenizer, forget, retain, tmp_path, monkeypatch, records, batch_tokens
 ):
     path = tmp_path / "store"
-    monkeypatch.setattr(stream._Stream, "stem", lambda _: (_ for _ in ()).throw(_Killed()))
+    monkeypatch.setattr(stream, "through_stem", lambda _: (_ for _ in ()).throw(_Killed()))
     with pytest.raises(_Killed):
         wagle.gradients(model_folder, tokenizer, forget, retain, engine="stream", path=path)
     monkeypatch.undo()
@@ -208,17 +208,17 @@ def test_models_that_cannot_be_streamed_say_so_and_name_whole(
     with pytest.raises(WagleError, match="this model is live; give its folder, or use engine: who"):
         run(model)
     with monkeypatch.context() as patch:
-        patch.setattr(stream, "find_blocks", lambda _: _no_blocks())
+        patch.setattr(blocks, "find_blocks", lambda _: _no_blocks())
         with pytest.raises(WagleError, match="no blocks; use engine: whole"):
             run(model_folder)
     with pytest.raises(WagleError, match=r"unknown engine 'steam'; did you mean 'stream'\?"):
         wagle.gradients(model_folder, tokenizer, forget, retain, engine="steam")
-    looked = stream._Stream._check_given
+    looked = forward._check_given
 
-    def given(self, _):
-        looked(self, {"bias": [nn.Parameter(torch.ones(1))]})
+    def given(model, _):
+        looked(model, {"bias": [nn.Parameter(torch.ones(1))]})
 
-    monkeypatch.setattr(stream._Stream, "_check_given", given)
+    monkeypatch.setattr(forward, "_check_given", given)
     with pytest.raises(WagleError, match="more than hidden states that depends on weights; use en"):
         run(model_folder)
 
@@ -235,7 +235,7 @@ def test_blocks_that_share_weights_are_refused():
             self.layers[1].weight = self.layers[0].weight
 
     with pytest.raises(WagleError, match=r"layers\.1\.weight is shared between blocks of Shared"):
-        stream._check_shared(Shared(), "layers")
+        blocks._check_shared(Shared(), "layers")
 
 
 def test_autocast_over_float32_weights_is_the_same_in_both_engines(

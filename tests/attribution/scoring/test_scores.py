@@ -1,20 +1,14 @@
-import functools
-
 import pytest
 import torch
 
 from wagle.attribution.scoring import scores
+from wagle.attribution.scoring.entry import needs
 from wagle.attribution.scoring.scores import (
     SCORES,
-    check_score,
     magnitude,
-    needs,
     random,
-    read_mapping,
-    score_settings,
     wagle,
 )
-from wagle.system.errors import WagleError
 
 
 def _t(*values):
@@ -70,7 +64,7 @@ BY_HAND = {
 
 @pytest.mark.parametrize("name", sorted(SCORES))
 def test_every_score_matches_a_value_worked_out_by_hand(name):
-    asked = needs(SCORES[name])
+    score = SCORES[name]
     values = {
         "weight": -2.0,
         "grad_forget": 0.5,
@@ -81,19 +75,42 @@ def test_every_score_matches_a_value_worked_out_by_hand(name):
         "input_square": 9.0,
         "uniform": 0.125,
     }
-    settings = {k: v for k, v in {"gamma": 6.0, "damping": 0.25}.items() if k in asked.settings}
-    got = SCORES[name](**{q: _t(values[q]) for q in asked.quantities}, **settings)
+    settings = {k: v for k, v in {"gamma": 6.0, "damping": 0.25}.items() if k in score.settings}
+    got = score.function(**{q: _t(values[q]) for q in score.quantities}, **settings)
     torch.testing.assert_close(got.item(), BY_HAND[name], rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("name", sorted(SCORES))
 def test_every_score_has_the_shape_of_its_weight_and_its_table_name(name):
-    asked = needs(SCORES[name])
-    given = {q: torch.rand(3, 4) for q in asked.quantities}
-    score = SCORES[name](**given, **dict.fromkeys(asked.settings, 0.5))
+    entry = SCORES[name]
+    given = {q: torch.rand(3, 4) for q in entry.quantities}
+    score = entry.function(**given, **dict.fromkeys(entry.settings, 0.5))
     assert score.shape == (3, 4)
     assert score.dtype == torch.float32
-    assert SCORES[name] is getattr(scores, name)
+    assert entry.function is getattr(scores, name)
+
+
+@pytest.mark.parametrize("name", sorted(SCORES))
+def test_a_retain_term_asks_for_no_more_than_its_score_which_has_the_weight(name):
+    entry = SCORES[name]
+    if entry.retain_term is None:
+        assert entry.dominated({}) is None
+    else:
+        asked = needs(entry.retain_term)
+        assert {"weight", *asked.quantities} <= set(entry.quantities)
+        assert set(asked.settings) <= set(entry.settings)
+
+
+def test_the_weight_term_dominates_where_the_weight_is_larger_than_the_retain_term():
+    values = {
+        "weight": _t(-2.0, 2.0, 0.5),
+        "grad_retain": _t(-3.0, 3.0, 3.0),
+        "square_retain": _t(4.0, 1.25, 4.0),
+    }
+    by_gamma = SCORES["wagle"].dominated({"gamma": 2.0})  # 3 / 2
+    assert by_gamma(values).tolist() == [True, True, False]
+    by_curvature = SCORES["wagle_gauss_newton"].dominated({"damping": 0.25})  # 3 / 4.25, 3 / 1.5
+    assert by_curvature(values).tolist() == [True, False, False]
 
 
 def test_without_a_retain_gradient_wagle_ranks_as_snip_does():
@@ -109,52 +126,3 @@ def test_a_ratio_of_gradients_is_finite_where_the_retain_gradient_is_zero():
     assert got.isfinite().all()
     assert got[1] > got[2]
     torch.testing.assert_close(got[2].item(), 100.0, rtol=1e-5, atol=0)
-
-
-@pytest.mark.parametrize(
-    ("score", "said"),
-    [
-        (lambda hessian: hessian, "a score cannot ask for 'hessian'"),
-        (lambda **every: every, "a score cannot ask for 'every'"),
-        (lambda *, gamma: gamma, "asks for nothing"),
-        (3, "score is 3; give a name"),
-        ("wagel", "unknown score 'wagel'; did you mean 'wagle'"),
-        (min, "the parameters of the score 'min' cannot be read"),
-        ({}, r"score has the keys \[\] \(one of random_like"),
-        ({"random_like": 1, "by_name": 2}, "score has the keys"),
-        ({"random_liek": "m"}, "did you mean 'random_like'"),
-        ({"by_name": "ffn"}, "score.by_name is 'ffn'; give a list of patterns"),
-        ({"by_name": []}, r"score.by_name is \[\]"),
-        ({"complement": 3}, "score.complement is 3; give a mask, or the path of one"),
-        ({"complement": "none.safetensors"}, "mask none.safetensors does not exist"),
-    ],
-)
-def test_a_score_that_is_none_is_refused_in_one_line(score, said):
-    with pytest.raises(WagleError, match=said) as caught:
-        check_score(score)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("score", "given", "said"),
-    [
-        ("grad_ratio", {"esp": 1}, r"has no setting 'esp'; did you mean 'eps'\? \(known: eps\)"),
-        ("magnitude", {"eps": 1}, r"has no setting 'eps' \(known: none\)"),
-        ("wagle", {"gamma": 1}, "gamma is not among the settings of a score"),
-        ("grad_ratio", {"eps": "small"}, "the setting eps of .* is 'small'; it must be a number"),
-        ("grad_ratio", {"eps": float("nan")}, "is nan; it must be a number"),
-        (lambda weight, *, power: weight**power, {}, "needs a setting 'power'"),
-        ({"by_name": ["ffn"]}, {"eps": 1}, "the score 'by_name' has no settings; remove 'eps'"),
-    ],
-)
-def test_settings_that_do_not_fit_a_score_are_refused(score, given, said):
-    with pytest.raises(WagleError, match=said):
-        check_score(score, given)
-
-
-def test_settings_come_from_the_defaults_and_from_what_is_given():
-    assert score_settings("grad_ratio", {}) == {"eps": 1e-12}
-    assert score_settings("grad_ratio", {"eps": 0.5}) == {"eps": 0.5}
-    assert score_settings("wagle", {}) == {}
-    assert score_settings(functools.partial(magnitude), {}) == {}
-    assert read_mapping({"by_name": ("ffn",)}) == ("by_name", ["ffn"])

@@ -41,8 +41,8 @@ def sampling(
         scene: its forget set.
         samples: answers per record.
         temperature: above 0.
-        top_p: the share of the probability that is drawn from.
-        threshold: the ROUGE-L recall from which on an answer leaks.
+        top_p: the share of the probability mass to draw from.
+        threshold: the ROUGE-L recall from which an answer counts as leaking.
         max_new_tokens: the longest answer.
         limit: the most records.
     """

@@ -14,9 +14,8 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from wagle.attribution.gradients.engines import ENGINES, choose_engine
-from wagle.attribution.gradients.passes import Pass, plan_passes, transposed
+from wagle.attribution.gradients.passes import Job, Pass, plan_passes, transposed
 from wagle.attribution.gradients.sink import Sink
-from wagle.attribution.gradients.stream import Job
 from wagle.attribution.quantities import COLLECTED
 from wagle.attribution.store import FORMAT, GradientStore, weight_stamps
 from wagle.data.draws import subset
@@ -93,31 +92,22 @@ def gradients(
             not finite, too little disk, a store of something else at ``path``.
     """
     choose(DTYPES, store_dtype, "store_dtype")
-    wanted = [q for q in COLLECTED if q in set(quantities)]
-    for quantity in quantities:
-        choose(COLLECTED, quantity, "quantity")
+    wanted = _in_order(quantities)
     encoder = as_encoder(tokenizer)
     sets = _token_sets(encoder, forget, retain, retain_records, seed, overlap, wanted)
     source = model if isinstance(model, nn.Module) else model_folder(model)
     structure = source if isinstance(source, nn.Module) else empty_model(source)
-    longest = max((len(t.ids) for tokens in sets.values() for t in tokens), default=0)
-    check_length(structure, longest, "the longest record")
+    _check_lengths(structure, sets)
     job = _job(source, batch_tokens, precision, dtype, device, attention)
     name = choose_engine(engine, source, job, in_memory=path is None)
     metadata = {
         "format": FORMAT,
         "versions": {"wagle": version("wagle"), "torch": torch.__version__},
-        "model": {
-            "fingerprint": fingerprint(source),
-            "folder": str(source.absolute()) if isinstance(source, Path) else None,
-            "files": weight_stamps(source) if isinstance(source, Path) else None,
-        },
+        "model": _about_model(source),
         "reduction": "mean over records of the mean over scored tokens",
         "quantities": wanted,
         "dtype": store_dtype,
-        "parameters": [
-            [n, list(p.shape)] for n, p in structure.named_parameters() if p.requires_grad
-        ],
+        "parameters": _shapes(structure),
         "transposed": transposed(structure),
         "engine": name,
         "model_dtype": job.dtype,
@@ -132,6 +122,32 @@ def gradients(
     if (Path(path) / "store.json").is_file():
         return _finished(Path(path), metadata)
     return _on_disk(work, Path(path))
+
+
+def _in_order(quantities: Sequence[str]) -> list[str]:
+    """The quantities that are wanted, in the order of the table."""
+    for quantity in quantities:
+        choose(COLLECTED, quantity, "quantity")
+    return [q for q in COLLECTED if q in set(quantities)]
+
+
+def _check_lengths(model: PreTrainedModel, sets: Mapping[str, Sequence[Tokens]]) -> None:
+    longest = max((len(t.ids) for tokens in sets.values() for t in tokens), default=0)
+    check_length(model, longest, "the longest record")
+
+
+def _about_model(source: PreTrainedModel | Path) -> dict[str, Any]:
+    """Which model it is, and how its files look while it is that."""
+    return {
+        "fingerprint": fingerprint(source),
+        "folder": str(source.absolute()) if isinstance(source, Path) else None,
+        "files": weight_stamps(source) if isinstance(source, Path) else None,
+    }
+
+
+def _shapes(model: PreTrainedModel) -> list[list[Any]]:
+    """Name and shape of every parameter that gets a gradient."""
+    return [[n, list(p.shape)] for n, p in model.named_parameters() if p.requires_grad]
 
 
 def _finished(path: Path, wanted: Mapping[str, Any]) -> GradientStore:

@@ -17,9 +17,16 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from wagle.attribution.gradients.passes import Inputs, Pass, Sums, check_loss, linear_layers
+from wagle.attribution.gradients.passes import (
+    Inputs,
+    Job,
+    Pass,
+    Sums,
+    check_loss,
+    linear_layers,
+)
 from wagle.attribution.gradients.sink import Sink
-from wagle.attribution.gradients.stream import Job, stream
+from wagle.attribution.gradients.stream import stream
 from wagle.model.loading import load_model
 from wagle.model.scoring import answer_nll
 from wagle.model.structure import DTYPES, precision, to_device, without_dropout
@@ -85,9 +92,7 @@ def _sweep(
         stack.enter_context(torch.set_grad_enabled(which.backward))
 
         def keep() -> None:
-            found = {**sums.found, **({inputs.quantity: inputs.found} if inputs else {})}
-            flat = {f"{q} {n}": t for q, tensors in found.items() for n, t in tensors.items()}
-            sink.keep("sums", flat, {"pass": number, "batches": done})
+            sink.keep("sums", _flatten(sums, inputs), {"pass": number, "batches": done})
             sink.wait()  # the sums go on changing
 
         try:
@@ -96,9 +101,7 @@ def _sweep(
                     inputs.real = batch["attention_mask"].to(device)
                 between = False
                 sums.share = _records(batch) / len(which.tokens)
-                with precision(device, job.precision):
-                    nll = answer_nll(model, to_device(batch, device)).nll_mean  # (B,)
-                check_loss(nll, batch, which.tokens)
+                nll = _losses(model, batch, which, job)
                 if which.backward:
                     nll.mean().backward()
                 done, between = done + 1, True
@@ -116,6 +119,19 @@ def _sweep(
 
 def _records(batch: dict[str, Any]) -> int:
     return len(batch["index"])
+
+
+def _losses(model: PreTrainedModel, batch: dict[str, Any], which: Pass, job: Job) -> Tensor:
+    with precision(model.device, job.precision):
+        nll = answer_nll(model, to_device(batch, model.device)).nll_mean  # (B,)
+    check_loss(nll, batch, which.tokens)
+    return nll
+
+
+def _flatten(sums: Sums, inputs: Inputs | None) -> dict[str, Tensor]:
+    """The sums under way, by quantity and parameter in one key."""
+    found = {**sums.found, **({inputs.quantity: inputs.found} if inputs else {})}
+    return {f"{q} {n}": t for q, tensors in found.items() for n, t in tensors.items()}
 
 
 def _unflatten(

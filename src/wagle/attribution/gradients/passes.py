@@ -1,6 +1,7 @@
 """Passes: one sweep over a set of records, and the quantities that it leaves behind.
 
-A pass says what is summed; the engines decide how the model gets through the records.
+A pass says what is summed, a job how to compute; the engines decide how the model gets through the
+records.
 """
 
 from __future__ import annotations
@@ -22,6 +23,25 @@ from wagle.data.batches import collate, token_batches
 from wagle.data.tokens import Tokens
 from wagle.model.structure import find_blocks
 from wagle.system.errors import WagleError, choose
+
+
+@dataclass(frozen=True)
+class Job:
+    """How to compute.
+
+    Attributes:
+        batch_tokens: padded tokens per backward pass.
+        precision: of the matrix products, a name in DTYPES.
+        dtype: in which the weights are held, a name in DTYPES.
+        device: where to compute.
+        attention: which attention code, as in ``load_model``.
+    """
+
+    batch_tokens: int = 512
+    precision: str = "float32"
+    dtype: str = "float32"
+    device: str = "cpu"
+    attention: str = "auto"
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from wagle.attribution.scoring.selection import Chunks
-from wagle.attribution.store import GradientStore
 from wagle.model.structure import place
 from wagle.system.errors import WagleError
 
@@ -137,6 +136,31 @@ def in_order(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
             yield result
 
 
+class Measured(Protocol):
+    """What scoring reads of a gradient store."""
+
+    metadata: dict[str, Any]
+    shapes: dict[str, tuple[int, ...]]
+    quantities: tuple[str, ...]
+    transposed: frozenset[str]
+
+    @property
+    def model_fingerprint(self) -> str:
+        """The fingerprint of the model that the gradients were taken of."""
+
+    def size(self, name: str) -> int:
+        """How many weights the parameter ``name`` has."""
+
+    def has(self, quantity: str, name: str) -> bool:
+        """Whether ``quantity`` was collected for the parameter ``name``."""
+
+    def read(self, quantity: str, name: str, start: int, stop: int) -> Tensor:
+        """A quantity of a part of the flattened parameter, float32."""
+
+    def check_weights(self) -> None:
+        """Refuse to score weights that changed since the gradients were taken."""
+
+
 @dataclass(frozen=True)
 class Candidates:
     """The weights of some parameters of a store, and the draws that belong to them.
@@ -147,7 +171,7 @@ class Candidates:
         seed: of ``uniform``.
     """
 
-    store: GradientStore
+    store: Measured
     names: Sequence[str]
     seed: int = 0
 
@@ -156,13 +180,23 @@ class Candidates:
         """N: how many weights these are."""
         return sum(self.store.size(name) for name in self.names)
 
+    def describe(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> dict[str, Any]:
+        """What a mask remembers of its candidates, and of the patterns that chose them."""
+        return {
+            "include": list(include),
+            "exclude": list(exclude),
+            "names": None if len(self.names) == len(self.store.shapes) else list(self.names),
+            "candidates": self.total,
+            "model": self.store.model_fingerprint,
+        }
+
     def of(self, names: Sequence[str]) -> Candidates:
         """Those of fewer parameters."""
         return Candidates(self.store, names, self.seed)
 
     def row_length(self, name: str) -> int:
         """How many weights an output of the parameter has; a vector is one row."""
-        shape: tuple[int, ...] = self.store.shapes[name]
+        shape = self.store.shapes[name]
         if len(shape) < 2:
             return self.store.size(name)
         return shape[-2] if name in self.store.transposed else shape[-1]

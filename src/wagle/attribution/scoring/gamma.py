@@ -7,7 +7,7 @@ that are measured per weight.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -16,9 +16,15 @@ import torch
 from torch import Tensor
 
 from wagle.attribution.scoring.candidates import Candidates, Measure, Values
-from wagle.attribution.scoring.scores import needs
 from wagle.attribution.scoring.selection import kth_largest
-from wagle.mask.mask import Gamma
+from wagle.recipe.rules import (
+    Gamma,
+    Unfit,
+    gamma_keys,
+    gamma_kind,
+    parse_damping,
+    parse_gamma,
+)
 from wagle.system.errors import WagleError, nearest
 
 CURVATURES = ("square_retain", "fisher_retain")
@@ -26,8 +32,18 @@ _ACCUMULATION = 4  # of the published recipes
 _FORMS = "a number above 0, auto, curvature, {theta_share: 0.5} or {mu: 1.0e-6, accumulation: 4}"
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+_SAID = {  # of a part of a gamma, by the rule that it breaks
+    "number": "it must be a number above 0",
+    "positive": "it must be a number above 0",
+    "share": "it must lie below 1",
+    "whole": "it must be a whole number",
+}
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
 
 
 def read_gamma(gamma: Gamma) -> dict[str, float]:
@@ -36,28 +52,26 @@ def read_gamma(gamma: Gamma) -> dict[str, float]:
     ``{"gamma": number}``, ``{"theta_share": s}``, ``{"curvature": 1}`` or ``{"mu": m, "accumulation":
     a}``, the last also with ``records``.
     """
-    if isinstance(gamma, str) and gamma in {"auto", "curvature"}:
-        return {"theta_share": 0.5} if gamma == "auto" else {"curvature": 1}
-    if _number(gamma) and gamma > 0:  # type: ignore[operator]
-        return {"gamma": float(gamma)}  # type: ignore[arg-type]
-    if not isinstance(gamma, Mapping) or not {"theta_share", "mu"} & set(gamma):
-        raise WagleError(f"gamma is {gamma!r}; give {_FORMS}")
-    kind = "mu" if "mu" in gamma else "theta_share"
-    known = ("mu", "accumulation", "records") if kind == "mu" else ("theta_share",)
-    for key, value in gamma.items():
-        if key not in known:
-            hint = nearest(str(key), known)
-            raise WagleError(
-                f"gamma.{key} is not a setting beside {kind}"
-                + (f"; did you mean {hint}?" if hint and hint != kind else f"; give {_FORMS}")
-            )
-        if not (_number(value) and value > 0):
-            raise WagleError(f"gamma.{key} is {value!r}; it must be a number above 0")
-        if key in {"accumulation", "records"} and value != int(value):
-            raise WagleError(f"gamma.{key} is {value!r}; it must be a whole number")
-    if kind == "theta_share" and not gamma["theta_share"] < 1:
-        raise WagleError(f"gamma.theta_share is {gamma['theta_share']!r}; it must lie below 1")
-    return {"accumulation": _ACCUMULATION, **gamma} if kind == "mu" else dict(gamma)
+    try:
+        found = parse_gamma(gamma, _number)
+    except Unfit as unfit:
+        raise WagleError(_refusal(gamma, unfit)) from None
+    if isinstance(found, str):
+        return {"theta_share": 0.5} if found == "auto" else {"curvature": 1}
+    if isinstance(found, float):
+        return {"gamma": found}
+    return {"accumulation": _ACCUMULATION, **found} if "mu" in found else found
+
+
+def _refusal(gamma: Any, unfit: Unfit) -> str:
+    if unfit.rule == "form":
+        return f"gamma is {gamma!r}; give {_FORMS}"
+    if unfit.rule == "key":
+        kind = str(gamma_kind(gamma))
+        hint = nearest(str(unfit.key), gamma_keys(kind))
+        advice = f"did you mean {hint}?" if hint and hint != kind else f"give {_FORMS}"
+        return f"gamma.{unfit.key} is not a setting beside {kind}; {advice}"
+    return f"gamma.{unfit.key} is {unfit.value!r}; {_SAID[unfit.rule]}"
 
 
 def gamma_quantities(gamma: Gamma) -> tuple[str, ...]:
@@ -119,14 +133,16 @@ def resolve_damping(candidates: Candidates, damping: float | str, quantity: str)
 
 def check_damping(damping: float | str) -> None:
     """Refuse a damping that is neither ``auto`` nor a number above 0."""
-    if damping != "auto" and not (_number(damping) and damping > 0):  # type: ignore[operator]
-        raise WagleError(f"damping is {damping!r}; give a number above 0, or auto")
+    try:
+        parse_damping(damping, _number)
+    except Unfit:
+        raise WagleError(f"damping is {damping!r}; give a number above 0, or auto") from None
 
 
-def curvature_of(score: Any, what: str) -> str:
-    """The curvature that a score asks for, whose median is the damping."""
+def curvature_of(quantities: Sequence[str], what: object) -> str:
+    """The curvature among the quantities of a score, whose median is the damping."""
     for quantity in CURVATURES:
-        if quantity in needs(score).quantities:
+        if quantity in quantities:
             return quantity
     raise WagleError(
         f"{what} asks for damping but for no {' or '.join(CURVATURES)}; give damping as a number"

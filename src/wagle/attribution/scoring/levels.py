@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 from torch import Tensor
 
 from wagle.attribution.scoring.candidates import Candidates, Measure, Values
-from wagle.attribution.scoring.scores import wagle_gauss_newton
+from wagle.attribution.scoring.entry import Dominated
 from wagle.attribution.scoring.selection import (
     Draft,
     Levels,
@@ -25,7 +25,7 @@ from wagle.attribution.scoring.selection import (
     row_levels,
     thresholds,
 )
-from wagle.mask.mask import MaskWriter
+from wagle.mask.writing import MaskWriter
 from wagle.model.structure import place
 
 
@@ -40,7 +40,6 @@ class Group(NamedTuple):
 
 
 Placed: TypeAlias = tuple[str, Tensor, "Tensor | None"]  # parameter, levels, theta-dominated
-Dominated: TypeAlias = Callable[[Values], Tensor]
 
 
 class Found:
@@ -98,19 +97,6 @@ class Found:
         }
 
 
-def _theta_dominated(measure: Measure) -> Dominated | None:
-    """Where ``|theta|`` exceeds the retain term of the score, for scores that have both."""
-    if measure.function is wagle_gauss_newton:
-        damping = measure.settings["damping"]
-        return lambda v: (
-            v["weight"].abs() > (v["grad_retain"] / (v["square_retain"] + damping)).abs_()
-        )
-    if "gamma" not in measure.settings or {"weight", "grad_retain"} - set(measure.quantities):
-        return None
-    gamma = measure.settings["gamma"]
-    return lambda v: v["weight"].abs() > (v["grad_retain"] / gamma).abs_()
-
-
 def select(
     candidates: Candidates,
     measure: Measure,
@@ -118,10 +104,19 @@ def select(
     ladder: Sequence[float | str],
     *,
     by_row: bool = False,
+    dominated: Dominated | None = None,
 ) -> Found:
-    """Levels of all candidates, group by group."""
+    """Levels of all candidates, group by group.
+
+    Args:
+        candidates: the weights.
+        measure: their scores.
+        groups: which of them compete, and how many each ratio selects.
+        ladder: the ratios.
+        by_row: each row of a group competes by itself.
+        dominated: where the weight term of the score dominates, which is counted on the way.
+    """
     found = Found(candidates, ladder)
-    dominated = _theta_dominated(measure)
     for group in groups:
         inside = candidates.of(group.names)
         run = _levels_by_row if by_row else _levels

@@ -18,22 +18,9 @@ To add one: a function here, its entry in SCORES, a test beside the others.
 
 from __future__ import annotations
 
-import inspect
-import math
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
-
 from torch import Tensor
 
-from wagle.attribution.quantities import COLLECTED
-from wagle.mask.mask import Mask
-from wagle.system.errors import WagleError, choose, nearest
-
-Score: TypeAlias = Callable[..., Tensor]
-QUANTITIES = ("weight", *COLLECTED, "uniform")
-_FROM_DATA = ("gamma", "damping")
-_OF_MASKS = ("random_like", "complement", "by_name")
+from wagle.attribution.scoring.entry import Score
 
 
 def wagle(weight: Tensor, grad_forget: Tensor, grad_retain: Tensor, *, gamma: float) -> Tensor:
@@ -168,130 +155,30 @@ def wanda(weight: Tensor, input_square: Tensor) -> Tensor:
     return weight.abs() * input_square.sqrt()
 
 
-SCORES: dict[str, Score] = {
-    "fisher": fisher,
-    "grad_forget": grad_forget,
-    "grad_ratio": grad_ratio,
-    "hessian_free": hessian_free,
-    "magnitude": magnitude,
-    "random": random,
-    "snip_forget": snip_forget,
-    "wagle": wagle,
-    "wagle_gauss_newton": wagle_gauss_newton,
-    "wagle_refusal": wagle_refusal,
-    "wanda": wanda,
-}
-
-
 # ---------------------------------------------------------------------------------------------
-# What a score asks for
+# Retain terms: what a score sets the weight against
 
 
-class Needs(NamedTuple):
-    """What a score asks for, from its signature: quantities, and settings with their defaults."""
-
-    quantities: list[str]
-    settings: dict[str, Any]
+def by_gamma(grad_retain: Tensor, *, gamma: float) -> Tensor:
+    """``g_r / gamma``: one curvature for all weights."""
+    return grad_retain / gamma
 
 
-def find_score(score: str | Score) -> Score:
-    """The function that a name stands for; a function stands for itself."""
-    if isinstance(score, str):
-        return choose(SCORES, score, "score")
-    if not callable(score):
-        raise WagleError(
-            f"score is {score!r}; give a name ({', '.join(SCORES)}), a function, or a mapping with "
-            f"one key ({', '.join(_OF_MASKS)})"
-        )
-    return score
+def by_curvature(grad_retain: Tensor, square_retain: Tensor, *, damping: float) -> Tensor:
+    """``g_r / (h + damping)``: a curvature per weight."""
+    return grad_retain / (square_retain + damping)
 
 
-def score_name(score: str | Score) -> str:
-    """What messages and masks call a score."""
-    return score if isinstance(score, str) else getattr(score, "__name__", "custom")
-
-
-def needs(score: Score) -> Needs:
-    """The quantities and the settings that a score asks for, from its signature."""
-    try:
-        parameters = inspect.signature(score).parameters
-    except (TypeError, ValueError):
-        raise WagleError(
-            f"the parameters of the score {score_name(score)!r} cannot be read; wrap it in a function "
-            f"of {', '.join(QUANTITIES)}"
-        ) from None
-    found = Needs([], {})
-    for name, parameter in parameters.items():
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
-            found.settings[name] = parameter.default
-        elif name in QUANTITIES:
-            found.quantities.append(name)
-        else:
-            raise WagleError(f"a score cannot ask for {name!r} (known: {', '.join(QUANTITIES)})")
-    if not found.quantities:
-        raise WagleError(
-            f"the score {score_name(score)!r} asks for nothing; its parameters are among "
-            f"{', '.join(QUANTITIES)}"
-        )
-    return found
-
-
-def score_settings(score: str | Score, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a score that are not chosen from the data: its defaults, and ``given``."""
-    what = f"the score {score_name(score)!r}"
-    known = {n: v for n, v in needs(find_score(score)).settings.items() if n not in _FROM_DATA}
-    for name, value in given.items():
-        if name in _FROM_DATA:
-            raise WagleError(f"{name} is not among the settings of a score; give it as {name}=")
-        if name not in known:
-            guess = nearest(name, known)
-            hint = f"; did you mean {guess!r}?" if guess else ""
-            raise WagleError(
-                f"{what} has no setting {name!r}{hint} (known: {', '.join(known) or 'none'})"
-            )
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-        ):
-            raise WagleError(f"the setting {name} of {what} is {value!r}; it must be a number")
-    found = {**known, **given}
-    missing = [n for n, value in found.items() if value is inspect.Parameter.empty]
-    if missing:
-        raise WagleError(f"{what} needs a setting {missing[0]!r}; add it to its settings")
-    return found
-
-
-def read_mapping(score: Mapping[str, Any]) -> tuple[str, Any]:
-    """The one key of a score that is a mapping, and a checked value: a mask or patterns."""
-    if len(score) != 1 or next(iter(score)) not in _OF_MASKS:
-        guess = nearest(str(next(iter(score))), _OF_MASKS) if len(score) == 1 else None
-        hint = f"; did you mean {guess!r}?" if guess else ""
-        raise WagleError(
-            f"score has the keys {[str(key) for key in score]}{hint} (one of {', '.join(_OF_MASKS)})"
-        )
-    ((kind, value),) = score.items()
-    if kind == "by_name":
-        patterns = list(value) if isinstance(value, list | tuple) else []
-        if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
-            raise WagleError(
-                f"score.by_name is {value!r}; give a list of patterns, such as ['ffn', '*.q_proj.*']"
-            )
-        return kind, patterns
-    if not isinstance(value, Mask | str | Path):
-        raise WagleError(f"score.{kind} is {value!r}; give a mask, or the path of one")
-    return kind, value
-
-
-def check_score(
-    score: str | Score | Mapping[str, Any], settings: Mapping[str, Any] | None = None
-) -> None:
-    """Find out before any work whether a score and its settings exist, and the mask it names."""
-    if not isinstance(score, Mapping):
-        score_settings(score, settings or {})
-        return
-    kind, value = read_mapping(score)
-    if settings:
-        raise WagleError(f"the score {kind!r} has no settings; remove {next(iter(settings))!r}")
-    if isinstance(value, str | Path):
-        Mask.load(value)
+SCORES: dict[str, Score] = {
+    "fisher": Score(fisher),
+    "grad_forget": Score(grad_forget),
+    "grad_ratio": Score(grad_ratio),
+    "hessian_free": Score(hessian_free),
+    "magnitude": Score(magnitude),
+    "random": Score(random),
+    "snip_forget": Score(snip_forget),
+    "wagle": Score(wagle, retain_term=by_gamma),
+    "wagle_gauss_newton": Score(wagle_gauss_newton, retain_term=by_curvature),
+    "wagle_refusal": Score(wagle_refusal, retain_term=by_gamma),
+    "wanda": Score(wanda, scope="row"),
+}

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
-from itertools import pairwise
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -20,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wagle.mask.writing import refuse_ladder
 from wagle.system.errors import WagleError
 
 T = TypeVar("T")
-MOST_RATIOS = 15  # four bits per weight
 _HALF = 1 << 15
 _BINS = 1 << 16
 _NEAR = 255  # in a table: the bin of a boundary, whose scores are compared one by one
@@ -56,20 +55,14 @@ def exact_ratio(ratio: float | str) -> Fraction:
 
 def exact_count(ratio: float | str, total: int) -> int:
     """floor(ratio * total), exact on the decimal that ``ratio`` prints as: 0.29 of 100 is 29."""
-    count = int(exact_ratio(ratio) * total)
-    if count == 0:
-        raise WagleError(f"ratio {ratio} of {total} weights selects none; raise it")
-    return count
+    return int(exact_ratio(ratio) * total)
 
 
 def read_ladder(ratio: float | str | Iterable[float | str]) -> list[float | str]:
     """One ratio or several as a checked ladder: ascending, without repeats, 1 to 15 of them."""
     several = isinstance(ratio, Iterable) and not isinstance(ratio, str)
     ladder: list[Any] = list(ratio) if several else [ratio]  # type: ignore[arg-type]
-    if not 1 <= len(ladder) <= MOST_RATIOS:
-        raise WagleError(f"a ladder has 1 to {MOST_RATIOS} ratios, not {len(ladder)}")
-    if any(low >= high for low, high in pairwise([exact_ratio(one) for one in ladder])):
-        raise WagleError(f"the ratios {ladder} must ascend without repeats")
+    refuse_ladder(ladder, exact_ratio)
     return ladder
 
 

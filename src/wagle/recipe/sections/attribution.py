@@ -9,11 +9,12 @@ from pydantic import (
     model_validator,
 )
 
+from wagle.recipe.rules import OF_MASK
 from wagle.recipe.sections.base import Section
 from wagle.recipe.values import (
     AtLeastOne,
     Damping,
-    Gamma,
+    GammaSetting,
     Number,
     Precision,
     Quantity,
@@ -28,12 +29,12 @@ class Attribution(Section):
     """Which weights may change: gradients, a score, a mask."""
 
     score: ScoreName = "wagle"
-    """How weights are scored, by name: {scores}. Or, without a score,
-    {random_like: MASK} (at random, in every tensor as many as another mask selects), {complement: MASK}
-    (the candidates that it leaves out) or {by_name: [PATTERN, ...]} (all weights of the parameters
-    that match, as in include); these have their own ratio."""
+    """How weights are scored, by name: {scores}; docs/scores.md says what each needs. Or, without a
+    score, {random_like: MASK} (at random, in every tensor as many as another mask selects),
+    {complement: MASK} (the candidates that it leaves out) or {by_name: [PATTERN, ...]} (all weights of
+    the parameters that match, as in include); these have their own ratio."""
 
-    gamma: Gamma = "auto"
+    gamma: GammaSetting = "auto"
     """Trade-off of the wagle scores: a number above 0 (larger counts the retain gradient less),
     {theta_share: S} for the gamma at which a share S of the weights has a weight term larger than
     its retain term, auto, which is {theta_share: 0.5}, curvature, the mean squared gradient of a
@@ -57,7 +58,8 @@ class Attribution(Section):
 
     scope: Literal["auto", "global", "tensor", "row", "block"] = "auto"
     """Within what the ratio is selected: global (all candidates compete), tensor, row (of a layer's
-    weights, one per output), block, or auto, which is row for wanda and global for the rest."""
+    weights, one per output), block, or auto, the scope that the score is meant for, which
+    docs/scores.md names."""
 
     include: list[Text] = []
     """Patterns of parameters; the mask selects among their weights only. Empty is all. A pattern is
@@ -115,8 +117,9 @@ class Attribution(Section):
         if self.mask is not None:  # whose ladder is not known here
             return self
         if isinstance(self.score, dict):
-            self._mapping_stands_alone(next(iter(self.score)))
-            if "by_name" not in self.score:
+            kind = next(iter(self.score))
+            self._mapping_stands_alone(kind)
+            if kind in OF_MASK:
                 return self
         ladder = self.ratio if isinstance(self.ratio, list) else []
         if self.use is None and len(ladder) > 1:
@@ -130,7 +133,7 @@ class Attribution(Section):
 
     def _mapping_stands_alone(self, kind: str) -> None:
         names = ["ratio", "scope", "score_settings"]
-        if kind != "by_name":  # the other two range over the candidates of their mask
+        if kind in OF_MASK:  # these range over the candidates of their mask
             names += ["include", "exclude"]
         for name in names:
             if getattr(self, name) != type(self).model_fields[name].default:

@@ -30,14 +30,17 @@ def probe(
     Args:
         scene: its forget set.
         holdout: a file of records of the same kind that no model was trained on; null: the
-            recipe's holdout set, or without one the general set.
-        split: of ``holdout``, where that is a folder.
-        groups: by the record's place (``forget[3]``, ``holdout[3]``; of the general set
-            ``general[3]``), its author or document, which is never on both sides of a fold; null:
-            every record is its own.
-        readings: ``forget_or_holdout``, ``choice``; null: both, the second where forget records
-            have wrong answers.
-        limit: the most records of each side.
+            recipe's holdout set or, without one, the general set.
+        split: the split of ``holdout``, if that is a folder.
+        groups: maps a record's place (``forget[3]``, ``holdout[3]``; for the general set
+            ``general[3]``) to its author or document, which is never on both sides of a fold; null:
+            every record is its own group. They stay in the recipe; the attack's file and the report
+            only say how many records they name. But with ``report.show_text`` the report shows the
+            whole recipe, and ``wagle compare`` writes all settings of attacks into its
+            ``plan.json``.
+        readings: which of ``forget_or_holdout`` and ``choice``; null: both, the second if forget
+            records have wrong answers.
+        limit: the most records on each side.
     """
     forget = those_that_ask(scene.need("forget", "probe"), "probe")
     if holdout is None and HOLDOUT in scene.sets:

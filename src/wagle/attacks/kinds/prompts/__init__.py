@@ -24,11 +24,11 @@ def prompts(
 
     Args:
         scene: its forget set, and its retain set for the neighbours in the context.
-        attacks: paraphrase, prefix, context, format, system, decomposed, translation; null: all that
-            there is the data for.
-        prefix: the first words of an answer that are put into the model's mouth.
+        attacks: which of paraphrase, prefix, context, format, system, decomposed and translation;
+            null: all that there is data for.
+        prefix: the first words of an answer, put into the model's mouth.
         neighbours: retain records in the context.
-        system_prompt: what to ask under.
+        system_prompt: the system prompt to ask under.
         max_new_tokens: the longest greedy answer.
     """
     task = ask_otherwise(

@@ -39,10 +39,12 @@ def quantization(
 
     Args:
         scene: its sets.
-        methods: int8, int4, nf4, fp4, gguf.
-        group_size: of int4; null is 128 from a billion weights on, else 32.
-        sets: which of them are asked about; null: all but the holdout set.
-        generate: also ask for greedy answers.
+        methods: ``int8`` (per row), ``int4`` (per group), ``nf4``, ``fp4`` (bitsandbytes; fp4 is
+            what the paper's code ran), ``gguf`` (llama.cpp).
+        group_size: for ``int4``: it must divide the widths of the layers; null is 128 from a billion
+            weights on, else 32.
+        sets: which of the recipe's sets to ask about; null: all except the holdout set.
+        generate: also generate greedy answers.
     """
     if not methods:
         raise WagleError(f"methods is empty; name some of {', '.join(WAYS)}")

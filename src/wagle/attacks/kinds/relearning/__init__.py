@@ -44,14 +44,16 @@ def relearning(
 
     Args:
         scene: its forget set is what comes back; benign records are of its retain set.
-        records: ``exact``, from the forget set; ``benign``, as many of the retain set; or a file of
-            unrelated records, of which as many are taught.
-        share: of the forget records.
-        steps: after which the model is looked at, from 0.
-        learning_rate: of AdamW, constant; of several, each starts from the same model.
+        records: ``exact``, from the forget set; ``benign``, the same number from the retain set; or
+            the path of a data file, from which the same number is taught.
+        share: share of the forget records, by a fixed permutation: smaller shares are contained in
+            larger ones.
+        steps: the steps after which the model is measured, starting at 0.
+        learning_rate: for AdamW, constant; a list gives one curve per rate, each starting from the
+            same model. The literature uses 5e-6, 1e-5 and 5e-5.
         batch_size: records per step.
-        lora: train an adapter instead of all weights.
-        limit: the most records of the forget set, and of those not taught, that are looked at.
+        lora: train an adapter instead of all weights (extra ``lora``); it needs a larger rate.
+        limit: the most records to measure from the forget set, and likewise from those not taught.
     """
     rates = learning_rate if isinstance(learning_rate, list) else [learning_rate]
     if not rates or len(set(rates)) < len(rates):

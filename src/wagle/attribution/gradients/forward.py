@@ -1,0 +1,126 @@
+"""The way forward of the engine ``stream``: what enters each block, and what each is given."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wagle.attribution.gradients.blocks import Batch
+from wagle.attribution.gradients.kept import Kept
+from wagle.attribution.gradients.passes import Inputs, linear_layers
+from wagle.model.structure import placed
+from wagle.system.errors import WagleError
+
+
+class Enough(Exception):
+    """Leaves a forward pass once all that is wanted of it was seen."""
+
+
+def record(kept: Kept) -> None:
+    """Run the stem on every batch: keep its output, and what each block will be given."""
+    with kept.blocks.around() as parameters:
+        for position, one in enumerate(kept.batches):
+            hidden = _record(kept, one, first=position == 0)
+            if position == 0:
+                reached = {id(p) for p in _reached(hidden)}
+                kept.early = [n for n, p in parameters.items() if id(p) in reached]
+            kept.spill[0, one.key] = hidden
+
+
+def _record(kept: Kept, one: Batch, first: bool) -> Tensor:
+    entered: list[Tensor] = []
+    blocks = kept.blocks
+
+    def shim(block: int) -> Callable[..., Any]:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            blocks.keyword = "hidden_states" in kwargs
+            hidden = kwargs.pop("hidden_states") if blocks.keyword else args[0]
+            given = (args if blocks.keyword else args[1:], kwargs)
+            one.calls.append(given)
+            entered.append(hidden)
+            if first:
+                _check_given(blocks.model, given)
+                if block == 0:
+                    blocks.look(one, hidden)
+            if block == len(blocks) - 1:
+                raise Enough
+            # a leaf: what a later block is given and was computed from it can be told
+            return blocks.answer(hidden.detach().requires_grad_(first))
+
+        return forward
+
+    with blocks.replaced(shim), torch.set_grad_enabled(first), contextlib.suppress(Enough):
+        kept.loss(one)
+    return entered[0]
+
+
+def _check_given(model: nn.Module, given: object) -> None:
+    """Refuse models whose blocks are given more that depends on weights than hidden states."""
+    if any(t.requires_grad for t in _tensors(given)):
+        raise WagleError(
+            f"{type(model).__name__} hands its blocks more than hidden states that depends "
+            "on weights; use engine: whole"
+        )
+
+
+def through_blocks(kept: Kept) -> None:
+    """Go through the blocks once, keeping what enters each of them."""
+    blocks = kept.blocks
+    for block in range(len(blocks)):
+        with placed(blocks.model, blocks.load(block, block + 1)), torch.no_grad():
+            for p, which in enumerate(kept.passes):
+                inputs = None
+                with contextlib.ExitStack() as stack:
+                    if "inputs" in which.kinds:
+                        inputs = Inputs(which, _layers(kept, block))
+                        stack.enter_context(inputs.hooked())
+                    for one in kept.of(p):
+                        _forward(kept, block, one, inputs)
+                if inputs is not None:
+                    kept.sink.add(f"{block:05d}", inputs.finish())
+
+
+def _layers(kept: Kept, block: int) -> dict[str, nn.Module]:
+    own = set(kept.blocks.names[block])
+    return {n: layer for n, layer in linear_layers(kept.blocks.model).items() if n in own}
+
+
+def _forward(kept: Kept, block: int, one: Batch, inputs: Inputs | None) -> None:
+    if inputs is not None:
+        inputs.real = one.batch["attention_mask"].to(kept.blocks.device)
+    found = kept.blocks.call(block, one, kept.hidden(block, one))
+    if not kept.passes[one.which].backward:
+        del kept.spill[block, one.key]
+    kept.spill[block + 1, one.key] = found
+    kept.bar.advance(one.records)
+
+
+def _tensors(given: object) -> Iterator[Tensor]:
+    if isinstance(given, Tensor):
+        yield given
+    elif isinstance(given, Mapping):
+        for value in given.values():
+            yield from _tensors(value)
+    elif isinstance(given, list | tuple):
+        for value in given:
+            yield from _tensors(value)
+
+
+def _reached(output: Tensor) -> list[Tensor]:
+    """The leaves that a tensor was computed from."""
+    found: list[Tensor] = []
+    seen: set[Any] = set()
+    left = [output.grad_fn]
+    while left:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found.append(node.variable)
+        left += [following for following, _ in node.next_functions]
+    return found

@@ -1,0 +1,57 @@
+"""What the engine ``stream`` keeps between its steps: batches, activations, gradients under way."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from wagle.attribution.gradients.blocks import Batch, Blocks
+from wagle.attribution.gradients.passes import Pass
+from wagle.attribution.gradients.sink import Sink
+from wagle.system.memory import Spill
+from wagle.system.progress import Bar
+
+_IN_MEMORY = 64 << 20  # bytes of activations, before they go to a file
+
+
+class Kept:
+    """One run of the engine: what its steps share.
+
+    Attributes:
+        spill: what enters each block, by (block, key of the batch); and by (quantity, parameter) the
+            sums of tied weights that the head has finished and the stem has not.
+        early: parameters of the stem.
+        tied: those of them that the head uses too.
+        carry: by batch, d(loss)/d(what enters the last block that is done).
+    """
+
+    def __init__(
+        self, blocks: Blocks, passes: Sequence[Pass], sink: Sink, stack: contextlib.ExitStack
+    ) -> None:
+        self.blocks, self.passes, self.sink = blocks, passes, sink
+        self.spill = Spill(_IN_MEMORY, sink.folder)
+        stack.callback(self.spill.close)
+        self.batches = [
+            Batch(p, i, batch, [])
+            for p, which in enumerate(passes)
+            for i, batch in enumerate(which.batches(blocks.job.batch_tokens))
+        ]
+        self.early: list[str] = []
+        self.tied: set[str] = set()
+        self.carry: dict[str, Tensor] = {}
+        steps = sum(one.records for one in self.batches) * len(blocks)
+        self.bar = stack.enter_context(Bar("gradients", 2 * steps))
+
+    def of(self, which: int) -> list[Batch]:
+        """The batches of one pass."""
+        return [one for one in self.batches if one.which == which]
+
+    def loss(self, one: Batch) -> Tensor:
+        """The model's forward on a batch, with the blocks as they are now: (B,) mean NLLs."""
+        return self.blocks.loss(one, self.passes[one.which].tokens)
+
+    def hidden(self, block: int, one: Batch) -> Tensor:
+        """What enters a block, where it computes."""
+        return self.spill[block, one.key].to(self.blocks.device)

@@ -1,0 +1,86 @@
+"""A score chosen by name or given as a function, with its settings checked."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from wagle.attribution.scoring.entry import Function, Score, function_name
+from wagle.attribution.scoring.scores import SCORES, by_gamma
+from wagle.attribution.scoring.unscored import read_mapping
+from wagle.mask.mask import Mask
+from wagle.recipe.rules import UNSCORED
+from wagle.system.errors import WagleError, choose, nearest
+
+_FROM_DATA = ("gamma", "damping")
+
+
+class Chosen(NamedTuple):
+    """A score, and what messages and masks call it."""
+
+    name: str
+    entry: Score
+
+    def __str__(self) -> str:
+        return f"the score {self.name!r}"
+
+
+def choose_score(score: str | Function) -> Chosen:
+    """The entry that a name stands for; a function becomes one.
+
+    A function with ``gamma`` that sees the weight and the retain gradient has the retain term of
+    ``wagle``.
+    """
+    if isinstance(score, str):
+        return Chosen(score, choose(SCORES, score, "score"))
+    if not callable(score):
+        raise WagleError(
+            f"score is {score!r}; give a name ({', '.join(SCORES)}), a function, or a mapping with "
+            f"one key ({', '.join(UNSCORED)})"
+        )
+    entry = Score(score)
+    if "gamma" in entry.settings and {"weight", "grad_retain"} <= set(entry.quantities):
+        entry = Score(score, retain_term=by_gamma)
+    return Chosen(function_name(score), entry)
+
+
+def score_settings(score: Chosen, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a score that are not chosen from the data: its defaults, and ``given``."""
+    known = {n: v for n, v in score.entry.settings.items() if n not in _FROM_DATA}
+    for name, value in given.items():
+        if name in _FROM_DATA:
+            raise WagleError(f"{name} is not among the settings of a score; give it as {name}=")
+        if name not in known:
+            guess = nearest(name, known)
+            hint = f"; did you mean {guess!r}?" if guess else ""
+            raise WagleError(
+                f"{score} has no setting {name!r}{hint} (known: {', '.join(known) or 'none'})"
+            )
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+        ):
+            raise WagleError(f"the setting {name} of {score} is {value!r}; it must be a number")
+    found = {**known, **given}
+    missing = [n for n, value in found.items() if value is inspect.Parameter.empty]
+    if missing:
+        raise WagleError(f"{score} needs a setting {missing[0]!r}; add it to its settings")
+    return found
+
+
+def check_score(
+    score: str | Function | Mapping[str, Any], settings: Mapping[str, Any] | None = None
+) -> None:
+    """Find out before any work whether a score and its settings exist, and the mask it names."""
+    if not isinstance(score, Mapping):
+        score_settings(choose_score(score), settings or {})
+        return
+    kind, value = read_mapping(score)
+    if settings:
+        raise WagleError(f"the score {kind!r} has no settings; remove {next(iter(settings))!r}")
+    if isinstance(value, str | Path):
+        Mask.load(value)

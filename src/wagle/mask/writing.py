@@ -1,0 +1,112 @@
+"""Levels that come in chunks, packed as they come: what a mask is made of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from wagle.mask.packing import Packed, bits_per_level, pack
+from wagle.recipe.rules import MOST_RATIOS, Unfit, check_ladder
+from wagle.system.errors import WagleError
+from wagle.system.memory import Spill
+
+_IN_MEMORY = 1 << 30  # bytes of packed levels, before they go to a file
+T = TypeVar("T", bound="float | str")
+
+
+def refuse_ladder(ratios: Sequence[T], exact: Callable[[T], Any] = float) -> None:
+    """Refuse ratios that are no ladder: 1 to 15 of them, ascending without repeats.
+
+    Args:
+        ratios: those asked for.
+        exact: the number that a ratio stands for.
+    """
+    try:
+        check_ladder(ratios, exact)
+    except Unfit as unfit:
+        raise WagleError(
+            f"a ladder has 1 to {MOST_RATIOS} ratios, not {len(ratios)}"
+            if unfit.rule == "length"
+            else f"the ratios {list(ratios)} must ascend without repeats"
+        ) from None
+
+
+class MaskWriter:
+    """Builds a mask from levels that come in chunks: only the packed bits are kept.
+
+    What is never added is not selected. Example::
+
+        writer = MaskWriter(shapes, ratios)
+        for name, levels in chunks:
+            writer.add(name, levels)
+        mask = Mask(*writer.finish(counts, metadata))
+    """
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], ratios: Sequence[float]) -> None:
+        """Reserve the packed bits.
+
+        Args:
+            shapes: of every parameter of the model, in parameter order.
+            ratios: of the ladder, ascending: 1 to 15 of them.
+        """
+        refuse_ladder(ratios)
+        self.shapes = dict(shapes)
+        self.ratios = tuple(ratios)
+        self._bits = bits_per_level(ratios)
+        self._packed = Spill(_IN_MEMORY)
+        self._begun: dict[str, Tensor] = {}
+        self._filled = dict.fromkeys(self.shapes, 0)
+
+    def _room(self, name: str) -> Tensor:
+        size = math.prod(self.shapes[name])
+        return torch.zeros(-(-size * self._bits // 8), dtype=torch.uint8)
+
+    def add(self, name: str, levels: Tensor) -> None:
+        """Append the levels of the next weights of one parameter.
+
+        Args:
+            name: the parameter.
+            levels: any number of them, of any shape, uint8 or bool, row by row: per weight, how
+                many ratios of the ladder select it.
+        """
+        values = levels.reshape(-1).to("cpu", torch.uint8)
+        done, size = self._filled[name], math.prod(self.shapes[name])
+        if done + len(values) > size:
+            raise WagleError(f"{name} has {size} weights, but {done + len(values)} levels came")
+        if len(values) and int(values.max()) > len(self.ratios):
+            raise WagleError(
+                f"{name} has level {int(values.max())} in a ladder of {len(self.ratios)} ratios"
+            )
+        self._filled[name] = done + len(values)
+        per_byte = 8 // self._bits
+        head = min(-done % per_byte, len(values))  # these belong in a byte already begun
+        if name not in self._begun:
+            self._begun[name] = self._room(name)
+        packed, at = self._begun[name], done // per_byte
+        if head:
+            packed[at] |= pack(values[:head], self._bits)[0] << (done % per_byte * self._bits)
+            at += 1
+        rest = pack(values[head:], self._bits)
+        packed[at : at + len(rest)] = rest
+        if self._filled[name] == size:
+            self._packed[name] = self._begun.pop(name)
+
+    def finish(self, counts: Sequence[int], metadata: dict[str, Any]) -> Packed:
+        """What a mask is made of; a parameter that was begun and not completed is an error.
+
+        Args:
+            counts: how many weights each ratio selects.
+            metadata: what the mask is, as JSON: score, settings, candidates, thresholds, model.
+        """
+        for name, done in self._filled.items():
+            if done not in (0, math.prod(self.shapes[name])):
+                raise WagleError(
+                    f"{name} has {math.prod(self.shapes[name])} weights, but only {done} levels came"
+                )
+            if name not in self._packed:
+                self._packed[name] = self._room(name)
+        return Packed(self._packed, self.shapes, self.ratios, tuple(counts), metadata)
