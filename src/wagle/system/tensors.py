@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wagle.system.atomic import atomic_file
 from wagle.system.errors import WagleError
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-from wagle.system.atomic import atomic_file
 
 _CHUNK = 1 << 22  # elements that are converted and written at a time
 _KEY = "wagle"  # the one metadata key: safetensors writes several in random order

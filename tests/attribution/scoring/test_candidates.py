@@ -7,10 +7,8 @@ from tests.attribution.scoring.made import (
     TRANSPOSED,
 )
 from tests.conftest import FAMILIES, make_model
-from wagle.attribution.quantities import COLLECTED
 from wagle.attribution.scoring.candidates import SHORT_NAMES, part_of
 from wagle.mask.mask import Mask
-from wagle.recipe.sections.attribution import Attribution
 from wagle.system.errors import WagleError
 
 
@@ -78,12 +76,3 @@ def test_patterns_are_globs_and_short_names(store, patterns, chosen):
 def test_a_pattern_that_matches_nothing_says_what_patterns_are(store, pattern, said):
     with pytest.raises(WagleError, match=said):
         Mask.from_scores(store, include=[pattern])
-
-
-def test_the_recipe_names_every_short_name_and_quantity():
-    fields = Attribution.model_fields
-    for table, field in (
-        (SHORT_NAMES, "include"),
-        (COLLECTED, "quantities"),
-    ):
-        assert all(name in (fields[field].description or "") for name in table), field
