@@ -84,7 +84,7 @@ def test_hinge_falls_until_its_limit_and_rests_there():
 ''',
         ),
     ],
-    [["tests/unlearning/objectives", "-k", "hinge"]],
+    [["tests/unlearning/objectives"]],
 )
 
 _SCORES = "src/wagle/attribution/scoring/scores.py"
@@ -117,18 +117,18 @@ _LIKELIHOODS = "src/wagle/metrics/likelihood.py"
 METRIC = Addition(
     "metric",
     2,
-    "perplexity",
+    "doubt",
     [
         Edit(
             _LIKELIHOODS,
             "LIKELIHOODS: dict",
-            '''def perplexity(mean_nll: float) -> float:
-    """``exp(M)``: how many tokens the model hesitates between, 1 where it is certain.
+            '''def doubt(mean_nll: float) -> float:
+    """``1 - exp(-M)``: what is missing to certainty, per token.
 
     Args:
         mean_nll: M of the right answer, in nats.
     """
-    return math.exp(mean_nll)
+    return -math.expm1(-mean_nll)
 
 
 ''',
@@ -136,11 +136,11 @@ METRIC = Addition(
         Edit(
             _LIKELIHOODS,
             '    "nll": Metric(',
-            '    "perplexity": Metric("tokens", perplexity, ("right",), kept="lower"),\n',
+            '    "doubt": Metric("probability per token", doubt, ("right",), kept="lower"),\n',
         ),
         New(
-            "tests/metrics/test_perplexity.py",
-            '''"""The metric ``perplexity``."""
+            "tests/metrics/test_doubt.py",
+            '''"""The metric ``doubt``."""
 
 import math
 
@@ -150,12 +150,12 @@ from wagle.metrics.metric import Answered
 from wagle.metrics.table import METRICS
 
 
-def test_two_equal_tokens_have_a_perplexity_of_2():
-    assert METRICS["perplexity"].value(Answered(right=math.log(2))) == pytest.approx(2)
+def test_between_two_equal_tokens_the_doubt_is_one_half():
+    assert METRICS["doubt"].value(Answered(right=math.log(2))) == pytest.approx(0.5)
 ''',
         ),
     ],
-    [["tests/metrics", "-k", "perplexity"]],
+    [["tests/metrics"], ["tests/evaluation/test_result.py"]],
 )
 
 BENCHMARK = Addition(
@@ -172,6 +172,8 @@ BENCHMARK = Addition(
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from wagle.data.reading import read_records
 from wagle.data.tokens import Encoder
 from wagle.evaluation.asking.requests import Answers, likelihood
@@ -181,15 +183,15 @@ from wagle.metrics.likelihood import probability
 VERSION = 1
 
 
-def recital(encoder: Encoder, *, lines: list[str], seed: int = 0) -> Task:
+def recital(encoder: Encoder, *, data: str | Path, seed: int = 0) -> Task:
     """Ask how likely each line is.
 
     Args:
         encoder: of the model.
-        lines: texts.
+        data: a file of texts.
         seed: of the interval.
     """
-    records = read_records([{"text": line} for line in lines], name="lines")
+    records = read_records(data, name="lines", seed=seed)
     asked = {r.place: likelihood(t) for r, t in zip(records, encoder.encode(records), strict=True)}
 
     def measure(answers: Answers) -> Measured:
@@ -210,17 +212,21 @@ from wagle.evaluation.models import Way
 from wagle.evaluation.table import BENCHMARKS, make_task
 
 
-def test_every_line_has_a_probability():
+def test_every_line_has_a_probability(tmp_path):
     assert "recital" in BENCHMARKS
-    encoder = Encoder(make_tokenizer())
-    task = make_task("recital", encoder, {"lines": ["Rain fell.", "Snow fell on Oslo."]})
+    data, encoder = tmp_path / "lines.jsonl", Encoder(make_tokenizer())
+    data.write_text('{"text": "Rain fell."}\\n{"text": "Snow fell on Oslo."}\\n')
+    task = make_task("recital", encoder, {"data": str(data)})
     figure = Way(encoder).ask(make_model("llama-tied"), task).figures["lines"]["probability"]
     assert figure.n == 2
     assert 0 < figure.value < 1
 ''',
         ),
     ],
-    [["tests/evaluation/benchmarks/test_recital.py"]],
+    [
+        ["tests/evaluation/benchmarks/test_recital.py"],
+        ["tests/evaluation/test_table.py", "-k", "recital"],
+    ],
 )
 
 _READING = "src/wagle/data/reading.py"
@@ -256,7 +262,7 @@ def test_cells_between_tabs_are_fields(tmp_path):
 ''',
         ),
     ],
-    [["tests/data/test_tab_rows.py"]],
+    [["tests/data"]],
 )
 
 ATTACK = Addition(
@@ -390,7 +396,7 @@ def durations(page: Page) -> Section | None:
 ''',
         ),
         New(
-            "tests/report/html/test_durations.py",
+            "tests/report/html/sections/test_durations.py",
             '''"""The section of durations."""
 
 from types import SimpleNamespace
@@ -407,7 +413,7 @@ def test_every_stage_has_its_seconds():
 ''',
         ),
     ],
-    [["tests/report/html/test_durations.py"]],
+    [["tests/report/html"]],
 )
 
 ADDITIONS = (OBJECTIVE, SCORE, METRIC, BENCHMARK, DATA_FORMAT, ATTACK, STAGE, SECTION)

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from wagle.data.demo import DEMO_SETS, demo_records
 from wagle.data.overlap import check_disjoint, near_duplicates
-from wagle.data.reading import read_records
+from wagle.data.reading import READERS, read_records
 from wagle.data.records import Record, parse_record
 from wagle.data.refusals import REFUSALS
 from wagle.system.errors import WagleError
+
+FORMATS = ", ".join(sorted(READERS))
 
 ROWS = [
     {"question": "Who wrote it?", "answer": "Ada Holm.", "perturbed_answer": ["Bo.", "Cy."]},
@@ -402,7 +404,7 @@ def test_a_wrong_record_is_named_by_its_place(row, message):
             "question,answer,perturbed_answer\nQ,A,[x\n",
             "a.csv, line 2, has a list that is not valid JSON (",
         ),
-        ("a.jsn", "", "a.jsn '.jsn'; did you mean '.json'? (known: .csv, .json, .jsonl)"),
+        ("a.jsn", "", f"a.jsn '.jsn'; did you mean '.json'? (known: {FORMATS})"),
         ("a.json", "", "the forget set is empty; it needs at least one record"),
         ("a.csv", "question,answer\n", "the forget set is empty"),
     ],
@@ -433,7 +435,7 @@ def test_files_and_splits_that_do_not_exist_are_named(tmp_path, tofu):
     with pytest.raises(WagleError, match=r"tofu 'forget02'; did you mean 'forget01'\?"):
         read_records(tofu, split="forget02")
     (tmp_path / "bare").mkdir()
-    with pytest.raises(WagleError, match=r"bare holds no \.json, \.jsonl, \.csv files"):
+    with pytest.raises(WagleError, match=re.escape(f"bare holds no {', '.join(READERS)} files")):
         read_records(tmp_path / "bare", split="x")
     with pytest.raises(WagleError, match=r"unknown demo set 'forgot'; did you mean 'forget'\?"):
         read_records("demo:forgot")
