@@ -26,9 +26,9 @@ from wagle.attacks.shapes import ASIS, Scene, Series, Trial
 from wagle.data.draws import subset
 from wagle.data.reading import read_records
 from wagle.data.records import Record
-from wagle.evaluation.benchmarks.qa import qa
-from wagle.evaluation.benchmarks.table import bind
 from wagle.evaluation.figures import HOLDOUT, Figure, Measured, Task
+from wagle.evaluation.table import bind
+from wagle.evaluation.tasks.questions import qa
 from wagle.model.loading import empty_model
 from wagle.system.errors import WagleError, choose, nearest
 from wagle.system.memory import give_memory_back

@@ -17,12 +17,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from wagle.data.reading import read_records
 from wagle.data.records import Source
 from wagle.data.tokens import Encoder, as_encoder
-from wagle.evaluation.benchmarks.qa import VERSION, qa
-from wagle.evaluation.benchmarks.table import make_task
 from wagle.evaluation.comparable import data_entry
 from wagle.evaluation.figures import FORGOTTEN, HOLDOUT, Figure, Measured, Task, joined
 from wagle.evaluation.models import Reference, Way, known_result, patch_names
 from wagle.evaluation.result import Evaluation
+from wagle.evaluation.table import make_task
+from wagle.evaluation.tasks.questions import VERSION, qa
 from wagle.evaluation.verdict import judge
 from wagle.metrics.statistics import paired_difference
 from wagle.model.loading import load_model, load_tokenizer

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from wagle.attacks.table import make_attack
-from wagle.evaluation.benchmarks.qa import qa
-from wagle.evaluation.benchmarks.table import make_task
+from wagle.evaluation.table import make_task
+from wagle.evaluation.tasks.questions import qa
 from wagle.recipe.recipe import Recipe
 from wagle.run.checks import check_attribution, check_folder, check_unlearning, structure_of
 from wagle.run.folder import Run, open_run

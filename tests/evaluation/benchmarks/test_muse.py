@@ -20,9 +20,9 @@ from wagle.evaluation.asking.requests import (
     TextAnswer,
 )
 from wagle.evaluation.benchmarks.muse.task import muse, scalability, sustainability
-from wagle.evaluation.benchmarks.table import make_task
 from wagle.evaluation.figures import Figure, Measured, mean_figure
 from wagle.evaluation.membership.requests import told_by_words
+from wagle.evaluation.table import make_task
 from wagle.system.errors import WagleError
 
 PASSAGES = [

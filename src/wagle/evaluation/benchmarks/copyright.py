@@ -21,14 +21,6 @@ from wagle.data.reading import read_records
 from wagle.data.records import Record
 from wagle.data.tokens import Encoder
 from wagle.evaluation.asking.requests import Answers, Greedy, Likelihood
-from wagle.evaluation.benchmarks.raw import (
-    decoded,
-    find_file,
-    raw_ids,
-    tokenizer_of,
-    writing_figures,
-    written,
-)
 from wagle.evaluation.figures import (
     OVERALL,
     Figure,
@@ -38,6 +30,9 @@ from wagle.evaluation.figures import (
     mean_figure,
 )
 from wagle.evaluation.judges.classifiers import LONG, Judges, load_judges
+from wagle.evaluation.tasks.raw import decoded, raw_ids, tokenizer_of
+from wagle.evaluation.tasks.rows import find_file
+from wagle.evaluation.tasks.writing import writing_figures, written
 from wagle.metrics.memorization import (
     exact_memorization,
     extraction_strength,

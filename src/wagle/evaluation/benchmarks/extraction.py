@@ -21,15 +21,10 @@ from typing import Any, Literal
 
 from wagle.data.tokens import Encoder
 from wagle.evaluation.asking.requests import Answers, Greedy
-from wagle.evaluation.benchmarks.raw import (
-    find_file,
-    raw_prompt,
-    read_rows,
-    tokenizer_of,
-    words_of,
-    written,
-)
 from wagle.evaluation.figures import LOWER, Figure, Measured, Task, Written, mean_figure
+from wagle.evaluation.tasks.raw import raw_prompt, tokenizer_of
+from wagle.evaluation.tasks.rows import find_file, read_rows, words_of
+from wagle.evaluation.tasks.writing import written
 from wagle.system.errors import WagleError
 
 logger = logging.getLogger(__name__)

@@ -19,15 +19,6 @@ from transformers import PreTrainedTokenizerBase
 from wagle.data.records import Record
 from wagle.data.tokens import Encoder, Tokens
 from wagle.evaluation.asking.requests import Answers, Greedy, Likelihood, Request, likelihood
-from wagle.evaluation.benchmarks.raw import (
-    raw_ids,
-    read_rows,
-    rouge_figure,
-    tokenizer_of,
-    words_of,
-    writing_figures,
-    written,
-)
 from wagle.evaluation.comparable import asked_text, template_settings
 from wagle.evaluation.figures import (
     HIGHER,
@@ -41,6 +32,9 @@ from wagle.evaluation.figures import (
     mean_figure,
 )
 from wagle.evaluation.judges.classifiers import Judges, load_judges
+from wagle.evaluation.tasks.raw import raw_ids, tokenizer_of
+from wagle.evaluation.tasks.rows import read_rows, words_of
+from wagle.evaluation.tasks.writing import rouge_figure, writing_figures, written
 from wagle.metrics.memorization import exact_memorization
 from wagle.metrics.statistics import REPLICATES, composite_interval
 from wagle.metrics.text import brunet, has_rouge_words, honore, language_score, rouge, words

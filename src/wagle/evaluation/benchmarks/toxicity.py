@@ -17,17 +17,12 @@ from wagle.data.reading import READERS
 from wagle.data.records import Record
 from wagle.data.tokens import Encoder
 from wagle.evaluation.asking.requests import Answers, Greedy
-from wagle.evaluation.benchmarks.raw import (
-    raw_prompt,
-    read_rows,
-    tokenizer_of,
-    words_of,
-    writing_figures,
-    written,
-)
 from wagle.evaluation.comparable import template_settings
 from wagle.evaluation.figures import LOWER, Figure, Measured, Task, Written, mean_figure
 from wagle.evaluation.judges.classifiers import TOXIC, Classifier
+from wagle.evaluation.tasks.raw import raw_prompt, tokenizer_of
+from wagle.evaluation.tasks.rows import read_rows, words_of
+from wagle.evaluation.tasks.writing import writing_figures, written
 from wagle.system.errors import WagleError
 
 logger = logging.getLogger(__name__)

@@ -26,7 +26,6 @@ from wagle.data.hub import HubSet
 from wagle.data.tokens import Encoder, text_of
 from wagle.evaluation.asking.requests import Answers, Greedy, Likelihood, Request
 from wagle.evaluation.benchmarks.muse.corpus import Corpus, muse_rows, open_muse
-from wagle.evaluation.benchmarks.raw import raw_ids, tokenizer_of, writing_figures
 from wagle.evaluation.figures import (
     HIGHER,
     OVERALL,
@@ -51,6 +50,8 @@ from wagle.evaluation.membership.requests import (
     headline_share,
     probe_text,
 )
+from wagle.evaluation.tasks.raw import raw_ids, tokenizer_of
+from wagle.evaluation.tasks.writing import writing_figures
 from wagle.metrics.membership import check_reference
 from wagle.metrics.memorization import exact_memorization, extraction_strength, longest_run
 from wagle.metrics.statistics import same_records

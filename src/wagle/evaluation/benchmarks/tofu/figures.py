@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from wagle.data.records import Record
 from wagle.evaluation.asking.requests import Answers, Greedy
-from wagle.evaluation.benchmarks.raw import writing_rows, written
 from wagle.evaluation.benchmarks.tofu.requests import WORLD, Item, Plan
 from wagle.evaluation.figures import (
     HIGHER,
@@ -17,6 +16,7 @@ from wagle.evaluation.figures import (
 )
 from wagle.evaluation.judges.embeddings import encoder_name
 from wagle.evaluation.peers.reading import basis
+from wagle.evaluation.tasks.writing import writing_rows, written
 from wagle.metrics.likelihood import (
     RATIOS,
     closer_to_1,

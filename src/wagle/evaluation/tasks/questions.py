@@ -18,7 +18,6 @@ from typing import Any
 from wagle.data.records import Record
 from wagle.data.tokens import Encoder, Tokens
 from wagle.evaluation.asking.requests import Answers, Greedy, Likelihood, Request, likelihood
-from wagle.evaluation.benchmarks import raw
 from wagle.evaluation.comparable import asked_text, template_settings
 from wagle.evaluation.figures import (
     GONE,
@@ -42,6 +41,8 @@ from wagle.evaluation.membership.requests import (
     headline_share,
     probe_answers,
 )
+from wagle.evaluation.tasks.writing import rouge_figure, writing_figures
+from wagle.evaluation.tasks.writing import written as written_text
 from wagle.metrics.likelihood import accuracy, know, log_truth_ratio, probability
 from wagle.metrics.memorization import exact_memorization, extraction_strength
 from wagle.metrics.statistics import same_records
@@ -277,12 +278,12 @@ def _measure(
             "seed": seed,
         }
         if metric == "rouge_l" and texts:
-            found[metric] = raw.rouge_figure(rows.get(metric, {}), mute, **about)
+            found[metric] = rouge_figure(rows.get(metric, {}), mute, **about)
         elif metric in rows:
             found[metric] = mean_figure(rows[metric], share=kind.share, **about)
     if texts:
         target = "reference" if name == "forget" else None
-        found |= raw.writing_figures(texts, seed, judges, gone=name in GONE, target=target)
+        found |= writing_figures(texts, seed, judges, gone=name in GONE, target=target)
     return Measured({name: found}, {name: texts})
 
 
@@ -321,6 +322,6 @@ def written(item: Item, answers: Answers, encoder: Encoder) -> Written | None:
         return None
     assert encoder.tokenizer is not None
     record = item.record
-    return raw.written(
+    return written_text(
         encoder.tokenizer, answers, item.greedy, record.place, record.prompt, record.answer
     )
