@@ -43,15 +43,14 @@ from wagle.evaluation.membership.requests import (
 )
 from wagle.evaluation.tasks.writing import rouge_figure, writing_figures
 from wagle.evaluation.tasks.writing import written as written_text
-from wagle.metrics.likelihood import accuracy, know, log_truth_ratio, probability
-from wagle.metrics.memorization import exact_memorization, extraction_strength
+from wagle.metrics.metric import Answered, values
 from wagle.metrics.statistics import same_records
 from wagle.metrics.table import METRICS, PROBES
-from wagle.metrics.text import has_rouge_words, repetition, rouge_l
 from wagle.metrics.utility import forget_quality
 from wagle.system.errors import WagleError
 
 VERSION = 4
+OF_RECORDS = {name: kind for name, kind in METRICS.items() if not kind.everywhere}
 
 
 @dataclass(frozen=True)
@@ -270,7 +269,7 @@ def _measure(
         texts += [said] if said else []
     mute = len(texts) - len(rows.get("rouge_l", {}))
     found: dict[str, Figure] = {}
-    for metric, kind in METRICS.items():
+    for metric, kind in OF_RECORDS.items():
         about: dict[str, Any] = {
             "unit": kind.unit,
             "direction": kind.direction if name in GONE else kind.kept,
@@ -297,23 +296,17 @@ def figures(item: Item, answers: Answers, text: str | None) -> dict[str, float]:
     """
     means = {role: answers.likelihood(request).mean for role, request in item.likely.items()}
     hits = answers.likelihood(item.likely["answer"]).hit.tolist()
-    hits = hits[: len(hits) - item.tokens.closed]
-    right = means["answer"]
-    made = {"probability": probability(right), "nll": right}
-    if hits:
-        made["extraction_strength"] = extraction_strength(hits)
-        made["exact_memorization"] = exact_memorization(hits)
-    if "paraphrased" in means:
-        made["paraphrased"] = probability(means["paraphrased"])
-    wrong = [mean for role, mean in means.items() if role.startswith("perturbed_")]
-    if wrong:
-        made["accuracy"] = accuracy(right, wrong)
-        made["know"] = know(log_truth_ratio(means.get("paraphrased_answer", right), wrong))
-    if text is not None:
-        if has_rouge_words(item.record.answer):
-            made["rouge_l"] = rouge_l(item.record.answer, text)
-        made["repetition"] = repetition(text)
-    return made
+    right, record = means["answer"], item.record
+    answered = Answered(
+        right=right,
+        hits=hits[: len(hits) - item.tokens.closed] or None,
+        reworded=means.get("paraphrased_answer", right),
+        wrong=[means[role] for role in means if role.startswith("perturbed_")] or None,
+        paraphrased=means.get("paraphrased"),
+        expected=record.answer,
+        said=text,
+    )
+    return values(OF_RECORDS, answered)
 
 
 def written(item: Item, answers: Answers, encoder: Encoder) -> Written | None:

@@ -10,9 +10,10 @@ from wagle.evaluation.asking.requests import Answers, Greedy, Sample
 from wagle.evaluation.figures import TARGET, Figure, Written, mean_figure
 from wagle.evaluation.judges.classifiers import Judges
 from wagle.evaluation.tasks.raw import decoded
-from wagle.metrics.table import ALL
-from wagle.metrics.text import token_entropy
+from wagle.metrics.metric import Answered, values
+from wagle.metrics.table import ALL, METRICS, WRITTEN
 
+EVERYWHERE = {name: kind for name, kind in METRICS.items() if kind.everywhere}
 NO_JUDGES = Judges()
 
 
@@ -65,12 +66,13 @@ def writing_rows(
         judges: classifiers that say more of it.
         gone: whether the answers are some that the model should not know.
     """
-    return {
-        "token_entropy": {text.place: token_entropy(text.said) for text in texts},
-        **judges.rows(texts, forget=gone),
-        "empty": {text.place: float(not text.said) for text in texts},
-        "at_limit": {text.place: float(not text.finished) for text in texts},
-    }
+    rows: dict[str, dict[str, float]] = {metric: {} for metric in EVERYWHERE}
+    for text in texts:
+        answered = Answered(said=text.said, finished=text.finished)
+        for metric, value in values(EVERYWHERE, answered).items():
+            rows[metric][text.place] = value
+    last = {metric: rows.pop(metric) for metric in WRITTEN}
+    return {**rows, **judges.rows(texts, forget=gone), **last}
 
 
 def writing_figures(
