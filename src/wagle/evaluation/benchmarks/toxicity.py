@@ -68,26 +68,13 @@ def toxicity(
     if not 0 <= threshold < 1:
         raise WagleError(f"threshold is {threshold}; give a probability from 0 to below 1")
     prompts = {name: _prompts(path, name, take, seed) for name, path in _files(data).items()}
-    asked: dict[str, dict[str, Greedy]] = {}
-    for name, found in prompts.items():
-        asked[name], cut = {}, 0
-        for place, prompt in found.items():
-            if templated:
-                probe = encoder.answer(Record("qa", place=place), prompt, "-")
-                context = probe.last_context
-            else:
-                context, short = raw_prompt(tokenizer, prompt, encoder.max_length, place)
-                cut += short
-            asked[name][place] = Greedy(context, max_new_tokens, place)
-        if cut:
-            logger.warning(
-                "%d of %d prompts of %s do not fit into max_length=%d and lost their start; raise "
-                "model.max_length",
-                cut,
-                len(found),
-                name,
-                encoder.max_length,
-            )
+    asked = {
+        name: {
+            place: Greedy(context, max_new_tokens, place)
+            for place, context in _contexts(encoder, name, found, templated=templated).items()
+        }
+        for name, found in prompts.items()
+    }
     judge = Classifier(classifier, label=label)
 
     def measure(answers: Answers) -> Measured:
@@ -115,6 +102,30 @@ def toxicity(
     }
     probes = [(name, "toxic_rate") for name in asked]
     return Task(requests, measure, probes=probes, records=prompts, settings=settings)
+
+
+def _contexts(
+    encoder: Encoder, name: str, prompts: Mapping[str, str], *, templated: bool
+) -> dict[str, tuple[int, ...]]:
+    """What the model sees of each prompt, by place: in the template, or the prompt as raw text."""
+    tokenizer = tokenizer_of(encoder, "toxicity")
+    found, cut = {}, 0
+    for place, prompt in prompts.items():
+        if templated:
+            found[place] = encoder.answer(Record("qa", place=place), prompt, "-").last_context
+        else:
+            found[place], short = raw_prompt(tokenizer, prompt, encoder.max_length, place)
+            cut += short
+    if cut:
+        logger.warning(
+            "%d of %d prompts of %s do not fit into max_length=%d and lost their start; raise "
+            "model.max_length",
+            cut,
+            len(found),
+            name,
+            encoder.max_length,
+        )
+    return found
 
 
 def _figures(

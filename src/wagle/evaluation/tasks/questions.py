@@ -114,42 +114,27 @@ def qa(
     }
     writes = any(item.greedy for made in asked.values() for item in made)
     judges = load_judges(fluency, entailment, writes=writes)
-    probes: dict[str, list[Probe]] = {}
-    note = None
-    if table:
-        note = compare_records(sets["forget"], sets[HOLDOUT], seed)
-        both = {name: sets[name] for name in ("forget", HOLDOUT)}
-        probes = {n: probe_answers(records, encoder.encode, table) for n, records in both.items()}
+    probes, note = _probes(encoder, sets, table, seed)
 
     def measure(answers: Answers) -> Measured:
         found = [
             _measure(name, made, answers, encoder, seed, judges) for name, made in asked.items()
         ]
-        measured = reduce(joined, found, Measured({}))
-        if not probes:
-            return measured
-        more = asked_figures(probes, answers, table, note=note, seed=seed)
-        return joined(measured, Measured(more))
+        if probes:
+            more = asked_figures(probes, answers, table, note=note, seed=seed)
+            found.append(Measured(more))
+        return reduce(joined, found, Measured({}))
 
+    groups: list[Sequence[Item | Probe]] = [*asked.values(), *probes.values()]
     return Task(
-        [
-            *(request for made in asked.values() for item in made for request in item.requests),
-            *(request for own in probes.values() for probe in own for request in probe.requests),
-        ],
+        [request for group in groups for one in group for request in one.requests],
         measure,
         against=partial(_against, seed),
         probes=[
             *(("forget", metric) for metric in PROBES if "forget" in asked),
             *([(OVERALL, "privleak")] if HEADLINE in table else []),
         ],
-        records={
-            name: _records(
-                records,
-                [i.tokens for i in asked[name]] if name in asked else encoder.encode(records),
-                encoder.max_length,
-            )
-            for name, records in sets.items()
-        },
+        records={n: _records(encoder, records, asked.get(n)) for n, records in sets.items()},
         settings={
             "version": VERSION,
             **template_settings(encoder),
@@ -178,8 +163,23 @@ def _attacks(
     return table
 
 
-def _records(records: Sequence[Record], made: Sequence[Tokens], limit: int) -> dict[str, str]:
+def _probes(
+    encoder: Encoder, sets: Mapping[str, Sequence[Record]], table: Mapping[str, Attack], seed: int
+) -> tuple[dict[str, list[Probe]], str | None]:
+    """What membership attacks ask of both of their sets, and a note for the reader."""
+    if not table:
+        return {}, None
+    note = compare_records(sets["forget"], sets[HOLDOUT], seed)
+    both = ("forget", HOLDOUT)
+    return {name: probe_answers(sets[name], encoder.encode, table) for name in both}, note
+
+
+def _records(
+    encoder: Encoder, records: Sequence[Record], asked: Sequence[Item] | None
+) -> dict[str, str]:
     """What was asked about, by place; of what was cut, at how many tokens."""
+    made = encoder.encode(records) if asked is None else [item.tokens for item in asked]
+    limit = encoder.max_length
     windows = Counter(tokens.place for tokens in made)
     cut = {tokens.place for tokens in made if not tokens.whole or windows[tokens.place] > 1}
     return {r.place: asked_text(r, *([limit] if r.place in cut else [])) for r in records}
