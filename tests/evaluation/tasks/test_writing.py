@@ -6,7 +6,8 @@ from wagle.evaluation.asking.requests import Answers, Greedy, TextAnswer
 from wagle.evaluation.figures import Written
 from wagle.evaluation.judges.classifiers import load_judges
 from wagle.evaluation.tasks.raw import decoded
-from wagle.evaluation.tasks.writing import writing_figures, written
+from wagle.evaluation.tasks.writing import EVERYWHERE, writing_figures, written
+from wagle.metrics.table import WRITTEN
 
 
 def test_what_was_written_is_without_special_tokens_and_outer_blanks():
@@ -20,7 +21,9 @@ def test_what_was_written_is_without_special_tokens_and_outer_blanks():
     assert (text.place, text.said, text.finished) == ("x[0]", "a , b !", False)
     other = written(tokenizer, Answers({asked: TextAnswer((), True)}), asked, "x[1]", "", "")
     shares = {name: figure.value for name, figure in writing_figures([text, other], 0).items()}
-    assert shares == {"token_entropy": 0.5, "empty": 0.5, "at_limit": 0.5}
+    assert set(shares) == set(EVERYWHERE)
+    wanted = {"token_entropy": 0.5, "empty": 0.5, "at_limit": 0.5}
+    assert {metric: shares[metric] for metric in wanted} == wanted
 
 
 def test_classifiers_judge_what_was_written(tmp_path):
@@ -31,7 +34,9 @@ def test_classifiers_judge_what_was_written(tmp_path):
     ]
     for gone, target in ((True, "reference"), (False, None)):
         found = writing_figures(texts, 0, judges, gone=gone, target=target)
-        assert list(found) == ["token_entropy", "fluency", "entailment", "empty", "at_limit"]
+        ours = [metric for metric in EVERYWHERE if metric not in WRITTEN]
+        assert ours[0] == "token_entropy"
+        assert list(found) == [*ours, "fluency", "entailment", "empty", "at_limit"]
         rows = judges.rows(texts, forget=gone)
         assert {name: dict(found[name].per_record) for name in rows} == rows
         assert found["fluency"].direction == found["token_entropy"].direction == "higher"
