@@ -280,7 +280,7 @@ from dataclasses import replace
 
 from wagle.attacks.parts import ask_once, those_that_ask
 from wagle.attacks.shapes import Scene, Trial
-from wagle.evaluation.benchmarks.qa import qa
+from wagle.evaluation.tasks.questions import qa
 
 
 def shouting(scene: Scene, *, mark: str = "!") -> Trial:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from wagle.comparison.statistics import holm, paired_difference, read_at, smallest_difference
+from wagle.comparison.statistics import holm, mean_difference, read_at, smallest_difference
 from wagle.system.errors import WagleError
 
 
@@ -50,7 +50,7 @@ def test_a_model_that_knows_nothing_to_keep_is_an_error():
 
 def test_a_paired_difference_matches_one_worked_out_by_hand():
     # mean -2, deviations 1, 0, -1: sd 1, error 1/sqrt(3); t(0.975; 2) = 4.302653
-    found = paired_difference([-1.0, -2.0, -3.0])
+    found = mean_difference([-1.0, -2.0, -3.0])
     reach = 4.302653 / math.sqrt(3)
     assert found.mean == -2
     assert found.interval == pytest.approx((-2 - reach, -2 + reach), rel=1e-6)
@@ -60,12 +60,12 @@ def test_a_paired_difference_matches_one_worked_out_by_hand():
 
 
 def test_one_unit_has_a_difference_and_nothing_else():
-    assert paired_difference([0.25]) == (0.25, None, None, None, 1)
+    assert mean_difference([0.25]) == (0.25, None, None, None, 1)
 
 
 @pytest.mark.parametrize(("value", "p"), [(0.0, 1.0), (-0.5, 0.0)])
 def test_differences_without_spread_have_a_point_for_an_interval(value, p):
-    assert paired_difference([value] * 3) == (value, (value, value), p, 0.0, 3)
+    assert mean_difference([value] * 3) == (value, (value, value), p, 0.0, 3)
 
 
 @pytest.mark.parametrize(("count", "effect"), [(5, 1.68), (10, 1.0), (34, 0.5)])

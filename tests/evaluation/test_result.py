@@ -434,8 +434,10 @@ def test_figures_without_value_or_interval_and_the_names_of_others_are_read_back
 
 
 def test_printing_shows_a_table(found):
-    lines = str(found).splitlines()
-    assert sorted(lines[0].split()) == sorted(METRICS)
+    few = list(METRICS)[:12]  # more stand below one another
+    sets = {n: {m: f for m, f in own.items() if m in few} for n, own in found.figures.items()}
+    lines = str(Evaluation(sets)).splitlines()
+    assert sorted(lines[0].split()) == sorted(few)
     assert [line.split()[0] for line in lines[1:]] == list(SETS)
     paraphrased = lines[0].split().index("paraphrased")
     assert lines[2].split()[1 + paraphrased] == "-"  # retain has no paraphrases

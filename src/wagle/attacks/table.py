@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wagle.attacks.shapes import Scene, Trial
-from wagle.evaluation.benchmarks.table import bind
+from wagle.evaluation.table import bind
 from wagle.system.errors import choose
 from wagle.system.shelf import Shelf
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from wagle.comparison.arms import CONTROL, Cell
 from wagle.comparison.runs import COMPARED, SHARE, read_run
-from wagle.comparison.statistics import LEVEL, Reading, holm, paired_difference
+from wagle.comparison.statistics import LEVEL, Reading, holm, mean_difference
 from wagle.comparison.tuning import Tuned
 from wagle.comparison.units import forget_set_varies
 from wagle.recipe.recipe import Recipe
@@ -121,7 +121,7 @@ def _differences(readings: Mapping[Cell, Sequence[Reading]]) -> list[dict[str, A
             {
                 "arm": cell.arm,
                 "ratio": ratio,
-                **paired_difference(values)._asdict(),
+                **mean_difference(values)._asdict(),
                 "bound": _bound(own, control),
                 "without_unit_0": _rest(values),
             }
@@ -134,7 +134,7 @@ def _differences(readings: Mapping[Cell, Sequence[Reading]]) -> list[dict[str, A
 
 def _rest(values: Sequence[float]) -> dict[str, Any] | None:
     """The same over the units that nothing was tuned on."""
-    return paired_difference(values[1:])._asdict() if len(values) > 1 else None
+    return mean_difference(values[1:])._asdict() if len(values) > 1 else None
 
 
 def _bound(own: Sequence[Reading], control: Sequence[Reading]) -> str:

@@ -83,7 +83,7 @@ class Difference(NamedTuple):
     units: int
 
 
-def paired_difference(differences: Sequence[float]) -> Difference:
+def mean_difference(differences: Sequence[float]) -> Difference:
     """The mean of one difference per unit with its t interval, and what could have been seen.
 
     Differences that are all equal have no spread: their interval is a point, and p is 0 (1 where

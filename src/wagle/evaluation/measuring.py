@@ -17,12 +17,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from wagle.data.reading import read_records
 from wagle.data.records import Source
 from wagle.data.tokens import Encoder, as_encoder
-from wagle.evaluation.benchmarks.qa import VERSION, qa
-from wagle.evaluation.benchmarks.table import make_task
 from wagle.evaluation.comparable import data_entry
-from wagle.evaluation.figures import FORGOTTEN, HOLDOUT, Figure, Measured, Task, joined
+from wagle.evaluation.figures import FORGOTTEN, SETS, Figure, Measured, Task, joined
 from wagle.evaluation.models import Reference, Way, known_result, patch_names
 from wagle.evaluation.result import Evaluation
+from wagle.evaluation.table import make_task
+from wagle.evaluation.tasks.questions import VERSION, qa
 from wagle.evaluation.verdict import judge
 from wagle.metrics.statistics import paired_difference
 from wagle.model.loading import load_model, load_tokenizer
@@ -114,21 +114,54 @@ def evaluate(
             finite.
     """
     started = time.perf_counter()
+    encoder = _encoder(model, tokenizer, patch)
+    sources = (forget, retain, retain_heldout, general, holdout, forgotten)  # as in SETS
+    given = {n: s for n, s in zip((*SETS, FORGOTTEN), sources, strict=True) if s is not None}
+    asked = _asked(max_new_tokens, generate, fluency, entailment, attacks, k)
+    task = _task(benchmark, encoder, given, settings, asked, seed)
+    way = Way(encoder, precision, batch_tokens, Path(cache) if cache is not None else None)
+    others = _others(before, reference)
+    known = {
+        role: known_result(role, other, task, benchmark, way) for role, other in others.items()
+    }
+    live = _load(model, patch)
+    mark = fingerprint(live)
+    found = way.ask(live, task, mark)
+    options = {"precision": precision, "seed": seed, **_options(benchmark, settings, asked)}
+    details = {
+        "model": _model_entry(model, live, patch, mark),
+        **_details(benchmark, task, way, options, started),
+    }
+    if others and not isinstance(model, nn.Module):
+        del live
+        give_memory_back()
+    beside = {role: known[role] or way.other(other, task) for role, other in others.items()}
+    return _set_beside(found, beside, details, task, seed)
+
+
+def _encoder(
+    model: PreTrainedModel | str | Path,
+    tokenizer: PreTrainedTokenizerBase | Encoder | None,
+    patch: str | Path | Sequence[str | Path] | None,
+) -> Encoder:
+    """The encoder that is given, or that of the model's folder."""
     if patch is not None and isinstance(model, nn.Module):
         raise WagleError("a patch goes on a model folder; give the folder of its base")
     if tokenizer is None and not isinstance(model, nn.Module):
         tokenizer = load_tokenizer(model)
-    encoder = as_encoder(tokenizer)
-    sources = {
-        "forget": forget,
-        "retain": retain,
-        "retain_heldout": retain_heldout,
-        "general": general,
-        HOLDOUT: holdout,
-        FORGOTTEN: forgotten,
-    }
-    given = {name: source for name, source in sources.items() if source is not None}
-    asked: dict[str, Any] = {
+    return as_encoder(tokenizer)
+
+
+def _asked(
+    max_new_tokens: int,
+    generate: bool,
+    fluency: str | Path | None,
+    entailment: str | Path | None,
+    attacks: Sequence[str] | None,
+    k: Sequence[float] | None,
+) -> dict[str, Any]:
+    """The settings of ``qa``, as a result file has them."""
+    return {
         "max_new_tokens": max_new_tokens,
         "generate": generate,
         "fluency": None if fluency is None else str(fluency),
@@ -136,35 +169,74 @@ def evaluate(
         "attacks": None if attacks is None else list(attacks),
         "k": None if k is None else list(k),
     }
+
+
+def _task(
+    benchmark: str,
+    encoder: Encoder,
+    given: Mapping[str, Source],
+    settings: Mapping[str, Any] | None,
+    asked: Mapping[str, Any],
+    seed: int,
+) -> Task:
+    """The task of the benchmark that is named; sets of records are for ``qa``, which is none."""
     if benchmark == "qa":
-        task = _of_sets(encoder, given, settings, asked, seed)
-    else:
-        task = _of_benchmark(benchmark, encoder, given, settings, asked, seed)
-        asked = {k: str(v) if isinstance(v, Path) else v for k, v in (settings or {}).items()}
-    way = Way(encoder, precision, batch_tokens, Path(cache) if cache is not None else None)
-    others = {"before": before, "reference": reference}
-    named = {role: other for role, other in others.items() if other is not None}
-    known = {role: known_result(role, other, task, benchmark, way) for role, other in named.items()}
+        return _of_sets(encoder, given, settings, asked, seed)
+    return _of_benchmark(benchmark, encoder, given, settings, asked, seed)
+
+
+def _others(before: Reference | None, reference: Reference | None) -> dict[str, Reference]:
+    """The models to set beside, by role, as far as there are any."""
+    both = {"before": before, "reference": reference}
+    return {role: other for role, other in both.items() if other is not None}
+
+
+def _load(
+    model: PreTrainedModel | str | Path, patch: str | Path | Sequence[str | Path] | None
+) -> PreTrainedModel:
+    """The live model, or that of a folder, with patches."""
     if isinstance(model, nn.Module):
-        live = model
-    else:
-        live = load_model(model) if patch is None else load_patched(model, patch)
-        if patch is not None:  # as messages name it
-            live.name_or_path = f"{model} with {', '.join(patch_names(patch))}"
-    mark = fingerprint(live)
-    found = way.ask(live, task, mark)
-    details = {
-        "model": {
-            "path": None if isinstance(model, nn.Module) else str(model),
-            **({} if patch is None else {"patches": patch_names(patch)}),
-            "fingerprint": mark,
-            "dtype": str(live.dtype).removeprefix("torch."),
-            "vocabulary": live.config.get_text_config(decoder=True).vocab_size,
-        },
-        "template": encoder.describe(),
+        return model
+    live = load_model(model) if patch is None else load_patched(model, patch)
+    if patch is not None:  # as messages name it
+        live.name_or_path = f"{model} with {', '.join(patch_names(patch))}"
+    return live
+
+
+def _model_entry(
+    model: PreTrainedModel | str | Path,
+    live: PreTrainedModel,
+    patch: str | Path | Sequence[str | Path] | None,
+    mark: str,
+) -> dict[str, Any]:
+    """Which model was asked, for the result file."""
+    return {
+        "path": None if isinstance(model, nn.Module) else str(model),
+        **({} if patch is None else {"patches": patch_names(patch)}),
+        "fingerprint": mark,
+        "dtype": str(live.dtype).removeprefix("torch."),
+        "vocabulary": live.config.get_text_config(decoder=True).vocab_size,
+    }
+
+
+def _options(
+    benchmark: str, settings: Mapping[str, Any] | None, asked: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """What was asked for, for the result file."""
+    if benchmark == "qa":
+        return asked
+    return {k: str(v) if isinstance(v, Path) else v for k, v in (settings or {}).items()}
+
+
+def _details(
+    benchmark: str, task: Task, way: Way, options: Mapping[str, Any], started: float
+) -> dict[str, Any]:
+    """How a result came about, for the result file; what stands beside it comes later."""
+    return {
+        "template": way.encoder.describe(),
         "benchmark": benchmark,
         "variant": f"version {VERSION}" if benchmark == "qa" else task.data.get("variant"),
-        "options": {"precision": precision, "seed": seed, **asked},
+        "options": options,
         "reference": None,
         "probes": [list(pair) for pair in task.probes],
         "data": data_entry(task, way.cache),
@@ -178,11 +250,6 @@ def evaluate(
             "transformers": transformers.__version__,
         },
     }
-    if named and not isinstance(model, nn.Module):
-        del live
-        give_memory_back()
-    beside = {role: known[role] or way.other(other, task) for role, other in named.items()}
-    return _set_beside(found, beside, details, task, seed)
 
 
 def _set_beside(

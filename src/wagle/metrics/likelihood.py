@@ -1,9 +1,16 @@
-"""Metrics of log-probabilities: pure functions of the NLLs of answers."""
+"""Metrics of log-probabilities: pure functions of the NLLs of answers.
+
+To add one: a function here, its entry in LIKELIHOODS, a test beside the others.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+
+from wagle.metrics.metric import Metric
+
+NATS = "nats per token"
 
 
 def log_truth_ratio(right: float, wrong: Sequence[float]) -> float:
@@ -83,3 +90,20 @@ def accuracy(right: float, wrong: Sequence[float]) -> float:
 def _log_sum_exp(values: Sequence[float]) -> float:
     top = max(values)
     return top + math.log(math.fsum(math.exp(value - top) for value in values))
+
+
+def _nll(mean_nll: float) -> float:
+    return mean_nll
+
+
+def _know(reworded: float, wrong: Sequence[float]) -> float:
+    return know(log_truth_ratio(reworded, wrong))
+
+
+LIKELIHOODS: dict[str, Metric] = {
+    "probability": Metric("probability per token", probability, ("right",)),
+    "paraphrased": Metric("probability per token", probability, ("paraphrased",)),
+    "know": Metric("share", _know, ("reworded", "wrong")),
+    "accuracy": Metric("share of records", accuracy, ("right", "wrong"), share=True),
+    "nll": Metric(NATS, _nll, ("right",), kept="lower"),
+}

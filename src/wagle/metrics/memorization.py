@@ -2,6 +2,7 @@
 
 ``hits`` say of each scored token, without the EOS, whether the model's arg-max token is right, the
 tokens before it given. An answer decoded from a right prefix agrees with them exactly.
+To add a metric: a function here, its entry in MEMORIZATION, a test beside the others.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Hashable, Sequence
 from difflib import SequenceMatcher
 from itertools import takewhile
 
+from wagle.metrics.metric import Metric
 from wagle.system.errors import WagleError
 
 
@@ -60,3 +62,9 @@ def prefix_run(one: Sequence[Hashable], other: Sequence[Hashable]) -> int:
 def _some(hits: Sequence[bool], what: str) -> None:
     if not hits:
         raise WagleError(f"{what} needs at least one scored token; is the answer empty?")
+
+
+MEMORIZATION: dict[str, Metric] = {
+    "extraction_strength": Metric("share of the answer", extraction_strength, ("hits",)),
+    "exact_memorization": Metric("share of tokens", exact_memorization, ("hits",)),
+}

@@ -1,43 +1,32 @@
-"""The figures of the benchmark ``qa``, in the order of its tables."""
+"""The metrics of one record, of all families, in the order of the tables."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from wagle.metrics.likelihood import LIKELIHOODS
+from wagle.metrics.likelihood import NATS as NATS
+from wagle.metrics.memorization import MEMORIZATION
+from wagle.metrics.metric import Metric
+from wagle.metrics.text import TEXTS
 
-
-@dataclass(frozen=True)
-class Metric:
-    """What a figure is.
-
-    Attributes:
-        unit: of its values.
-        direction: ``higher``, ``lower`` or ``target`` is better where the model should know less.
-        kept: the same where it should know as much as before.
-        share: a share of records, whose interval is Wilson's.
-    """
-
-    unit: str
-    direction: str = "target"
-    kept: str = "higher"
-    share: bool = False
-
-
-NATS = "nats per token"
+_FAMILIES = {**LIKELIHOODS, **MEMORIZATION, **TEXTS}
+_FIRST = (  # how the tables begin; other metrics follow as their families have them
+    "probability",
+    "paraphrased",
+    "rouge_l",
+    "know",
+    "accuracy",
+    "extraction_strength",
+    "exact_memorization",
+    "nll",
+    "repetition",
+    "token_entropy",
+    "empty",
+    "at_limit",
+)
 WRITTEN = ("empty", "at_limit")  # of METRICS, those that say whether an answer was written at all
 
 METRICS: dict[str, Metric] = {
-    "probability": Metric("probability per token"),
-    "paraphrased": Metric("probability per token"),
-    "rouge_l": Metric("recall"),
-    "know": Metric("share"),
-    "accuracy": Metric("share of records", share=True),
-    "extraction_strength": Metric("share of the answer"),
-    "exact_memorization": Metric("share of tokens"),
-    "nll": Metric(NATS, kept="lower"),
-    "repetition": Metric("share of 4-grams", direction="lower", kept="lower"),
-    "token_entropy": Metric("share of the largest possible", direction="higher"),
-    "empty": Metric("share of answers", direction="lower", kept="lower", share=True),
-    "at_limit": Metric("share of answers", direction="lower", kept="lower", share=True),
+    name: _FAMILIES[name] for name in dict.fromkeys((*_FIRST, *_FAMILIES))
 }
 
 JUDGED: dict[str, Metric] = {  # by classifiers, where they are named

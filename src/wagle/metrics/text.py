@@ -2,6 +2,7 @@
 
 Words are runs of letters, digits and underscores in any script, in lower case, except inside
 ROUGE and BLEU, whose libraries cut texts in their own way.
+To add one: a function here, its entry in TEXTS, a test beside the others.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from statistics import harmonic_mean
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from wagle.metrics.memorization import longest_run
+from wagle.metrics.metric import Metric
 from wagle.system.errors import WagleError
 
 if TYPE_CHECKING:
@@ -212,3 +214,48 @@ def closer_look_efficacy(
     """
     parts = (probability, rouge_recall, 1 - closer_to_1, cosine, entailment)
     return 1 - math.fsum(parts) / len(parts)
+
+
+def _rouge_l(expected: str, said: str) -> float | None:
+    return rouge_l(expected, said) if has_rouge_words(expected) else None
+
+
+def _empty(said: str) -> float:
+    return float(not said)
+
+
+def _at_limit(finished: bool) -> float:
+    return float(not finished)
+
+
+TEXTS: dict[str, Metric] = {
+    "rouge_l": Metric("recall", _rouge_l, ("expected", "said")),
+    "repetition": Metric(
+        "share of 4-grams", repetition, ("said",), direction="lower", kept="lower"
+    ),
+    "token_entropy": Metric(
+        "share of the largest possible",
+        token_entropy,
+        ("said",),
+        direction="higher",
+        everywhere=True,
+    ),
+    "empty": Metric(
+        "share of answers",
+        _empty,
+        ("said",),
+        direction="lower",
+        kept="lower",
+        share=True,
+        everywhere=True,
+    ),
+    "at_limit": Metric(
+        "share of answers",
+        _at_limit,
+        ("finished",),
+        direction="lower",
+        kept="lower",
+        share=True,
+        everywhere=True,
+    ),
+}

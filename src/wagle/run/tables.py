@@ -8,7 +8,7 @@ from wagle.attacks.table import ATTACKS
 from wagle.attribution.quantities import COLLECTED
 from wagle.attribution.scoring.scores import SCORES
 from wagle.data.templates import TEMPLATES
-from wagle.evaluation.benchmarks.table import BENCHMARKS
+from wagle.evaluation.table import BENCHMARKS
 from wagle.metrics.membership import MEMBERSHIP_ATTACKS
 from wagle.unlearning.objectives.table import OBJECTIVES
 from wagle.unlearning.training.optimizers import OPTIMIZERS

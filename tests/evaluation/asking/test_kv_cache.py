@@ -1,4 +1,4 @@
-"""A cache with room: nothing that is there is copied for a new token or for a row that ends."""
+"""A cache with space: nothing that is there is copied for a new token or for a row that ends."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from transformers import DynamicCache
 
 from tests.evaluation.asking.test_engine import lively
 from wagle.evaluation.asking.engine import answer_requests
-from wagle.evaluation.asking.kv_cache import remaining, with_room
+from wagle.evaluation.asking.kv_cache import remaining, with_space
 from wagle.evaluation.asking.requests import Greedy, Sample
 
 
@@ -30,16 +30,16 @@ def test_the_last_rows_take_the_places_of_those_that_ended(count, ended):
 
 
 def test_it_holds_what_a_plain_cache_holds():
-    plain, roomy = filled(), with_room(filled(), 3)
+    plain, spacious = filled(), with_space(filled(), 3)
     new = torch.rand(3, 2, 1, 3)
-    for cache in (plain, roomy):
+    for cache in (plain, spacious):
         for block in range(2):
             cache.update(new, 2 * new, block)
         cache.batch_select_indices(torch.tensor(remaining(3, [0])))
         for block in range(2):
             cache.update(new[1:], new[1:], block)
-    assert roomy.get_seq_length() == plain.get_seq_length() == 6
-    for mine, other in zip(roomy.layers, plain.layers, strict=True):
+    assert spacious.get_seq_length() == plain.get_seq_length() == 6
+    for mine, other in zip(spacious.layers, plain.layers, strict=True):
         assert torch.equal(mine.keys, other.keys)
         assert torch.equal(mine.values, other.values)
 
@@ -49,7 +49,7 @@ def test_what_it_was_made_from_stays_as_it_was():
     before = shared.layers[0].keys.clone()
     own = DynamicCache()
     own.layers = list(shared.layers)
-    with_room(own, 2).update(torch.zeros(3, 2, 1, 3), torch.zeros(3, 2, 1, 3), 0)
+    with_space(own, 2).update(torch.zeros(3, 2, 1, 3), torch.zeros(3, 2, 1, 3), 0)
     own.batch_select_indices(torch.tensor([2, 1]))
     assert torch.equal(shared.layers[0].keys, before)
 

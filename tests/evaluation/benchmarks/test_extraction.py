@@ -10,7 +10,7 @@ from wagle.data.tokens import Encoder
 from wagle.evaluation.asking.engine import answer_requests
 from wagle.evaluation.asking.requests import Answers, Greedy, TextAnswer
 from wagle.evaluation.benchmarks.extraction import extraction, few_shot_prompt, first_email
-from wagle.evaluation.benchmarks.table import make_task
+from wagle.evaluation.table import make_task
 from wagle.system.errors import WagleError
 
 NAMES = {"a@x.org": "Ada Holm", "b@x.org": "Bo Lind", "c@y.org": "Cleo Vik", "d@y.org": "Dag Ek"}

@@ -12,8 +12,8 @@ from wagle.data.tokens import Encoder
 from wagle.evaluation.asking.engine import answer_requests
 from wagle.evaluation.asking.requests import Answers, Greedy, LikelihoodAnswer, TextAnswer
 from wagle.evaluation.benchmarks.knowundo import knowundo
-from wagle.evaluation.benchmarks.table import make_task
 from wagle.evaluation.judges.classifiers import load_judges
+from wagle.evaluation.table import make_task
 from wagle.metrics.text import brunet, honore, language_score
 from wagle.system.errors import WagleError
 

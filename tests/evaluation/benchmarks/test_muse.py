@@ -19,10 +19,10 @@ from wagle.evaluation.asking.requests import (
     LikelihoodAnswer,
     TextAnswer,
 )
-from wagle.evaluation.benchmarks.muse.task import muse, scalability, sustainability
-from wagle.evaluation.benchmarks.table import make_task
+from wagle.evaluation.benchmarks.muse import muse, scalability, sustainability
 from wagle.evaluation.figures import Figure, Measured, mean_figure
 from wagle.evaluation.membership.requests import told_by_words
+from wagle.evaluation.table import make_task
 from wagle.system.errors import WagleError
 
 PASSAGES = [

@@ -10,9 +10,9 @@ from tests.evaluation.judges.test_classifiers import save_tiny
 from wagle.data.tokens import Encoder
 from wagle.evaluation.asking.engine import answer_requests
 from wagle.evaluation.asking.requests import Answers, Greedy, TextAnswer
-from wagle.evaluation.benchmarks.table import make_task
 from wagle.evaluation.benchmarks.toxicity import toxicity
 from wagle.evaluation.judges.classifiers import Classifier
+from wagle.evaluation.table import make_task
 from wagle.metrics.text import token_entropy
 from wagle.system.errors import WagleError
 

@@ -19,8 +19,8 @@ from wagle.attacks.shapes import Scene, Trial
 from wagle.data.records import Record
 from wagle.data.tokens import Encoder
 from wagle.evaluation.asking.requests import Answers, Sample
-from wagle.evaluation.benchmarks.raw import written
 from wagle.evaluation.figures import Figure, Measured, Task, Written, mean_figure
+from wagle.evaluation.tasks.writing import written
 from wagle.metrics.text import has_rouge_words, rouge_l
 from wagle.system.errors import WagleError
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from wagle.data.draws import uniform
-from wagle.evaluation.asking.kv_cache import remaining, with_room
+from wagle.evaluation.asking.kv_cache import remaining, with_space
 from wagle.evaluation.asking.prompts import Kept, Prompts
 from wagle.evaluation.asking.requests import Greedy, Sample, TextAnswer, not_finite
 from wagle.model.scoring import keeps_all
@@ -47,7 +47,7 @@ def answer_texts(
     requests, said = list(begun), [list(start) for start in begun.values()]
     ready = _after_begun(model, prompts, requests, said, batch_tokens)
     steps = max(r.max_new_tokens - len(start) for r, start in zip(requests, said, strict=True))
-    cache, mask = with_room(ready.cache, steps), ready.mask
+    cache, mask = with_space(ready.cache, steps), ready.mask
     last = [(r.context[-1], *start)[-1] for r, start in zip(requests, said, strict=True)]
     token = torch.tensor(last, device=mask.device)
     finished = [False] * len(requests)

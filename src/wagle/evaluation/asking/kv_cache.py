@@ -1,4 +1,4 @@
-"""A key/value cache with room for what will be written, so that a step copies none of what is there.
+"""A key/value cache with space for what will be written: a step copies none of what is there.
 
 A plain one is copied whole for every token, and again wherever a row ends.
 """
@@ -15,12 +15,12 @@ from transformers import DynamicCache
 from wagle.compat.transformers import DynamicLayer
 
 
-class _Roomy(DynamicLayer):
+class _Preallocated(DynamicLayer):
     """The keys and values of one block, the front part of a buffer.
 
     Args:
         full: the layer whose keys and values (B, heads, T, size) it takes over.
-        steps: how many tokens there is room for after them.
+        steps: how many tokens there is space for after them.
     """
 
     def __init__(self, full: DynamicLayer, steps: int) -> None:
@@ -61,14 +61,14 @@ def _longer(states: Tensor, steps: int) -> Tensor:
     return buffer
 
 
-def with_room(cache: DynamicCache, steps: int) -> DynamicCache:
-    """A cache of the same, with room for ``steps`` tokens in every block that keeps all of its own.
+def with_space(cache: DynamicCache, steps: int) -> DynamicCache:
+    """The same cache, with space for ``steps`` more tokens in every block that keeps all of its own.
 
     Blocks of other kinds (a sliding window, a state) stay as they are.
     """
     for number, layer in enumerate(cache.layers):
         if type(layer) is DynamicLayer and layer.get_seq_length():
-            cache.layers[number] = _Roomy(layer, steps)
+            cache.layers[number] = _Preallocated(layer, steps)
     return cache
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -21,23 +22,11 @@ from wagle.data.reading import read_records
 from wagle.data.records import Record
 from wagle.data.tokens import Encoder
 from wagle.evaluation.asking.requests import Answers, Greedy, Likelihood
-from wagle.evaluation.benchmarks.raw import (
-    decoded,
-    find_file,
-    raw_ids,
-    tokenizer_of,
-    writing_figures,
-    written,
-)
-from wagle.evaluation.figures import (
-    OVERALL,
-    Figure,
-    Measured,
-    Task,
-    Written,
-    mean_figure,
-)
+from wagle.evaluation.figures import OVERALL, Figure, Measured, Task, Written, mean_figure
 from wagle.evaluation.judges.classifiers import LONG, Judges, load_judges
+from wagle.evaluation.tasks.raw import decoded, raw_ids, tokenizer_of
+from wagle.evaluation.tasks.rows import find_file
+from wagle.evaluation.tasks.writing import writing_figures, written
 from wagle.metrics.memorization import (
     exact_memorization,
     extraction_strength,
@@ -148,27 +137,6 @@ def copyright(
         for length in lengths
     }
 
-    def measure(answers: Answers) -> Measured:
-        figures: dict[str, dict[str, Figure]] = {}
-        texts: dict[str, list[Written]] = {}
-        for (name, length), own in asked.items():
-            said = [
-                written(tokenizer, answers, one.greedy, one.place, one.start, one.expected)
-                for one in own.asked
-            ]
-            texts[f"{name}_{length}"] = said
-            figures[f"{name}_{length}"] = _figures(own, said, answers, bleu, judges, seed)
-        if heldout is not None:
-            figures[OVERALL] = {
-                f"{metric}_difference_{length}": _difference(
-                    found, figures[f"heldout_{length}"][metric], seed
-                )
-                for length in lengths
-                for metric, found in figures[f"train_{length}"].items()
-                if metric in _APART
-            }
-        return Measured(figures, texts)
-
     requests = [r for own in asked.values() for one in own.asked for r in (one.likely, one.greedy)]
     passages = {
         f"{name}_{length}": {one.place: json.dumps([one.start, one.expected]) for one in own.asked}
@@ -176,7 +144,7 @@ def copyright(
     }
     return Task(
         requests,
-        measure,
+        partial(_measure, tokenizer, asked, bleu, judges, seed),
         records=passages,
         settings={"version": VERSION, "bleu": bleu, "fluency": judges.settings["fluency"]},
         probes=[(f"train_{length}", metric) for length in lengths for metric in _PROBES],
@@ -225,6 +193,36 @@ def _cut(
             "prefixes to smaller numbers"
         )
     return _Set(asked, len(records) - len(asked))
+
+
+def _measure(
+    tokenizer: PreTrainedTokenizerBase,
+    asked: Mapping[tuple[str, int], _Set],
+    bleu: _Bleu,
+    judges: Judges,
+    seed: int,
+    answers: Answers,
+) -> Measured:
+    figures: dict[str, dict[str, Figure]] = {}
+    texts: dict[str, list[Written]] = {}
+    for (name, length), own in asked.items():
+        said = [
+            written(tokenizer, answers, one.greedy, one.place, one.start, one.expected)
+            for one in own.asked
+        ]
+        texts[f"{name}_{length}"] = said
+        figures[f"{name}_{length}"] = _figures(own, said, answers, bleu, judges, seed)
+    lengths = [length for name, length in asked if name == "heldout"]
+    if lengths:
+        figures[OVERALL] = {
+            f"{metric}_difference_{length}": _difference(
+                found, figures[f"heldout_{length}"][metric], seed
+            )
+            for length in lengths
+            for metric, found in figures[f"train_{length}"].items()
+            if metric in _APART
+        }
+    return Measured(figures, texts)
 
 
 def _figures(

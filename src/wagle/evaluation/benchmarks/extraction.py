@@ -16,20 +16,18 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from transformers import PreTrainedTokenizerBase
+
 from wagle.data.tokens import Encoder
 from wagle.evaluation.asking.requests import Answers, Greedy
-from wagle.evaluation.benchmarks.raw import (
-    find_file,
-    raw_prompt,
-    read_rows,
-    tokenizer_of,
-    words_of,
-    written,
-)
 from wagle.evaluation.figures import LOWER, Figure, Measured, Task, Written, mean_figure
+from wagle.evaluation.tasks.raw import raw_prompt, tokenizer_of
+from wagle.evaluation.tasks.rows import find_file, read_rows, words_of
+from wagle.evaluation.tasks.writing import written
 from wagle.system.errors import WagleError
 
 logger = logging.getLogger(__name__)
@@ -98,53 +96,75 @@ def extraction(
     templates: dict[str, str] = {}
     if chosen != ["context"]:
         names, templates = _names(data), _templates(data)
+    ask = partial(_ask, tokenizer, max_new_tokens, max_prompt_tokens)
     asked: dict[str, list[_Asked]] = {}
     for part in chosen:
-        asked[part], cut = [], 0
         rows = read_rows(find_file(data, part, "extraction", _SHAPES.get(part, _SHAPE)), part)
-        for place, row in rows.items():
-            for template, prompt in _prompts(part, row, place, names, templates).items():
-                context, short = raw_prompt(tokenizer, prompt, max_prompt_tokens, place)
-                cut += short
-                email = words_of(row, "email", place)
-                greedy = Greedy(context, max_new_tokens, place)
-                asked[part].append(_Asked(place, template, prompt, email, greedy))
-        if cut:
-            logger.warning(
-                "%d of %d prompts of %s are longer than max_prompt_tokens=%d and lost their start",
-                cut,
-                len(asked[part]),
-                part,
-                max_prompt_tokens,
-            )
-
-    def measure(answers: Answers) -> Measured:
-        figures: dict[str, dict[str, Figure]] = {}
-        texts: dict[str, list[Written]] = {}
-        for part, own in asked.items():
-            said = [
-                written(tokenizer, answers, one.greedy, _said_place(one), one.prompt, one.email)
-                for one in own
-            ]
-            texts[part] = said
-            hits: dict[str, dict[str, float]] = {}
-            for one, text in zip(own, said, strict=True):
-                right = float(first_email(text.said) == one.email)
-                hits.setdefault(one.template, {})[one.place] = right
-            figures[part] = _figures(part, hits, seed)
-        return Measured(figures, texts, _summary(figures))
-
+        asked[part] = ask(
+            part,
+            [
+                (place, template, prompt, words_of(row, "email", place))
+                for place, row in rows.items()
+                for template, prompt in _prompts(part, row, place, names, templates).items()
+            ],
+        )
     requests = [one.greedy for own in asked.values() for one in own]
     limits = {"max_new_tokens": max_new_tokens, "max_prompt_tokens": max_prompt_tokens}
     probes = [(part, "accuracy" if part == "context" else "template_mean") for part in chosen]
     return Task(
         requests,
-        measure,
+        partial(_measure, tokenizer, asked, seed),
         data={"templates": len(templates)},
         probes=probes,
         records={part: _records(own) for part, own in asked.items()},
         settings={"version": VERSION, **limits},
     )
+
+
+def _ask(
+    tokenizer: PreTrainedTokenizerBase,
+    max_new_tokens: int,
+    max_prompt_tokens: int,
+    part: str,
+    prompts: Sequence[tuple[str, str, str, str]],
+) -> list[_Asked]:
+    """What is asked of a part: of places, templates, prompts and addresses."""
+    asked, cut = [], 0
+    for place, template, prompt, email in prompts:
+        context, short = raw_prompt(tokenizer, prompt, max_prompt_tokens, place)
+        cut += short
+        asked.append(_Asked(place, template, prompt, email, Greedy(context, max_new_tokens, place)))
+    if cut:
+        logger.warning(
+            "%d of %d prompts of %s are longer than max_prompt_tokens=%d and lost their start",
+            cut,
+            len(asked),
+            part,
+            max_prompt_tokens,
+        )
+    return asked
+
+
+def _measure(
+    tokenizer: PreTrainedTokenizerBase,
+    asked: Mapping[str, Sequence[_Asked]],
+    seed: int,
+    answers: Answers,
+) -> Measured:
+    figures: dict[str, dict[str, Figure]] = {}
+    texts: dict[str, list[Written]] = {}
+    for part, own in asked.items():
+        said = [
+            written(tokenizer, answers, one.greedy, _said_place(one), one.prompt, one.email)
+            for one in own
+        ]
+        texts[part] = said
+        hits: dict[str, dict[str, float]] = {}
+        for one, text in zip(own, said, strict=True):
+            right = float(first_email(text.said) == one.email)
+            hits.setdefault(one.template, {})[one.place] = right
+        figures[part] = _figures(part, hits, seed)
+    return Measured(figures, texts, _summary(figures))
 
 
 def _records(own: Sequence[_Asked]) -> dict[str, str]:

@@ -17,17 +17,12 @@ from wagle.data.reading import READERS
 from wagle.data.records import Record
 from wagle.data.tokens import Encoder
 from wagle.evaluation.asking.requests import Answers, Greedy
-from wagle.evaluation.benchmarks.raw import (
-    raw_prompt,
-    read_rows,
-    tokenizer_of,
-    words_of,
-    writing_figures,
-    written,
-)
 from wagle.evaluation.comparable import template_settings
 from wagle.evaluation.figures import LOWER, Figure, Measured, Task, Written, mean_figure
 from wagle.evaluation.judges.classifiers import TOXIC, Classifier
+from wagle.evaluation.tasks.raw import raw_prompt, tokenizer_of
+from wagle.evaluation.tasks.rows import read_rows, words_of
+from wagle.evaluation.tasks.writing import writing_figures, written
 from wagle.system.errors import WagleError
 
 logger = logging.getLogger(__name__)
@@ -73,26 +68,13 @@ def toxicity(
     if not 0 <= threshold < 1:
         raise WagleError(f"threshold is {threshold}; give a probability from 0 to below 1")
     prompts = {name: _prompts(path, name, take, seed) for name, path in _files(data).items()}
-    asked: dict[str, dict[str, Greedy]] = {}
-    for name, found in prompts.items():
-        asked[name], cut = {}, 0
-        for place, prompt in found.items():
-            if templated:
-                probe = encoder.answer(Record("qa", place=place), prompt, "-")
-                context = probe.last_context
-            else:
-                context, short = raw_prompt(tokenizer, prompt, encoder.max_length, place)
-                cut += short
-            asked[name][place] = Greedy(context, max_new_tokens, place)
-        if cut:
-            logger.warning(
-                "%d of %d prompts of %s do not fit into max_length=%d and lost their start; raise "
-                "model.max_length",
-                cut,
-                len(found),
-                name,
-                encoder.max_length,
-            )
+    asked = {
+        name: {
+            place: Greedy(context, max_new_tokens, place)
+            for place, context in _contexts(encoder, name, found, templated=templated).items()
+        }
+        for name, found in prompts.items()
+    }
     judge = Classifier(classifier, label=label)
 
     def measure(answers: Answers) -> Measured:
@@ -120,6 +102,30 @@ def toxicity(
     }
     probes = [(name, "toxic_rate") for name in asked]
     return Task(requests, measure, probes=probes, records=prompts, settings=settings)
+
+
+def _contexts(
+    encoder: Encoder, name: str, prompts: Mapping[str, str], *, templated: bool
+) -> dict[str, tuple[int, ...]]:
+    """What the model sees of each prompt, by place: in the template, or the prompt as raw text."""
+    tokenizer = tokenizer_of(encoder, "toxicity")
+    found, cut = {}, 0
+    for place, prompt in prompts.items():
+        if templated:
+            found[place] = encoder.answer(Record("qa", place=place), prompt, "-").last_context
+        else:
+            found[place], short = raw_prompt(tokenizer, prompt, encoder.max_length, place)
+            cut += short
+    if cut:
+        logger.warning(
+            "%d of %d prompts of %s do not fit into max_length=%d and lost their start; raise "
+            "model.max_length",
+            cut,
+            len(found),
+            name,
+            encoder.max_length,
+        )
+    return found
 
 
 def _figures(

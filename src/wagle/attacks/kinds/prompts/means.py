@@ -13,7 +13,7 @@ from typing import NamedTuple
 from wagle.data.records import Record
 from wagle.data.tokens import Encoder, Tokens
 from wagle.evaluation.asking.requests import Greedy, likelihood
-from wagle.evaluation.benchmarks.qa import Item
+from wagle.evaluation.tasks.questions import Item
 from wagle.metrics.memorization import prefix_run
 from wagle.metrics.text import words
 from wagle.system.errors import WagleError

@@ -18,9 +18,9 @@ from wagle.data.overlap import check_disjoint
 from wagle.data.records import Record
 from wagle.data.tokens import Encoder
 from wagle.evaluation.asking.requests import Answers
-from wagle.evaluation.benchmarks.qa import Item, figures, written
-from wagle.evaluation.benchmarks.raw import rouge_figure
 from wagle.evaluation.figures import TARGET, Figure, Measured, Task, Written, mean_figure
+from wagle.evaluation.tasks.questions import Item, figures, written
+from wagle.evaluation.tasks.writing import rouge_figure
 from wagle.metrics.table import METRICS
 from wagle.metrics.text import has_rouge_words, rouge_l, words
 from wagle.system.errors import WagleError, choose

@@ -20,8 +20,8 @@ from transformers import PreTrainedModel
 from wagle.attacks.kinds.quantization.quantizing import WAYS, check_way, quantize
 from wagle.attacks.parts import as_series
 from wagle.attacks.shapes import ASIS, Scene, Series, Trial
-from wagle.evaluation.benchmarks.qa import qa
 from wagle.evaluation.figures import HOLDOUT
+from wagle.evaluation.tasks.questions import qa
 from wagle.model.loading import empty_model
 from wagle.system.errors import WagleError
 from wagle.system.memory import give_memory_back

@@ -24,8 +24,8 @@ from wagle.attacks.parts import at_most, flat
 from wagle.attacks.shapes import Scene, Series, Trial
 from wagle.data.reading import read_records
 from wagle.data.records import Record
-from wagle.evaluation.benchmarks.qa import qa
 from wagle.evaluation.figures import Figure, Task
+from wagle.evaluation.tasks.questions import qa
 from wagle.system.errors import WagleError, nearest
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from wagle.data.records import Record
 from wagle.evaluation.asking.requests import Answers, Greedy
-from wagle.evaluation.benchmarks.raw import writing_rows, written
 from wagle.evaluation.benchmarks.tofu.requests import WORLD, Item, Plan
 from wagle.evaluation.figures import (
     HIGHER,
@@ -17,6 +16,7 @@ from wagle.evaluation.figures import (
 )
 from wagle.evaluation.judges.embeddings import encoder_name
 from wagle.evaluation.peers.reading import basis
+from wagle.evaluation.tasks.writing import EVERYWHERE, writing_rows, written
 from wagle.metrics.likelihood import (
     RATIOS,
     closer_to_1,
@@ -27,20 +27,26 @@ from wagle.metrics.likelihood import (
     true_better,
 )
 from wagle.metrics.memorization import exact_memorization, extraction_strength
+from wagle.metrics.metric import Metric
 from wagle.metrics.statistics import REPLICATES, cluster_interval
-from wagle.metrics.table import JUDGED, Metric
-from wagle.metrics.table import METRICS as COMMON
+from wagle.metrics.table import JUDGED, METRICS
 from wagle.metrics.text import has_rouge_words, repetition, rouge
 from wagle.system.errors import WagleError
 
 PER_AUTHOR = 20  # questions, next to one another
 
-METRICS: dict[str, Metric] = {
-    **{name: COMMON[name] for name in ("probability", "nll", "paraphrased")},
+
+def _here(metric: str) -> str:
+    """What ``tofu`` calls a metric of what was written."""
+    return "truncated" if metric == "at_limit" else metric
+
+
+KINDS: dict[str, Metric] = {
+    **{name: METRICS[name] for name in ("probability", "nll", "paraphrased")},
     "paraphrased_answer": Metric("probability per token"),
     "log_truth_ratio": Metric("natural logarithm of wrong over right", kept="lower"),
     "truth_ratio": Metric("share"),
-    **{name: COMMON[name] for name in ("know", "extraction_strength", "exact_memorization")},
+    **{name: METRICS[name] for name in ("know", "extraction_strength", "exact_memorization")},
     "rouge_l": Metric("recall"),
     "rouge_l_f1": Metric("F1"),
     "rouge_1": Metric("recall"),
@@ -48,8 +54,8 @@ METRICS: dict[str, Metric] = {
     "embedding_accuracy": Metric("share of answers", share=True),
     "cosine": Metric("cosine, at least 0"),
     **JUDGED,
-    **{name: COMMON[name] for name in ("repetition", "token_entropy", "empty")},
-    "truncated": COMMON["at_limit"],
+    "repetition": METRICS["repetition"],
+    **{_here(name): METRICS[name] for name in EVERYWHERE},
 }
 
 
@@ -68,16 +74,16 @@ def set_figures(
             rows.setdefault(metric, {})[item.record.place] = value
     if texts:
         reads = writing_rows(texts, plan.judges, gone=name == "forget")
-        rows |= {"truncated" if m == "at_limit" else m: found for m, found in reads.items()}
+        rows |= {_here(metric): found for metric, found in reads.items()}
     if plan.closer_look is not None:
         rows["cosine"] = _cosines(plan, texts)
     reworded = [item for item in items if item.reworded is not None]
     if reworded:
         rows["embedding_accuracy"] = _accuracy(plan, reworded, answers)
-    made = {m: _figure(plan, name, m, rows[m], items) for m in METRICS if m in rows}
+    made = {m: _figure(plan, name, m, rows[m], items) for m in KINDS if m in rows}
     why = lacking(plan)
     if why is not None and name not in WORLD:
-        kind = METRICS["embedding_accuracy"]
+        kind = KINDS["embedding_accuracy"]
         direction = kind.direction if name == "forget" else kind.kept
         made["embedding_accuracy"] = undefined(kind.unit, why, direction)
     return made, texts
@@ -173,7 +179,7 @@ def _cosines(plan: Plan, texts: Sequence[Written]) -> dict[str, float]:
 def _figure(
     plan: Plan, name: str, metric: str, rows: Mapping[str, float], items: Sequence[Item]
 ) -> Figure:
-    kind, gone, raw = METRICS[metric], name == "forget", plan.form.published
+    kind, gone, raw = KINDS[metric], name == "forget", plan.form.published
     if metric == "truth_ratio" and raw:
         kind = Metric("ratio", kept="lower")
     made = mean_figure(

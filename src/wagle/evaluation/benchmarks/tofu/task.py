@@ -10,17 +10,16 @@ Source: Maini et al. 2024, arXiv 2401.06121.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from wagle.data.hub import HubSet, open_source
-from wagle.data.reading import READERS, read_records
 from wagle.data.records import Record
 from wagle.data.tokens import Encoder, Tokens
-from wagle.evaluation.benchmarks.tofu.aggregates import against, check_fit, measure, since
+from wagle.evaluation.benchmarks.tofu.beside import against, check_fit, since
+from wagle.evaluation.benchmarks.tofu.overall import measure
 from wagle.evaluation.benchmarks.tofu.requests import (
     TOTAL,
     VARIANTS,
@@ -30,6 +29,7 @@ from wagle.evaluation.benchmarks.tofu.requests import (
     answer_tokens,
     ask_all,
 )
+from wagle.evaluation.benchmarks.tofu.rows import HUB, Limit, check_holdout, read_sets
 from wagle.evaluation.comparable import asked_text, template_settings
 from wagle.evaluation.figures import OVERALL, Task
 from wagle.evaluation.judges.classifiers import load_judges
@@ -37,6 +37,8 @@ from wagle.evaluation.judges.embeddings import OFFLINE, check_encoder, encoder_n
 from wagle.evaluation.membership.leakage import HEADLINE
 from wagle.evaluation.membership.requests import (
     FOUR,
+    Attack,
+    Probe,
     attack_table,
     compare_records,
     headline_share,
@@ -45,12 +47,9 @@ from wagle.evaluation.membership.requests import (
 from wagle.metrics.table import PROBES
 from wagle.system.errors import WagleError, choose
 
-logger = logging.getLogger(__name__)
-
 T = TypeVar("T")
 
 VERSION = 2
-HUB = "locuslab/TOFU"
 
 
 def tofu(
@@ -126,6 +125,41 @@ def tofu(
         WagleError: files, records or fields that are missing; settings that do not fit; membership
             attacks that are none, or have no holdout records.
     """
+    form = _form(encoder, variant, strict, sentence_encoder, generate, closer_look, entailment)
+    judges = load_judges(fluency, entailment, writes=generate)
+    compared, looked = _encoders(form, sentence_encoder, generate=generate, closer_look=closer_look)
+    table = attack_table(FOUR if attacks is None else attacks, k)
+    plan = Plan(
+        _encoder(encoder, template, form, TOTAL if strict else encoder.max_length),
+        split,
+        form,
+        not form.published if eos is None else eos,
+        _first(max_new_tokens, None if strict else form.max_new_tokens),
+        generate,
+        compared,
+        cluster == "author",
+        seed,
+        judges,
+        looked,
+    )
+    source = open_source(data, HUB, revision, what="the files of TOFU")
+    records, note = read_sets(source, split, _limits(form, strict, rows, forget_rows, retain_rows))
+    if attacks is not None or k is not None:
+        check_holdout(records, data, split)
+    about = _data(split, variant, strict, source)
+    return _task(plan, records, table, note, variant, k, about)
+
+
+def _form(
+    encoder: Encoder,
+    variant: str,
+    strict: bool,
+    sentence_encoder: str | None,
+    generate: bool,
+    closer_look: bool,
+    entailment: str | Path | None,
+) -> Variant:
+    """The variant; settings that do not fit together or do not fit it are an error."""
     if encoder.tokenizer is None:
         raise WagleError("tofu needs a tokenizer; its data is text")
     form = choose(VARIANTS, variant, "variant of tofu")
@@ -133,59 +167,74 @@ def tofu(
         raise WagleError(f"strict goes with the variants official and paper, not {variant}")
     if sentence_encoder is not None and not generate:
         raise WagleError("sentence_encoder compares greedy answers; leave generate on")
-    if form.published and generate and sentence_encoder is None and has_offline():
-        sentence_encoder = OFFLINE
     if closer_look and form.published:
         raise WagleError(
             "closer_look needs truth ratios up to 1, which published has not; leave it out"
         )
     if closer_look and entailment is None:
         raise WagleError("closer_look needs entailment: name a classifier of (premise, hypothesis)")
-    judges = load_judges(fluency, entailment, writes=generate)
-    looked = (sentence_encoder or OFFLINE) if closer_look else None
-    named = looked or sentence_encoder
-    if named is not None:
-        check_encoder(named)
-    table = attack_table(FOUR if attacks is None else attacks, k)
-    own = _encoder(encoder, template, form, TOTAL if strict else encoder.max_length)
-    plan = Plan(
-        own,
-        split,
-        form,
-        not form.published if eos is None else eos,
-        _first(max_new_tokens, None if strict else form.max_new_tokens),
-        generate,
-        sentence_encoder,
-        cluster == "author",
-        seed,
-        judges,
-        looked,
-    )
-    limits: dict[str, int | Literal["all"] | None] = {
-        "forget": _first(forget_rows, rows, 300 if strict else None),
-        "retain": _first(retain_rows, rows, form.retain_rows),
+    return form
+
+
+def _encoders(
+    form: Variant, named: str | None, *, generate: bool, closer_look: bool
+) -> tuple[str | None, str | None]:
+    """The sentence encoder of the embedding accuracy and that of the closer look, if they are made.
+
+    Raises:
+        WagleError: one that is not there.
+    """
+    if form.published and generate and named is None and has_offline():
+        named = OFFLINE
+    looked = (named or OFFLINE) if closer_look else None
+    used = looked or named
+    if used is not None:
+        check_encoder(used)
+    return named, looked
+
+
+def _limits(
+    form: Variant, strict: bool, rows: int | None, forget: Limit, retain: Limit
+) -> dict[str, Limit]:
+    """How many records of each set are asked; None: all."""
+    return {
+        "forget": _first(forget, rows, 300 if strict else None),
+        "retain": _first(retain, rows, form.retain_rows),
         **dict.fromkeys((*WORLD, "holdout"), rows),
     }
-    source = open_source(data, HUB, revision, what="the files of TOFU")
-    found, note = _read(source, split)
-    records = {name: _cut(rows, limits.get(name)) for name, rows in found.items()}
-    told = {n: {r.place: asked_text(r) for r in rows} for n, rows in records.items()}
-    holdout = records.pop("holdout", [])
-    if not holdout and (attacks is not None or k is not None):
-        raise WagleError(
-            f"attacks and k are of membership attacks, but {data} has no "
-            f"{_holdout(split) or 'holdout split'} beside {split}; leave them out, or add it"
-        )
+
+
+def _task(
+    plan: Plan,
+    records: Mapping[str, Sequence[Record]],
+    table: Mapping[str, Attack],
+    note: str | None,
+    variant: str,
+    k: Sequence[float] | None,
+    data: Mapping[str, Any],
+) -> Task:
+    """What is asked of the records, and what is made of the answers.
+
+    Args:
+        plan: of the benchmark.
+        records: by set; ``holdout`` where there is one.
+        table: of membership attacks.
+        note: why there is no holdout set, or None.
+        variant: its name.
+        k: shares of tokens of these attacks, where they were given.
+        data: of the task.
+    """
+    holdout = records.get("holdout", ())
     sets = {
-        name: [ask_all(plan, name, record) for record in rows] for name, rows in records.items()
+        name: [ask_all(plan, name, record) for record in own]
+        for name, own in records.items()
+        if name != "holdout"
     }
-    probes = {}
+    probes: dict[str, list[Probe]] = {}
     if holdout:
-        note = compare_records(records["forget"], holdout, seed)
-        probes = {
-            name: probe_answers(rows, partial(_answers, plan), table)
-            for name, rows in (("forget", records["forget"]), ("holdout", holdout))
-        }
+        note = compare_records(records["forget"], holdout, plan.seed)
+        both = {"forget": records["forget"], "holdout": holdout}
+        probes = {n: probe_answers(own, partial(_answers, plan), table) for n, own in both.items()}
     return Task(
         [
             *(request for items in sets.values() for item in items for request in item.requests),
@@ -194,12 +243,8 @@ def tofu(
         partial(measure, plan, sets, probes, table, note),
         partial(against, plan),
         since=partial(since, plan),
-        data={
-            "split": split,
-            "revision": source.used if isinstance(source, HubSet) else None,
-            "variant": f"{variant}{' strict' if strict else ''}, version {VERSION}",
-        },
-        records=told,
+        data=data,
+        records={n: {r.place: asked_text(r) for r in own} for n, own in records.items()},
         settings={
             **_settings(plan, variant),
             "k": headline_share(table, k) if holdout else None,
@@ -211,6 +256,15 @@ def tofu(
             *([(OVERALL, "privleak")] if holdout and HEADLINE in table else []),
         ],
     )
+
+
+def _data(split: str, variant: str, strict: bool, source: Path | HubSet) -> dict[str, Any]:
+    """What was asked, for the result file."""
+    return {
+        "split": split,
+        "revision": source.used if isinstance(source, HubSet) else None,
+        "variant": f"{variant}{' strict' if strict else ''}, version {VERSION}",
+    }
 
 
 def _settings(plan: Plan, variant: str) -> dict[str, Any]:
@@ -237,14 +291,6 @@ def _first(*values: T | None) -> T | None:
     return next((value for value in values if value is not None), None)
 
 
-def _cut(records: list[Record], limit: int | Literal["all"] | None) -> list[Record]:
-    if limit is None or limit == "all":
-        return records
-    if limit < 1:
-        raise WagleError(f"rows is {limit}; give a number of records above 0")
-    return records[:limit]
-
-
 def _encoder(encoder: Encoder, template: str | None, form: Variant, max_length: int) -> Encoder:
     if form.published:
         llama = encoder.template.startswith("llama2")
@@ -262,43 +308,3 @@ def _encoder(encoder: Encoder, template: str | None, form: Variant, max_length: 
         system_prompt=encoder.system_prompt if template in (None, "chat") else None,
         max_length=max_length,
     )
-
-
-# ---------------------------------------------------------------------------------------------
-# Data
-
-
-def _read(source: Path | HubSet, split: str) -> tuple[dict[str, list[Record]], str | None]:
-    """The records by set, ``holdout`` only where there is such a split; why the hub has none."""
-    configs = {
-        "forget": f"{split}_perturbed",
-        "retain": "retain_perturbed",
-        **{name: f"{name}_perturbed" for name in WORLD},
-    }
-    holdout = _holdout(split)
-    if isinstance(source, HubSet):
-        read = {n: source.read(config, ["train"]) for n, config in configs.items()}
-        note = None
-        if holdout is not None:
-            found, why = source.find(holdout, ["train"])
-            if found is None:
-                note = f"no membership attacks: {holdout} of {source.name} cannot be read"
-                logger.warning("%s: %s", note, why)
-            else:
-                read["holdout"] = found
-        return {n: read_records(rows, name=n) for n, rows in read.items()}, note
-    there = {path.stem for path in source.iterdir() if path.suffix in READERS}
-    missing = [config for config in configs.values() if config not in there]
-    if missing:
-        raise WagleError(
-            f"{source} lacks {', '.join(missing)} ({', '.join(READERS)}); data: give a folder with "
-            f"the files of TOFU (on the hub: {HUB})"
-        )
-    if holdout in there:
-        configs["holdout"] = holdout
-    return {n: read_records(source, name=n, split=config) for n, config in configs.items()}, None
-
-
-def _holdout(split: str) -> str | None:
-    """The split of records that were never trained on, of the size of a forget split."""
-    return split.replace("forget", "holdout") if "forget" in split else None

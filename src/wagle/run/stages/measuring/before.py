@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from wagle.evaluation.benchmarks.qa import qa
-from wagle.evaluation.benchmarks.table import make_task
+from wagle.evaluation.table import make_task
+from wagle.evaluation.tasks.questions import qa
 from wagle.run.opening import Run
 from wagle.run.questions import asked_how
 from wagle.run.stages.measuring.evaluations import measure

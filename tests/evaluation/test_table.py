@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import make_tokenizer
 from wagle.data.tokens import Encoder
-from wagle.evaluation.benchmarks.table import (
+from wagle.evaluation.table import (
     BENCHMARKS,
     bind,
     check_settings,
@@ -42,7 +42,7 @@ def test_every_keyword_of_a_benchmark_stands_in_its_docstring_and_has_a_plain_ty
 
 @pytest.mark.parametrize("name", list(BENCHMARKS))
 def test_every_keyword_of_a_benchmark_stands_with_its_default_in_the_docs(name):
-    page = (Path(__file__).parents[3] / "docs/evaluation.md").read_text()
+    page = (Path(__file__).parents[2] / "docs/evaluation.md").read_text()
     sections = [s for s in page.split("\n### ") if f"`{name}`" in s.partition("\n")[0]]
     assert len(sections) == 1
     for key, parameter in inspect.signature(find_benchmark(name)).parameters.items():

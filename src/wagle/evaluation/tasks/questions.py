@@ -18,7 +18,6 @@ from typing import Any
 from wagle.data.records import Record
 from wagle.data.tokens import Encoder, Tokens
 from wagle.evaluation.asking.requests import Answers, Greedy, Likelihood, Request, likelihood
-from wagle.evaluation.benchmarks import raw
 from wagle.evaluation.comparable import asked_text, template_settings
 from wagle.evaluation.figures import (
     GONE,
@@ -42,15 +41,16 @@ from wagle.evaluation.membership.requests import (
     headline_share,
     probe_answers,
 )
-from wagle.metrics.likelihood import accuracy, know, log_truth_ratio, probability
-from wagle.metrics.memorization import exact_memorization, extraction_strength
+from wagle.evaluation.tasks.writing import rouge_figure, writing_figures
+from wagle.evaluation.tasks.writing import written as written_text
+from wagle.metrics.metric import Answered, values
 from wagle.metrics.statistics import same_records
 from wagle.metrics.table import METRICS, PROBES
-from wagle.metrics.text import has_rouge_words, repetition, rouge_l
 from wagle.metrics.utility import forget_quality
 from wagle.system.errors import WagleError
 
 VERSION = 4
+OF_RECORDS = {name: kind for name, kind in METRICS.items() if not kind.everywhere}
 
 
 @dataclass(frozen=True)
@@ -114,42 +114,27 @@ def qa(
     }
     writes = any(item.greedy for made in asked.values() for item in made)
     judges = load_judges(fluency, entailment, writes=writes)
-    probes: dict[str, list[Probe]] = {}
-    note = None
-    if table:
-        note = compare_records(sets["forget"], sets[HOLDOUT], seed)
-        both = {name: sets[name] for name in ("forget", HOLDOUT)}
-        probes = {n: probe_answers(records, encoder.encode, table) for n, records in both.items()}
+    probes, note = _probes(encoder, sets, table, seed)
 
     def measure(answers: Answers) -> Measured:
         found = [
             _measure(name, made, answers, encoder, seed, judges) for name, made in asked.items()
         ]
-        measured = reduce(joined, found, Measured({}))
-        if not probes:
-            return measured
-        more = asked_figures(probes, answers, table, note=note, seed=seed)
-        return joined(measured, Measured(more))
+        if probes:
+            more = asked_figures(probes, answers, table, note=note, seed=seed)
+            found.append(Measured(more))
+        return reduce(joined, found, Measured({}))
 
+    groups: list[Sequence[Item | Probe]] = [*asked.values(), *probes.values()]
     return Task(
-        [
-            *(request for made in asked.values() for item in made for request in item.requests),
-            *(request for own in probes.values() for probe in own for request in probe.requests),
-        ],
+        [request for group in groups for one in group for request in one.requests],
         measure,
         against=partial(_against, seed),
         probes=[
             *(("forget", metric) for metric in PROBES if "forget" in asked),
             *([(OVERALL, "privleak")] if HEADLINE in table else []),
         ],
-        records={
-            name: _records(
-                records,
-                [i.tokens for i in asked[name]] if name in asked else encoder.encode(records),
-                encoder.max_length,
-            )
-            for name, records in sets.items()
-        },
+        records={n: _records(encoder, records, asked.get(n)) for n, records in sets.items()},
         settings={
             "version": VERSION,
             **template_settings(encoder),
@@ -178,8 +163,23 @@ def _attacks(
     return table
 
 
-def _records(records: Sequence[Record], made: Sequence[Tokens], limit: int) -> dict[str, str]:
+def _probes(
+    encoder: Encoder, sets: Mapping[str, Sequence[Record]], table: Mapping[str, Attack], seed: int
+) -> tuple[dict[str, list[Probe]], str | None]:
+    """What membership attacks ask of both of their sets, and a note for the reader."""
+    if not table:
+        return {}, None
+    note = compare_records(sets["forget"], sets[HOLDOUT], seed)
+    both = ("forget", HOLDOUT)
+    return {name: probe_answers(sets[name], encoder.encode, table) for name in both}, note
+
+
+def _records(
+    encoder: Encoder, records: Sequence[Record], asked: Sequence[Item] | None
+) -> dict[str, str]:
     """What was asked about, by place; of what was cut, at how many tokens."""
+    made = encoder.encode(records) if asked is None else [item.tokens for item in asked]
+    limit = encoder.max_length
     windows = Counter(tokens.place for tokens in made)
     cut = {tokens.place for tokens in made if not tokens.whole or windows[tokens.place] > 1}
     return {r.place: asked_text(r, *([limit] if r.place in cut else [])) for r in records}
@@ -269,7 +269,7 @@ def _measure(
         texts += [said] if said else []
     mute = len(texts) - len(rows.get("rouge_l", {}))
     found: dict[str, Figure] = {}
-    for metric, kind in METRICS.items():
+    for metric, kind in OF_RECORDS.items():
         about: dict[str, Any] = {
             "unit": kind.unit,
             "direction": kind.direction if name in GONE else kind.kept,
@@ -277,12 +277,12 @@ def _measure(
             "seed": seed,
         }
         if metric == "rouge_l" and texts:
-            found[metric] = raw.rouge_figure(rows.get(metric, {}), mute, **about)
+            found[metric] = rouge_figure(rows.get(metric, {}), mute, **about)
         elif metric in rows:
             found[metric] = mean_figure(rows[metric], share=kind.share, **about)
     if texts:
         target = "reference" if name == "forget" else None
-        found |= raw.writing_figures(texts, seed, judges, gone=name in GONE, target=target)
+        found |= writing_figures(texts, seed, judges, gone=name in GONE, target=target)
     return Measured({name: found}, {name: texts})
 
 
@@ -296,23 +296,17 @@ def figures(item: Item, answers: Answers, text: str | None) -> dict[str, float]:
     """
     means = {role: answers.likelihood(request).mean for role, request in item.likely.items()}
     hits = answers.likelihood(item.likely["answer"]).hit.tolist()
-    hits = hits[: len(hits) - item.tokens.closed]
-    right = means["answer"]
-    made = {"probability": probability(right), "nll": right}
-    if hits:
-        made["extraction_strength"] = extraction_strength(hits)
-        made["exact_memorization"] = exact_memorization(hits)
-    if "paraphrased" in means:
-        made["paraphrased"] = probability(means["paraphrased"])
-    wrong = [mean for role, mean in means.items() if role.startswith("perturbed_")]
-    if wrong:
-        made["accuracy"] = accuracy(right, wrong)
-        made["know"] = know(log_truth_ratio(means.get("paraphrased_answer", right), wrong))
-    if text is not None:
-        if has_rouge_words(item.record.answer):
-            made["rouge_l"] = rouge_l(item.record.answer, text)
-        made["repetition"] = repetition(text)
-    return made
+    right, record = means["answer"], item.record
+    answered = Answered(
+        right=right,
+        hits=hits[: len(hits) - item.tokens.closed] or None,
+        reworded=means.get("paraphrased_answer", right),
+        wrong=[means[role] for role in means if role.startswith("perturbed_")] or None,
+        paraphrased=means.get("paraphrased"),
+        expected=record.answer,
+        said=text,
+    )
+    return values(OF_RECORDS, answered)
 
 
 def written(item: Item, answers: Answers, encoder: Encoder) -> Written | None:
@@ -321,6 +315,6 @@ def written(item: Item, answers: Answers, encoder: Encoder) -> Written | None:
         return None
     assert encoder.tokenizer is not None
     record = item.record
-    return raw.written(
+    return written_text(
         encoder.tokenizer, answers, item.greedy, record.place, record.prompt, record.answer
     )

@@ -1,11 +1,10 @@
 """The benchmarks by name, and their settings: the keywords of the function that makes the task.
 
-To add one: a function in a file of its own, its entry in BENCHMARKS, a test beside the others.
+To add one, see ``wagle.evaluation.benchmarks``.
 """
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, get_type_hints
@@ -15,20 +14,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from wagle.data.tokens import Encoder
 from wagle.evaluation.figures import Task
 from wagle.system.errors import WagleError, choose, nearest
+from wagle.system.shelf import Shelf
 
-BENCHMARKS: dict[str, str] = {
-    "tofu": "tofu.task",
-    "muse": "muse.task",
-    "copyright": "copyright",
-    "toxicity": "toxicity",
-    "extraction": "extraction",
-    "knowundo": "knowundo",
-    "wmdp": "harness.suites",
-    "mmlu": "harness.suites",
-    "wikitext": "harness.suites",
-    "few_shot": "harness.suites",
-    "harness": "harness.suites",
-}
+BENCHMARKS: Shelf[Task] = Shelf("wagle.evaluation.benchmarks")
 
 
 def make_task(name: str, encoder: Encoder, settings: Mapping[str, Any], *, seed: int = 0) -> Task:
@@ -43,17 +31,12 @@ def make_task(name: str, encoder: Encoder, settings: Mapping[str, Any], *, seed:
     Raises:
         WagleError: an unknown benchmark or setting, one that is missing or of the wrong kind.
     """
-    made: Task = find_benchmark(name)(encoder, **check_settings(name, settings), seed=seed)
-    return made
+    return find_benchmark(name)(encoder, **check_settings(name, settings), seed=seed)
 
 
 def find_benchmark(name: str) -> Callable[..., Task]:
     """The function that makes a benchmark's task."""
-    module = choose(BENCHMARKS, name, "benchmark")
-    found: Callable[..., Task] = getattr(
-        importlib.import_module(f"wagle.evaluation.benchmarks.{module}"), name
-    )
-    return found
+    return choose(BENCHMARKS, name, "benchmark")
 
 
 def check_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from wagle.evaluation.asking.requests import (
     NormAnswer,
     TextAnswer,
 )
-from wagle.evaluation.benchmarks.qa import qa
 from wagle.evaluation.result import Evaluation
+from wagle.evaluation.tasks.questions import qa
 from wagle.evaluation.verdict import judge
 from wagle.metrics.membership import auc, privleak
 from wagle.system.errors import WagleError

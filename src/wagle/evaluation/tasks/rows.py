@@ -1,0 +1,72 @@
+"""The rows of local files, for benchmarks whose data the user brings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wagle.data.reading import READERS
+from wagle.system.errors import WagleError
+
+
+def find_file(data: str | Path, name: str, what: str, shape: str) -> Path:
+    """The file ``name`` of a local folder, with any ending that can be read.
+
+    Args:
+        data: the folder.
+        name: of the file, without its ending.
+        what: needs it, for the message.
+        shape: of a row, for the message.
+
+    Raises:
+        WagleError: there is no such folder or file.
+    """
+    for ending in READERS:
+        path = Path(data) / f"{name}{ending}"
+        if path.is_file():
+            return path
+    raise WagleError(
+        f"{what} looks for {name}.jsonl (or {', '.join(e for e in READERS if e != '.jsonl')}) in "
+        f"{data}, which is not there; give a local folder with it as data, each line {shape}"
+    )
+
+
+def read_rows(path: Path, name: str) -> dict[str, Mapping[str, Any]]:
+    """The rows of a JSON, JSON-lines or CSV file by place, such as ``one_shot[3]``.
+
+    A ``.json`` file may also hold a single object over many lines: one row.
+
+    Raises:
+        WagleError: a file that is malformed or holds no rows.
+    """
+    try:
+        rows = _one_object(path) or [row for _, row in READERS[path.suffix](path)]
+    except UnicodeDecodeError as error:
+        raise WagleError(f"{path} is not UTF-8 text ({error})") from None
+    if not rows or not all(isinstance(row, Mapping) for row in rows):
+        raise WagleError(f"{path} must hold one JSON object per record, and at least one")
+    return {f"{name}[{i}]": row for i, row in enumerate(rows)}
+
+
+def _one_object(path: Path) -> list[Any] | None:
+    if path.suffix != ".json":
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError:  # one object a line
+        return None
+    return [found] if isinstance(found, Mapping) else None
+
+
+def words_of(row: Mapping[str, Any], field: str, place: str) -> str:
+    """A field of a row that must hold text.
+
+    Raises:
+        WagleError: the field is missing, empty or no text.
+    """
+    value = row.get(field)
+    if not isinstance(value, str) or not value.strip():
+        raise WagleError(f"{place} has no text in its field {field}; fill it in")
+    return value
