@@ -27,7 +27,7 @@ from wagle.recipe.sections.training import Training
 from wagle.system.errors import WagleError
 from wagle.unlearning.inputs import Supply, make_sets, sides, warn_resting
 from wagle.unlearning.objectives.choice import Chosen, choose_objective
-from wagle.unlearning.objectives.table import Function
+from wagle.unlearning.objectives.entry import Function
 from wagle.unlearning.original import choose_original, tokens_digest
 from wagle.unlearning.training.checkpoints import Checkpoints
 from wagle.unlearning.training.optimizers import check_optimizer

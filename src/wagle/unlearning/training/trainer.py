@@ -34,8 +34,8 @@ from wagle.system.errors import TrainingStopped, WagleError
 from wagle.system.progress import Bar
 from wagle.unlearning.inputs import Supply
 from wagle.unlearning.objectives.choice import Chosen
+from wagle.unlearning.objectives.entry import FORGET_SIDE
 from wagle.unlearning.objectives.shapes import Terms
-from wagle.unlearning.objectives.table import FORGET_SIDE
 from wagle.unlearning.training.checkpoints import Checkpoints
 from wagle.unlearning.training.curvature import take_curvature
 from wagle.unlearning.training.optimizers import SophiaG, make_optimizer
