@@ -28,7 +28,7 @@ from torch import Tensor
 
 from wagle.attribution.quantities import COLLECTED
 from wagle.mask.mask import Mask
-from wagle.system.errors import WagleError, choose, nearest
+from wagle.system.errors import WagleError, choose, nearest, no_setting
 
 Score: TypeAlias = Callable[..., Tensor]
 QUANTITIES = ("weight", *COLLECTED, "uniform")
@@ -244,11 +244,7 @@ def score_settings(score: str | Score, given: Mapping[str, Any]) -> dict[str, An
         if name in _FROM_DATA:
             raise WagleError(f"{name} is not among the settings of a score; give it as {name}=")
         if name not in known:
-            guess = nearest(name, known)
-            hint = f"; did you mean {guess!r}?" if guess else ""
-            raise WagleError(
-                f"{what} has no setting {name!r}{hint} (known: {', '.join(known) or 'none'})"
-            )
+            raise no_setting(what, name, known)
         if (
             isinstance(value, bool)
             or not isinstance(value, int | float)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from wagle.system.errors import WagleError, choose, nearest
+from wagle.system.errors import WagleError, choose, no_setting
 from wagle.unlearning.objectives.choice import Chosen
 from wagle.unlearning.objectives.shapes import Terms
 from wagle.unlearning.objectives.table import OBJECTIVES
@@ -235,11 +235,7 @@ def _settings(
     known = choose(table, name, what)
     for key, value in (given or {}).items():
         if key not in known:
-            guess = nearest(key, known)
-            hint = f"; nearest: {guess}" if guess else ""
-            raise WagleError(
-                f"{what} {name} has no setting {key!r}{hint} (known: {', '.join(known) or 'none'})"
-            )
+            raise no_setting(f"{what} {name}", key, known, near="; nearest: {}")
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not math.isfinite(value):
             raise WagleError(f"{what} {name}: {key} is {value!r}, not a number")
