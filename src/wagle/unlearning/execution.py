@@ -17,8 +17,9 @@ from wagle.system.errors import WagleError
 from wagle.unlearning.inputs import Supply
 from wagle.unlearning.objectives.choice import Chosen
 from wagle.unlearning.plan import Plan
+from wagle.unlearning.training.callback import OnStep
 from wagle.unlearning.training.checkpoints import Checkpoints
-from wagle.unlearning.training.trainer import OnStep, UnlearnTrainer, move_to_training
+from wagle.unlearning.training.trainer import UnlearnTrainer, move_to_training
 
 logger = logging.getLogger(__name__)
 
@@ -156,23 +157,22 @@ def train_result(trainer: UnlearnTrainer) -> TrainResult:
     Raises:
         WagleError: it changed nothing, in the precision that is saved.
     """
-    assert trainer.selected is not None
-    changed = trainer.changed
+    course, selected, changed = trainer.course, trainer.course.selected, trainer.changed
     if changed == 0:
-        trainer.checkpoints.clear()  # from which the same run would come to the same end
-        kinds = [str(kind).removeprefix("torch.") for kind in trainer.selected.saved]
-        coarse = trainer.training.rounding == "nearest" and "bfloat16" in kinds
+        course.checkpoints.clear()  # from which the same run would come to the same end
+        kinds = [str(kind).removeprefix("torch.") for kind in selected.saved]
+        coarse = course.training.rounding == "nearest" and "bfloat16" in kinds
         raise WagleError(
-            f"the run changed none of its {trainer.selected.count} selected weights in "
+            f"the run changed none of its {selected.count} selected weights in "
             f"{' and '.join(kinds)}, as it is saved; raise the learning rate"
             + ", or set rounding: stochastic"
             * coarse
         )
     return TrainResult(
-        trainer.history,
-        trainer.selected.count,
+        course.history,
+        selected.count,
         changed,
-        trainer.stopped_by or "end",
-        trainer.chosen.describe(),
-        trainer.best,
+        course.stopped_by or "end",
+        course.chosen.describe(),
+        course.best,
     )

@@ -24,7 +24,7 @@ from wagle.unlearning.execution import (
 from wagle.unlearning.inputs import warn_resting
 from wagle.unlearning.objectives.entry import Function
 from wagle.unlearning.plan import Plan, plan_unlearning
-from wagle.unlearning.training.trainer import OnStep
+from wagle.unlearning.training.callback import OnStep
 from wagle.unlearning.watching.checks import Evaluate, warn_over_unlearned, warn_unknown
 from wagle.unlearning.watching.looks import look_at_set
 

@@ -18,7 +18,7 @@ from wagle.unlearning.execution import (
     train_result,
 )
 from wagle.unlearning.plan import plan_teaching
-from wagle.unlearning.training.trainer import OnStep
+from wagle.unlearning.training.callback import OnStep
 
 
 def finetune(
