@@ -68,13 +68,13 @@ def test_tuning_never_sees_the_paraphrased_questions(unit, monkeypatch):
 
 
 def test_a_run_that_diverges_is_kept_up_to_its_last_look(unit, monkeypatch):
-    def diverges(model, *_, on_step, evaluate, **__):
+    def diverges(_, model, *__, on_step, evaluate, **___):
         shown = {"retain.probability": 0.5, "forget.probability": 0.4}
         on_step({"step": 0, **shown, **evaluate(model)})
         on_step({"step": 1, "forget_nll": 3.0})  # a step that is not looked at
         raise TrainingStopped("the loss is nan at step 2; lower the learning rate")
 
-    monkeypatch.setattr(runs, "unlearn", diverges)
+    monkeypatch.setattr(runs, "unlearn_with", diverges)
     found = run_arm(unit, DENSE, learning_rate=1.0, steps=3)
     assert found["stopped"] == "the loss is nan at step 2; lower the learning rate"
     assert [look["step"] for look in found["trajectory"]] == [0]
@@ -86,7 +86,7 @@ def test_a_figure_that_is_not_finite_ends_the_trajectory(unit, monkeypatch):
         for step, value in enumerate([0.5, math.nan]):
             on_step({"step": step, "retain.probability": value, "forget.probability": value})
 
-    monkeypatch.setattr(runs, "unlearn", overflows)
+    monkeypatch.setattr(runs, "unlearn_with", overflows)
     found = run_arm(unit, DENSE, learning_rate=1.0, steps=3, tuning=True)
     assert "not finite" in found["stopped"]
     assert len(found["trajectory"]) == 1
@@ -96,28 +96,32 @@ def test_an_error_that_a_lower_learning_rate_does_not_mend_is_raised(unit, monke
     def fails(*_, **__):
         raise WagleError("the records are wrong")
 
-    monkeypatch.setattr(runs, "unlearn", fails)
+    monkeypatch.setattr(runs, "unlearn_with", fails)
     with pytest.raises(WagleError, match="the records are wrong"):
         run_arm(unit, DENSE, learning_rate=1.0, steps=3)
 
 
 def test_a_run_is_as_the_recipe_asks_but_without_a_rule_that_ends_it(unit, monkeypatch):
-    given = {}
-    plain = runs.unlearn
+    given = []
+    plain = runs.unlearn_with
 
-    def spy(*arguments, **settings):
-        given.update(settings)
-        return plain(*arguments, **settings)
+    def spy(settings, *arguments, **more):
+        given.append((settings, more))
+        return plain(settings, *arguments, **more)
 
-    spy.__wrapped__ = plain  # so that its signature is that of unlearn
-    monkeypatch.setattr(runs, "unlearn", spy)
+    monkeypatch.setattr(runs, "unlearn_with", spy)
     run_arm(unit, DENSE, learning_rate=2e-3, steps=2)
-    asked = unit.run.recipe.unlearning
-    assert given["stop_when"] == []
-    assert "best" not in given
-    assert (given["objective"], given["pairing"]) == (asked.objective, asked.pairing)
-    assert (given["training"].learning_rate, given["training"].max_steps) == (2e-3, 2)
-    assert given["training"].batch_size == asked.batch_size
+    ((settings, more),) = given
+    decided = {
+        "learning_rate": 2e-3,
+        "max_steps": 2,
+        "stop_when": [],
+        "best": None,
+        "check_every": 1,
+        "evaluate_every": 1,
+    }
+    assert settings == unit.run.recipe.unlearning.model_copy(update=decided)
+    assert "reference" not in more
 
 
 def test_a_trial_ends_where_its_figure_is_read_and_reads_what_the_whole_run_reads(unit):

@@ -492,3 +492,43 @@ def test_losses_of_all_kinds_are_finite(model, forget):
     assert scored.nll_mean.isfinite().all()
     assert (scored.length > 0).all()
     assert isinstance(encoded[0], Tokens)
+
+
+def test_a_record_is_tokenised_once_whoever_asks_for_it(monkeypatch):
+    asked = []
+    plain = type(CHATTY).__call__
+
+    def counted(self, text, **more):
+        asked.append(text)
+        return plain(self, text, **more)
+
+    monkeypatch.setattr(type(CHATTY), "__call__", counted)
+    messages = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Ada."}]
+    rows = [{"question": "Who?", "answer": "Ada."}, {"text": "A house."}, {"messages": messages}]
+    encoder, records = Encoder(CHATTY), read_records(rows)
+    first = encoder.encode(records)
+    count = len(asked)
+    assert encoder.encode(records) == first
+    assert encoder.answer(records[0], "Who?", "Ada.") == first[0]
+    assert len(asked) == count
+    assert encoder.answer(records[0], "Who?", "Eva.") != first[0]
+    again = encoder.encode(read_records(rows, name="other"))  # under other places
+    assert [(t.ids, t.scored) for t in again] == [(t.ids, t.scored) for t in first]
+    assert [t.place for t in again] == ["other[0]", "other[1]", "other[2]"]
+
+
+def test_records_of_one_name_are_told_apart_by_what_they_say():
+    encoder = Encoder(CHATTY)
+    one, other = (qa(answer=answer, id="same") for answer in ("Ada.", "Eva."))
+    shown = qa(answer="Ada.", id="same", few_shot=(("Where?", "Oslo."),))
+    made = [encoder.encode([record])[0] for record in (one, other, shown)]
+    assert len({t.ids for t in made}) == 3
+    texts = [Record("text", answer=text, id="same") for text in ("A house.", "A sea.")]
+    assert len({t.ids for t in encoder.encode(texts)}) == 2
+
+
+def test_what_changes_in_how_a_record_is_drawn_is_not_remembered():
+    encoder, record = Encoder(CHATTY), qa(id="a")
+    encoder.encode([record])
+    (made,) = encoder.encode([qa(id="a", domain=3, weight=0.5)])
+    assert (made.domain, made.weight) == (3, 0.5)

@@ -17,7 +17,7 @@ from wagle.data.tokens import Encoder, Tokens
 from wagle.mask.mask import Mask
 from wagle.model.weights import fingerprint
 from wagle.recipe.sections.training import Training
-from wagle.unlearning.forgetting import TrainResult
+from wagle.unlearning.execution import TrainResult
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,7 +9,7 @@ from wagle.data.refusals import REFUSALS
 from wagle.data.tokens import Encoder
 from wagle.model.structure import precision
 from wagle.system.errors import WagleError
-from wagle.unlearning import forgetting as training_module
+from wagle.unlearning import execution
 from wagle.unlearning.inputs import Supply, control_vectors, make_sets, sides
 from wagle.unlearning.objectives.choice import choose_objective
 from wagle.unlearning.original import Original, hidden
@@ -318,7 +318,7 @@ def test_training_does_not_change_the_copy_of_the_original_model(monkeypatch, ob
             super().__init__(*args, **more)
             kept.append(self)
 
-    monkeypatch.setattr(training_module, "Supply", Kept)
+    monkeypatch.setattr(execution, "Supply", Kept)
     model = make_model("llama-tied")
     before = weights(model)
     unlearn(model, objective=objective)

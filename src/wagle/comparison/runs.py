@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -19,10 +18,10 @@ from wagle.data.tokens import Tokens
 from wagle.model.loading import load_model
 from wagle.recipe.sections.unlearning import Unlearning
 from wagle.run.opening import Run
-from wagle.run.selection import adapt
 from wagle.system.errors import TrainingStopped, WagleError
 from wagle.system.memory import give_memory_back
-from wagle.unlearning.forgetting import forget_probability, unlearn
+from wagle.unlearning.forgetting import forget_probability, unlearn_with
+from wagle.unlearning.lora import adapt
 from wagle.unlearning.watching.looks import make_looked
 
 SHARE = 0.95  # of the retain probability before: where the arms are compared
@@ -31,7 +30,6 @@ COMPARED = "heldout"  # the figure that is compared: paraphrased questions, whic
 RECORDS = 64  # paraphrased questions, at most
 LOOKS = 6  # in a run, about: a look at all sets costs as much as three steps
 _FROM_TRAINING = {"retain": "retain.probability", "forget": "forget.probability"}
-_DECIDED = {"stop_when", "best", "reference", "check_every", "evaluate_every"}  # by a comparison
 
 
 def heldout_tokens(run: Run) -> list[Tokens]:
@@ -96,26 +94,20 @@ def run_arm(
     mask = unit.masks.of(cell)
     model = _load(unit, cell)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    every, stopped = max(1, steps // LOOKS), None
+    stopped = None
     try:
-        unlearn(
+        unlearn_with(
+            _settings(recipe.unlearning, learning_rate, steps, tuning=tuning),
             model,
             unit.run.encoder,
             unit.run.need("forget"),
             unit.run.need("retain"),
             mask=mask,
-            **_as_asked(recipe.unlearning),
-            stop_when=[f"retain.probability < {SHARE} * before"] if tuning else [],
-            check_every=every,
-            evaluate_every=every,
             evaluate=None if tuning else ask,
             wrong_answers=False,
             overlap=recipe.overlap,
             seed=recipe.seed,
             on_step=keep,
-            training=recipe.unlearning.model_copy(
-                update={"learning_rate": learning_rate, "max_steps": steps}
-            ),
         )
     except TrainingStopped as error:
         stopped = str(error)
@@ -133,14 +125,18 @@ def run_arm(
     }
 
 
-def _as_asked(settings: Unlearning) -> dict[str, Any]:
-    """All settings of the recipe that ``unlearn`` takes by name, but for what ends a run."""
-    names = inspect.signature(unlearn).parameters
-    return {
-        name: getattr(settings, name)
-        for name in type(settings).model_fields
-        if name in names and name not in _DECIDED
+def _settings(asked: Unlearning, learning_rate: float, steps: int, *, tuning: bool) -> Unlearning:
+    """The recipe's settings, but for what a comparison decides: the rate, the looks, when it ends."""
+    every = max(1, steps // LOOKS)
+    decided = {
+        "learning_rate": learning_rate,
+        "max_steps": steps,
+        "stop_when": [f"retain.probability < {SHARE} * before"] if tuning else [],
+        "best": None,
+        "check_every": every,
+        "evaluate_every": every,
     }
+    return asked.model_copy(update=decided)
 
 
 def _load(unit: Unit, cell: Cell) -> PreTrainedModel:

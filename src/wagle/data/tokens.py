@@ -12,11 +12,13 @@ from wagle.data.chat import Turn, render, to_last_answer
 from wagle.data.records import Record
 from wagle.data.templates import TEMPLATES
 from wagle.system.errors import WagleError, choose
+from wagle.system.kept import Kept
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
+_ROOM = 2**20  # tokens that an encoder remembers at most, about 50 MB
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class Encoder:
         self.system_prompt = system_prompt
         self.max_length = max_length
         self._told: set[str] = set()  # records whose cut was warned about
+        self._made: Kept[list[Tokens]] = Kept(_ROOM, lambda made: sum(len(t.ids) for t in made))
         if tokenizer is not None and not tokenizer.is_fast:
             raise WagleError(f"{type(tokenizer).__name__} has no offsets; use a fast tokenizer")
         chat = tokenizer is not None and bool(tokenizer.chat_template)
@@ -111,7 +114,7 @@ class Encoder:
             if record.kind == "tokens":
                 made = [self._ready(record)]
             elif record.kind == "text":
-                made = self._windows(record)
+                made = self._once(self._windows, record, record.prompt, record.answer)
             elif record.kind == "chat":
                 made = [self._chat(record)]
             else:
@@ -129,6 +132,11 @@ class Encoder:
             )
             self._told |= cut
         return encoded
+
+    def _once(self, make: Any, record: Record, *given: Any) -> list[Tokens]:
+        """What ``make`` gives for a record, which is all that it reads of it beside its name."""
+        key = (record.id, record.place, *given)
+        return self._made.get(key, lambda: make(record, *given))
 
     def _ready(self, record: Record) -> Tokens:
         if len(record.input_ids) > self.max_length:
@@ -149,7 +157,8 @@ class Encoder:
         if not answer.strip():
             raise WagleError(f"{record.place} has an empty answer; remove it or fill it in")
         head, body, tail = self._render(prompt, answer, record.few_shot, record.place)
-        return self._mark(record, head + body + tail, [(len(head), len(head) + len(body))])
+        answers = ((len(head), len(head) + len(body)),)
+        return self._once(self._mark, record, head + body + tail, answers)[0]
 
     def replaced(self, record: Record, answer: str) -> Tokens:
         """Tokenise a record with another answer, which alone is scored.
@@ -168,7 +177,7 @@ class Encoder:
                 raise WagleError(f"{record.place} has an empty answer; remove it or fill it in")
             turns = [*to_last_answer(record.messages)[:-1], Turn("assistant", answer)]
             text, answers = self._written(record, turns)
-            made = self._mark(record, text, answers[-1:])
+            made = self._once(self._mark, record, text, tuple(answers[-1:]))[0]
         else:
             what = "a text" if record.kind == "text" else "tokens"
             raise WagleError(
@@ -182,7 +191,7 @@ class Encoder:
         turns = to_last_answer(record.messages)
         text, answers = self._written(record, turns)
         given = sum(turn.role == "assistant" for turn in turns[: record.given])
-        return self._mark(record, text, answers[given:])
+        return self._once(self._mark, record, text, tuple(answers[given:]))[0]
 
     def _written(self, record: Record, turns: Sequence[Turn]) -> tuple[str, list[tuple[int, int]]]:
         """The text of a chat, and where in it each assistant turn starts and ends."""
@@ -198,7 +207,7 @@ class Encoder:
             turns = [Turn("system", self.system_prompt), *turns]
         return render(tokenizer, turns, record.place)
 
-    def _mark(self, record: Record, text: str, answers: Sequence[tuple[int, int]]) -> Tokens:
+    def _mark(self, record: Record, text: str, answers: Sequence[tuple[int, int]]) -> list[Tokens]:
         """Tokenise a text; score its ``answers``, (start, end) in order, and what closes each."""
         tokenizer = self._need_tokenizer(record)
         ids, lefts, rights = self._coded(tokenizer, text)
@@ -232,14 +241,9 @@ class Encoder:
             )
             raise WagleError(f"{what}; raise it or shorten the prompt")
         whole = len(ids) <= limit
-        return Tokens(
-            tuple(ids[:limit]),
-            tuple(scored[:limit]),
-            record.id,
-            record.place,
-            whole=whole,
-            closed=whole and (closed or bool(added)),
-        )
+        closed = whole and (closed or bool(added))
+        marks = (tuple(ids[:limit]), tuple(scored[:limit]))
+        return [Tokens(*marks, record.id, record.place, whole=whole, closed=closed)]
 
     def _coded(
         self, tokenizer: PreTrainedTokenizerBase, text: str
@@ -273,14 +277,14 @@ class Encoder:
         start, end = answers[-1]
         return text[:start], text[start:end], text[end:]
 
-    def _windows(self, record: Record) -> list[Tokens]:
+    def _windows(self, record: Record, prefix: str, body: str) -> list[Tokens]:
         """Cut a text into windows of ``max_length``; together they hold every id of it once."""
         tokenizer = self._need_tokenizer(record)
-        text = record.prompt + record.answer
+        text = prefix + body
         coded = tokenizer(
             text, add_special_tokens=False, return_offsets_mapping=True, truncation=False
         )
-        border = len(record.prompt)
+        border = len(prefix)
         ids = list(coded["input_ids"])
         scored = [
             left >= border or (right > border and not text[left:border].strip())

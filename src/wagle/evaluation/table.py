@@ -13,7 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from wagle.data.tokens import Encoder
 from wagle.evaluation.figures import Task
-from wagle.system.errors import WagleError, choose, nearest
+from wagle.system.errors import WagleError, choose, no_setting
 from wagle.system.shelf import Shelf
 
 BENCHMARKS: Shelf[Task] = Shelf("wagle.evaluation.benchmarks")
@@ -59,9 +59,7 @@ def bind(
     known = {n: p for n, p in inspect.signature(function).parameters.items() if n not in hidden}
     for key in given:
         if key not in known:
-            guess = nearest(key, known)
-            hint = f"; did you mean {guess!r}?" if guess else ""
-            raise WagleError(f"{what} has no setting {key!r}{hint} (it has {', '.join(known)})")
+            raise no_setting(what, key, known, listed=" (it has {})")
     for key, parameter in known.items():
         if parameter.default is parameter.empty and key not in given:
             raise WagleError(f"{what} needs the setting {key}")

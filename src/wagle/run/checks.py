@@ -17,20 +17,11 @@ from wagle.attribution.scoring.choice import check_score
 from wagle.mask.mask import Mask
 from wagle.model.loading import empty_model
 from wagle.model.saving import check_names
-from wagle.model.structure import check_length, place_parameters
+from wagle.model.structure import place_parameters
 from wagle.run.opening import Run
-from wagle.run.selection import adapt
 from wagle.system.errors import WagleError, choose
-from wagle.unlearning.forgetting import vocabulary
-from wagle.unlearning.inputs import check_inputs, make_sets
-from wagle.unlearning.lora import check_adapter_mask, check_lora
-from wagle.unlearning.objectives.choice import Chosen, choose_objective
-from wagle.unlearning.original import choose_original
-from wagle.unlearning.training.optimizers import check_optimizer
-from wagle.unlearning.training.steps import Gradient
-from wagle.unlearning.training.trackers import check_trackers
-from wagle.unlearning.watching.checks import make_checks, stop_rules
-from wagle.unlearning.watching.looks import Looked, make_looked
+from wagle.unlearning.lora import adapt, check_adapter_mask, check_lora
+from wagle.unlearning.plan import plan_unlearning
 from wagle.unlearning.watching.rules import FIGURES, OF_OPTIONS
 
 
@@ -116,60 +107,24 @@ def check_unlearning(run: Run, model: PreTrainedModel) -> None:
         WagleError: settings that are none or do not go together, a set that is missing or cannot give
             what the objective asks for, records that are too long, rules without their figures.
     """
-    settings = run.recipe.unlearning
-    chosen = choose_objective(settings.objective, settings.objective_settings, settings.retain_term)
-    looked = make_looked(
+    recipe = run.recipe
+    plan_unlearning(
+        model,
         run.encoder,
         run.need("forget"),
-        run.sets.get("retain", []),
-        whole=run.recipe.reference is not None,
-        seed=run.recipe.seed,
+        run.sets.get("retain"),
+        recipe.unlearning,
+        forgotten=run.again or None,
+        reference=_reference_to_be(run),
+        overlap=recipe.overlap,
+        seed=recipe.seed,
     )
-    _check_rules(run, chosen, looked, vocabulary(model))
-    check_optimizer(settings)
-    check_trackers(settings.report_to)
-    choose_original(model, settings.full_reference, settings.full_reference_k)
-    sets = make_sets(
-        chosen,
-        run.encoder,
-        [*run.need("forget"), *run.again],
-        run.sets.get("retain", []),
-        vocabulary=vocabulary(model),
-        seed=run.recipe.seed,
-    )
-    check_inputs(model, chosen, sets)
-    for tokens in [*sets.values(), looked.tokens]:
-        check_length(model, max(len(t.ids) for t in tokens), "the longest record")
 
 
-def _check_rules(run: Run, chosen: Chosen, looked: Looked, size: int) -> None:
-    """Rules, the best checkpoint, and whether the gradient that is made goes with them."""
-    settings = run.recipe.unlearning
-    reference = None
-    if run.recipe.reference is not None:  # which will have a value for each
-        given = [name for name in FIGURES if name not in OF_OPTIONS]
-        reference = {name: 0.0 for name in given if name.split(".")[0] in looked.sets}
-    gradient = Gradient(
-        settings.wrapper,
-        settings.wrapper_settings,
-        settings.dynamic_mask,
-        settings.dynamic_settings,
-    )
-    rules = stop_rules(
-        settings.stop_when,
-        bounded=chosen.entry.bounded,
-        reference=reference,
-        turned=gradient.turns,
-    )
-    gradient.check(chosen, rules, settings.best)
-    make_checks(
-        looked,
-        vocabulary=size,
-        rules=rules,
-        best=settings.best,
-        reference=reference,
-        precision=settings.precision,
-        check_every=settings.check_every,
-        evaluate_every=settings.evaluate_every,
-        evaluate=None,
-    )
+def _reference_to_be(run: Run) -> dict[str, float] | None:
+    """The figures that the reference will have, with a 0 in place of each."""
+    if run.recipe.reference is None:
+        return None
+    sets = {name for name in ("forget", "retain") if run.sets.get(name)}
+    given = [name for name in FIGURES if name not in OF_OPTIONS]
+    return {name: 0.0 for name in given if name.split(".")[0] in sets}

@@ -12,13 +12,11 @@ from wagle.model.loading import load_model
 from wagle.recipe.recipe import Recipe
 from wagle.recipe.sections.unlearning import Lora
 from wagle.run.opening import Run
-from wagle.unlearning.lora import (
-    add_lora,
-    load_quantized,
-)
+from wagle.unlearning.lora import adapt, load_quantized
 
 
 def load_trained(run: Run, folder: Path) -> PreTrainedModel:
+    """A model of the run, in the precision and with the attention that the recipe gives it."""
     return load_model(folder, run.recipe.model.dtype, run.recipe.model.attention)
 
 
@@ -27,18 +25,6 @@ def load_adapted(run: Run, lora: Lora) -> Any:
     settings = run.recipe.model
     load = load_model if lora.quantize == "none" else load_quantized
     return adapt(load(run.base, settings.dtype, settings.attention), lora, run.recipe.seed)
-
-
-def adapt(model: PreTrainedModel, lora: Lora, seed: int) -> Any:
-    """Put the adapter that a recipe asks for beside the layers of a model."""
-    return add_lora(
-        model,
-        rank=lora.rank,
-        alpha=lora.alpha,
-        dropout=lora.dropout,
-        targets=lora.targets,
-        seed=seed,
-    )
 
 
 def unmasked(recipe: Recipe) -> str | None:

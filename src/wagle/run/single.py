@@ -16,7 +16,7 @@ from wagle.recipe.sections.evaluation import EvaluationSettings
 from wagle.run.opening import Run
 from wagle.run.questions import questions_about
 from wagle.run.stages.measuring.evaluations import way_of
-from wagle.system.errors import WagleError, nearest
+from wagle.system.errors import WagleError, no_setting
 
 
 def measure_model(
@@ -81,9 +81,14 @@ def _recipe_of(words: Sequence[str], source: Path, model: Path, precision: str) 
     keys = read_settings(words)
     for key in keys:
         if key not in _WORDS and key.partition(".")[0] not in SETS:
-            guess = nearest(key, _WORDS)
-            hint = f"nearest: {guess}" if guess else f"it has {', '.join(_WORDS)}"
-            raise WagleError(f"the benchmark qa has no setting {key!r}; {hint}")
+            raise no_setting(
+                "the benchmark qa",
+                key,
+                _WORDS,
+                near="; nearest: {}",
+                listed="; it has {}",
+                short=True,
+            )
     given: dict[str, Any] = {"name": "evaluation", "model": {}, "evaluation": {}}
     if (source / "recipe.yaml").is_file():
         own = load_recipe(source / "recipe.yaml").resolved()

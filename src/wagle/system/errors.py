@@ -54,3 +54,29 @@ def choose(table: Mapping[str, T], name: str, what: str) -> T:
     hint = nearest(name, table)
     guess = f"; did you mean {hint!r}?" if hint else ""
     raise WagleError(f"unknown {what} {name!r}{guess} (known: {', '.join(sorted(table))})")
+
+
+def no_setting(
+    what: str,
+    key: str,
+    known: Iterable[str],
+    *,
+    near: str = "; did you mean {!r}?",
+    listed: str = " (known: {})",
+    short: bool = False,
+) -> WagleError:
+    """The error for a setting that is not there: it names the nearest one, and all there are.
+
+    Args:
+        what: whose setting it would be ("wrapper sam").
+        key: the setting asked for.
+        known: the settings that there are.
+        near: how the nearest one is shown; nothing is shown where none looks like it.
+        listed: how all of them are shown.
+        short: show them only where none looks like it.
+    """
+    names = list(known)
+    guess = nearest(key, names)
+    hint = near.format(guess) if guess else ""
+    every = "" if guess and short else listed.format(", ".join(names) or "none")
+    return WagleError(f"{what} has no setting {key!r}{hint}{every}")

@@ -26,8 +26,8 @@ from wagle.model.structure import device_of, to_device, without_dropout
 from wagle.system.errors import WagleError
 from wagle.unlearning.objectives.activations import contrast_control, random_control
 from wagle.unlearning.objectives.choice import Chosen
+from wagle.unlearning.objectives.entry import FORGET_SIDE
 from wagle.unlearning.objectives.shapes import Distribution, Hidden
-from wagle.unlearning.objectives.table import FORGET_SIDE
 from wagle.unlearning.original import (
     EVAL_TOKENS,
     Columns,

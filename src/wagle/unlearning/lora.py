@@ -29,6 +29,7 @@ from wagle.compat.transformers import is_quantized
 from wagle.mask.mask import Mask
 from wagle.model.saving import write_shard
 from wagle.model.structure import DTYPES, model_folder
+from wagle.recipe.sections.unlearning import Lora
 from wagle.system.atomic import atomic_folder
 from wagle.system.errors import WagleError, choose
 from wagle.unlearning.training.rounding import seeded
@@ -153,6 +154,24 @@ def add_lora(
                 parameter.copy_(_start(parameter, (seed, "lora", name)))
     adapted.train(training)
     return adapted
+
+
+def adapt(model: PreTrainedModel, settings: Lora, seed: int) -> Any:
+    """Put the adapter that settings describe beside the layers of a model, as ``add_lora`` does.
+
+    Args:
+        model: a live model without an adapter.
+        settings: its rank, alpha, dropout and targets.
+        seed: of the start of A.
+    """
+    return add_lora(
+        model,
+        rank=settings.rank,
+        alpha=settings.alpha,
+        dropout=settings.dropout,
+        targets=settings.targets,
+        seed=seed,
+    )
 
 
 def _start(like: torch.Tensor, key: tuple[object, ...]) -> torch.Tensor:

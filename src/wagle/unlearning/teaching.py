@@ -6,28 +6,19 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from wagle.data.reading import read_records
 from wagle.data.records import Source
-from wagle.data.tokens import Encoder, as_encoder
+from wagle.data.tokens import Encoder
 from wagle.mask.mask import Mask
-from wagle.model.saving import saved_dtypes
-from wagle.model.structure import check_length
 from wagle.recipe.sections.training import Training
-from wagle.unlearning.forgetting import (
+from wagle.unlearning.execution import (
     TrainResult,
-    checkpoint_key,
-    no_checks,
-    plan_pairs,
+    make_supply,
+    make_trainer,
+    open_checkpoints,
     train_result,
 )
-from wagle.unlearning.inputs import Supply
-from wagle.unlearning.objectives.choice import choose_objective
-from wagle.unlearning.original import choose_original
-from wagle.unlearning.training.checkpoints import Checkpoints
-from wagle.unlearning.training.optimizers import check_optimizer
-from wagle.unlearning.training.steps import Gradient
-from wagle.unlearning.training.trackers import check_trackers
-from wagle.unlearning.training.trainer import OnStep, UnlearnTrainer, move_to_training
+from wagle.unlearning.plan import plan_teaching
+from wagle.unlearning.training.callback import OnStep
 
 
 def finetune(
@@ -58,45 +49,19 @@ def finetune(
         on_step: called with the figures of every step.
         training: epochs, learning rate, batch size and so on.
     """
-    settings = training or Training()
-    check_optimizer(settings)
-    check_trackers(settings.report_to)
-    chosen = choose_objective("retain_finetune")
-    encoder = as_encoder(tokenizer)
-    sets = {"retain": encoder.encode(read_records(records, name="records", seed=seed))}
-    if mask is not None:
-        mask.check_model(model, allow_other_model=allow_other_model)
-    check_length(model, max(len(t.ids) for t in sets["retain"]), "the longest record")
-    pairs, epochs = plan_pairs(sets, settings, seed, "shuffle", "retain")
-    folder = None if checkpoint_folder is None else Path(checkpoint_folder)
-    key = checkpoint_key(model, pairs, mask, settings, seed, {}) if folder else {}
-    move_to_training(model)
-    with Checkpoints(folder, key) as checkpoints:
-        trainer = UnlearnTrainer(
-            model,
-            pairs,
-            mask=mask,
-            saved=None if like is None else saved_dtypes(model, like),
-            chosen=chosen,
-            supply=Supply(
-                model,
-                chosen,
-                sets,
-                planned=pairs.pairs,
-                encoder=encoder,
-                original=choose_original(model, "auto", 1),
-                dtype=settings.precision,
-                folder=None,
-                seed=seed,
-            ),
-            gradient=Gradient(),
-            training=settings,
-            seed=seed,
-            what="teaching",
-            checks=no_checks(model, settings),
-            checkpoints=checkpoints,
-            epochs=epochs,
-            on_step=on_step,
+    plan = plan_teaching(
+        model,
+        tokenizer,
+        records,
+        training or Training(),
+        mask=mask,
+        allow_other_model=allow_other_model,
+        seed=seed,
+    )
+    supply = make_supply(model, plan)
+    with open_checkpoints(model, plan, mask, checkpoint_folder) as checkpoints:
+        trainer = make_trainer(
+            model, plan, mask, checkpoints, supply, what="teaching", like=like, on_step=on_step
         )
         del mask  # the trainer lets go of it too, once the weights are selected
         trainer.run()

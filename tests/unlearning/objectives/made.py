@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from wagle.model.scoring import Scored, score, sum_per_record
+from wagle.unlearning.objectives.entry import FORGET_SIDE, RETAIN_SIDE
 from wagle.unlearning.objectives.shapes import Distribution, Hidden
-from wagle.unlearning.objectives.table import FORGET_SIDE, RETAIN_SIDE
 
 VOCABULARY, WIDTH = 11, 6
 SETS = (*FORGET_SIDE, *RETAIN_SIDE)

@@ -23,7 +23,7 @@ from wagle.model.saving import save_model
 from wagle.model.weights import folder_tensors
 from wagle.recipe.sections.training import Training
 from wagle.system.errors import TrainingStopped, WagleError
-from wagle.unlearning import forgetting, teaching
+from wagle.unlearning import execution
 from wagle.unlearning.objectives.shapes import Terms
 from wagle.unlearning.training import trainer
 
@@ -329,16 +329,15 @@ def test_stochastic_rounding_that_nothing_is_rounded_by_is_said(caplog):
 def test_the_model_is_where_it_trains_before_anything_is_made_of_it(model, monkeypatch):
     done = []
     for name, inner in (
-        ("move_to_training", forgetting.move_to_training),
-        ("Supply", forgetting.Supply),
+        ("move_to_training", execution.move_to_training),
+        ("Supply", execution.Supply),
     ):
 
         def noted(*args, name=name, inner=inner, **more):
             done.append(name)
             return inner(*args, **more)
 
-        monkeypatch.setattr(forgetting, name, noted)
-        monkeypatch.setattr(teaching, name, noted)
+        monkeypatch.setattr(execution, name, noted)
     unlearn(model, objective="undial", max_steps=1)
     wagle.finetune(model, encoder(), RECORDS, training=Training(max_steps=1))
     assert done == ["move_to_training", "Supply"] * 2

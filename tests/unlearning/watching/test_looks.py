@@ -9,7 +9,7 @@ from tests.conftest import OTHERS, RECORDS
 from tests.unlearning.conftest import encoder, slow_nll, tokens, unlearn
 from wagle.data.tokens import Tokens
 from wagle.unlearning.watching import looks
-from wagle.unlearning.watching.looks import LOOKED, make_looked, sample, set_figures
+from wagle.unlearning.watching.looks import LOOKED, look_at_set, make_looked, sample
 
 WRONG = [
     {**OTHERS[0], "perturbed_answer": ["Ada Holm did.", "A painter in Oslo.", "The author did."]},
@@ -32,7 +32,7 @@ def _looked(retain=WRONG, **more):
 
 
 def _figures(model, looked):
-    return set_figures(model, "retain", looked.sets["retain"], options=looked.options)
+    return look_at_set(model, "retain", looked.sets["retain"], options=looked.options)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -42,7 +42,7 @@ def _figures(model, looked):
 def test_figures_are_means_over_records_of_the_mean_over_answer_tokens(model):
     with torch.no_grad():
         nll = slow_nll(model, tokens("forget"))
-    got = set_figures(model, "forget", tokens("forget"))
+    got = look_at_set(model, "forget", tokens("forget"))
     assert got["forget.nll"] == pytest.approx(float(nll.mean()), rel=1e-5)
     assert got["forget.probability"] == pytest.approx(float(torch.exp(-nll).mean()), rel=1e-5)
 
@@ -57,7 +57,7 @@ def test_memorisation_is_that_of_the_answer_without_its_end(model):
         needed = next(k for k in range(len(hits) + 1) if all(hits[k:]))
         strengths.append(1 - needed / len(hits))
         shares.append(sum(hits) / len(hits))
-    got = set_figures(model, "forget", tokens("forget"))
+    got = look_at_set(model, "forget", tokens("forget"))
     assert any(token.closed for token in tokens("forget"))
     assert got["forget.extraction_strength"] == pytest.approx(sum(strengths) / len(strengths))
     assert got["forget.exact_memorization"] == pytest.approx(sum(shares) / len(shares))
@@ -70,10 +70,10 @@ def test_an_answer_that_is_given_back_whole_counts_as_whole_whatever_follows_it(
             ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
         end = (int(model(torch.tensor([ids])).logits[0, -1].argmax()) + 1) % 400  # not what it says
     answer = Tokens((*ids, end), (False,) * 3 + (True,) * 5, closed=True)
-    got = set_figures(model, "forget", [answer])
+    got = look_at_set(model, "forget", [answer])
     assert got["forget.extraction_strength"] == got["forget.exact_memorization"] == 1
     open_end = replace(answer, closed=False)
-    got = set_figures(model, "forget", [open_end])
+    got = look_at_set(model, "forget", [open_end])
     assert (got["forget.extraction_strength"], got["forget.exact_memorization"]) == (0, 0.8)
 
 
@@ -113,7 +113,7 @@ def test_the_proxy_is_0_where_no_right_answer_beats_the_wrong_ones(model):
 
 
 def test_wrong_answers_do_not_change_the_figures_of_the_answers(model):
-    plain = set_figures(model, "retain", tokens("retain"))
+    plain = look_at_set(model, "retain", tokens("retain"))
     assert _looked(OTHERS).options == {}
     assert _figures(model, _looked(OTHERS)) == plain
     assert _figures(model, _looked(wrong_answers=False)) == plain

@@ -13,7 +13,7 @@ from wagle.attribution.scoring.scores import SCORES, by_gamma
 from wagle.attribution.scoring.unscored import read_mapping
 from wagle.mask.mask import Mask
 from wagle.recipe.rules import UNSCORED
-from wagle.system.errors import WagleError, choose, nearest
+from wagle.system.errors import WagleError, choose, no_setting
 
 _FROM_DATA = ("gamma", "damping")
 
@@ -54,11 +54,7 @@ def score_settings(score: Chosen, given: Mapping[str, Any]) -> dict[str, Any]:
         if name in _FROM_DATA:
             raise WagleError(f"{name} is not among the settings of a score; give it as {name}=")
         if name not in known:
-            guess = nearest(name, known)
-            hint = f"; did you mean {guess!r}?" if guess else ""
-            raise WagleError(
-                f"{score} has no setting {name!r}{hint} (known: {', '.join(known) or 'none'})"
-            )
+            raise no_setting(str(score), name, known)
         if (
             isinstance(value, bool)
             or not isinstance(value, int | float)

@@ -20,5 +20,20 @@ What can be asked for (``inputs.py`` of this package's parent supplies it):
     control                  (B_f, d) the control vector of each forget record's topic
     dual                     a number that the trainer updates after every step
 
-To add one: a function in the file of its family, its entry in OBJECTIVES, a test.
+To add one, touch the file of its family and that file's test: a function, its entry in the table at
+the end of the file, a case in the test. Everything else follows from the table: the name in a recipe,
+its settings (the keyword parameters), the page docs/objectives.md (``make docs/objectives.md``), and the
+tests that run every entry. For the first of a new family, ``table.py`` names the new table.
+
+    def hinge(forget: Scored, *, margin: float = 3.0) -> Tensor:
+        # its docstring: what it does, the formula, Args, Source
+        return (margin - forget.nll_mean).clamp(min=0)
+
+    ASCENT: dict[str, Objective] = {
+        ...
+        "hinge": Objective(hinge),
+    }
+
+``Objective`` (``entry.py``) says what else an entry can hold: another retain term, weights, a check of
+the settings, the parameters that it trains where there is no mask.
 """

@@ -1,7 +1,7 @@
 """Activations: objectives on what comes out of a block, and the vectors that they steer towards.
 
 Each function is a forget term, (B_f,) float32, or the retain term that goes with one, (B_r,).
-To add one: a function here, its entry in OBJECTIVES, a test beside the others.
+To add one: a function here, its entry in ACTIVATIONS, a test beside the others.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from wagle.data.draws import uniform
 from wagle.system.errors import WagleError
+from wagle.unlearning.objectives.entry import Objective
 from wagle.unlearning.objectives.shapes import Hidden
 
 DIRECTIONS = ("random", "contrast")
@@ -127,3 +128,15 @@ def contrast_control(novice: Tensor, expert: Tensor, *, steering: float) -> Tens
 def _mean_square(hidden: Hidden, aim: Tensor) -> Tensor:
     """Mean over a record's positions of ``|h - aim|^2 / d``: (B,)."""
     return hidden.mean_per_record((hidden.states - aim).square().mean(-1))
+
+
+ACTIVATIONS: dict[str, Objective] = {
+    "rmu": Objective(
+        rmu,
+        retain="own",
+        own=rmu_retain,
+        retain_weight=100.0,
+        trains=rmu_trains,
+        check=check_rmu,
+    ),
+}

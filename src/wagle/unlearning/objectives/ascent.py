@@ -1,7 +1,7 @@
 """Ascent: objectives that push the answer's likelihood down, plainly or weighted by token.
 
 Each function is a forget term: from the forget records to a loss per record, (B_f,) float32.
-To add one: a function here, its entry in OBJECTIVES, a test beside the others.
+To add one: a function here, its entry in ASCENT, a test beside the others.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from wagle.model.scoring import Scored, sum_per_record
+from wagle.unlearning.objectives.entry import Objective
 
 _REST = 1e-6  # the least ``1 - p`` that cross-entropy unlearning divides by
 
@@ -83,3 +84,13 @@ def ce_u(forget: Scored, *, skip: int = 1) -> Tensor:
     place = torch.arange(len(rest), device=rest.device) - start  # (n,): 0 at an answer's first
     total = sum_per_record(-floored.log() * (place >= skip), forget.length)
     return total / (forget.length - skip).clamp(min=1)
+
+
+ASCENT: dict[str, Objective] = {
+    "ce_u": Objective(ce_u, retain="none"),
+    "ga_kl": Objective(grad_ascent, retain="kl", bounded=False),
+    "grad_ascent": Objective(grad_ascent, retain="none", bounded=False),
+    "grad_diff": Objective(grad_ascent, bounded=False),
+    "satimp": Objective(satimp, retain_weight=0.1),
+    "wga": Objective(wga),
+}

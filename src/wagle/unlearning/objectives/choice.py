@@ -8,19 +8,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from wagle.system.errors import WagleError, choose, nearest
-from wagle.unlearning.objectives.retaining import RETAIN_TERMS, none
-from wagle.unlearning.objectives.settings import merge, problem
-from wagle.unlearning.objectives.shapes import Terms
-from wagle.unlearning.objectives.table import (
+from wagle.unlearning.objectives.entry import (
     FORGET_SIDE,
     INPUTS,
     KINDS,
-    OBJECTIVES,
     RETAIN_SIDE,
     WEIGHTS,
     Function,
     Objective,
 )
+from wagle.unlearning.objectives.retaining import RETAIN_TERMS, none
+from wagle.unlearning.objectives.settings import merge, problem
+from wagle.unlearning.objectives.shapes import Terms
+from wagle.unlearning.objectives.table import OBJECTIVES
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 Each function is a forget term, a loss per forget record, (B_f,) float32, or the retain term that
 goes with one, (B_r,), or ``Terms`` where the two are one thing. Logits (n, V) are what predicts the
 scored tokens, in any dtype, and are widened to float32 some positions at a time.
-To add one: a function here, its entry in OBJECTIVES, a test beside the others.
+To add one: a function here, its entry in DISTRIBUTIONS, a test beside the others.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from wagle.model.scoring import Scored
+from wagle.unlearning.objectives.entry import Dual, Objective
 from wagle.unlearning.objectives.shapes import (
     Distribution,
     Terms,
@@ -192,3 +193,13 @@ def _from_uniform(logits: Tensor) -> Tensor:
 def _spread(logits: Tensor) -> Tensor:
     wide = logits.float()
     return (wide.amax(-1) - wide.mean(-1)).square()
+
+
+_DUAL = Dual(lambda settings: float(settings["dual_start"]), next_dual, dual_rests)
+DISTRIBUTIONS: dict[str, Objective] = {
+    "jensun": Objective(jensun, retain="own", own=jensun_retain),
+    "kl": Objective(kl_ascent, retain="kl", bounded=False),
+    "max_entropy": Objective(max_entropy, forget_weight=0.1),
+    "pdu": Objective(pdu, retain="own", dual=_DUAL),
+    "undial": Objective(undial, retain="none"),
+}

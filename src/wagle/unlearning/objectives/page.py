@@ -6,7 +6,8 @@ import inspect
 import re
 
 from wagle.unlearning.objectives.choice import choose_objective
-from wagle.unlearning.objectives.table import OBJECTIVES, Objective
+from wagle.unlearning.objectives.entry import Objective
+from wagle.unlearning.objectives.table import OBJECTIVES
 
 _RETAIN = {
     "nll": "training on the retain set (`nll`)",

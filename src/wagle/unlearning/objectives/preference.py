@@ -1,7 +1,7 @@
 """Preference: objectives that make the answer less likely than it was, or than another answer.
 
 Each function is a forget term: a loss per forget record, (B_f,) float32.
-To add one: a function here, its entry in OBJECTIVES, a test beside the others.
+To add one: a function here, its entry in PREFERENCE, a test beside the others.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wagle.model.scoring import Scored
+from wagle.unlearning.objectives.entry import Objective
+from wagle.unlearning.objectives.settings import positive
 
 
 def npo(
@@ -125,3 +127,13 @@ def dpo_alt(
     Source: Mekala et al. 2024, arXiv 2409.13474, AltPO.
     """
     return dpo(forget, alternative, forget_ref, alternative_ref, beta=beta, scale=scale)
+
+
+_DIVIDES = positive("beta")
+PREFERENCE: dict[str, Objective] = {
+    "dpo": Objective(dpo, check=_DIVIDES),
+    "dpo_alt": Objective(dpo_alt, check=_DIVIDES),
+    "npo": Objective(npo, check=_DIVIDES),
+    "simnpo": Objective(simnpo, forget_weight=0.125, check=_DIVIDES),
+    "tnpo": Objective(tnpo),
+}

@@ -2,7 +2,7 @@
 
 A refusal, another record's answer, random tokens, or the answer itself. Each function is a forget
 term, a loss per forget record, (B_f,) float32, or the retain term that goes with one, (B_r,).
-To add one: a function here, its entry in OBJECTIVES, a test beside the others.
+To add one: a function here, its entry in RELABEL, a test beside the others.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wagle.model.scoring import Scored
+from wagle.unlearning.objectives.entry import Objective
+from wagle.unlearning.objectives.settings import positive
 
 
 def refusal(refusal: Scored) -> Tensor:
@@ -90,3 +92,15 @@ def forget_finetune(forget: Scored) -> Tensor:
     Source: Ilharco et al. 2022, arXiv 2212.04089, the model whose difference is subtracted.
     """
     return forget.nll_mean
+
+
+RELABEL: dict[str, Objective] = {
+    "forget_finetune": Objective(forget_finetune, retain="none"),
+    "idk_ap": Objective(refusal, retain="own", own=idk_ap_retain, check=positive("beta")),
+    "llmu": Objective(llmu, retain="kl", bounded=False),
+    "po": Objective(refusal),
+    "random_label": Objective(random_label, retain="none"),
+    "random_label_uniform": Objective(random_label_uniform, retain="none"),
+    "refusal": Objective(refusal, retain="none"),
+    "refusal_kl": Objective(refusal, retain="kl"),
+}

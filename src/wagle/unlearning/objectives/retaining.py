@@ -1,7 +1,8 @@
 """Retain terms: what every forget term can be combined with, and objectives without a forget term.
 
 A retain term sees the records to keep and gives a loss per record, (B_r,) float32.
-To add one: a function here, its entry in RETAIN_TERMS, a test beside the others.
+To add one: a function here, its entry in RETAIN_TERMS, or of an objective without a forget term in
+RETAINING, a test beside the others.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from wagle.model.scoring import Scored
+from wagle.unlearning.objectives.entry import Objective
 from wagle.unlearning.objectives.shapes import Distribution, Terms, forward_kl
 
 
@@ -70,3 +72,10 @@ def l1_sparse(retain: Scored, *, l1_weight: float = 1.0) -> Terms:
     """
     del l1_weight
     return Terms(None, retain.nll_mean)
+
+
+RETAINING: dict[str, Objective] = {
+    "l1_sparse": Objective(l1_sparse, retain="own", proximal="l1_weight"),
+    "none": Objective(none, retain="own"),
+    "retain_finetune": Objective(retain_finetune, retain="own"),
+}

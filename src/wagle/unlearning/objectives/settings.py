@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from wagle.system.errors import WagleError, nearest
+from wagle.system.errors import no_setting
 
 Check: TypeAlias = Callable[[Mapping[str, Any]], "str | None"]
 """From all settings to what is wrong with them, or None."""
@@ -39,10 +39,7 @@ def merge(what: str, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> d
     """
     for key in given:
         if key not in defaults:
-            guess = nearest(key, defaults)
-            hint = f"; nearest: {guess}" if guess else ""
-            known = ", ".join(defaults)
-            raise WagleError(f"{what} has no setting {key!r}{hint} (known: {known})")
+            raise no_setting(what, key, defaults, near="; nearest: {}")
     return {**defaults, **given}
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from wagle.recipe.sections.training import Training
-from wagle.system.errors import WagleError, choose, nearest
+from wagle.system.errors import WagleError, choose, no_setting
 
 # They mix the entries of a tensor (or need closures), so a compact vector is not the same thing.
 _NOT_ELEMENTWISE = {"LBFGS", "Adafactor", "Muon", "SparseAdam", "Optimizer"}
@@ -154,9 +154,7 @@ def _check_settings(training: Training, known: Mapping[str, Any]) -> None:
         if key in _ELSEWHERE:
             raise WagleError(f"optimizer_settings.{key} is not a setting; set {_ELSEWHERE[key]}")
         if key not in known or key == "params":
-            guess = nearest(key, known)
-            hint = f"; did you mean {guess!r}?" if guess else ""
-            raise WagleError(f"cannot make {name}: it has no setting {key!r}{hint}")
+            raise no_setting(f"cannot make {name}: it", key, known, listed="")
     if training.weight_decay and "weight_decay" not in known:
         raise WagleError(f"{name} has no weight decay; set weight_decay: 0")
 

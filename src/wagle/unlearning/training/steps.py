@@ -1,4 +1,4 @@
-"""One optimiser step's gradient: the plain sum of both terms, or something made of them apart.
+"""One optimiser step: its loss, and its gradient, the plain sum of both terms or made of them apart.
 
 A *wrapper* changes how the gradient is taken (``gru``, ``sam``, ``smooth``), or what is made of the
 weights at the end (``task_vector``); a *dynamic mask* zeroes entries of it, step by step
@@ -13,10 +13,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from wagle.system.errors import WagleError, choose, nearest
+from wagle.data.batches import Pairs
+from wagle.model.scoring import Scored
+from wagle.model.structure import precision
+from wagle.system.errors import TrainingStopped, WagleError, choose, no_setting
+from wagle.unlearning.inputs import Supply
 from wagle.unlearning.objectives.choice import Chosen
+from wagle.unlearning.objectives.entry import FORGET_SIDE
 from wagle.unlearning.objectives.shapes import Terms
 from wagle.unlearning.objectives.table import OBJECTIVES
 from wagle.unlearning.training.selected import SelectedWeights
@@ -44,6 +49,88 @@ class Loss(Protocol):
 
     def __call__(self, micro: Micro, *, log: bool = True) -> Terms:
         """``log`` says whether they count among the step's figures."""
+
+
+class StepLoss:
+    """The loss of a step's micro-batches, and the figures that are logged of it.
+
+    Args:
+        chosen: the objective.
+        supply: gives the objective what it asks for.
+        pairs: the planned records, for messages.
+        dtype: the precision of the matrix products.
+    """
+
+    def __init__(self, chosen: Chosen, supply: Supply, pairs: Pairs, dtype: str) -> None:
+        self.chosen, self.supply, self.pairs, self.dtype = chosen, supply, pairs, dtype
+        self._sums: dict[str, float] = {}
+
+    def begin(self, model: nn.Module, counts: Sequence[int], step: int) -> list[Loss]:
+        """The losses of a step: the forget term and the retain term apart, or one that gives both.
+
+        Args:
+            model: the trained model.
+            counts: forget and retain records of the whole step.
+            step: its number, from 1, for messages.
+        """
+        self._sums = {}
+        return [self._loss(model, part, counts, step) for part in self.chosen.parts()]
+
+    def _loss(self, model: nn.Module, part: Chosen, counts: Sequence[int], step: int) -> Loss:
+        def loss(micro: Micro, *, log: bool = True) -> Terms:
+            return self._terms(model, part, micro, counts, step, log)
+
+        return loss
+
+    def _terms(
+        self,
+        model: nn.Module,
+        chosen: Chosen,
+        micro: Micro,
+        counts: Sequence[int],
+        step: int,
+        log: bool,
+    ) -> Terms:
+        """The part of the step's loss that these records make up, forget and retain apart."""
+        device = next(iter(micro.values()))["index"].device
+        with precision(device, self.dtype):
+            given, shown = self.supply(model, micro, chosen)
+            for name, answers in shown.items():
+                self._check_finite(name, answers, micro[name]["index"], step)
+            terms = chosen.terms(given)
+        parts: list[Tensor | None] = []
+        for side, term, count in zip(("forget", "retain"), terms, counts, strict=True):
+            parts.append(None if term is None else term.sum() / count)
+            if term is not None and log:
+                self._add(f"{side}_loss", term, count)
+            if side in shown and log:
+                self._add(f"{side}_nll", shown[side].nll_mean, count)
+        total = sum(float(p.detach()) for p in parts if p is not None)
+        if not math.isfinite(total):
+            raise TrainingStopped(f"the loss is {total} at step {step}; lower the learning rate")
+        return Terms(*parts)
+
+    def _add(self, name: str, values: Tensor, count: int) -> None:
+        self._sums[name] = self._sums.get(name, 0.0) + float(values.detach().sum()) / count
+
+    def _check_finite(self, name: str, answers: Scored, index: Tensor, step: int) -> None:
+        values = answers.nll_mean.detach()
+        wrong = ~torch.isfinite(values)
+        if wrong.any():
+            side = self.pairs.forget if name in FORGET_SIDE else self.pairs.retain
+            raise TrainingStopped(
+                f"the loss of {side[name][int(index[wrong][0])].place} is {float(values[wrong][0])} "
+                f"at step {step}; lower the learning rate, or set precision: float32"
+            )
+
+    def note(self, figures: Mapping[str, float]) -> None:
+        """Add figures of the step to those that are logged."""
+        self._sums.update(figures)
+
+    def take_figures(self) -> dict[str, float]:
+        """The figures of the step that has just ended."""
+        figures, self._sums = self._sums, {}
+        return figures
 
 
 class Gradient:
@@ -235,11 +322,7 @@ def _settings(
     known = choose(table, name, what)
     for key, value in (given or {}).items():
         if key not in known:
-            guess = nearest(key, known)
-            hint = f"; nearest: {guess}" if guess else ""
-            raise WagleError(
-                f"{what} {name} has no setting {key!r}{hint} (known: {', '.join(known) or 'none'})"
-            )
+            raise no_setting(f"{what} {name}", key, known, near="; nearest: {}")
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not math.isfinite(value):
             raise WagleError(f"{what} {name}: {key} is {value!r}, not a number")

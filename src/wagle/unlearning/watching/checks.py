@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from wagle.system.errors import WagleError
-from wagle.unlearning.watching.looks import Looked, set_figures
+from wagle.unlearning.watching.looks import Looked, look_at_set
 from wagle.unlearning.watching.rules import (
     CEILING,
     OF_OPTIONS,
@@ -138,7 +138,7 @@ class Checks:
     def watch(self, model: nn.Module) -> float:
         """The mean NLL in nats of a few records to keep; much above its start, training diverges."""
         few = self.looked.sets["retain"][:_WATCHED]
-        return set_figures(model, "retain", few, self.precision)["retain.nll"]
+        return look_at_set(model, "retain", few, self.precision)["retain.nll"]
 
     def _look(
         self, model: nn.Module, names: Iterable[str], *, everything: bool = False
@@ -149,7 +149,7 @@ class Checks:
         for name in names:
             options = self.looked.options if wanted and name == "retain" else None
             tokens = self.looked.sets[name]
-            found.update(set_figures(model, name, tokens, self.precision, options))
+            found.update(look_at_set(model, name, tokens, self.precision, options))
         self._last = found.get("forget.probability", self._last)
         return found
 

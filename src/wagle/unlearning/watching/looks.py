@@ -110,7 +110,7 @@ def sample(tokens: Sequence[Tokens], most: int, seed: int) -> list[Tokens]:
     return [tokens[i] for i in subset(seed, "check", [t.id for t in tokens], most)]
 
 
-def set_figures(
+def look_at_set(
     model: nn.Module,
     name: str,
     tokens: Sequence[Tokens],

@@ -52,6 +52,14 @@ def taught_records(run: Run) -> list[Record]:
 
 
 def teach_model(run: Run, stage: str, records: list[Record], out: Path) -> dict[str, Any]:
+    """Teach the model that a run starts from some records, and save it.
+
+    Args:
+        run: whose recipe says how.
+        stage: ``teach`` or ``retrain``, as the log names it.
+        records: what to teach.
+        out: the folder of the taught model.
+    """
     assert run.recipe.finetune is not None
     model, checkpoints = load_trained(run, run.start), run.private / f"checkpoint-{stage}"
     try:

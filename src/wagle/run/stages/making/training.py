@@ -12,10 +12,8 @@ from typing import Any
 from wagle.model.saving import save_model
 from wagle.run.opening import Run
 from wagle.system.errors import TrainingStopped
-from wagle.unlearning.forgetting import TrainResult
-from wagle.unlearning.lora import (
-    save_adapter,
-)
+from wagle.unlearning.execution import TrainResult
+from wagle.unlearning.lora import save_adapter
 from wagle.unlearning.training.checkpoints import clear_checkpoints
 
 
@@ -53,6 +51,7 @@ def clear_training(run: Run, checkpoints: Path) -> None:
 
 
 def training_entry(result: TrainResult) -> dict[str, Any]:
+    """What ``state.json`` keeps of a training: its result without the history, and its steps."""
     told = {k: v for k, v in asdict(result).items() if k != "history"}
     return {**told, "steps": result.history[-1]["step"] if result.history else 0}
 

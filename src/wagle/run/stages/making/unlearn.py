@@ -20,11 +20,12 @@ from wagle.run.stages.making.training import (
 )
 from wagle.system.errors import TrainingStopped
 from wagle.system.memory import give_memory_back
-from wagle.unlearning import forgetting
-from wagle.unlearning.forgetting import TrainResult
+from wagle.unlearning.execution import TrainResult
+from wagle.unlearning.forgetting import unlearn_with
 
 
 def unlearn(run: Run) -> dict[str, Any]:
+    """Make the model forget: its weights, or an adapter that is then merged into them."""
     lora = run.recipe.unlearning.lora
     model = load_trained(run, run.base) if lora is None else load_adapted(run, lora)
     checkpoints = run.private / "checkpoint-unlearn"
@@ -52,36 +53,21 @@ def unlearn(run: Run) -> dict[str, Any]:
 
 def _unlearn(run: Run, model: Any, checkpoints: Path) -> TrainResult:
     settings = run.recipe.unlearning
-    return forgetting.unlearn(
+    return unlearn_with(
+        settings,
         model,
         run.encoder,
         run.need("forget"),
         run.sets.get("retain"),
         forgotten=run.again or None,
         mask=chosen_mask(run),
-        objective=settings.objective,
-        objective_settings=settings.objective_settings,
-        retain_term=settings.retain_term,
-        wrapper=settings.wrapper,
-        wrapper_settings=settings.wrapper_settings,
-        dynamic_mask=settings.dynamic_mask,
-        dynamic_settings=settings.dynamic_settings,
-        full_reference=settings.full_reference,
-        full_reference_k=settings.full_reference_k,
         reference_folder=run.private / "references",
-        pairing=settings.pairing,
-        anchor=settings.anchor,
-        stop_when=settings.stop_when,
-        best=settings.best,
         reference=_reference_figures(run),
-        check_every=settings.check_every,
-        evaluate_every=settings.evaluate_every,
         checkpoint_folder=checkpoints,
         like=run.base if settings.lora is None else None,
         overlap=run.recipe.overlap,
         allow_other_model=run.recipe.attribution.allow_other_model,
         seed=run.recipe.seed,
-        training=settings,
         on_step=lambda figures: run.log("unlearn", figures),
     )
 

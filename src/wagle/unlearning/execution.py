@@ -1,0 +1,178 @@
+"""From a plan to a trained model: what ``unlearn`` and ``finetune`` have in common."""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from wagle.mask.mask import Mask
+from wagle.model.saving import saved_dtypes
+from wagle.system.errors import WagleError
+from wagle.unlearning.inputs import Supply
+from wagle.unlearning.objectives.choice import Chosen
+from wagle.unlearning.plan import Plan
+from wagle.unlearning.training.callback import OnStep
+from wagle.unlearning.training.checkpoints import Checkpoints
+from wagle.unlearning.training.trainer import UnlearnTrainer, move_to_training
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training run did.
+
+    Attributes:
+        history: per step ``forget_nll``, ``retain_nll`` (mean NLL of the step's records, nats),
+            ``forget_loss``, ``retain_loss`` (the objective's terms), ``grad_norm`` and, where it was
+            looked at, ``forget.probability`` and its kind. With ``evaluate_every`` it begins with
+            step 0, the model before. Those of the last step of a ``task_vector`` are of the scaled
+            model, and ``on_step`` is told of that step twice.
+        selected: how many weights the mask selects.
+        changed: how many of them differ from before, in the precision that is saved.
+        stopped: the rule that ended training, such as ``forget.probability <= reference``, or
+            ``end``.
+        objective: the objective's name, retain term, weights and all its settings.
+        best: ``step`` and ``figures`` of the checkpoint that the model holds, and whether it
+            ``meets`` the conditions, where ``best`` was asked for; else None.
+    """
+
+    history: list[dict[str, Any]]
+    selected: int
+    changed: int
+    stopped: str
+    objective: dict[str, Any]
+    best: dict[str, Any] | None = None
+
+
+def make_supply(model: PreTrainedModel, plan: Plan, folder: str | Path | None = None) -> Supply:
+    """Move a model to where it trains, and ask it what the objective needs of the original model.
+
+    Args:
+        model: as it is before training.
+        plan: of the run.
+        folder: where what the original model says is kept, for other runs.
+    """
+    move_to_training(model)
+    return Supply(
+        model,
+        plan.chosen,
+        plan.sets,
+        planned=plan.pairs.pairs,
+        encoder=plan.encoder,
+        original=plan.original,
+        dtype=plan.settings.precision,
+        folder=None if folder is None else Path(folder),
+        seed=plan.seed,
+    )
+
+
+def open_checkpoints(
+    model: nn.Module, plan: Plan, mask: Mask | None, folder: str | Path | None
+) -> Checkpoints:
+    """The checkpoints of a run; without a folder they last no longer than this process.
+
+    Args:
+        model: as it is before training.
+        plan: of the run.
+        mask: which weights may move.
+        folder: where a killed run resumes.
+    """
+    if folder is None:
+        return Checkpoints(None, {})
+    return Checkpoints(Path(folder), plan.checkpoint_key(model, mask))
+
+
+def make_trainer(
+    model: PreTrainedModel,
+    plan: Plan,
+    mask: Mask | None,
+    checkpoints: Checkpoints,
+    supply: Supply,
+    *,
+    what: str,
+    like: str | Path | None = None,
+    on_step: OnStep | None = None,
+) -> UnlearnTrainer:
+    """The trainer that carries a plan out.
+
+    Args:
+        model: trained in place.
+        plan: of the run.
+        mask: which weights may move; the trainer lets go of it once they are selected.
+        checkpoints: where a killed run resumes.
+        supply: from ``make_supply``.
+        what: shown by the progress bar.
+        like: the model folder that the model will be saved like; None: as it is.
+        on_step: called with every step's figures.
+    """
+    return UnlearnTrainer(
+        model,
+        plan.pairs,
+        mask=mask,
+        only=_only(model, mask, plan.chosen),
+        saved=None if like is None else saved_dtypes(model, like),
+        chosen=plan.chosen,
+        supply=supply,
+        gradient=plan.gradient,
+        training=plan.settings,
+        seed=plan.seed,
+        what=what,
+        checks=plan.checks,
+        checkpoints=checkpoints,
+        epochs=plan.epochs,
+        on_step=on_step,
+    )
+
+
+def _only(model: nn.Module, mask: Mask | None, chosen: Chosen) -> set[str] | None:
+    """The parameters that an objective trains where no mask says which."""
+    if mask is not None or chosen.entry.trains is None or hasattr(model, "disable_adapter"):
+        return None
+    patterns = chosen.entry.trains(chosen.settings)
+    names = {
+        name
+        for name, _ in model.named_parameters()
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    }
+    if not names:
+        logger.warning(
+            "objective %s trains %s where there is no mask, and the model has none of these; all "
+            "weights are trained",
+            chosen.name,
+            ", ".join(patterns),
+        )
+    return names or None
+
+
+def train_result(trainer: UnlearnTrainer) -> TrainResult:
+    """What a trainer that has run did.
+
+    Raises:
+        WagleError: it changed nothing, in the precision that is saved.
+    """
+    course, selected, changed = trainer.course, trainer.course.selected, trainer.changed
+    if changed == 0:
+        course.checkpoints.clear()  # from which the same run would come to the same end
+        kinds = [str(kind).removeprefix("torch.") for kind in selected.saved]
+        coarse = course.training.rounding == "nearest" and "bfloat16" in kinds
+        raise WagleError(
+            f"the run changed none of its {selected.count} selected weights in "
+            f"{' and '.join(kinds)}, as it is saved; raise the learning rate"
+            + ", or set rounding: stochastic"
+            * coarse
+        )
+    return TrainResult(
+        course.history,
+        selected.count,
+        changed,
+        course.stopped_by or "end",
+        course.chosen.describe(),
+        course.best,
+    )

@@ -1,0 +1,196 @@
+"""The course of a run: how far it is, what was best, its checkpoints and the way back to them."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from wagle.recipe.sections.training import Training
+from wagle.unlearning.inputs import Supply
+from wagle.unlearning.objectives.choice import Chosen
+from wagle.unlearning.training.checkpoints import Checkpoints
+from wagle.unlearning.training.rounding import stochastic_bfloat16
+from wagle.unlearning.training.selected import Round, SelectedWeights
+from wagle.unlearning.training.steps import Gradient
+from wagle.unlearning.watching.checks import Checks
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Course:
+    """A run on its way.
+
+    Attributes:
+        model: trained in place.
+        chosen: the objective.
+        supply: gives the objective what it asks for.
+        gradient: how the gradient of a step is made.
+        training: the settings.
+        checks: what is looked at during training.
+        checkpoints: where a killed run resumes.
+        seed: of the draws of stochastic rounding.
+        total_steps: optimiser steps of the whole run.
+        epochs: passes over the anchor set that these are.
+        history: the figures of every step that was told.
+        done: steps of an earlier process.
+        confirmed: the last step whose weights have been seen to be good.
+        kept: the step of the checkpoint ``last``.
+        stopped_by: the rule that ended training.
+        best: step and figures of the best checkpoint.
+        decayed: names of the parameters that decay.
+    """
+
+    model: nn.Module
+    chosen: Chosen
+    supply: Supply
+    gradient: Gradient
+    training: Training
+    checks: Checks
+    checkpoints: Checkpoints
+    seed: int
+    total_steps: int
+    epochs: float
+    history: list[dict[str, Any]] = field(default_factory=list, init=False)
+    done: int = field(default=0, init=False)
+    confirmed: int = field(default=0, init=False)
+    kept: int = field(default=0, init=False)
+    stopped_by: str | None = field(default=None, init=False)
+    best: dict[str, Any] | None = field(default=None, init=False)
+    decayed: set[str] = field(default_factory=set, init=False)
+    _selected: SelectedWeights | None = field(default=None, init=False)
+    _optimizer: Optimizer | None = field(default=None, init=False)
+
+    def equip(self, selected: SelectedWeights, optimizer: Optimizer, decayed: set[str]) -> None:
+        """Give the run its weights, and the optimiser that steps on them."""
+        self._selected, self._optimizer, self.decayed = selected, optimizer, decayed
+
+    @property
+    def selected(self) -> SelectedWeights:
+        """The weights that train; they are there once the run is equipped."""
+        assert self._selected is not None
+        return self._selected
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimiser of the selected weights, as it was made."""
+        assert self._optimizer is not None
+        return self._optimizer
+
+    def narrow(self, step: int) -> Round | None:
+        """How masters become bfloat16 weights after a step; None rounds to the nearest."""
+        if self.training.rounding == "nearest":
+            return None
+
+        def rounded(values: Tensor, name: str, part: int) -> Tensor:
+            return stochastic_bfloat16(values, (self.seed, "rounding", step, name, part))
+
+        return rounded
+
+    # ----- what was good -----
+
+    def confirm(self, step: int) -> None:
+        """The weights of a step have been seen to be good: a loss is finite and has not exploded."""
+        self.confirmed = max(self.confirmed, step)
+        if self.kept <= self.confirmed:
+            self.checkpoints.drop("good")
+
+    def keep_best(self, looked: Mapping[str, float], step: int) -> None:
+        """Keep the masters where they are the best so far."""
+        best = self.checks.best
+        if best is None or best.figure not in looked:
+            return
+        incumbent = self.best["figures"] if self.best else None
+        if best.better(looked, incumbent, self.checks.known):
+            self.best = {"step": step, "figures": dict(looked)}
+            self.checkpoints.save("best", self.selected, {"step": step})
+
+    # ----- going on where a killed run was -----
+
+    def save(self, step: int) -> None:
+        """Write where the run is after a step, so that a killed one resumes from here."""
+        names = [name for name, _ in self.selected.named_masters()]
+        remembered = self.gradient.remembered
+        state = {
+            "step": step,
+            "history": self.history,
+            "best": self.best,
+            "dual": self.supply.dual,
+            "stopped_by": self.stopped_by,
+            "before": dict(self.checks.known.get("before", {})),
+            "start": dict(self.checks.known.get("start", {})),
+            "confirmed": self.confirmed,
+        }
+        more = dict(zip(names, remembered, strict=True)) if remembered else None
+        if self.kept <= self.confirmed < step:
+            self.checkpoints.rename("last", "good")
+        self.checkpoints.save("last", self.selected, state, self.optimizer, more)
+        self.kept = step
+
+    def resume(self) -> bool:
+        """Be where a killed run was; says whether there was one."""
+        if not self.checkpoints.has("last"):  # killed while it was written
+            self.checkpoints.rename("good", "last")
+        if not self.checkpoints.has("last"):
+            return False
+        masters, more, state = self.checkpoints.load("last", self.selected, self.optimizer)
+        self.selected.restore(masters, self.narrow(state["step"]))
+        self.kept = state["step"]
+        self.confirmed = state.get("confirmed", self.kept - 1)  # older ones do not say
+        self.done, self.history = state["step"], state["history"]
+        self.best, self.supply.dual = state["best"], state["dual"]
+        self.stopped_by = state["stopped_by"]
+        self.checks.resume(state["before"], state.get("start", {}), self.history)
+        if more:
+            self.gradient.remembered = [
+                more[n].to(master.device) for n, master in self.selected.named_masters()
+            ]
+        return True
+
+    # ----- the way back -----
+
+    def take_best(self) -> int:
+        """Go back to the best checkpoint; warn where none has met the conditions."""
+        best, rule = self.best, self.checks.best
+        assert best is not None
+        assert rule is not None
+        best["meets"] = rule.meets(best["figures"], self.checks.known)
+        if not best["meets"]:
+            logger.warning(
+                "no step meets the conditions of '%s'; the model is that of step %d, whose %s is "
+                "%.3g; lower the learning rate, or change best",
+                rule,
+                best["step"],
+                rule.figure,
+                best["figures"][rule.figure],
+            )
+        return self._go_back("best")
+
+    def retreat(self) -> int:
+        """After a step that went wrong: back to the last weights that were seen to be good.
+
+        The weights of a checkpoint are seen at the next step, by its loss, which may be what went
+        wrong. A best checkpoint of which this run knows nothing is left from a killed one.
+        """
+        best = self.best["step"] if self.best else math.inf
+        good = {
+            "best": best <= self.confirmed,
+            "last": self.checkpoints.has("last") and self.kept <= self.confirmed,
+            "good": self.checkpoints.has("good"),
+        }
+        for name in good if not self.gradient.turns else ():
+            if good[name]:
+                return self._go_back(name)
+        self.selected.reset()
+        return 0
+
+    def _go_back(self, name: str) -> int:
+        masters, _, state = self.checkpoints.load(name, self.selected)
+        self.selected.restore(masters, self.narrow(state["step"]))
+        return int(state["step"])
