@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY = passive
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo demo-full test lint bench bench-large bench-evaluation planted objectives wheel clean
+.PHONY: demo demo-full test lint bench bench-large bench-evaluation planted objectives house wheel clean
 
 demo: .venv/installed
 	$(BIN)/wagle run demo
@@ -44,6 +44,9 @@ docs/objectives.md: $(wildcard src/wagle/unlearning/objectives/*.py) .venv/insta
 docs/scores.md: src/wagle/attribution/scoring/scores.py .venv/installed
 	$(BIN)/python -c "from wagle.attribution.scoring.page import scores_page as p; print(p(), end='')" > $@
 
+docs/attack-settings.md: $(shell find src/wagle/attacks -name '*.py') .venv/installed
+	$(BIN)/python -c "from wagle.attacks.page import attacks_page as p; print(p(), end='')" > $@
+
 docs/architecture.md: pyproject.toml $(shell find src/wagle -name '*.py') .venv/installed
 	$(BIN)/python -m bench.architecture --out $@
 
@@ -57,6 +60,10 @@ objectives: .venv/installed
 # The TOFU evaluation with the engine and in the straightforward way: ARGS="--data FOLDER --rows 20".
 bench-evaluation: .venv/installed
 	$(BIN)/python -m bench.evaluation $(ARGS)
+
+# Rooms, floors, sizes, and how many files one more of every kind touches: ARGS="--json FILE".
+house: .venv/installed-dev
+	$(BIN)/python -m bench.house $(ARGS)
 
 wheel: .venv/installed-dev
 	$(BIN)/pip wheel -q --no-deps -w dist .

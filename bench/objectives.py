@@ -137,7 +137,7 @@ def _records(run: Run, name: str) -> list[wagle.Record]:
     """A set of the demo; wrong answers of the same form serve as alternatives."""
     from dataclasses import replace
 
-    return [replace(r, alternatives=r.perturbed_answers) for r in run.need(name)]
+    return [replace(r, alternatives=r.perturbed_answers) for r in run.inputs.need(name)]
 
 
 def told_of(case: Case) -> dict[str, Any]:
@@ -149,16 +149,16 @@ def measure(run: Run, case: Case, arm: str) -> dict[str, Any]:
     """One run: what was reached, and after how many steps."""
     reference = run.evaluation("reference")
     assert reference is not None
-    model = load_model(run.base, attention="eager")
+    model = load_model(run.models.base, attention="eager")
     goal = reference.figures["forget"]["probability"].value  # float32; the table's are bfloat16
     began = time.perf_counter()
     steps: list[int] = []
     try:
         result = wagle.unlearn(
             model,
-            run.encoder,
+            run.inputs.encoder,
             _records(run, "forget"),
-            run.need("retain"),
+            run.inputs.need("retain"),
             mask=_mask(run, arm),
             objective=case.objective,
             objective_settings=case.settings,
@@ -188,11 +188,17 @@ def measure(run: Run, case: Case, arm: str) -> dict[str, Any]:
 def figures(run: Run, model: PreTrainedModel) -> dict[str, float]:
     """Forget and retain probability and general accuracy of a live model."""
     found = {
-        name: forget_probability(model, run.encoder.encode(run.need(name)), "bfloat16")
+        name: forget_probability(
+            model, run.inputs.encoder.encode(run.inputs.need(name)), "bfloat16"
+        )
         for name in ("forget", "retain")
     }
     general = evaluate(
-        model, run.encoder, general=run.need("general"), generate=False, precision="bfloat16"
+        model,
+        run.inputs.encoder,
+        general=run.inputs.need("general"),
+        generate=False,
+        precision="bfloat16",
     )
     return {**found, "general": general.figures["general"]["accuracy"].value}
 
@@ -201,7 +207,7 @@ def run_all(folder: Path, only: Sequence[str] | None) -> list[dict[str, Any]]:
     """All cases, those that are files already read again."""
     run = prepare(folder)
     found = []
-    for role, source in (("before", run.base), ("reference", run.reference)):
+    for role, source in (("before", run.models.base), ("reference", run.models.reference)):
         path = folder / "runs" / f"{role}.json"
         if not path.exists():
             assert source is not None

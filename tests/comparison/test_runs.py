@@ -29,8 +29,8 @@ def unit(tiny_recipe, tmp_path_factory):
 def probability(model, unit, question):
     """Mean over forget records of exp(-mean NLL) of the answer, one record at a time."""
     found = []
-    for record in unit.run.need("forget"):
-        tokens = unit.run.encoder.answer(record, question(record), record.answer)
+    for record in unit.run.inputs.need("forget"):
+        tokens = unit.run.inputs.encoder.answer(record, question(record), record.answer)
         ids = torch.tensor([tokens.ids])
         with torch.no_grad():
             logs = model(input_ids=ids).logits[0].log_softmax(-1)
@@ -44,7 +44,7 @@ def test_a_run_looks_at_three_figures_before_and_on_the_way(unit):
     assert [look["step"] for look in found["trajectory"]] == [0, 1, 2, 3]
     assert all(set(look) == {"step", "retain", "forget", "heldout"} for look in found["trajectory"])
     start = found["trajectory"][0]
-    model = load_model(unit.run.base)
+    model = load_model(unit.run.models.base)
     assert start["forget"] == pytest.approx(probability(model, unit, lambda r: r.prompt), rel=1e-4)
     asked = probability(model, unit, lambda r: r.paraphrased_prompt)
     assert start["heldout"] == pytest.approx(asked, rel=1e-4)
@@ -54,7 +54,7 @@ def test_a_run_looks_at_three_figures_before_and_on_the_way(unit):
 
 
 def test_arms_start_alike_and_move_as_many_weights_as_they_may(unit):
-    total = sum(p.numel() for p in load_model(unit.run.base).parameters())
+    total = sum(p.numel() for p in load_model(unit.run.models.base).parameters())
     one = run_arm(unit, Cell("random", 0.5), learning_rate=1e-3, steps=1)
     other = run_arm(unit, DENSE, learning_rate=1e-3, steps=1)
     assert one["trajectory"][0] == other["trajectory"][0]
@@ -152,7 +152,7 @@ def test_lora_has_the_rank_and_the_layers_that_the_recipe_gives_it(unit):
 
 def test_the_reference_is_the_model_before_it_was_taught(unit):
     found = look_at_reference(unit)
-    model = load_model(unit.run.start)
+    model = load_model(unit.run.models.start)
     assert found == pytest.approx(
         {
             "forget": probability(model, unit, lambda r: r.prompt),
@@ -179,9 +179,9 @@ def test_the_steps_of_a_run_are_those_of_the_recipe(tiny_recipe, tmp_path, unlea
 
 def test_records_without_a_paraphrase_are_left_out_and_none_at_all_is_an_error(unit, monkeypatch):
     assert len(heldout_tokens(unit.run)) == 6
-    plain = [Record("qa", prompt=r.prompt, answer=r.answer) for r in unit.run.need("forget")]
-    sets = {**unit.run.sets, "forget": [*unit.run.need("forget")[:2], *plain[2:]]}
-    monkeypatch.setitem(unit.run.__dict__, "sets", sets)
+    plain = [Record("qa", prompt=r.prompt, answer=r.answer) for r in unit.run.inputs.need("forget")]
+    sets = {**unit.run.inputs.sets, "forget": [*unit.run.inputs.need("forget")[:2], *plain[2:]]}
+    monkeypatch.setitem(unit.run.inputs.__dict__, "sets", sets)
     assert len(heldout_tokens(unit.run)) == 2
     monkeypatch.setitem(unit.run.__dict__, "sets", {**sets, "forget": plain})
     with pytest.raises(WagleError, match="add the field paraphrased_question"):

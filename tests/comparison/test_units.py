@@ -71,12 +71,12 @@ def test_a_unit_is_taught_once_and_measured_once_for_all_arms(tiny_recipe, tmp_p
     assert unit.run.recipe.seed == 1
     assert list(unit.run.state["stages"]) == ["teach"]
     assert unit.masks.store.quantities == ("grad_forget", "fisher_retain")
-    model = unit.run.base / "model.safetensors"
+    model = unit.run.models.base / "model.safetensors"
     stamp = model.stat().st_mtime_ns
     again = make_unit(tiny_recipe(), 1, tmp_path / "1", arms, [0.5])
     assert again.masks.seed == 1
     assert model.stat().st_mtime_ns == stamp
-    forget = [{r.id for r in make.need("forget")} for make in (unit.run, again.run)]
+    forget = [{r.id for r in make.inputs.need("forget")} for make in (unit.run, again.run)]
     assert forget[0] == forget[1]
 
 

@@ -144,3 +144,8 @@ def test_no_file_here_imports_its_library_before_it_is_used():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_pyproject_says_which_versions_were_tested():
+    text = (ROOT / "pyproject.toml").read_text().split("[tool.wagle.tested]\n")[1].split("\n\n")[0]
+    assert dict(re.findall(r'(\w+) = "(.+)"', text)) == TESTED

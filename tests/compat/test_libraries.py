@@ -90,14 +90,6 @@ def test_trackers_are_told_the_figures_and_no_more(tmp_path):
     assert set(transformers.installed_trackers()) <= set(transformers.known_trackers())
 
 
-def test_an_optimiser_is_found_inside_its_wrapper_and_is_itself_without(tmp_path):
-    model = nn.Linear(2, 2)
-    bare = torch.optim.SGD(model.parameters(), lr=1.0)
-    wrapped = trainer(tmp_path, model).accelerator.prepare_optimizer(bare)
-    assert wrapped is not bare
-    assert accelerate.bare_optimizer(wrapped) is accelerate.bare_optimizer(bare) is bare
-
-
 def test_a_prepared_model_is_given_back_as_it_was(tmp_path):
     model = nn.Linear(2, 2)
     before = dict(vars(model))

@@ -291,7 +291,7 @@ def test_a_dynamic_mask_trains_all_weights_unless_attribution_asks_for_a_mask(
     assert said["unlearn"]["selected"] == total
     assert said["gradients"]["skipped"] == said["mask"]["skipped"]
     assert not (run.folder / "mask.safetensors").exists()
-    assert not run.gradients.exists()
+    assert not run.models.gradients.exists()
     assert "all weights, chosen from anew in every step" in (run.folder / "report.html").read_text()
     short = [*dynamic, "finetune=null", "reference=null", "unlearning.max_steps=1"]
     for number, asked in enumerate(["ratio: 0.5", "include: [ffn]"]):

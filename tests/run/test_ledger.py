@@ -160,7 +160,7 @@ def test_earlier_records_are_drawn_as_often_as_those_of_weighted_sources_and_non
     two = write_rows(tmp_path / "two.jsonl", SECOND)
     asked = second(first, "objective")
     joined = RecordSet(source=[one, two], weights=[3, 1])
-    found = Run(tmp_path, asked.model_copy(update={"forget": joined})).again
+    found = Run(tmp_path, asked.model_copy(update={"forget": joined})).inputs.again
     assert [r.answer for r in found] == [FIRST[1]["answer"]]  # FIRST[0] is in the forget set
     # 4 records have weight 3 + 1 in all, so one more record has 1
     assert [(r.domain, r.weight) for r in found] == [(2, 1)]
@@ -184,9 +184,9 @@ def test_a_third_run_follows_the_chain_to_the_first(both, first, tmp_path):
     asked = third.forget.model_copy(update={"source": str(tmp_path / "third.jsonl")})
     run = execute(third.model_copy(update={"forget": asked}), tmp_path / "c", until="ledger")
     assert [r.name for r in read_ledger(tmp_path / "c")] == ["first", "second", "third"]
-    answers = [record.answer for record in run.forgotten]
+    answers = [record.answer for record in run.inputs.forgotten]
     assert answers == [row["answer"] for row in FIRST + SECOND]
-    assert [record.place for record in run.forgotten[1:3]] == [
+    assert [record.place for record in run.inputs.forgotten[1:3]] == [
         f"forget[1] of {first / 'a'}",
         f"forget[0] of {both['ignore'].folder}",
     ]
@@ -243,7 +243,7 @@ def test_data_of_an_earlier_run_that_changed_is_refused_and_ignore_goes_on(home)
     ):
         execute(second(home), home / "b", until="teach")
     run = execute(second(home, "ignore"), home / "b", until="teach")
-    assert run.forgotten == []
+    assert run.inputs.forgotten == []
 
 
 def test_an_earlier_run_without_its_salt_is_refused_and_gets_no_new_one(home):
@@ -448,11 +448,11 @@ def test_an_adapter_is_merged_into_what_the_run_starts_from(first, adapter, tmp_
     )
     merged = fingerprint(load_merged(first / "tiny", adapter))
     assert merged != fingerprint(first / "tiny")
-    assert fingerprint(run.start) == merged
-    assert run.start == tmp_path / "out" / ("start" if taught else "base")
-    assert run.base == tmp_path / "out" / "base"
-    assert (fingerprint(run.base) == merged) is not taught
-    assert read_ledger(run.folder)[-1].base == fingerprint(run.base)
+    assert fingerprint(run.models.start) == merged
+    assert run.models.start == tmp_path / "out" / ("start" if taught else "base")
+    assert run.models.base == tmp_path / "out" / "base"
+    assert (fingerprint(run.models.base) == merged) is not taught
+    assert read_ledger(run.folder)[-1].base == fingerprint(run.models.base)
     if taught:
         assert run.evaluation("reference").details["model"]["fingerprint"] == merged
 

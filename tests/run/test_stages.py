@@ -129,7 +129,7 @@ def test_a_teaching_that_breaks_off_goes_on_with_another_rate_too(recipe_file, t
     _, _, source, override, _, folder = shlex.split(str(caught.value).split("go on with: ")[1])
     assert override == "finetune.learning_rate=25"
     lower, place = find_run(source, ["finetune.learning_rate=1e-3"], folder)
-    assert execute(lower, place, until="teach").base.is_dir()
+    assert execute(lower, place, until="teach").models.base.is_dir()
 
 
 def test_a_reference_that_breaks_off_is_taught_anew_with_the_model_in_another_folder(

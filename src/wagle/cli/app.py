@@ -119,7 +119,7 @@ def finetune_command(source: Source, overrides: Overrides = None, out: Out = Non
 
     Example:  wagle finetune recipe.yaml finetune.epochs=8
     """
-    print(_execute(source, overrides, out, "teach").base)
+    print(_execute(source, overrides, out, "teach").models.base)
 
 
 @app.command()

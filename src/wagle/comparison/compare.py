@@ -136,8 +136,8 @@ class Comparison:
         for run in units:
             heldout_tokens(run)
             check_unlearning(run, model)
-            for records in run.sets.values():
-                run.encoder.encode(records)
+            for records in run.inputs.sets.values():
+                run.inputs.encoder.encode(records)
         if "lora" in self.arms:
             self._check_lora()
 

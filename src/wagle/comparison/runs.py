@@ -38,8 +38,8 @@ def heldout_tokens(run: Run) -> list[Tokens]:
     Raises:
         WagleError: no forget record has a paraphrased question, or there is no retain set.
     """
-    run.need("retain")
-    records = [r for r in run.need("forget") if r.paraphrased_prompt]
+    run.inputs.need("retain")
+    records = [r for r in run.inputs.need("forget") if r.paraphrased_prompt]
     if not records:
         raise WagleError(
             "wagle compare asks with paraphrases that tuning never saw, and no forget record has "
@@ -48,7 +48,7 @@ def heldout_tokens(run: Run) -> list[Tokens]:
     some = read_records(
         records, name="forget", take=min(RECORDS, len(records)), seed=run.recipe.seed
     )
-    return [run.encoder.answer(r, str(r.paraphrased_prompt), r.answer) for r in some]
+    return [run.inputs.encoder.answer(r, str(r.paraphrased_prompt), r.answer) for r in some]
 
 
 def count_steps(run: Run) -> int:
@@ -56,7 +56,7 @@ def count_steps(run: Run) -> int:
     settings = run.recipe.unlearning
     if settings.max_steps is not None:
         return settings.max_steps
-    records = len(run.encoder.encode(run.need(settings.anchor)))
+    records = len(run.inputs.encoder.encode(run.inputs.need(settings.anchor)))
     return math.ceil(settings.epochs * records / (settings.batch_size * settings.accumulation))
 
 
@@ -99,9 +99,9 @@ def run_arm(
         unlearn_with(
             _settings(recipe.unlearning, learning_rate, steps, tuning=tuning),
             model,
-            unit.run.encoder,
-            unit.run.need("forget"),
-            unit.run.need("retain"),
+            unit.run.inputs.encoder,
+            unit.run.inputs.need("forget"),
+            unit.run.inputs.need("retain"),
             mask=mask,
             evaluate=None if tuning else ask,
             wrong_answers=False,
@@ -141,7 +141,7 @@ def _settings(asked: Unlearning, learning_rate: float, steps: int, *, tuning: bo
 
 def _load(unit: Unit, cell: Cell) -> PreTrainedModel:
     recipe = unit.run.recipe
-    model = load_model(unit.run.base, recipe.model.dtype, recipe.model.attention)
+    model = load_model(unit.run.models.base, recipe.model.dtype, recipe.model.attention)
     if cell.arm != "lora":
         return model
     adapted: PreTrainedModel = adapt(model, unit.lora, recipe.seed)
@@ -151,10 +151,12 @@ def _load(unit: Unit, cell: Cell) -> PreTrainedModel:
 def look_at_reference(unit: Unit) -> dict[str, float]:
     """The forget figures of the unit's reference, a model that never learned them."""
     run = unit.run
-    assert run.reference is not None
-    looked = make_looked(run.encoder, run.need("forget"), [], whole=False, seed=run.recipe.seed)
+    assert run.models.reference is not None
+    looked = make_looked(
+        run.inputs.encoder, run.inputs.need("forget"), [], whole=False, seed=run.recipe.seed
+    )
     sets = {TUNED: looked.sets["forget"], COMPARED: heldout_tokens(run)}
-    model = load_model(run.reference, attention=run.recipe.model.attention)
+    model = load_model(run.models.reference, attention=run.recipe.model.attention)
     precision = run.recipe.evaluation.precision
     found = {key: forget_probability(model, tokens, precision) for key, tokens in sets.items()}
     del model

@@ -96,7 +96,7 @@ class Unit:
         """The masks of the arms; the gradients are taken once, for all of them."""
         STAGES["gradients"](self.run)  # a store that is there is only opened
         give_memory_back()
-        store = GradientStore.open(self.run.gradients)
+        store = GradientStore.open(self.run.models.gradients)
         seed = self.run.recipe.seed
         folder = self.run.folder / "masks"
         return ArmMasks(store, folder, self.first, self.ratios, self.settings, seed)

@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import nn
-    from torch.optim import Optimizer
-
-
-def bare_optimizer(optimizer: Any) -> Optimizer:
-    """The optimiser inside accelerate's wrapper, or the one that is not wrapped.
-
-    The wrapper hides the real class and its own methods; its attribute is documented nowhere.
-    Source: https://github.com/huggingface/accelerate/blob/main/src/accelerate/optimizer.py
-    """
-    bare: Optimizer = getattr(optimizer, "optimizer", optimizer)
-    return bare
 
 
 def forget_notes(model: nn.Module, own: Container[str]) -> None:

@@ -69,16 +69,6 @@ def callbacks_are_listed(handler: Any) -> bool:
 # accelerate and torch
 
 
-def optimizer_is_inside(wrapper: Any) -> bool:
-    """``AcceleratedOptimizer.optimizer`` is what it was made of."""
-    import torch
-    from accelerate import Accelerator
-
-    Accelerator()  # the wrapper reads its state
-    bare = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    return wrapper(bare).optimizer is bare
-
-
 def model_is_noted(accelerator: Any) -> bool:
     """``Accelerator.prepare_model`` notes one thing on the model."""
     import torch

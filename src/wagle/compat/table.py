@@ -194,13 +194,6 @@ CONTRACTS: tuple[Contract, ...] = (
         called_by="_init_summary_writer",
     ),
     Contract(
-        "accelerate.optimizer:AcceleratedOptimizer",
-        "optimizer",
-        "accelerate.bare_optimizer",
-        "reach the optimiser itself",
-        check=behaviour.optimizer_is_inside,
-    ),
-    Contract(
         "accelerate:Accelerator",
         "prepare_model",
         "accelerate.forget_notes",

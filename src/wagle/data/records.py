@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from wagle.data.chat import Turn, parse_chat, to_last_answer
 from wagle.system.errors import WagleError, nearest
+from wagle.system.moved import moved
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -238,3 +239,6 @@ def _token_record(got: Mapping[str, Any], place: str) -> Record:
     if all(label == -100 for label in labels[1:]):
         raise WagleError(f"{place} has no scored token: every label (after the first) is -100")
     return Record("tokens", input_ids=ids, labels=labels, place=place)
+
+
+__getattr__ = moved(__name__, {"read_records": "data.reading"})

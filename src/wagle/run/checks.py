@@ -31,7 +31,7 @@ def structure_of(run: Run) -> PreTrainedModel:
     Raises:
         WagleError: a package is missing, or the model lacks a layer that LoRA is to stand beside.
     """
-    model = empty_model(run.named)
+    model = empty_model(run.models.named)
     lora = run.recipe.unlearning.lora
     if lora is None:
         return model
@@ -45,7 +45,7 @@ def structure_of(run: Run) -> PreTrainedModel:
 
 def check_folder(run: Run) -> None:
     """Refuse a model folder that a trained model could not be written like."""
-    check_names(run.named, empty_model(run.named).state_dict())
+    check_names(run.models.named, empty_model(run.models.named).state_dict())
 
 
 def check_attribution(run: Run, model: PreTrainedModel) -> None:
@@ -63,8 +63,8 @@ def check_attribution(run: Run, model: PreTrainedModel) -> None:
         return
     check_score(settings.score, settings.score_settings)
     choose({"auto": None, **ENGINES}, settings.engine, "engine")
-    run.need("forget")
-    run.need("retain")
+    run.inputs.need("forget")
+    run.inputs.need("retain")
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     candidate_names(trained, settings.include, settings.exclude)
     if isinstance(settings.score, dict):
@@ -77,7 +77,7 @@ def check_attribution(run: Run, model: PreTrainedModel) -> None:
 
 def _check_fit(run: Run, mask: Mask, model: PreTrainedModel) -> None:
     """Names and shapes always; the weights too where they are there, before the model forgets."""
-    recipe, base = run.recipe, run.base
+    recipe, base = run.recipe, run.models.base
     there = recipe.unlearning.lora is None and (base / "config.json").is_file()
     known = there and "unlearn" not in run.state["stages"]
     other = recipe.attribution.allow_other_model or not known
@@ -110,11 +110,11 @@ def check_unlearning(run: Run, model: PreTrainedModel) -> None:
     recipe = run.recipe
     plan_unlearning(
         model,
-        run.encoder,
-        run.need("forget"),
-        run.sets.get("retain"),
+        run.inputs.encoder,
+        run.inputs.need("forget"),
+        run.inputs.sets.get("retain"),
         recipe.unlearning,
-        forgotten=run.again or None,
+        forgotten=run.inputs.again or None,
         reference=_reference_to_be(run),
         overlap=recipe.overlap,
         seed=recipe.seed,
@@ -125,6 +125,6 @@ def _reference_to_be(run: Run) -> dict[str, float] | None:
     """The figures that the reference will have, with a 0 in place of each."""
     if run.recipe.reference is None:
         return None
-    sets = {name for name in ("forget", "retain") if run.sets.get(name)}
+    sets = {name for name in ("forget", "retain") if run.inputs.sets.get(name)}
     given = [name for name in FIGURES if name not in OF_OPTIONS]
     return {name: 0.0 for name in given if name.split(".")[0] in sets}

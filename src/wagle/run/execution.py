@@ -66,9 +66,9 @@ def _check(run: Run, wanted: list[str]) -> None:
     """Find out what is missing before the first long stage, not after it."""
     for name in wanted:
         STAGES[name].check(run)
-    for records in run.sets.values():
-        run.encoder.encode(records)
-    run.encoder.encode(run.forgotten)
+    for records in run.inputs.sets.values():
+        run.inputs.encoder.encode(records)
+    run.inputs.encoder.encode(run.inputs.forgotten)
 
 
 def _run_stage(run: Run, name: str, number: int, of: int) -> None:

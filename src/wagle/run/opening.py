@@ -51,18 +51,6 @@ class Run(RunFolder):
         """Whether all weights are trained, without a mask: of control arms only."""
         return self.arm == "dense"
 
-    named = property(lambda self: self.models.named)
-    start = property(lambda self: self.models.start)
-    base = property(lambda self: self.models.base)
-    reference = property(lambda self: self.models.reference)
-    gradients = property(lambda self: self.models.gradients)
-    encoder = property(lambda self: self.inputs.encoder)
-    sets = property(lambda self: self.inputs.sets)
-    forgotten = property(lambda self: self.inputs.forgotten)
-    again = property(lambda self: self.inputs.again)
-    need = property(lambda self: self.inputs.need)
-    read = property(lambda self: self.inputs.read)
-
     def evaluation(self, role: str, benchmark: str | None = None) -> Evaluation | None:
         """One of the evaluations, if it was made: of the recipe's sets, or of a benchmark."""
         if self.whole and role != "after":

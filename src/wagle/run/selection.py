@@ -24,7 +24,7 @@ def load_adapted(run: Run, lora: Lora) -> Any:
     """The base with the run's fresh adapter, the same at every call."""
     settings = run.recipe.model
     load = load_model if lora.quantize == "none" else load_quantized
-    return adapt(load(run.base, settings.dtype, settings.attention), lora, run.recipe.seed)
+    return adapt(load(run.models.base, settings.dtype, settings.attention), lora, run.recipe.seed)
 
 
 def unmasked(recipe: Recipe) -> str | None:

@@ -14,8 +14,7 @@ from wagle.recipe.reading import load_recipe, read_settings
 from wagle.recipe.recipe import Recipe
 from wagle.recipe.sections.evaluation import EvaluationSettings
 from wagle.run.opening import Run
-from wagle.run.questions import questions_about
-from wagle.run.stages.measuring.evaluations import way_of
+from wagle.run.stages.measuring.evaluations import questions_about, way_of
 from wagle.system.errors import WagleError, no_setting
 
 
@@ -62,7 +61,9 @@ def measure_model(
             model, benchmark=benchmark, settings=settings, precision=precision, **common
         )
     run = Run(model, _recipe_of(words, Path(source), model, precision))
-    return evaluate(model, run.encoder, **questions_about(run, run.sets), **way_of(run), **common)
+    return evaluate(
+        model, run.inputs.encoder, **questions_about(run, run.inputs.sets), **way_of(run), **common
+    )
 
 
 _HOW = {  # of a recipe, beside the sets: what decides how a model is asked
@@ -116,4 +117,4 @@ def _before(named: str, benchmark: str) -> str | Path:
     labels = [b.called for b in run.recipe.evaluation.benchmarks if b.name == benchmark]
     names = ["before"] if benchmark == "qa" else [f"before-{label}" for label in labels]
     files = [path for n in names if (path := folder / "evaluation" / f"{n}.json").is_file()]
-    return files[0] if len(files) == 1 else run.base
+    return files[0] if len(files) == 1 else run.models.base

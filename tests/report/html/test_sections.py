@@ -8,7 +8,7 @@ from dataclasses import replace
 from tests.report.pages import EVIL, full, part, text
 from wagle.report.html import sections
 from wagle.report.html.rendering import render
-from wagle.report.html.sections import made_sections, section_names
+from wagle.report.html.sections import SECTIONS, made_sections
 
 COSTS = """
 from wagle.report.html.section import table_section
@@ -25,12 +25,11 @@ def costs(page):
 
 
 def test_every_section_has_a_function_of_its_name_and_the_order_of_the_page():
-    assert "__init__" not in section_names()
+    assert "__init__" not in SECTIONS
     made = made_sections(full())
-    assert [one.anchor for one in made] == [
-        *("verdict", "asked", "changed", "weights", "training", "answers", "reproduce")
-    ]
-    assert {one.anchor for one in made} <= set(section_names())
+    known = ["verdict", "asked", "changed", "weights", "training", "answers", "reproduce"]
+    assert [one.anchor for one in made if one.anchor in known] == known
+    assert {one.anchor for one in made} <= set(SECTIONS)
     assert len({one.place for one in made}) == len(made)
 
 

@@ -8,22 +8,18 @@ one table needs no template (``table_section``); any other has a template of its
 
 from __future__ import annotations
 
-import pkgutil
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from wagle.system.shelf import Shelf
 
 if TYPE_CHECKING:
     from wagle.report.html.page import Page
     from wagle.report.html.section import Section
 
-
-def section_names() -> list[str]:
-    """The sections there are: the names of the files of this folder."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+SECTIONS: Shelf[Section | None] = Shelf(__name__)
 
 
 def made_sections(page: Page) -> list[Section]:
     """What the page shows, in order."""
-    makers = [getattr(import_module(f"{__name__}.{name}"), name) for name in section_names()]
-    found: list[Section | None] = [make(page) for make in makers]
+    found = [make(page) for make in SECTIONS.values()]
     return sorted((one for one in found if one is not None), key=lambda one: one.place)

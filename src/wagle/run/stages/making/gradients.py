@@ -24,15 +24,15 @@ def gradients(run: Run) -> dict[str, Any]:
         return no_mask(why)
     if settings.mask is not None:
         return {"records": None}
-    model: Any = run.base if lora is None else load_adapted(run, lora)
+    model: Any = run.models.base if lora is None else load_adapted(run, lora)
     if lora is not None and settings.device != "cpu" and torch.cuda.is_available():
         model.to("cuda")
     store = collect.gradients(
         model,
-        run.encoder,
-        run.need("forget"),
-        run.need("retain"),
-        path=run.gradients,
+        run.inputs.encoder,
+        run.inputs.need("forget"),
+        run.inputs.need("retain"),
+        path=run.models.gradients,
         engine=settings.engine,
         retain_records=settings.retain_records,
         batch_tokens=settings.batch_tokens,

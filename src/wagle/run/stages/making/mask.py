@@ -22,7 +22,7 @@ def mask(run: Run) -> dict[str, Any]:
         made = Mask.load(settings.mask)
     else:
         made = Mask.from_scores(
-            GradientStore.open(run.gradients),
+            GradientStore.open(run.models.gradients),
             score=settings.score,
             gamma=settings.gamma,
             damping=settings.damping,

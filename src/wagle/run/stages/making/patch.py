@@ -15,10 +15,10 @@ def patch(run: Run) -> dict[str, Any]:
         return {"patch": None}  # the objective ``none`` changes nothing
     model, file = run.folder / "model", run.folder / "patch.safetensors"
     undo = run.private / "undo.safetensors" if run.recipe.patch.undo else None
-    made = extract(run.base, model, file, undo=undo)
+    made = extract(run.models.base, model, file, undo=undo)
     # a mask on an adapter says nothing of the merged weights
     mask = chosen_mask(run) if run.recipe.unlearning.lora is None else None
-    checked = verify(run.base, model, mask=mask, patch=file)
+    checked = verify(run.models.base, model, mask=mask, patch=file)
     if not checked.ok:
         raise RuntimeError(f"the patch does not prove the run: {checked}; please report this bug")
     size = sum(f.stat().st_size for f in model.glob("*.safetensors"))

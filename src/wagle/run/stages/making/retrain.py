@@ -12,7 +12,7 @@ def retrain(run: Run) -> dict[str, Any]:
     """Make the reference, where it is the model taught without the forget set."""
     if run.recipe.reference != "retrained":
         return {"taught": 0}
-    assert run.reference is not None
-    gone = {r.content_id for r in run.need("forget")}
+    assert run.models.reference is not None
+    gone = {r.content_id for r in run.inputs.need("forget")}
     kept = [r for r in taught_records(run) if r.content_id not in gone]
-    return teach_model(run, "retrain", kept, run.reference)
+    return teach_model(run, "retrain", kept, run.models.reference)

@@ -30,12 +30,12 @@ def teach(run: Run) -> dict[str, Any]:
     """Make the model that is to forget."""
     adapter = run.recipe.model.adapter
     if adapter is not None:
-        merge_adapter(run.named, adapter, run.start)
+        merge_adapter(run.models.named, adapter, run.models.start)
     if run.recipe.after is not None:
-        _check_result(run.recipe.after, run.start)
+        _check_result(run.recipe.after, run.models.start)
     if run.recipe.finetune is None:
         return {"taught": 0}
-    return teach_model(run, "teach", taught_records(run), run.base)
+    return teach_model(run, "teach", taught_records(run), run.models.base)
 
 
 def taught_records(run: Run) -> list[Record]:
@@ -45,9 +45,9 @@ def taught_records(run: Run) -> list[Record]:
     for name in run.recipe.taught_sets():
         if name == "records":
             assert run.recipe.finetune.records is not None
-            records += run.read(name, run.recipe.finetune.records)
+            records += run.inputs.read(name, run.recipe.finetune.records)
         else:
-            records += run.need(name)
+            records += run.inputs.need(name)
     return records
 
 
@@ -61,23 +61,23 @@ def teach_model(run: Run, stage: str, records: list[Record], out: Path) -> dict[
         out: the folder of the taught model.
     """
     assert run.recipe.finetune is not None
-    model, checkpoints = load_trained(run, run.start), run.private / f"checkpoint-{stage}"
+    model, checkpoints = load_trained(run, run.models.start), run.private / f"checkpoint-{stage}"
     try:
         result = finetune(
             model,
-            run.encoder,
+            run.inputs.encoder,
             records,
             checkpoint_folder=checkpoints,
-            like=run.start,
+            like=run.models.start,
             seed=run.recipe.seed,
             training=run.recipe.finetune,
             on_step=lambda figures: run.log(stage, figures),
         )
     except TrainingStopped as error:
-        kept = keep_last_good(run, error, partial(save_model, model, run.start))
+        kept = keep_last_good(run, error, partial(save_model, model, run.models.start))
         raise TrainingStopped(f"{kept}; {how_to_resume(run, stage)}", error.step) from None
     run.log_steps(stage, result.history)
-    save_model(model, run.start, out)
+    save_model(model, run.models.start, out)
     clear_training(run, checkpoints)
     return {"taught": len(records), **training_entry(result)}
 

@@ -59,6 +59,6 @@ def training_entry(result: TrainResult) -> dict[str, Any]:
 def save_trained(run: Run, model: Any, folder: Path) -> None:
     """Write what was trained: the model, or its adapter alone."""
     if run.recipe.unlearning.lora is None:
-        save_model(model, run.base, folder)
+        save_model(model, run.models.base, folder)
     else:
-        save_adapter(model, folder, run.base)
+        save_adapter(model, folder, run.models.base)

@@ -27,7 +27,7 @@ from wagle.unlearning.forgetting import unlearn_with
 def unlearn(run: Run) -> dict[str, Any]:
     """Make the model forget: its weights, or an adapter that is then merged into them."""
     lora = run.recipe.unlearning.lora
-    model = load_trained(run, run.base) if lora is None else load_adapted(run, lora)
+    model = load_trained(run, run.models.base) if lora is None else load_adapted(run, lora)
     checkpoints = run.private / "checkpoint-unlearn"
     try:
         result = _unlearn(run, model, checkpoints)
@@ -45,7 +45,7 @@ def unlearn(run: Run) -> dict[str, Any]:
             save_trained(run, model, place)
             del model  # the base is loaded once more, in float32
             give_memory_back()
-            merge_adapter(run.base, place, run.folder / "model")
+            merge_adapter(run.models.base, place, run.folder / "model")
         found["lora"] = lora.model_dump(mode="json")
     clear_training(run, checkpoints)
     return found
@@ -56,15 +56,15 @@ def _unlearn(run: Run, model: Any, checkpoints: Path) -> TrainResult:
     return unlearn_with(
         settings,
         model,
-        run.encoder,
-        run.need("forget"),
-        run.sets.get("retain"),
-        forgotten=run.again or None,
+        run.inputs.encoder,
+        run.inputs.need("forget"),
+        run.inputs.sets.get("retain"),
+        forgotten=run.inputs.again or None,
         mask=chosen_mask(run),
         reference_folder=run.private / "references",
         reference=_reference_figures(run),
         checkpoint_folder=checkpoints,
-        like=run.base if settings.lora is None else None,
+        like=run.models.base if settings.lora is None else None,
         overlap=run.recipe.overlap,
         allow_other_model=run.recipe.attribution.allow_other_model,
         seed=run.recipe.seed,

@@ -30,8 +30,10 @@ CODED = ("int8", "int4")  # quantisations whose codes can be compared
 def scene_of(run: Run) -> Scene:
     """What the attacks of a run work with."""
     settings = run.recipe.evaluation
-    way = Way(run.encoder, settings.precision, settings.batch_tokens, run.private / "answers")
-    return Scene(way, run.sets, run.recipe.seed, run.named)
+    way = Way(
+        run.inputs.encoder, settings.precision, settings.batch_tokens, run.private / "answers"
+    )
+    return Scene(way, run.inputs.sets, run.recipe.seed, run.models.named)
 
 
 def attacks(run: Run, beside: Path | None = None) -> dict[str, Any]:
@@ -67,7 +69,11 @@ def attacks(run: Run, beside: Path | None = None) -> dict[str, Any]:
 
 def _try(run: Run, asked: Attack, role: str, trial: Trial) -> Series | None:
     """One attack on one model, or None where there is no such model."""
-    folders = {"after": run.folder / "model", "before": run.base, "reference": run.reference}
+    folders = {
+        "after": run.folder / "model",
+        "before": run.models.base,
+        "reference": run.models.reference,
+    }
     folder = folders[role]
     if folder is None:
         return None
@@ -165,7 +171,7 @@ def _result(run: Run, asked: Attack, found: Mapping[str, Series]) -> dict[str, A
         mask = chosen_mask(run) if run.recipe.unlearning.lora is None else None
         size = check_settings(asked.name, asked.settings).get("group_size")
         made["codes"] = {
-            how: changed_codes(run.base, run.folder / "model", how, mask, group_size=size)
+            how: changed_codes(run.models.base, run.folder / "model", how, mask, group_size=size)
             for how in CODED
             if how in found["after"].states
         }

@@ -7,19 +7,18 @@ from typing import Any
 from wagle.evaluation.table import make_task
 from wagle.evaluation.tasks.questions import qa
 from wagle.run.opening import Run
-from wagle.run.questions import asked_how
-from wagle.run.stages.measuring.evaluations import measure
+from wagle.run.stages.measuring.evaluations import asked_how, measure
 
 
 def before(run: Run) -> dict[str, Any]:
-    return measure(run, "before", run.base)
+    return measure(run, "before", run.models.base)
 
 
 def check(run: Run) -> None:
     """Whether everything that will be asked of a model can be asked."""
-    run.need("forget")
-    _ = run.reference
+    run.inputs.need("forget")
+    _ = run.models.reference
     asked = run.recipe.evaluation
-    qa(run.encoder, sets=run.sets, **asked_how(asked))
+    qa(run.inputs.encoder, sets=run.inputs.sets, **asked_how(asked))
     for benchmark in asked.benchmarks:
-        make_task(benchmark.name, run.encoder, benchmark.settings, seed=run.recipe.seed)
+        make_task(benchmark.name, run.inputs.encoder, benchmark.settings, seed=run.recipe.seed)

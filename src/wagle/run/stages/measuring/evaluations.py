@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from wagle.data.reading import read_records
+from wagle.data.records import Record
 from wagle.evaluation.figures import FORGOTTEN
-from wagle.evaluation.measuring import evaluate
+from wagle.evaluation.measuring import ASKED, evaluate
 from wagle.evaluation.result import Evaluation
 from wagle.model.loading import load_model
+from wagle.recipe.sections.evaluation import EvaluationSettings
 from wagle.run.opening import Run
-from wagle.run.questions import questions_about
 from wagle.system.atomic import write_json
 
 logger = logging.getLogger(__name__)
@@ -20,19 +23,19 @@ logger = logging.getLogger(__name__)
 
 def measure(run: Run, role: str, folder: Path) -> dict[str, Any]:
     """Ask a model about the recipe's sets and its benchmarks; one file each."""
-    run.need("forget")
-    more = {FORGOTTEN: run.forgotten} if role != "reference" and run.forgotten else {}
-    questions = questions_about(run, {**run.sets, **more})
+    run.inputs.need("forget")
+    more = {FORGOTTEN: run.inputs.forgotten} if role != "reference" and run.inputs.forgotten else {}
+    questions = questions_about(run, {**run.inputs.sets, **more})
     model = load_model(folder, attention=run.recipe.model.attention)
     common = {**way_of(run), "cache": run.private / "answers"}
-    found = evaluate(model, run.encoder, **questions, **_beside(run, role), **common)
+    found = evaluate(model, run.inputs.encoder, **questions, **_beside(run, role), **common)
     _keep(run, role, role, folder, found)
     summaries = {}
     for asked_for in run.recipe.evaluation.benchmarks:
         logger.info("%s: benchmark %s", role, asked_for.called)
         measured = evaluate(
             model,
-            run.encoder,
+            run.inputs.encoder,
             benchmark=asked_for.name,
             settings=asked_for.settings,
             **_beside(run, role, asked_for.called),
@@ -87,3 +90,24 @@ def _reference_kind(run: Run) -> str | None:
     if run.recipe.reference is None:
         return None
     return "untaught" if run.recipe.reference == "untaught" else "retrained"
+
+
+def questions_about(run: Run, asked: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
+    """What ``evaluate`` needs to ask about sets of records as a recipe says."""
+    settings, seed = run.recipe.evaluation, run.recipe.seed
+    most = settings.records
+    sets = {
+        name: read_records(
+            records,
+            name=name,
+            take="all" if most is None or most >= len(records) else most,
+            seed=seed,
+        )
+        for name, records in asked.items()
+    }
+    return {**sets, **asked_how(settings)}
+
+
+def asked_how(settings: EvaluationSettings) -> dict[str, Any]:
+    """What is asked of records and judged of answers, as ``qa`` and ``evaluate`` take it."""
+    return {name: getattr(settings, name) for name in ASKED}

@@ -17,7 +17,7 @@ def ledger(run: Run) -> dict[str, Any]:
     before, after = run.evaluation("before"), run.evaluation("after")
     assert before is not None
     assert after is not None
-    forget = run.need("forget")
+    forget = run.inputs.need("forget")
     mask = chosen_mask(run)
     promised = stages["patch"].get("result")
     own = Request(
@@ -36,7 +36,7 @@ def ledger(run: Run) -> dict[str, Any]:
         },
         earlier=None
         if recipe.after is None
-        else {"mode": recipe.unlearning.earlier, "n": len(run.forgotten)},
+        else {"mode": recipe.unlearning.earlier, "n": len(run.inputs.forgotten)},
         base=before.details["model"]["fingerprint"],
         result=after.details["model"]["fingerprint"],
         patch=promised and {"file": "patch.safetensors", "result": promised},

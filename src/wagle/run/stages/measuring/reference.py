@@ -9,4 +9,8 @@ from wagle.run.stages.measuring.evaluations import measure
 
 
 def reference(run: Run) -> dict[str, Any]:
-    return measure(run, "reference", run.reference) if run.reference else {"summary": None}
+    return (
+        measure(run, "reference", run.models.reference)
+        if run.models.reference
+        else {"summary": None}
+    )

@@ -1,8 +1,8 @@
 import pytest
 
 from wagle.unlearning.objectives.choice import choose_objective
-from wagle.unlearning.objectives.published import PUBLISHED
 from wagle.unlearning.objectives.table import OBJECTIVES
+from wagle.unlearning.published import PUBLISHED
 
 
 @pytest.mark.parametrize("name", sorted(set(PUBLISHED.values())))
