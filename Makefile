@@ -44,6 +44,9 @@ docs/objectives.md: $(wildcard src/wagle/unlearning/objectives/*.py) .venv/insta
 docs/scores.md: src/wagle/attribution/scoring/scores.py .venv/installed
 	$(BIN)/python -c "from wagle.attribution.scoring.page import scores_page as p; print(p(), end='')" > $@
 
+docs/benchmark-settings.md: $(shell find src/wagle/evaluation -name '*.py') .venv/installed
+	$(BIN)/python -c "from wagle.evaluation.page import benchmarks_page as p; print(p(), end='')" > $@
+
 docs/attack-settings.md: $(shell find src/wagle/attacks -name '*.py') .venv/installed
 	$(BIN)/python -c "from wagle.attacks.page import attacks_page as p; print(p(), end='')" > $@
 

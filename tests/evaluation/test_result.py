@@ -50,7 +50,7 @@ GENERAL = [
         "perturbed_answer": ["In May."],
     },
 ]
-OF_TOKENS = {name for name, metric in METRICS.items() if {*metric.needs} <= {"right", "hits"}}
+OF_TOKENS = {name for name, kind in METRICS.items() if {*kind.needs} <= {"right", "hits"}}
 assert {"probability", "nll", "extraction_strength", "exact_memorization"} <= OF_TOKENS
 SETS = {"forget": FULL, "retain": OTHERS[:4], "general": GENERAL}
 
