@@ -56,8 +56,8 @@ class Unlearning(Section, Training):
 
     wrapper: Literal["none", "gru", "sam", "smooth", "task_vector"] = "none"
     """A method applied around the objective: gru (removes from the forget gradient what would raise
-    the retain loss), sam or smooth (take it at adversarially perturbed or at noisy weights),
-    task_vector (scales the change of the weights at the end, by -1 unless set: for
+    the retain loss), sam or smooth (takes the forget gradient at adversarially perturbed or at
+    noisy weights), task_vector (scales the change of the weights at the end, by -1 unless set: for
     forget_finetune)."""
 
     wrapper_settings: dict[str, Number] = {}
@@ -92,8 +92,8 @@ class Unlearning(Section, Training):
     stop_when: Literal["auto"] | list[Text] = "auto"
     """Rules that end training, such as 'retain.probability < 0.9 * before': a figure, a comparison
     and a value, which is a number, or reference, before or uniform (a uniform guess), with or
-    without a factor. The figures are {figures}, and {figures_of_options} if retain records have
-    wrong answers. auto is 'forget.probability <= reference' if there is a reference, and
+    without a factor. The figures are {figures}; if retain records have wrong answers, also
+    {figures_of_options}. auto is 'forget.probability <= reference' if there is a reference, and
     'forget.nll >= uniform' for objectives without a lower bound."""
 
     best: Text | None = None
@@ -107,7 +107,7 @@ class Unlearning(Section, Training):
 
     evaluate_every: AtLeastOne | None = None
     """Steps between looks at all figures, for the log and the trackers; null disables them. A look
-    uses at most 64 fixed records of each set, or, if there is a reference, all forget records."""
+    uses at most 64 fixed records of each set, but all forget records if there is a reference."""
 
     earlier: Literal["evaluate", "objective", "ignore"] = "evaluate"
     """What to do with the records that earlier runs forgot (see after): evaluate (ask about them
