@@ -203,7 +203,7 @@ def test_row_norm_zeroes_all_but_the_rows_that_forgetting_pulls_hardest():
         ),
         (
             ("gru", None, "sign_agreement"),
-            r"gru and sign_agreement both decide what is left of the forget gradient; choose one",
+            r"gru and sign_agreement both decide what remains of the forget gradient; choose one",
         ),
     ],
 )
