@@ -481,7 +481,7 @@ def test_an_empty_set_and_a_wrong_record_are_named(taught):
 
 
 def test_questions_without_a_tokenizer_are_an_error(taught):
-    with pytest.raises(WagleError, match=r"forget\[0\] is qa: give a tokenizer with it"):
+    with pytest.raises(WagleError, match=r"forget\[0\] is a qa record, which needs a tokenizer"):
         wagle.evaluate(taught, None, forget=FULL)
 
 

@@ -185,7 +185,7 @@ def test_a_newer_format_is_refused_by_name(trio):
     with safe_open(path, framework="pt") as file:
         metadata = json.loads(file.metadata()["wagle"])
     save_tensors(path, stored, {**metadata, "format": "wagle-patch/3"})
-    with pytest.raises(WagleError, match=f"has format wagle-patch/3, this wagle reads {FORMAT}"):
+    with pytest.raises(WagleError, match=f"has format wagle-patch/3; this wagle reads {FORMAT}"):
         Patch.load(path)
 
 
