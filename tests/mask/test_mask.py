@@ -146,7 +146,7 @@ def test_a_mask_of_another_model_is_refused(store, model):
     mask = Mask.from_scores(store, ratio=0.4)
     mask.check_model(model)
     other = make_model("llama-tied", seed=5)
-    with pytest.raises(WagleError, match=r"the mask belongs to model \w{6}, this is \w{6}"):
+    with pytest.raises(WagleError, match=r"the mask belongs to model \w{6}, but this is \w{6}"):
         mask.check_model(other)
     mask.check_model(other, allow_other_model=True)
     with pytest.raises(WagleError, match="does not fit the model"):
