@@ -111,7 +111,9 @@ def test_whatever_the_library_raises_is_one_line_with_the_ways_to_get_it(hub, mo
     with pytest.raises(WagleError, match=message) as caught:
         HubSet("some/set", "v1").read("small", ["train"])
     line = str(caught.value)
-    assert line.startswith("some/set is not a local folder, and the hub's data set small (train) at")
+    assert line.startswith(
+        "some/set is not a local folder, and the hub's data set small (train) at"
+    )
     assert "\n" not in line
     assert line.endswith("give the folder of a local copy: data=FOLDER")
 

@@ -262,7 +262,9 @@ def test_an_adapter_that_lacks_weights_is_refused(base, adapter):
     gone = sorted(name for name in parts if "layers.1" in name and "q_proj" in name)
     save_file({name: part for name, part in parts.items() if name not in gone}, file)
     said = refusal(base, adapter)
-    assert said.startswith(f"adapter {adapter} does not fit {base}: the adapter lacks base_model.model.")
+    assert said.startswith(
+        f"adapter {adapter} does not fit {base}: the adapter lacks base_model.model."
+    )
     assert said.endswith("(2 in all)")
 
 

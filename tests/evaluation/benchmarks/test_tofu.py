@@ -785,7 +785,9 @@ def test_missing_files_are_named(tmp_path, encoder):
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path, encoder):
-    with pytest.raises(WagleError, match=r"nothing is not a folder; .* the files of TOFU.*locuslab"):
+    with pytest.raises(
+        WagleError, match=r"nothing is not a folder; .* the files of TOFU.*locuslab"
+    ):
         tofu(encoder, data=tmp_path / "nothing")
     with pytest.raises(
         WagleError,
