@@ -78,7 +78,7 @@ def test_missing_shards_and_tokenizers_are_named(tmp_path):
     make_model("gpt2").save_pretrained(tmp_path / "m", max_shard_size="20KB")
     lost = weight_files(tmp_path / "m")[1]
     lost.unlink()
-    with pytest.raises(WagleError, match=f"lacks its weights {lost.name}"):
+    with pytest.raises(WagleError, match=f"lacks its weight file {lost.name}"):
         fingerprint(tmp_path / "m")
     with pytest.raises(WagleError, match="holds no tokenizer"):
         load_tokenizer(tmp_path / "m")

@@ -71,9 +71,9 @@ def test_patterns_are_globs_and_short_names(store, patterns, chosen):
 @pytest.mark.parametrize(
     ("pattern", "said"),
     [
-        ("blocks:4-2", "'blocks:4-2' is no range of blocks; write blocks:4-11 or blocks:7"),
-        ("blocks:-1", "is no range of blocks"),
-        ("blocks:all", "is no range of blocks"),
+        ("blocks:4-2", "'blocks:4-2' is not a range of blocks; write blocks:4-11 or blocks:7"),
+        ("blocks:-1", "is not a range of blocks"),
+        ("blocks:all", "is not a range of blocks"),
         ("blocks:2-9", "'blocks:2-9' matches no parameter"),
         ("head", "'head' matches no parameter .* it may be tied to the embeddings"),
         ("fnn", "'fnn' matches no parameter .* short names are ffn, attention, .* blocks:4-11"),
