@@ -76,7 +76,7 @@ def test_attribute_says_why_there_is_no_mask(call):
 
 @pytest.mark.parametrize("option", ["--before", "--reference", "--patch", "--cache"])
 def test_what_is_of_one_model_goes_with_a_benchmark(call, option):
-    with pytest.raises(WagleError, match=f"^{option} goes with --benchmark; a recipe names"):
+    with pytest.raises(WagleError, match=f"^{option} needs --benchmark; without it, set this in"):
         call("evaluate", "r.yaml", option, "x")
 
 
@@ -188,7 +188,7 @@ def test_what_a_user_can_mend_is_a_line_and_2_and_a_stop_130_and_a_bug_keeps_its
     assert outer(WagleError("mend this")).code == 2
     assert capsys.readouterr().err == "wagle: mend this\n"
     assert outer(KeyboardInterrupt()).code == 130
-    assert capsys.readouterr().err == "wagle: stopped; the same command goes on from here\n"
+    assert capsys.readouterr().err == "wagle: stopped; the same command resumes from here\n"
     bug = ValueError("ours")
     assert outer(bug) is bug
     assert capsys.readouterr().err == ""

@@ -43,7 +43,9 @@ def test_a_run_folder_is_its_own_recipe_and_folder(file, tmp_path):
 @pytest.mark.parametrize(("overrides", "out"), [(["seed=7"], None), ([], "elsewhere")])
 def test_settings_and_a_folder_go_with_a_recipe_and_not_with_a_run(tmp_path, overrides, out):
     (tmp_path / "recipe.yaml").touch()
-    with pytest.raises(WagleError, match=f"{tmp_path} is a run; settings and --out go with a rec"):
+    with pytest.raises(
+        WagleError, match=f"{tmp_path} is a run; give settings and --out with a recipe only"
+    ):
         find_run(str(tmp_path), overrides, out)
 
 

@@ -32,9 +32,9 @@ def recipe(unlearning=None, attribution=None):
     [
         ({}, {}, None),
         ({}, {"ratio": 0.5}, None),
-        ({"lora": {}}, {}, "LoRA trains all of its adapter: there is no mask"),
+        ({"lora": {}}, {}, "LoRA trains its whole adapter: there is no mask"),
         ({"lora": {"masked": True}}, {}, None),
-        ({"dynamic_mask": "sign_agreement"}, {}, "all weights, chosen from anew in every step"),
+        ({"dynamic_mask": "sign_agreement"}, {}, "all weights, selected afresh at every step"),
         ({"dynamic_mask": "sign_agreement"}, {"ratio": 0.5}, None),
     ],
 )

@@ -50,8 +50,8 @@ def run(tmp_path):
 )
 def test_a_run_that_broke_off_resumes_at_half_its_rate(run, stage, setting, tail):
     said = how_to_resume(run, stage)
-    assert said.startswith("go on with: ")
-    assert shlex.split(said.removeprefix("go on with: ")) == [
+    assert said.startswith("resume with: ")
+    assert shlex.split(said.removeprefix("resume with: ")) == [
         "wagle",
         "run",
         str(run.folder / "recipe.yaml"),
@@ -64,7 +64,7 @@ def test_a_run_that_broke_off_resumes_at_half_its_rate(run, stage, setting, tail
 def test_a_control_has_no_recipe_to_change_and_its_run_begins_again(run):
     (run.folder / "recipe.yaml").unlink()
     assert how_to_resume(run, "unlearn") == (
-        "begin the run again in another folder with a lower unlearning.learning_rate"
+        "start the run again in another folder with a lower unlearning.learning_rate"
     )
 
 

@@ -1,4 +1,4 @@
-"""Around every step: what is clipped, logged, looked at and kept, and what stops a run."""
+"""What happens around a step, as far as a whole run does not show it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,121 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from transformers import TrainerControl, TrainerState
 
 from wagle.system.errors import TrainingStopped
 from wagle.unlearning.training import callback
 from wagle.unlearning.training.callback import AroundSteps
+
+
+class _Course:
+    """A run of ten steps, three of which an earlier process did."""
+
+    def __init__(self, norm=1.0, proximal=None):
+        self.done, self.total_steps, self.epochs, self.model = 3, 10, 2.0, torch.nn.Identity()
+        self.history, self.stopped_by, self.decayed, self.events = [], None, {"w"}, []
+        self.training = SimpleNamespace(
+            max_grad_norm=1.0, checkpoint_minutes=0, report_to=["tensorboard"]
+        )
+        self.chosen = SimpleNamespace(
+            entry=SimpleNamespace(proximal=proximal), settings={"l1_weight": 2.0}
+        )
+        self.optimizer = SimpleNamespace(param_groups=[{"lr": 0.5}])
+        self.checkpoints = SimpleNamespace(lasting=True)
+        self.supply = SimpleNamespace(step=lambda *given: self.events.append(("dual", *given)))
+        self.selected = SimpleNamespace(
+            ready=lambda limit: norm * limit,
+            soft_threshold=lambda *given: self.events.append(("draw", *given)),
+            write_back=lambda narrow: self.events.append(("write", narrow)),
+        )
+        self.checks = SimpleNamespace(
+            watches=True,
+            check_every=2,
+            known={"uniform": {"retain.nll": 6.0}, "start": {"retain.nll": 1.0}},
+            at=lambda *_: {},
+            watch=lambda _: 1.0,
+        )
+
+    def narrow(self, step):
+        return f"of {step}"
+
+    def confirm(self, step):
+        self.events.append(("good", step))
+
+    def save(self, step):
+        self.events.append(("saved", step))
+
+
+def _around(course, figures=None, **more):
+    loss = SimpleNamespace(take_figures=lambda: dict(figures or {}))
+    told = []
+    around = AroundSteps(
+        course,
+        loss,
+        "testing",
+        lambda _, step: told.append(("tracked", step)),
+        lambda figures: told.append(("told", figures)),
+        **more,
+    )
+    return around, told
+
+
+def _hook(around, name, steps=1):
+    control = TrainerControl()
+    getattr(around, name)(None, TrainerState(global_step=steps), control)
+    return control
+
+
+def test_a_step_is_drawn_to_zero_by_its_rate_and_written_back_under_its_number():
+    course = _Course(proximal="l1_weight")
+    around, _ = _around(course)
+    _hook(around, "on_pre_optimizer_step")
+    _hook(around, "on_optimizer_step")
+    assert course.events == [("draw", 1.0, {"w"}), ("write", "of 5")]
+
+
+def test_a_gradient_that_is_not_finite_names_the_step_of_the_whole_run():
+    around, _ = _around(_Course(norm=float("nan")))
+    with pytest.raises(TrainingStopped, match="the gradient is not finite at step 5; lower the"):
+        _hook(around, "on_pre_optimizer_step")
+
+
+def test_a_step_with_a_retain_loss_is_logged_shown_and_kept():
+    course = _Course()
+    around, told = _around(course, {"retain_nll": 1.5})
+    _hook(around, "on_pre_optimizer_step")
+    _hook(around, "on_step_end", 2)
+    figures = {"step": 5, "retain_nll": 1.5, "grad_norm": 1.0}
+    assert course.history == [figures]
+    assert told == [("tracked", 5), ("told", figures)]
+    assert course.events == [("dual", 1.5, 1.0), ("good", 4), ("saved", 5)]
+
+
+def test_a_step_without_a_retain_loss_is_good_where_a_look_says_so():
+    course = _Course()
+    around, _ = _around(course, {"forget_nll": 1.5})
+    _hook(around, "on_step_end", 2)  # step 5 is not looked at
+    assert course.events == [("saved", 5)]
+    course.events.clear()
+    _hook(around, "on_step_end", 3)
+    assert course.events == [("good", 6), ("saved", 6)]
+
+
+@pytest.mark.parametrize(("retain", "stops"), [(5.9, False), (7.0, True), (float("nan"), True)])
+def test_a_retain_loss_above_a_uniform_guess_and_twice_its_start_stops(retain, stops):
+    course = _Course()
+    course.history.append({"step": 4, "retain_nll": 1.0})
+    around, _ = _around(course, {"retain_nll": retain})
+    if not stops:
+        _hook(around, "on_step_end", 2)
+        return
+    with pytest.raises(
+        TrainingStopped, match=r"training has diverged at step 5: the retain NLL is"
+    ):
+        _hook(around, "on_step_end", 2)
+    assert len(course.history) == 1
+
 
 LIMIT = 6.0  # nats: the retain NLL of a uniform guess
 
@@ -114,24 +225,6 @@ def test_a_look_that_sees_nothing_is_no_line_of_the_history():
     assert course.history == []
 
 
-def test_a_step_is_told_with_its_losses_norm_and_looks():
-    told: list[dict[str, Any]] = []
-    made, course, _ = around(Checks({1: {"forget.probability": 0.25}}), told.append)
-    made.on_pre_optimizer_step(None, SimpleNamespace(global_step=0), None)
-    assert not end(made, 1)
-    assert course.history == told
-    assert told == [
-        {
-            "step": 1,
-            "forget_nll": 3.0,
-            "retain_nll": 2.0,
-            "grad_norm": 0.5,
-            "forget.probability": 0.25,
-        }
-    ]
-    assert course.best == [1]
-
-
 def test_steps_are_counted_on_from_those_of_an_earlier_process():
     made, course, _ = around()
     course.done = 2
@@ -140,27 +233,6 @@ def test_steps_are_counted_on_from_those_of_an_earlier_process():
     assert course.duals == [(2.0, 1.5)]  # 3 of 4 steps, of 2 epochs
     made.on_optimizer_step(None, SimpleNamespace(global_step=1), None)
     assert course.written == [4]
-
-
-@pytest.mark.parametrize("norm", [math.inf, math.nan])
-def test_a_gradient_that_is_not_finite_stops_before_the_step_that_it_was_for(norm):
-    made, course, _ = around()
-    course.norm, course.done = norm, 1
-    with pytest.raises(TrainingStopped, match="the gradient is not finite at step 2; lower the"):
-        made.on_pre_optimizer_step(None, SimpleNamespace(global_step=0), None)
-
-
-def test_weights_are_drawn_to_zero_by_the_rate_of_the_step_where_the_objective_says_so():
-    made, course, _ = around()
-    made.on_pre_optimizer_step(None, SimpleNamespace(global_step=0), None)
-    made.on_optimizer_step(None, SimpleNamespace(global_step=0), None)
-    assert course.thresholds == []
-    course.chosen = SimpleNamespace(
-        entry=SimpleNamespace(proximal="l1_weight"), settings={"l1_weight": 3}
-    )
-    course.optimizer.param_groups[0]["lr"] = 99.0  # the scheduler has gone on since
-    made.on_optimizer_step(None, SimpleNamespace(global_step=0), None)
-    assert course.thresholds == [(0.75, {"a.weight"})]
 
 
 def test_a_rule_ends_training_after_a_last_look_at_everything():
@@ -175,9 +247,6 @@ def test_the_last_step_is_looked_at_as_such():
     made, course, _ = around()
     end(made, 4)
     assert course.checks.asked == [(4, True)]
-
-
-# ----- what is good, and what has gone wrong -----
 
 
 def test_a_loss_confirms_the_step_before():
@@ -232,7 +301,9 @@ def test_training_has_diverged_past_a_uniform_guess_and_twice_the_start(first, l
     if not diverged:
         end(made, 2)
         return
-    said = f"diverged at step 2: the retain NLL is {later:.1f} nats, {first:.1f} at its start"
+    said = (
+        f"diverged at step 2: the retain NLL is {later:.1f} nats, up from {first:.1f} at the start"
+    )
     with pytest.raises(TrainingStopped, match=said):
         end(made, 2)
 
@@ -241,13 +312,12 @@ def test_a_watched_set_that_is_lost_stops_training_too():
     checks = Checks(watches=True, watched=6.5)
     made, course, figures = around(checks)
     del figures["retain_nll"]
-    with pytest.raises(TrainingStopped, match=r"the retain NLL is 6\.5 nats, 1\.0 at its start"):
+    with pytest.raises(
+        TrainingStopped, match=r"the retain NLL is 6\.5 nats, up from 1\.0 at the start"
+    ):
         end(made, 1)
     assert course.confirmed == []
     assert len(course.history) == 1  # the step itself was told before
-
-
-# ----- checkpoints, trackers, and a look afterwards -----
 
 
 def test_a_checkpoint_is_written_where_its_minutes_are_over_and_it_outlasts_the_process(

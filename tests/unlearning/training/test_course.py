@@ -1,4 +1,4 @@
-"""The course of a run: what is kept of it, and how it goes back to what was good."""
+"""The course of a run: what is kept of it, and to which weights it goes back."""
 
 from __future__ import annotations
 
@@ -9,12 +9,129 @@ import pytest
 import torch
 from torch import nn
 
+from tests.conftest import OTHERS, RECORDS, make_model
+from tests.unlearning.conftest import encoder, mask_of, same, weights
 from wagle.recipe.sections.training import Training
+from wagle.recipe.sections.unlearning import Unlearning
+from wagle.unlearning.execution import make_supply
+from wagle.unlearning.plan import plan_unlearning
 from wagle.unlearning.training.checkpoints import Checkpoints
 from wagle.unlearning.training.course import Course
-from wagle.unlearning.training.rounding import stochastic_bfloat16
 from wagle.unlearning.training.selected import SelectedWeights
-from wagle.unlearning.watching.rules import Rule, parse_best
+from wagle.unlearning.watching.rules import parse_best
+
+
+@pytest.fixture
+def course(model, tmp_path):
+    return _course(model, tmp_path)
+
+
+def _course(model, folder, **settings):
+    asked = Unlearning(objective="grad_diff", stop_when=[], max_steps=4, **settings)
+    plan = plan_unlearning(model, encoder(), RECORDS, OTHERS, asked)
+    made = Course(
+        model=model,
+        chosen=plan.chosen,
+        supply=make_supply(model, plan),
+        gradient=plan.gradient,
+        training=plan.settings,
+        checks=plan.checks,
+        checkpoints=Checkpoints(folder / "kept", {"run": 1}),
+        seed=0,
+        total_steps=4,
+        epochs=1.0,
+    )
+    selected = SelectedWeights(model, mask_of(model))
+    masters = [m for _, m in selected.named_masters()]
+    made.equip(selected, torch.optim.SGD(masters, lr=0.1), set())
+    return made
+
+
+def _move(course, by=0.5):
+    """A step, of which nothing is known yet: its weights."""
+    with torch.no_grad():
+        for _, master in course.selected.named_masters():
+            master += by
+    course.selected.write_back(None)
+    return weights(course.model)
+
+
+def test_a_run_that_knows_of_nothing_good_goes_back_to_its_start(course, model):
+    before = weights(model)
+    _move(course)
+    course.save(1)
+    assert course.retreat() == 0  # no later loss has shown that step 1 is good
+    assert same(model, before)
+
+
+def test_a_checkpoint_is_good_once_a_later_loss_was_seen(course, model):
+    first = _move(course)
+    course.save(1)
+    _move(course)
+    course.confirm(1)
+    assert course.retreat() == 1
+    assert same(model, first)
+
+
+def test_the_checkpoint_before_is_kept_until_the_last_one_is_seen_to_be_good(course, model):
+    first = _move(course)
+    course.save(1)
+    course.confirm(1)
+    _move(course)
+    course.save(2)
+    assert [course.checkpoints.has(name) for name in ("last", "good")] == [True, True]
+    assert course.retreat() == 1
+    assert same(model, first)
+    course.confirm(2)
+    assert not course.checkpoints.has("good")
+
+
+def test_a_resumed_run_is_where_the_killed_one_was(course, tmp_path):
+    moved = _move(course)
+    course.history.append({"step": 1, "retain_nll": 2.0})
+    course.stopped_by, course.supply.dual = "a rule", 3.0
+    course.checks.known["before"] = {"forget.probability": 0.5}
+    course.save(1)
+    other = _course(make_model("llama-tied"), tmp_path)
+    assert other.resume()
+    assert (other.done, other.kept, other.confirmed) == (1, 1, 0)
+    assert (other.history, other.stopped_by) == (course.history, "a rule")
+    assert other.supply.dual == 3.0
+    assert other.checks.known["before"] == {"forget.probability": 0.5}
+    assert same(other.model, moved)
+
+
+def test_without_a_checkpoint_there_is_nothing_to_resume(course):
+    assert not course.resume()
+    assert course.done == 0
+
+
+def test_the_best_so_far_is_kept_and_taken(tmp_path):
+    model = make_model("llama-tied")
+    course = _course(model, tmp_path, best="min forget.nll where retain.probability >= 0.5")
+    seen = []
+    for step, nll in enumerate((3.0, 1.0, 2.0), 1):
+        seen.append(_move(course))
+        course.keep_best({"forget.nll": nll, "retain.probability": 0.1}, step)
+    course.keep_best({"retain.probability": 1.0}, 4)  # a look that has not the figure
+    assert course.best == {"step": 2, "figures": {"forget.nll": 1.0, "retain.probability": 0.1}}
+    assert course.take_best() == 2
+    assert course.best["meets"] is False
+    assert same(model, seen[1])
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+def test_masters_are_rounded_by_chance_only_where_that_is_asked_for(rounding, tmp_path):
+    course = _course(make_model("llama-tied"), tmp_path, rounding=rounding)
+    narrow = course.narrow(1)
+    assert (narrow is None) == (rounding == "nearest")
+    if narrow is not None:
+        values = torch.full((64,), 1.0 + 2**-9)
+        first, second = narrow(values, "w", 0), narrow(values, "w", 1)
+        assert first.dtype == torch.bfloat16
+        assert torch.equal(first, narrow(values, "w", 0))
+        assert not torch.equal(first, second)
+        assert not torch.equal(first, course.narrow(2)(values, "w", 0))
 
 
 class Checks:
@@ -69,27 +186,11 @@ def weight(course):
     return course.model.weight.detach()
 
 
-# ----- what was good -----
-
-
 def test_a_step_once_confirmed_stays_so(begin):
     course = begin()
     course.confirm(3)
     course.confirm(1)
     assert course.confirmed == 3
-
-
-def test_the_one_before_is_dropped_once_the_last_checkpoint_has_been_seen_to_be_good(begin):
-    course = begin()
-    course.confirm(1)
-    course.save(1)
-    course.save(2)  # step 1 is confirmed, so it waits as ``good``
-    assert course.checkpoints.has("good")
-    course.confirm(1)
-    assert course.checkpoints.has("good")  # nothing is known of step 2 yet
-    course.confirm(2)
-    assert not course.checkpoints.has("good")
-    assert course.checkpoints.has("last")
 
 
 def test_an_unconfirmed_checkpoint_never_takes_the_place_of_the_good_one(begin):
@@ -103,16 +204,6 @@ def test_an_unconfirmed_checkpoint_never_takes_the_place_of_the_good_one(begin):
     masters, _, state = course.checkpoints.load("good", course.selected)
     assert state["step"] == 1
     assert torch.cat([m.flatten() for m in masters.values()]).tolist() == [1.0, 2.0, 3.0, 4.0]
-
-
-def test_the_best_is_replaced_by_a_better_one_only(begin):
-    course = begin("min forget.extraction_strength")
-    for step, value in ((1, 0.5), (2, 0.75), (3, 0.25), (4, 0.25)):
-        move(course, float(step))
-        course.keep_best({"forget.extraction_strength": value}, step)
-    assert course.best == {"step": 3, "figures": {"forget.extraction_strength": 0.25}}
-    assert course.take_best() == 3
-    assert weight(course).unique().tolist() == [3.0]
 
 
 def test_without_a_rule_or_without_its_figure_nothing_is_kept(begin):
@@ -136,36 +227,8 @@ def test_the_best_says_whether_it_meets_its_conditions_and_warns_where_not(
         assert course.take_best() == 4
     assert course.best is not None
     assert course.best["meets"] is meets
-    said = "the model is that of step 4, whose forget.extraction_strength is 0.25"
+    said = "the model kept is that of step 4, whose forget.extraction_strength is 0.25"
     assert [said in record.getMessage() for record in caplog.records] == [True] * (not meets)
-
-
-# ----- going on -----
-
-
-def test_a_killed_run_is_where_it_was(begin):
-    first = begin(known={"before": {"retain.nll": 1.5}, "start": {"retain.nll": 2.5}})
-    first.history = [{"step": 1, "retain_nll": 2.0}]
-    first.best, first.supply.dual = {"step": 1, "figures": {}}, 0.75
-    first.stopped_by = str(Rule("forget.nll", ">=", 3.0))
-    first.confirm(0)
-    move(first, 8.0)
-    first.save(1)
-
-    again = begin()
-    assert again.resume()
-    assert weight(again).unique().tolist() == [8.0]
-    assert (again.done, again.kept, again.confirmed) == (1, 1, 0)
-    assert (again.best, again.supply.dual) == (first.best, 0.75)
-    assert again.stopped_by == "forget.nll >= 3.0"
-    assert again.checks.resumed == ({"retain.nll": 1.5}, {"retain.nll": 2.5}, first.history)
-
-
-def test_where_there_is_nothing_to_resume_the_run_begins(begin):
-    course = begin()
-    assert not course.resume()
-    assert (course.done, course.kept, course.checks.resumed) == (0, 0, None)
-    assert weight(course).tolist() == [[1.0, 2.0], [3.0, 4.0]]
 
 
 def test_a_run_killed_while_the_last_checkpoint_was_written_resumes_from_the_good_one(begin):
@@ -209,9 +272,6 @@ def test_what_the_gradient_remembers_comes_back_with_the_masters(begin):
     again = begin()
     again.resume()
     assert [part.tolist() for part in again.gradient.remembered] == [[1.0, -2.0, 3.0, -4.0]]
-
-
-# ----- the way back -----
 
 
 @pytest.mark.parametrize(
@@ -265,16 +325,3 @@ def test_a_task_vector_that_went_wrong_goes_back_to_the_start_whatever_was_kept(
     course.save(1)
     assert course.retreat() == 0
     assert weight(course).tolist() == [[1.0, 2.0], [3.0, 4.0]]
-
-
-# ----- rounding -----
-
-
-def test_the_nearest_value_needs_no_draws_and_others_depend_on_seed_step_name_and_part(begin):
-    assert begin().narrow(3) is None
-    rounded = begin(rounding="stochastic").narrow(3)
-    assert rounded is not None
-    values = torch.full((64,), 1.0 + 2.0**-9)
-    wanted = stochastic_bfloat16(values, (5, "rounding", 3, "a.weight", 1))
-    assert torch.equal(rounded(values, "a.weight", 1), wanted)
-    assert not torch.equal(rounded(values, "a.weight", 2), wanted)
