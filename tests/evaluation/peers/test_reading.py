@@ -164,7 +164,7 @@ def test_a_record_that_is_missing_is_named_and_not_closed_up(tmp_path):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"model_utility": 0.6}, "is no result file of wagle, TOFU"),
+        ({"model_utility": 0.6}, "is not a result file of wagle, TOFU"),
         ([1], "is a list"),
         ({"model_utility": {"agg_value": 0.6}}, "no truth ratios of forget records"),
         ({LOGS["forget"]: {"avg_gt_loss": {"0": 1.0}}}, "has no avg_paraphrased_loss"),
@@ -338,7 +338,7 @@ def test_open_unlearnings_log_of_muse_is_read_at_the_places_of_its_corpus(tmp_pa
         "books.privleak.holdout[1]": 4.0,
     }
     assert found.details["data"]["settings"] == {"variant": "open_unlearning"}
-    with pytest.raises(WagleError, match="OpenUnlearning's result of MUSE; use it with benchmark"):
+    with pytest.raises(WagleError, match="OpenUnlearning's result for MUSE; use it with benchmark"):
         read_result(saved(tmp_path, muse_log()))
 
 
