@@ -138,7 +138,7 @@ def _others(tmp_path):
 
 
 DIFFERS = {
-    "answers": (_others, "other records: its 3 in the set forget hold other texts"),
+    "answers": (_others, "other records: its 3 in the set forget have other texts"),
     "eos": (lambda _: {"eos": False}, "asked with eos true, this model with false"),
     "variant": (lambda _: {"variant": "paper"}, "with variant official, this model with paper"),
     "template": (lambda _: {"template": "plain"}, "with template chat, this model with plain"),
@@ -179,7 +179,7 @@ def test_qa_sets_of_other_records_have_no_differences():
     assert found.details["differences"]["forget.nll"]["n"] == 2  # fewer sets will do
     passes = Passes(model)
     for sets, message in (
-        ({"forget": RECORDS[2:4]}, "its 2 in the set forget hold other texts"),
+        ({"forget": RECORDS[2:4]}, "its 2 in the set forget have other texts"),
         ({"forget": RECORDS[1::-1]}, "have other texts or another order"),
         ({"forget": RECORDS[:3]}, "2 in the set forget, where this model is asked about 3"),
         ({"general": RECORDS[:2]}, "none of the sets general, but forget, retain"),
@@ -206,7 +206,7 @@ def test_a_result_whose_answers_were_cut_elsewhere_is_of_other_records(caplog):
     with caplog.at_level("WARNING", logger="wagle"):
         reference = wagle.evaluate(model, cut, forget=rows, generate=False)
     assert "do not fit into max_length=20" in caplog.text
-    with pytest.raises(WagleError, match="its 2 in the set forget hold other texts"):
+    with pytest.raises(WagleError, match="its 2 in the set forget have other texts"):
         wagle.evaluate(model, whole, forget=rows, generate=False, reference=reference)
 
 
