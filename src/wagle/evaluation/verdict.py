@@ -20,7 +20,7 @@ RETRAINED = ("know", "privleak")  # metrics that depend on what else the referen
 CHANCE = ("know",)  # metrics that are not 0 for a model that knows nothing
 MAIN = "probability"  # the metric that alone, by its interval or by a half, shows over-unlearning
 TINY = 0.05  # a figure of the reference below which no clear fall can be seen (of 1)
-COLLAPSED = 0.5  # of the 4-grams of answers are repeats, or of the answers empty
+COLLAPSED = 0.5  # share of the answers' 4-grams that are repeats, or of answers that are empty
 
 
 @dataclass(frozen=True)

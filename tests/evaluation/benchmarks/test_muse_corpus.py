@@ -84,7 +84,7 @@ def test_a_malformed_row_is_named(tmp_path, rows, message):
 def test_what_is_missing_is_named_with_where_it_was_looked_for(tmp_path):
     with pytest.raises(WagleError, match=r"knowmem/retain_qa or knowmem/retain2_qa.*MUSE-Books"):
         muse_rows(tmp_path, "knowmem", "retain_qa", corpus="books")
-    with pytest.raises(WagleError, match=r"is no folder; .* muse-bench/MUSE-News"):
+    with pytest.raises(WagleError, match=r"is not a folder; .* muse-bench/MUSE-News"):
         muse_rows(tmp_path / "other", "knowmem", "retain_qa")
     with pytest.raises(WagleError, match="unknown part of MUSE 'knowmen'; did you mean 'knowmem'"):
         muse_rows(tmp_path, "knowmen", "retain_qa")

@@ -834,7 +834,7 @@ def test_a_hub_without_the_holdout_split_is_told_in_place_of_the_leakage(
     assert "BuilderConfig 'holdout10' not found" in caplog.text
     assert "holdout" not in measured.figures
     assert ("overall", "privleak") not in task.probes
-    with pytest.raises(WagleError, match="locuslab/TOFU has no holdout10 beside forget10; leave"):
+    with pytest.raises(WagleError, match="locuslab/TOFU has no holdout10 for forget10; leave"):
         tofu(encoder, data="locuslab/TOFU", generate=False, attacks=["loss"])
 
 
@@ -862,7 +862,7 @@ def test_a_record_without_a_needed_field_is_named(folder, encoder):
         ({"attacks": ["reference"]}, "comes with a reference model"),
         ({"attacks": []}, "attacks or k is empty"),
         ({"k": [0]}, "k is 0; it is a share"),
-        ({"k": [0.2]}, "has no holdout10 beside forget10; leave them out, or add it"),
+        ({"k": [0.2]}, "has no holdout10 for forget10; leave them out, or add it"),
         ({"sentence_encoder": "x", "generate": False}, "leave generate on"),
         ({"closer_look": True}, "closer_look needs entailment"),
         (

@@ -171,7 +171,7 @@ def test_models_that_cannot_answer_are_refused(tmp_path):
 def test_what_is_not_there_is_one_line(tmp_path):
     with pytest.raises(WagleError, match=r"holds no config\.json"):
         Classifier(tmp_path, label="toxic")
-    with pytest.raises(WagleError, match="someone/missing, which is no local folder") as error:
+    with pytest.raises(WagleError, match="someone/missing, which is not a local folder") as error:
         Classifier("someone/missing", label="toxic")
     assert "\n" not in str(error.value)
 

@@ -223,7 +223,10 @@ DAMAGED = {
     "tofu, a list": ({**tofu_log(), FORGET: [1]}, f"{FORGET} is a list, not columns by name"),
     "tofu, null": (of_tofu("avg_gt_loss", None), "avg_gt_loss is null, not values by row"),
     "tofu, no rows": (of_tofu("avg_gt_loss", {}), "avg_gt_loss holds no rows"),
-    "tofu, a row's name": (of_tofu("avg_gt_loss", {"a": 1.0}), "avg_gt_loss: row 'a' is no number"),
+    "tofu, a row's name": (
+        of_tofu("avg_gt_loss", {"a": 1.0}),
+        "avg_gt_loss: row 'a' is not a number",
+    ),
     "tofu, a list for a loss": (
         of_tofu("avg_paraphrased_loss", by_row(40, [1.0])),
         r"avg_paraphrased_loss: forget\[0\] is a list, not a finite number",
@@ -254,7 +257,7 @@ DAMAGED = {
     ),
     "ou, a row's name": (
         of_open_unlearning(forget_Q_A_Prob=rows_with({"prob": 0.5}, "last")),
-        "forget_Q_A_Prob: row 'last' is no number",
+        "forget_Q_A_Prob: row 'last' is not a number",
     ),
     "ou, rows in a list": (
         of_open_unlearning(forget_Q_A_Prob=entry([{"prob": 0.5}])),

@@ -190,7 +190,7 @@ def test_a_model_is_asked_about_a_holdout_set_and_set_beside_a_reference(tmp_pat
     model.get_input_embeddings().register_forward_pre_hook(lambda *_: passes.append(1))
     others = {**sets, "holdout": OTHERS[3::-1]}
     for wrong, message in (
-        ({**others, **common}, "its 4 in the set holdout hold other texts"),
+        ({**others, **common}, "its 4 in the set holdout have other texts"),
         ({**sets, **common, "k": [0.4]}, "with k 0.2, this model with 0.4"),
         ({**sets, **common, "attacks": ["lost"]}, "unknown membership attack 'lost'"),
     ):

@@ -20,7 +20,7 @@ Ids = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Kept:
-    """What token sequences that have run left behind.
+    """The keys and values of token sequences that have run.
 
     Attributes:
         cache: B rows of keys and values.

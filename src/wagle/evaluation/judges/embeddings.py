@@ -173,7 +173,7 @@ def load_reader(
         raise
     except Exception as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        where = "" if local else ", which is no local folder"
+        where = "" if local else ", which is not a local folder"
         raise WagleError(
             f"cannot load the {what} {source}{where} ({reason[0]}); give a folder that holds it"
         ) from error

@@ -218,7 +218,7 @@ def _by_place(values: Any, home: str, what: str) -> dict[str, Any]:
         raise WagleError(f"{what} holds no rows")
     wrong = next((index for index in values if not index.isdecimal()), None)
     if wrong is not None:
-        raise WagleError(f"{what}: row {wrong!r} is no number; rows are counted from 0")
+        raise WagleError(f"{what}: row {wrong!r} is not a number; rows are counted from 0")
     rows = sorted(((int(index), value) for index, value in values.items()), key=lambda row: row[0])
     if [index for index, _ in rows] != list(range(len(rows))):
         raise WagleError(f"{what} lacks records: it has {len(rows)}, the last is {rows[-1][0]}")

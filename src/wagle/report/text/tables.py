@@ -41,7 +41,7 @@ def aligned(
             overflow="crop",
         )
     for row in rows:
-        table.add_row(*map(Text, row))  # as text: brackets are no markup
+        table.add_row(*map(Text, row))  # as text: brackets are not markup
     written = io.StringIO()
     Console(
         file=written, width=_ENDLESS, color_system=None, force_terminal=False, force_jupyter=False

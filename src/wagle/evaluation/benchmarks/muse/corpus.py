@@ -36,7 +36,7 @@ def open_muse(data: str | Path, corpus: Corpus, revision: str | None = None) -> 
     source = open_source(data, HUB[corpus], revision)
     if isinstance(source, HubSet) and source.name != HUB[corpus]:
         raise WagleError(
-            f"{data} is no folder; data: give a local copy of {HUB[corpus]}, or that name"
+            f"{data} is not a folder; data: give a local copy of {HUB[corpus]}, or that name"
         )
     return source
 

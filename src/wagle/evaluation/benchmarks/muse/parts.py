@@ -40,7 +40,7 @@ Read = Callable[[str, str], Rows]  # the rows of a part and a split, by place
 
 _SHOTS = 10
 _VERBATIM, _KNOWLEDGE = 128, 32  # the most new tokens
-_ENDS = ("\n\n", "\nQuestion", "Question:")  # where an answer to a question ends at the latest
+_ENDS = ("\n\n", "\nQuestion", "Question:")  # answers to questions are cut off here
 
 
 class Part(NamedTuple):

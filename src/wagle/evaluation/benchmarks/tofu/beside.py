@@ -1,4 +1,4 @@
-"""What ``tofu`` makes of its figures compared with a reference's, and with those before."""
+"""The figures that ``tofu`` makes by comparing with a reference and with the model before."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ PER_AUTHOR = 20  # consecutive questions
 
 
 def _here(metric: str) -> str:
-    """What ``tofu`` calls a metric of what was written."""
+    """What ``tofu`` calls a metric of written answers."""
     return "truncated" if metric == "at_limit" else metric
 
 

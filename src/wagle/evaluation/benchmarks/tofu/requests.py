@@ -27,7 +27,7 @@ class Variant:
 
     Attributes:
         retain_rows: how many of the 400 to take from the start; None: all.
-        max_new_tokens: of an answer; None: 200 tokens together with the question.
+        max_new_tokens: the longest answer; None: 200 tokens together with the question.
         ratio: the kind of mean over the wrong answers.
         floor: an extraction strength is never below 1/n.
         mean_norm: a gradient norm is the mean over tensors.
