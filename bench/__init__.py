@@ -1,1 +1,1 @@
-"""Speed, memory and ground truth of wagle, measured; each figure stands beside its bound."""
+"""Speed, memory and ground truth of wagle, measured; each figure is shown with its bound."""

@@ -1,13 +1,13 @@
-"""Evaluation with answers kept in wagle's log and in SQLite, in turns: what does the keeping cost?
+"""Evaluation with answers cached in wagle's log and in SQLite, in turn: what does caching cost?
 
     python -m bench.answer_cache --data FOLDER --json bench/measured/answer-cache.json
 
-Every round asks the same requests of TOFU, of the demo model and of a tiny one where the keeping weighs
-most, once with a fresh cache of each kind, in changing order; then it opens what it filled and finds
-every answer there. ``sqlite_wal`` keeps a write-ahead log, which network file systems do not allow;
-``sqlite_rollback`` works wherever the log does, and waits for the disk at every flush. The bound is on
-the seconds that asking takes without the cache, and those inside the cache: other work on the machine
-moves their sum more than any cache does.
+Every round asks the same TOFU requests of the demo model and of a tiny one, where caching matters
+most, once with a fresh cache of each kind, in varying order; then it reopens each cache and finds
+every answer in it. ``sqlite_wal`` uses a write-ahead log, which network file systems do not allow;
+``sqlite_rollback`` works wherever the log does, and waits for the disk at every flush. The bound is
+on the seconds that asking takes without the cache plus those inside the cache: other work on the
+machine affects their sum more than any cache does.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ STOPS = (2,)
 
 
 class SqliteCache(AnswerCache):
-    """The same answers in a SQLite file, one transaction a flush.
+    """The same answers in a SQLite file, one transaction per flush.
 
-    With a write-ahead log the durability is that of wagle's: a killed process loses what was not
-    flushed, a machine that loses power what its disk had not taken.
+    With a write-ahead log it is as durable as wagle's: a killed process loses what was not flushed,
+    and a power failure loses what the disk had not written.
     """
 
     mode, sync = "WAL", "NORMAL"
@@ -74,7 +74,7 @@ class SqliteCache(AnswerCache):
             self._known[key] = content
 
     def flush(self) -> None:
-        """Write what was put since the last flush, and read what other processes wrote."""
+        """Write what was added since the last flush, and read what other processes wrote."""
         if not self._new:
             return
         db = self._connected()
@@ -122,7 +122,7 @@ class Timed:
         self._timed(self.cache.put, request, reply)
 
     def flush(self) -> None:
-        """Write what was put."""
+        """Write what was added."""
         self._timed(self.cache.flush)
 
     def _timed(self, call: Callable[..., Any], *given: Any) -> Any:
@@ -154,7 +154,7 @@ def once(kind: str, model: PreTrainedModel, requests: Sequence[Request]) -> dict
 
 
 def tiny(vocabulary: int) -> PreTrainedModel:
-    """A model of two narrow blocks, which answers so fast that the keeping weighs."""
+    """A model of two narrow blocks, which answers so fast that caching matters."""
     torch.manual_seed(0)
     config = AutoConfig.for_model(
         "llama",
@@ -170,7 +170,7 @@ def tiny(vocabulary: int) -> PreTrainedModel:
 
 
 def compare(data: str, rows: int, rounds: int) -> dict[str, Any]:
-    """Rounds of both kinds in turns, on the demo model and a tiny one; ratios of medians."""
+    """Rounds of both kinds in turn, on the demo model and a tiny one; ratios of medians."""
     folder = resolve_model("demo")
     encoder = Encoder(load_tokenizer(folder))
     found: dict[str, Any] = {
@@ -184,7 +184,7 @@ def compare(data: str, rows: int, rounds: int) -> dict[str, Any]:
     for name, (model, some) in models.items():
         task = tofu(encoder, data=data, rows=some, max_new_tokens=16)
         requests = list(dict.fromkeys(task.requests))
-        once("log", model, requests[:20])  # what is made once is made
+        once("log", model, requests[:20])  # warm up
         runs: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
         for number in range(rounds):
             for kind in [*KINDS][:: -1 if number % 2 else 1]:
@@ -209,7 +209,7 @@ def main(options: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True, help="A folder with TOFU's files.")
     parser.add_argument("--rows", type=int, default=2, help="Records of every set.")
-    parser.add_argument("--rounds", type=int, default=3, help="How often each is measured.")
+    parser.add_argument("--rounds", type=int, default=3, help="How often to measure each.")
     parser.add_argument("--json", type=Path, help="Write the numbers to this file too.")
     asked = parser.parse_args(options)
     found = compare(asked.data, asked.rows, asked.rounds)
@@ -220,7 +220,7 @@ def main(options: Sequence[str] | None = None) -> None:
         for kind, own in found[name]["median"].items():
             print(
                 f"  {kind:<16}{found[name]['ratio'][kind]:>6.3f} (at most {BOUND})   in the cache "
-                f"{own['in_cache']:.3g} s, opened again {own['again']:.2g} s, {own['bytes']:,} bytes"
+                f"{own['in_cache']:.3g} s, reopening {own['again']:.2g} s, {own['bytes']:,} bytes"
             )
 
 

@@ -1,9 +1,9 @@
-"""Speed and memory of attribution: one table, every figure beside its bound.
+"""Speed and memory of attribution: one table, every figure with its bound.
 
     python -m bench.attribution --rows whole,stream --tofu FOLDER --json FILE
 
-Each measurement runs in a process of its own. GB are 1e9 bytes. Rows that share a measurement
-share its figures. The table goes to stdout, progress to stderr.
+Each measurement runs in its own process. GB are 1e9 bytes. Rows that share a measurement share its
+figures. The table goes to stdout, progress to stderr.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from bench.setup import SCALES, Setup
 from wagle.model.demo import demo_model
 from wagle.system.errors import WagleError, choose
 
-_FOLDERS = {"1b": "large", "7b": "largest"}  # what a measurement's name ends in: its folder
+_FOLDERS = {"1b": "large", "7b": "largest"}  # the suffix of a measurement's name: its folder
 
 
 def measure(rows: Sequence[str], setup: Setup, *, keep: bool = False) -> list[Line]:
@@ -41,7 +41,7 @@ def measure(rows: Sequence[str], setup: Setup, *, keep: bool = False) -> list[Li
     Args:
         rows: names in ROWS.
         setup: what is measured, and where.
-        keep: leave the models and stores where they are; else each goes after its last use.
+        keep: keep the models and stores; otherwise each is deleted after its last use.
     """
     wanted = [name for name in rows if _has_room(name, setup)]
     queue = [m for m in MEASURES if any(m in ROWS[name].needs for name in wanted)]
@@ -51,14 +51,14 @@ def measure(rows: Sequence[str], setup: Setup, *, keep: bool = False) -> list[Li
         known[name], took = timed(
             lambda name=name: in_own_process("bench.measures", name, asdict(setup))  # type: ignore[misc]
         )
-        say(f"{name} took {took:.0f} s in all")
+        say(f"{name} took {took:.0f} s in total")
         if not keep:
             _clean(setup, name, queue[place + 1 :])
     return [line for name in wanted for line in ROWS[name].lines(known)]
 
 
 def _has_room(name: str, setup: Setup) -> bool:
-    """Whether the disk holds the row's files; if not, one line says so and the row is left out."""
+    """Whether the disk has room for the row's files; if not, say so and skip the row."""
     disk = ROWS[name].disk
     if disk is None:
         return True
@@ -67,8 +67,8 @@ def _has_room(name: str, setup: Setup) -> bool:
     free = shutil.disk_usage(setup.scratch).free / 1e9
     if needed > free:
         say(
-            f"{name} is left out: it needs {needed:.1f} GB in {setup.scratch}, "
-            f"{free:.1f} GB are free; give another --scratch"
+            f"{name} is skipped: it needs {needed:.1f} GB in {setup.scratch}, "
+            f"but {free:.1f} GB are free; give another --scratch"
         )
     return needed <= free
 
@@ -100,7 +100,7 @@ def scratch_folder(parent: Path | None, keep: bool) -> Iterator[str]:
 
 
 def head(model: str) -> dict[str, Any]:
-    """What the figures belong to: machine and versions."""
+    """The machine and versions that the figures belong to."""
     import transformers
 
     return {
@@ -120,8 +120,8 @@ def arguments(text: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--model", help="a float32 model folder; default: the demo model")
     parser.add_argument("--tofu", help="a folder with TOFU's splits; default: the demo records")
-    parser.add_argument("--scratch", type=Path, help="where models and stores are made")
-    parser.add_argument("--keep", action="store_true", help="leave them there")
+    parser.add_argument("--scratch", type=Path, help="where to make models and stores")
+    parser.add_argument("--keep", action="store_true", help="keep them afterwards")
     parser.add_argument("--scale", choices=sorted(SCALES), default="full")
     parser.add_argument("--json", type=Path, help="write the table as JSON too")
     return parser
@@ -148,7 +148,7 @@ def run(asked: argparse.Namespace, rows: Sequence[str]) -> list[Line]:
 def main(options: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = arguments(__doc__)
-    parser.add_argument("--rows", default=",".join(ROWS), help="names, divided by commas")
+    parser.add_argument("--rows", default=",".join(ROWS), help="names, separated by commas")
     asked = parser.parse_args(options)
     try:
         run(asked, asked.rows.split(","))

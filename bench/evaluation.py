@@ -1,11 +1,11 @@
-"""The TOFU evaluation of a model, with wagle's engine and in the straightforward way.
+"""The TOFU evaluation of a model, with wagle's engine and with a straightforward one.
 
     python -m bench.evaluation --data FOLDER            # the demo model; --rows 20 for a quick look
 
 Both ask the same requests of the same model in float32: forget10, 300 retain records, 100 real
-authors, 117 world facts, all figures, greedy answers of up to 128 new tokens. The straightforward way is
-plain ``model(**batch)`` and ``generate`` in batches of 16, padded, in order: nothing is shared, sorted
-or left out. The figures must be the same; the time must be a third at most.
+authors, 117 world facts, all figures, greedy answers of up to 128 new tokens. The straightforward
+one uses plain ``model(**batch)`` and ``generate`` in batches of 16, padded, in order: nothing is
+shared, sorted or left out. The figures must be the same, and the time at most a third.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from wagle.model.loading import load_model, load_tokenizer, resolve_model
 from wagle.system.errors import WagleError
 
 BATCH = 16
-BOUND = 3.0  # the straightforward time over ours, at least
+BOUND = 3.0  # straightforward time over ours, at least
 
 
 class Tokens:
@@ -54,7 +54,7 @@ class Tokens:
 def plain_likelihoods(
     model: PreTrainedModel, requests: Sequence[Likelihood]
 ) -> dict[Likelihood, LikelihoodAnswer]:
-    """Batches of 16 in order, padded on the right; the whole of every sequence through the head."""
+    """Batches of 16 in order, padded on the right; every sequence goes through the head whole."""
     found = {}
     for start in range(0, len(requests), BATCH):
         batch = requests[start : start + BATCH]
@@ -99,7 +99,7 @@ def plain_answers(
 
 
 def largest_difference(one: Measured, other: Measured) -> float:
-    """The largest difference of any figure; infinite where one of them has another figure."""
+    """The largest difference of any figure; infinite if they do not have the same figures."""
     most = 0.0
     for name in {*one.figures, *other.figures}:
         ours, theirs = one.figures.get(name, {}), other.figures.get(name, {})
@@ -115,7 +115,7 @@ def largest_difference(one: Measured, other: Measured) -> float:
 
 
 def compare(folder: Path, data: str, split: str, rows: int | None) -> dict[str, Any]:
-    """Evaluate in both ways, one after the other, and say how they differ."""
+    """Evaluate both ways, one after the other, and report how they differ."""
     model, tokenizer = load_model(folder), load_tokenizer(folder)
     encoder = Encoder(tokenizer)
     stops = encoder.stop_ids(model.generation_config.eos_token_id)
@@ -182,7 +182,7 @@ def main(options: Sequence[str] | None = None) -> None:
     print(f"ratio           {found['ratio']:.2f} (at least {BOUND})")
     busy = plain["cpu_seconds"] / ours["cpu_seconds"]
     print(
-        f"                {busy:.2f} of processor time, which other work on the machine hardly moves"
+        f"                {busy:.2f} in processor time, which other work on the machine hardly affects"
     )
     print(f"figures         differ by {found['difference']:.1e} at most (at most 1e-5)")
     print(f"greedy answers  {'identical' if found['same_texts'] else 'NOT identical'}")

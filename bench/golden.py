@@ -1,8 +1,8 @@
 """A golden record: what tiny runs of every kind produce, as digests.
 
-A change that only moves code leaves the record as it is. The record belongs to one machine: weights
-depend on the processor's matrix products in their last bits, so make it before a change and compare
-it after, on the same machine::
+A change that only moves code leaves the record unchanged. The record belongs to one machine: the
+last bits of weights depend on the processor's matrix products, so make it before a change and
+compare it afterwards, on the same machine::
 
     python -m bench.golden --out before.json
     python -m bench.golden --against before.json
@@ -168,7 +168,7 @@ def _recipes(home: Path) -> dict[str, dict[str, Any]]:
 
 
 def _commands(home: Path) -> dict[str, list[str]]:
-    """What is printed as JSON, or leaves files in runs/: command lines by name."""
+    """The command lines, by name, that print JSON or leave files in runs/."""
     runs = home / "runs"
     base, model = str(runs / "masked" / "base"), str(runs / "masked" / "model")
     mask, patch = str(runs / "masked" / "mask.safetensors"), str(home / "made" / "p.safetensors")
@@ -229,7 +229,7 @@ def _commands(home: Path) -> dict[str, list[str]]:
 
 
 def _wagle(arguments: list[str]) -> str:
-    """One command in this process: what it prints."""
+    """Run one command in this process, and return what it prints."""
     printed = io.StringIO()
     logger = logging.getLogger("wagle")
     with contextlib.redirect_stdout(printed), mock.patch.object(sys, "argv", ["wagle", *arguments]):
@@ -246,7 +246,7 @@ def _wagle(arguments: list[str]) -> str:
 def _plain(value: Any, home: Path) -> Any:
     """JSON without times, and without the folder that this record was made in."""
     if isinstance(value, dict):
-        if set(value) == {"seconds", "peak_bytes", "bytes"}:  # of the report, which shows times
+        if set(value) == {"seconds", "peak_bytes", "bytes"}:  # from the report, which shows times
             return {}
         return {
             key: _plain(one, home)
@@ -279,7 +279,7 @@ def _digest_of(path: Path, home: Path) -> str:
 
 
 def _files(home: Path) -> dict[str, str]:
-    """The digests of all that the runs wrote."""
+    """The digests of everything that the runs wrote."""
     left_out = {"environment.json", "salt", ".lock", "study.db"}
     return {
         str(path.relative_to(home)): _digest_of(path, home)
@@ -292,7 +292,7 @@ def _files(home: Path) -> dict[str, str]:
 
 
 def golden_record(home: Path) -> dict[str, str]:
-    """Run everything in ``home``: digests by file, and by command of what it prints."""
+    """Run everything in ``home``; returns digests of files, and of what each command prints."""
     torch.set_num_threads(1)
     _prepare(home)
     found: dict[str, str] = {}
@@ -329,8 +329,8 @@ def golden_record(home: Path) -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", help="where to write the record")
-    parser.add_argument("--against", help="a record made on this machine; exit 1 where they differ")
-    parser.add_argument("--keep", help="an empty folder in which the runs stay")
+    parser.add_argument("--against", help="a record made on this machine; exit 1 if they differ")
+    parser.add_argument("--keep", help="an empty folder in which to keep the runs")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="golden-") as scratch:
         home = Path(asked.keep or scratch)

@@ -1,4 +1,4 @@
-"""Lines of the benchmark's table: a figure beside its bound."""
+"""Lines of the benchmark's table: a figure with its bound."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Line(NamedTuple):
-    """One figure; ``ok`` is None where it has no bound."""
+    """One figure; ``ok`` is None if it has no bound."""
 
     row: str
     what: str

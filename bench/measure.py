@@ -1,6 +1,6 @@
 """How the benchmarks measure: seconds, peak memory, bytes, and the machine's own rates.
 
-A measurement runs in a process of its own, so that its peak memory is its own. Linux only: the
+Each measurement runs in its own process, so that its peak memory is its own. Linux only: the
 figures come from /proc.
 """
 
@@ -118,7 +118,7 @@ def forget_pages(folder: Path) -> None:
 
 
 def disk_rates(folder: Path, size: int) -> dict[str, float]:
-    """What the disk itself does, in GB/s: one file written and synced, then read from the disk."""
+    """The disk's own speed in GB/s: one file written and synced, then read from the disk."""
     data = os.urandom(_BUFFER)  # a disk may compress zeros
     path = folder / "rate.part"
 

@@ -1,7 +1,7 @@
-"""The measurements themselves; each runs in a process of its own and gives plain figures.
+"""The measurements themselves; each runs in its own process and gives plain figures.
 
-What they mean beside a bound is in ``bench/rows.py``. Seconds leave out imports and, where a live
-model is attributed, its loading. To add one: a function here, its entry in MEASURES.
+``bench/rows.py`` compares them with their bounds. Seconds exclude imports and, if a live model is
+attributed, its loading. To add one: a function here, its entry in MEASURES.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MATMUL_ROWS = 496  # 8 records of 62 tokens
 
 
 def prepare(setup: Setup) -> Figures:
-    """The model once more as a bfloat16 folder."""
+    """A copy of the model as a bfloat16 folder."""
     model = load_model(setup.model, dtype="bfloat16")
     model.save_pretrained(setup.at("small", "model"))
     load_tokenizer(setup.model).save_pretrained(setup.at("small", "model"))
@@ -43,7 +43,7 @@ def prepare(setup: Setup) -> Figures:
 
 
 # ---------------------------------------------------------------------------------------------
-# The bound: what the machine does without wagle
+# The bound: what the machine achieves without wagle
 
 
 def _plain_pass(model: PreTrainedModel, tokens: Sequence[Tokens]) -> None:
@@ -58,8 +58,8 @@ def _plain_pass(model: PreTrainedModel, tokens: Sequence[Tokens]) -> None:
 def bare(setup: Setup) -> Figures:
     """Real tokens per second of ``model(**batch).loss.backward()`` by batch size.
 
-    bfloat16 weights, full logits, default attention; each set sorted by length, the kindest way
-    to pad. A batch size is taken twice, its best counts.
+    bfloat16 weights, full logits, default attention; each set sorted by length, which minimises
+    padding. Each batch size is measured twice, and the better result counts.
     """
     model = load_model(setup.model, dtype="bfloat16")
     encoder = encoder_of(setup)
@@ -82,7 +82,7 @@ def bare(setup: Setup) -> Figures:
 
 
 def published(setup: Setup) -> Figures:
-    """What the published code does, on this machine: its cost, in plain torch.
+    """What the published code would cost on this machine, in plain torch.
 
     Records padded to 512 tokens one at a time, gradients added in the dtype of the weights; all
     scores in one tensor, sorted and ranked, and a bool mask of each ratio written with torch.
@@ -140,9 +140,9 @@ def _gradients(
 
 
 def _live(setup: Setup) -> PreTrainedModel:
-    """The bfloat16 model in memory, warmed up as the plain backward pass is.
+    """The bfloat16 model in memory, warmed up like the plain backward pass.
 
-    With eager attention, the faster one for records this short.
+    It uses eager attention, which is faster for records this short.
     """
     model = load_model(setup.at("small", "model"), dtype="bfloat16", attention="eager")
     encoder = encoder_of(setup)
@@ -151,7 +151,7 @@ def _live(setup: Setup) -> PreTrainedModel:
 
 
 def _masks(store: wagle.GradientStore, path: Path, **settings: Any) -> tuple[wagle.Mask, Figures]:
-    """A ten-ratio mask made and written, with the seconds and bytes of both."""
+    """Make and write a ten-ratio mask, and report the seconds and bytes of both."""
     mask, selection = timed(lambda: wagle.Mask.from_scores(store, ratio=RATIOS, **settings))
     _, writing = timed(lambda: mask.save(path))
     return mask, {
@@ -191,7 +191,7 @@ def stream(setup: Setup) -> Figures:
 
 
 def stream_memory(setup: Setup) -> Figures:
-    """The same with the store in memory: its time is that of ``stream`` without writing."""
+    """The same with the store in memory: the time of ``stream`` without writing."""
     folder = setup.at("small", "model")
     store, took = timed(lambda: _gradients(setup, folder, "stream", None))
     return {"gradients": took, **_masks(store, setup.at("small", "memory.mask"))[1]}
@@ -209,7 +209,7 @@ def rescore(setup: Setup) -> Figures:
 
 
 def selection(setup: Setup) -> Figures:
-    """Ten ratios from a store in memory, gamma given, and the mask written: best of three."""
+    """Ten ratios from a store in memory, gamma given, with the mask written: best of three."""
     model = _live(setup)
     forget, retain = record_sets(setup, setup.size.few)
     tokenizer = encoder_of(setup)
@@ -260,7 +260,7 @@ def _apart(one: wagle.GradientStore, other: wagle.GradientStore, quantity: str) 
 
 
 # ---------------------------------------------------------------------------------------------
-# Models made for the purpose
+# Models made for these measurements
 
 
 def make_model(setup: Setup, shape: str, folder: str) -> Figures:
@@ -305,8 +305,8 @@ def stream_random(
 def _stream_flops(store: wagle.GradientStore, records: int) -> float:
     """The arithmetic of the stream engine: 8 per weight of a block and token, 6 in the head.
 
-    Forward 2, recomputed 2, backward 4; the head, at scored positions only, is not recomputed.
-    The embedding is a look-up, attention itself is left out (below 1 % at 62 tokens).
+    Forward 2, recomputation 2, backward 4; the head, at scored positions only, is not recomputed.
+    The embedding is a look-up, and attention itself is ignored (below 1 % at 62 tokens).
     """
     sizes = {n: store.size(n) for n, shape in store.shapes.items() if len(shape) > 1}
     head = sum(size for name, size in sizes.items() if "lm_head" in name)
@@ -315,14 +315,14 @@ def _stream_flops(store: wagle.GradientStore, records: int) -> float:
 
 
 def rates(setup: Setup, shape: str) -> Figures:
-    """The machine alone: a bfloat16 matrix product of the model's shape, and the disk."""
+    """The bare machine: a bfloat16 matrix product of the model's shape, and the disk."""
     settings = settings_of(shape)
     flops = matmul_rate(MATMUL_ROWS, settings["hidden_size"], settings["intermediate_size"])
     return {"matmul": flops, "disk": disk_rates(Path(setup.scratch), setup.size.rate_bytes)}
 
 
 def select_random(setup: Setup, folder: str) -> Figures:
-    """Ten-ratio masks from a store on disk: gamma auto first, then its number given."""
+    """Ten-ratio masks from a store on disk: first with gamma auto, then with its value given."""
     with Memory() as memory, moved() as gone:
         store = wagle.GradientStore.open(setup.at(folder, "store"))
         auto = _masks(store, setup.at(folder, "mask"))[1]

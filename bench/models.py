@@ -1,4 +1,4 @@
-"""Randomly initialised Llama folders, written tensor by tensor: no model is ever held.
+"""Randomly initialised Llama folders, written tensor by tensor: no model is ever in memory.
 
     python -m bench.models llama-2-7b FOLDER [--seed 0]
 
@@ -71,7 +71,7 @@ def settings_of(shape: str) -> dict[str, int]:
 
 
 def make_folder(shape: str, folder: Path, seed: int = 0) -> Path:
-    """Write the model folder of ``shape``; it appears when it is whole.
+    """Write the model folder of ``shape``; it appears only when complete.
 
     Args:
         shape: a name in SHAPES, or ``depth-N``.
@@ -118,7 +118,7 @@ def _shards(shapes: dict[str, Shape]) -> list[list[str]]:
 
 
 def _write_shard(out: BinaryIO, shapes: dict[str, Shape], seed: int) -> None:
-    """A safetensors file, its tensors drawn as they are written (save_file would copy them all)."""
+    """A safetensors file with tensors drawn as they are written (save_file would copy them all)."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
     for name, shape in shapes.items():

@@ -2,11 +2,11 @@
 
     python -m bench.objectives --scratch FOLDER --out docs/objectives-measured.md
 
-Teaches the demo model once, then runs every objective without a mask and six of them also on the
-masks ``wagle`` and ``random`` at ratio 0.5; ``rmu``, which without a mask trains three matrices, on a
-mask of all weights too. Every run is a file in the folder, so a killed benchmark goes on. Training
-stops where the forget probability reaches the reference's; the learning rates and settings were
-chosen by hand.
+Teaches the demo model once, then runs every objective without a mask, and six of them also on the
+masks ``wagle`` and ``random`` at ratio 0.5; ``rmu``, which trains three matrices without a mask,
+also runs on a mask of all weights. Every run is a file in the folder, so a killed benchmark
+resumes. Training stops when the forget probability reaches the reference's; the learning rates and
+settings were chosen by hand.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from wagle.unlearning.objectives.table import OBJECTIVES
 STEPS = 40
 RATIO = 0.5
 PROBED = ("npo", "simnpo", "grad_diff", "po", "rmu", "undial")
-GOAL, KEPT = 1.25, 0.85  # forget over the reference's at most, retain over before at least
+GOAL, KEPT = 1.25, 0.85  # at most forget over the reference's, at least retain over before
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """What the table calls it."""
+        """Its name in the table."""
         extra = [str(self.more[k]) for k in ("wrapper", "dynamic_mask") if k in self.more]
         return " + ".join([self.objective, *extra])
 
@@ -60,7 +60,7 @@ class Case:
 CASES = (
     Case("none", 1e-5),
     Case("retain_finetune", 7e-5, steps=24),
-    # Draws every weight by up to 24 * 7e-5 * 5 = 0.0084; half of the model's are below 0.12.
+    # Pulls every weight by up to 24 * 7e-5 * 5 = 0.0084; half of the model's are below 0.12.
     Case("l1_sparse", 7e-5, {"l1_weight": 5.0}, steps=24),
     Case("grad_ascent", 2e-5),
     Case("grad_diff", 3e-5),
@@ -106,7 +106,7 @@ CASES = (
 
 
 def _narrow(objective: str) -> bool:
-    """Whether an objective trains few weights only, where no mask says otherwise."""
+    """Whether an objective trains only a few weights unless a mask says otherwise."""
     return OBJECTIVES[objective].trains is not None
 
 
@@ -141,7 +141,7 @@ def _records(run: Run, name: str) -> list[wagle.Record]:
 
 
 def told_of(case: Case) -> dict[str, Any]:
-    """A case as its file and the table keep it."""
+    """A case as its file and the table record it."""
     return {**asdict(case), "name": case.name}
 
 
@@ -204,7 +204,7 @@ def figures(run: Run, model: PreTrainedModel) -> dict[str, float]:
 
 
 def run_all(folder: Path, only: Sequence[str] | None) -> list[dict[str, Any]]:
-    """All cases, those that are files already read again."""
+    """All cases; those that already have a file are read from it."""
     run = prepare(folder)
     found = []
     for role, source in (("before", run.models.base), ("reference", run.models.reference)):
@@ -216,7 +216,7 @@ def run_all(folder: Path, only: Sequence[str] | None) -> list[dict[str, Any]]:
         found.append(read_json(path))
     for number, (case, arm) in enumerate(WORK, 1):
         path = folder / "runs" / f"{case.name.replace(' + ', '-')}@{arm}.json"
-        # Not run yet, or with another setting.
+        # Not run yet, or run with another setting.
         if not path.exists() or read_json(path)["case"] != told_of(case):
             if only is not None and case.name not in only:
                 continue
@@ -228,7 +228,7 @@ def run_all(folder: Path, only: Sequence[str] | None) -> list[dict[str, Any]]:
 
 
 def page(found: Sequence[Mapping[str, Any]]) -> str:
-    """The table, as a page of the documentation."""
+    """The table as a page of the documentation."""
     known = {one["arm"]: one for one in found if "case" not in one}
     before, goal = known["before"], known["reference"]["forget"]
     lines = [
@@ -297,10 +297,10 @@ def main(options: Sequence[str] | None = None) -> None:
     """Run what is missing and write the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "--scratch", required=True, help="folder of the runs; a second call goes on"
+        "--scratch", required=True, help="folder of the runs; a second call resumes there"
     )
     parser.add_argument("--out", help="the page; without it, it is printed")
-    parser.add_argument("--only", help="names of cases, with commas")
+    parser.add_argument("--only", help="names of cases, separated by commas")
     asked = parser.parse_args(options)
     only = asked.only.split(",") if asked.only else None
     text = page(run_all(Path(asked.scratch), only))

@@ -1,11 +1,11 @@
-"""OpenUnlearning's probability and truth ratio a second time, in plain torch, beside wagle's.
+"""OpenUnlearning's probability and truth ratio, reimplemented in plain torch, against wagle's.
 
     python -m bench.open_unlearning MODEL DATA SPLIT [ROWS]
 
-DATA is a folder with TOFU's files as JSON lines, SPLIT such as forget10; ROWS takes the first so
-many records of every set. It prints both figures of every set and the largest difference, which
-must be at most 1e-4. Where a model has given up on all answers (mean NLL above 20) it is more: the
-1e-10 in OpenUnlearning's denominators is reproduced here, and wagle has none.
+DATA is a folder with TOFU's files as JSON Lines, SPLIT is such as forget10; ROWS limits every set
+to its first records. It prints both figures of every set and the largest difference, which must be
+at most 1e-4. It is larger if a model finds all answers very unlikely (mean NLL above 20): the 1e-10
+in OpenUnlearning's denominators is reproduced here, and wagle has none.
 """
 
 import json
@@ -20,7 +20,7 @@ EPSILON = 1e-10
 
 
 def encode(tokenizer, question, answer):
-    """The ids of a question with its answer and one EOS, and how many of them are the question's."""
+    """The ids of a question, its answer and one EOS, and how many of them are the question's."""
     if tokenizer.chat_template:
         turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         head = tokenizer.apply_chat_template(turns[:1], add_generation_prompt=True, tokenize=False)
@@ -30,7 +30,7 @@ def encode(tokenizer, question, answer):
         whole = head + answer
     special = not tokenizer.chat_template
     before, ids = (tokenizer(t, add_special_tokens=special)["input_ids"] for t in (head, whole))
-    start = 0  # the question's own last token may be another one once an answer follows it
+    start = 0  # the question's last token may change once an answer follows it
     while start < len(before) and before[start] == ids[start]:
         start += 1
     eos = tokenizer.eos_token_id
@@ -41,7 +41,7 @@ def encode(tokenizer, question, answer):
 
 @torch.no_grad()
 def losses(model, pairs):
-    """The mean NLL of every answer, of one padded batch of (ids, start)."""
+    """The mean NLL of every answer in one padded batch of (ids, start)."""
     width = max(len(ids) for ids, _ in pairs)
     rows = [
         {
@@ -55,11 +55,11 @@ def losses(model, pairs):
     labels = batch.pop("labels")[:, 1:]
     logits = model(**batch).logits.float()[:, :-1]
     nll = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
-    return (nll.sum(-1) / (labels != -100).sum(-1)).double()  # what is not scored counts 0
+    return (nll.sum(-1) / (labels != -100).sum(-1)).double()  # unscored positions count 0
 
 
 def figures(model, tokenizer, folder, split, rows=None):
-    """Probability and truth ratio by set; of the world sets, the probability among the options."""
+    """Probability and truth ratio by set; for world sets, the probability among the options."""
     found = {}
     for name in SETS:
         file = Path(folder) / f"{split if name == 'forget' else name}_perturbed.json"
@@ -83,7 +83,7 @@ def figures(model, tokenizer, folder, split, rows=None):
 
 
 def main(folder, data, split, rows=None):
-    """Print both tools' figures of a model folder and how far they are apart; 1 if too far."""
+    """Print both tools' figures for a model folder and their difference; 1 if it is too large."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     import wagle

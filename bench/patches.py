@@ -1,4 +1,4 @@
-"""What patches weigh and cost: their size, and seconds and memory of extract, apply and undo.
+"""What patches cost: their size, and the time and memory of extract, apply and undo.
 
 The weights of a random mask differ from the base in their last bit: the size of a patch depends
 on where weights changed, not on by how much. Nothing is trained.
@@ -26,8 +26,8 @@ from wagle.patch.extraction import extract
 from wagle.patch.folders import stored_bits
 
 RATIOS = (0.05, 0.2, 0.8)
-BYTES = {"float32": 4, "bfloat16": 2}  # of a weight
-_SLACK = 0.002  # a random mask is not exactly of its ratio; names, shapes and digests
+BYTES = {"float32": 4, "bfloat16": 2}  # per weight
+_SLACK = 0.002  # a random mask's ratio is not exact; names, shapes and digests
 _WORKS = ("make", "extract", "apply", "undo")
 
 
@@ -36,7 +36,7 @@ def _folder(setup: Setup, dtype: str, name: str) -> Path:
 
 
 def make(setup: Setup, dtype: str, ratio: float) -> dict[str, Any]:
-    """The base in a dtype, where it is not there yet, and a copy with one bit flipped at random."""
+    """The base in a dtype, made if needed, and a copy with random weights' last bit flipped."""
     base, result = _folder(setup, dtype, "base"), _folder(setup, dtype, "result")
     model = load_model(setup.model, dtype=dtype)
     if not base.exists():
@@ -83,12 +83,12 @@ MEASURES: dict[str, Callable[[Setup], dict[str, Any]]] = {
 
 
 def entropy(ratio: float) -> float:
-    """Of a random position, in bits per weight."""
+    """The entropy of random positions, in bits per weight."""
     return -ratio * math.log2(ratio) - (1 - ratio) * math.log2(1 - ratio)
 
 
 def lines(known: Mapping[str, Mapping[str, Any]]) -> Sequence[Line]:
-    """Per dtype and ratio: the share of the model's bytes beside its bound, seconds and memory."""
+    """Per dtype and ratio: the share of the model's bytes with its bound, seconds and memory."""
     found = []
     for dtype, each in BYTES.items():
         for ratio in RATIOS:

@@ -2,8 +2,8 @@
 
     python -m bench.planted --out docs/planted.md --json planted.json
 
-Records are taught into a random part of the model only (``bench/planted_parts.py``), then the
-taught model is attributed like any other, and every score is asked how far up it puts that part.
+Records are taught only into a random part of the model (``bench/planted_parts.py``); the taught
+model is then attributed like any other, and every score is judged by how high it ranks that part.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from wagle.unlearning.forgetting import forget_probability
 
 Scorer: TypeAlias = Callable[[str], Tensor]
 CONTROLS = ("random", "oracle")
-TOKENS_PER_SECOND = 300  # of autocast training on two cores, for the plan only
+TOKENS_PER_SECOND = 300  # of autocast training on two cores, only for the plan
 LEARNED = 0.5  # the least forget probability at which there is knowledge to find
-ENOUGH, SAME = 0.7, 0.02  # the oracle's least AUC; how close an untaught part counts as equal
+ENOUGH, SAME = 0.7, 0.02  # the oracle's minimum AUC; how close an untaught part counts as equal
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,13 @@ class Planted:
     Attributes:
         kind: the kind of part.
         seed: of the part and of the training order.
-        weights: how many weights the part has, of how many candidates.
+        weights: how many weights the part has, out of how many candidates.
         before: forget probability of the untaught model.
-        after: the same of the taught model.
-        epochs: passes over the records that it took.
+        after: the same for the taught model.
+        epochs: how many passes over the records it took.
         changed: how many weights differ afterwards.
-        seconds: of all of it.
-        scores: by score: over all candidates ("all") and by kind of matrix.
+        seconds: the total time.
+        scores: per score, over all candidates ("all") and by kind of matrix.
     """
 
     kind: str
@@ -85,10 +85,10 @@ class Planted:
     scores: dict[str, dict[str, Found | None]]
 
     def verdict(self, score: str) -> str:
-        """What stands beside a score; nothing where it tells the taught part from others.
+        """The remark on a score; nothing if it tells the taught part from others.
 
-        ``no power``: there was no change to be found, or the untaught part is as high. ``at chance``:
-        the taught part is no higher than random numbers put it.
+        ``no power``: there was no change to find, or the untaught part ranks as high. ``at
+        chance``: the taught part ranks no higher than random numbers put it.
         """
         found, oracle = self.scores[score]["all"], self.scores["oracle"]["all"]
         assert found is not None
@@ -121,7 +121,7 @@ def teach(
             tokenizer,
             records,
             mask=mask,
-            allow_other_model=number > 1,  # by then it is: the mask was made for the untaught one
+            allow_other_model=number > 1,  # by then it is another: the mask is for the untaught one
             seed=seed + number,
             training=training,
         )
@@ -133,7 +133,7 @@ def teach(
 
 
 def _asked(function: Callable[..., Tensor]) -> tuple[list[str], list[str]]:
-    """The quantities of a score, and the settings that it has no default for."""
+    """The quantities of a score, and the settings without a default."""
     parameters = inspect.signature(function).parameters.values()
     return (
         [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY],
@@ -142,7 +142,7 @@ def _asked(function: Callable[..., Tensor]) -> tuple[list[str], list[str]]:
 
 
 def _scorer(store: wagle.GradientStore, score: str) -> Scorer:
-    """The scores of a parameter, with the settings that a mask of that score would use."""
+    """The scores of a parameter, with the settings that a mask by that score would use."""
     function = SCORES[score].function
     quantities, open_settings = _asked(function)
     settings: dict[str, Any] = {}
@@ -217,7 +217,7 @@ def plant(folder: str, kind: str, seed: int, scale: Scale) -> Planted:
 
 
 def announce(folder: str, kinds: Sequence[str], seeds: Sequence[int], scale: Scale) -> None:
-    """Say what will be computed, and about how long it takes, before it starts."""
+    """Say what will be computed, and roughly how long it takes, before it starts."""
     encoder = Encoder(load_tokenizer(folder))
     records = encoder.encode(wagle.read_records("demo:forget", rows=f"0:{scale.records}"))
     each = sum(len(t.ids) for t in records)
@@ -333,8 +333,8 @@ def main(options: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", help="a float32 Llama folder; default: the demo model")
-    parser.add_argument("--kinds", default=",".join(PARTS), help="names, divided by commas")
-    parser.add_argument("--seeds", default="0", help="numbers, divided by commas")
+    parser.add_argument("--kinds", default=",".join(PARTS), help="names, separated by commas")
+    parser.add_argument("--seeds", default="0", help="numbers, separated by commas")
     parser.add_argument("--scale", choices=sorted(SCALES), default="full")
     parser.add_argument("--out", type=Path, help="write the page here; default: print it")
     parser.add_argument("--json", type=Path, help="write the figures as JSON")

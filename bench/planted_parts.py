@@ -1,8 +1,8 @@
-"""Parts of a model with structure, chosen at random: where knowledge is planted.
+"""Structured parts of a model, chosen at random: where knowledge is planted.
 
-A part is a set of weights of the matrices inside the blocks; two draws of one kind are disjoint,
-so that the one that is not taught is a control for the other. To add a kind: a function here,
-its entry in PARTS.
+A part is a set of weights in the matrices inside the blocks; two draws of one kind are disjoint, so
+that the untaught one is a control for the other. To add a kind: a function here, its entry in
+PARTS.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Parts(NamedTuple):
 
     Attributes:
         taught: the part that the records are taught into.
-        untaught: one of the same structure and about the same size.
+        untaught: a part of the same structure and about the same size.
     """
 
     taught: Levels
@@ -52,7 +52,7 @@ def _matrices(model: PreTrainedModel) -> dict[str, Tensor]:
 
 
 def rows(model: PreTrainedModel, share: float, draw: torch.Generator) -> Parts:
-    """``share`` of the output rows of every matrix inside the blocks, each matrix its own draw."""
+    """``share`` of the output rows of every matrix inside the blocks, drawn separately for each."""
     parts = Parts({}, {})
     for name, weight in _matrices(model).items():
         many = max(1, int(share * len(weight)))

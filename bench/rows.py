@@ -1,7 +1,7 @@
-"""The rows of the benchmark: what was measured, beside its bound.
+"""The rows of the benchmark: what was measured, with its bound.
 
 A row names the measurements that it needs and turns their figures into lines; nothing is measured
-here, so a row is tested with a few numbers. To add one: a function here, its entry in ROWS.
+here, so a row can be tested with a few numbers. To add one: a function here, its entry in ROWS.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def bare(known: Known) -> list[Line]:
 
 
 def whole(known: Known) -> list[Line]:
-    """The engine ``whole`` beside the plain backward pass."""
+    """The engine ``whole`` compared with the plain backward pass."""
     found, real = known["whole"], known["bare"]["real_tokens"]
     plain = real / _rate(known)
     weights = found["weights"] / 1e9
@@ -78,21 +78,19 @@ def whole(known: Known) -> list[Line]:
 
 
 def published(known: Known) -> list[Line]:
-    """The engine ``whole`` beside what the published code does."""
+    """The engine ``whole`` compared with the published code."""
     row, found, cost = "published", known["whole"], known["published"]
     both = cost["gradients"] + cost["masks"]
     lines = [
-        Line(row, "its cost on this machine, records to ten masks", both, "s"),
+        Line(row, "cost on this machine, records to ten masks", both, "s"),
         Line(row, "  records padded to 512, one by one", cost["gradients"], "s"),
         Line(row, "  two full sorts and ten masks", cost["masks"], "s"),
         at_least(row, "  over whole", both / total(found), "x", 10),
-        Line(row, "  its peak memory over that of whole", cost["peak_gb"] / found["peak_gb"], "x"),
+        Line(row, "  peak memory over that of whole", cost["peak_gb"] / found["peak_gb"], "x"),
     ]
     if found["weights"] == DEMO_WEIGHTS:
         ratio = PUBLISHED_SECONDS / total(found)
-        lines.append(
-            at_least(row, "148 s, as measured with it elsewhere, over whole", ratio, "x", 10)
-        )
+        lines.append(at_least(row, "148 s, measured with it elsewhere, over whole", ratio, "x", 10))
     return lines
 
 
@@ -101,13 +99,13 @@ def _store_written(known: Known) -> list[Line]:
     alone = disk["store_bytes"] / 1e9 / disk["disk"]["write"]
     took = max(0.0, disk["gradients"] - found["gradients"])
     return [
-        Line("whole", "writing the store: gradients with it less without", took, "s"),
+        Line("whole", "writing the store: gradients with minus without it", took, "s"),
         Line("whole", "  a file of its size, written and synced", alone, "s"),
     ]
 
 
 def stream(known: Known) -> list[Line]:
-    """The engine ``stream`` beside ``whole``."""
+    """The engine ``stream`` compared with ``whole``."""
     disk, memory, base = known["stream"], known["stream_memory"], known["whole"]
     ratio = total(memory) / total(base)
     return [
@@ -175,7 +173,7 @@ def _moved(row: str, found: Mapping[str, Any]) -> list[Line]:
 
 
 def stream_7b(known: Known) -> list[Line]:
-    """The 7B shape: gradients and a ten-ratio mask beside what the machine alone would take."""
+    """The 7B shape: gradients and a ten-ratio mask, compared with the bare machine's time."""
     row, found, picked = "stream_7b", known["stream_7b"], known["select_7b"]
     rates, gone = found["rates"], found["moved"]
     arithmetic = found["flops"] / rates["matmul"]
@@ -227,7 +225,7 @@ def mask_bytes(known: Known) -> list[Line]:
 
 
 def step(known: Known) -> list[Line]:
-    """An unlearning step on the selected weights beside one of a plain Trainer on all."""
+    """An unlearning step on the selected weights, compared with a plain Trainer's on all."""
     plain = [known[name]["step"] for name in ("step_plain", "step_plain_again")]
     best = min(plain)
     found = {f"{o} {r:g}": known[f"step_{o}_{r:g}"] for o, r in STEPS}
@@ -253,12 +251,12 @@ def step(known: Known) -> list[Line]:
 
 
 def held(known: Known) -> list[Line]:
-    """What masked optimisation holds beside weights and activations."""
+    """What masked optimisation holds in addition to weights and activations."""
     limits = {0.05: 1.1, 0.8: 16.5}
     return [
         at_most(
             "held",
-            f"all tensors beside the model's, ratio {ratio:g}",
+            f"all tensors except the model's, ratio {ratio:g}",
             known[f"step_grad_diff_{ratio:g}"]["held"],
             "B/weight",
             limit,
@@ -281,9 +279,9 @@ def step_7b(known: Known) -> list[Line]:
 
 
 class Row(NamedTuple):
-    """A row: the measurements that it needs and what it makes of them.
+    """A row: the measurements that it needs, and a function that turns them into lines.
 
-    ``disk`` is (bytes per weight of the shape called ``size`` in Scale) that its files take.
+    ``disk`` is how many bytes its files take per weight of the shape called ``size`` in Scale.
     """
 
     lines: Callable[[Known], list[Line]]

@@ -2,8 +2,8 @@
 
     make bench            # prints one table; --json FILE writes it too
 
-Each row states its bound. Nothing here is a timed test: machines differ, ratios less so. The rows
-that are not here (``make bench-large``) make models of 1.1 and 6.7 billion weights.
+Each row states its bound. No test depends on these times: machines differ, ratios less so. The
+remaining rows (``make bench-large``) need models of 1.1 and 6.7 billion weights.
 """
 
 from __future__ import annotations

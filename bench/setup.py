@@ -1,4 +1,4 @@
-"""What a measurement is told: the model, the records, the sizes, where files go."""
+"""The setup of a measurement: the model, the records, the sizes, where files go."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from wagle.data.draws import uniform
 from wagle.data.tokens import Encoder
 from wagle.model.loading import load_tokenizer
 
-TOKENS, SCORED = 62, 40  # of a random record: the lengths of a TOFU record
+TOKENS, SCORED = 62, 40  # per random record: the lengths of a TOFU record
 
 
 @dataclass(frozen=True)
 class Scale:
-    """The sizes of a benchmark: shapes are names of ``bench/models.py``."""
+    """The sizes of a benchmark; shapes are named as in ``bench/models.py``."""
 
-    records: int = 20  # of each set
-    few: int = 4  # of each set, where only numbers or memory are compared
+    records: int = 20  # per set
+    few: int = 4  # per set, if only numbers or memory are compared
     sizes: tuple[int, ...] = (1, 8, 16)  # batches of the plain backward pass
     large: str = "tinyllama-1.1b"
     largest: str = "llama-2-7b"
     largest_records: int = 8
     depth: str = "depth"
     padded: int = 512  # tokens of a record in the published code
-    rate_bytes: int = 2 << 30  # of the file that the disk's rate is measured with
+    rate_bytes: int = 2 << 30  # size of the file used to measure the disk's rate
 
 
 SCALES = {
@@ -38,7 +38,7 @@ SCALES = {
 
 @dataclass(frozen=True)
 class Setup:
-    """What every measurement is told.
+    """What every measurement needs to know.
 
     Attributes:
         model: a float32 model folder with a tokenizer.
@@ -58,14 +58,14 @@ class Setup:
         return SCALES[self.scale]
 
     def at(self, *parts: str) -> Path:
-        """A path in the scratch folder; its folder is made."""
+        """A path in the scratch folder, whose parent is created."""
         path = Path(self.scratch).joinpath(*parts)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
 
 def encoder_of(setup: Setup) -> Encoder:
-    """Records without a chat template's system turn: TOFU's are about 65 tokens long then."""
+    """Records without a chat template's system turn, which makes TOFU's about 65 tokens long."""
     return Encoder(load_tokenizer(setup.model), template="plain")
 
 

@@ -1,6 +1,6 @@
-"""What an unlearning step costs: time beside a plain Trainer's, bytes per weight, a 7B shape.
+"""What an unlearning step costs: time against a plain Trainer's, bytes per weight, a 7B shape.
 
-Every measurement runs in a process of its own; ``bench/rows.py`` says what the figures mean.
+Each measurement runs in its own process; ``bench/rows.py`` says what the figures mean.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def random_mask(model: nn.Module, ratio: float) -> wagle.Mask:
 
 
 class _Plain(Trainer):
-    """Gradient difference over all weights, as anyone would write it with the plain Trainer."""
+    """Gradient difference over all weights, written in the obvious way with the plain Trainer."""
 
     loss_is_scaled_for_ga = True
 
@@ -59,7 +59,7 @@ class _Plain(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Tensor:
-        """The mean NLL of the retain records less that of the forget records."""
+        """The mean NLL of the retain records minus that of the forget records."""
         del return_outputs, num_items_in_batch
         losses = []
         for name in ("forget", "retain"):
@@ -122,10 +122,10 @@ def _step(times: list[float]) -> float:
 
 
 def masked_step(setup: Setup, objective: str, ratio: float) -> dict[str, Any]:
-    """Seconds per step of unlearning on a random mask, and the bytes that it holds for it.
+    """Seconds per step of unlearning on a random mask, and the bytes that it holds.
 
-    ``held`` is all tensors alive right after the optimiser's step, without the model's own: index,
-    master, gradient, moments, whatever else; per weight of the model.
+    ``held`` covers all tensors alive right after the optimiser's step, except the model's own:
+    index, master, gradient, moments and anything else; per weight of the model.
     """
     model = load_model(setup.model, attention="eager")
     forget, retain = record_sets(setup, BATCH)
@@ -138,7 +138,7 @@ def masked_step(setup: Setup, objective: str, ratio: float) -> dict[str, Any]:
     def count(*_: Any) -> None:
         held.append(_storages(_alive(), own) - packed)
 
-    # The optimiser is made inside; its class is where a hook can be put before that.
+    # The optimiser is created inside; only its class can be hooked before that.
     handle = register_optimizer_step_post_hook(count)
     try:
         with Memory() as memory:
@@ -166,7 +166,7 @@ def _alive() -> list[Tensor]:
     found = gc.get_objects()
     # type() and not isinstance: asking some lazy objects of torch for their class is a warning
     tensors = (o for o in found if issubclass(type(o), Tensor))
-    # a meta tensor has no bytes; a sparse one that other code left behind has no storage to ask
+    # a meta tensor has no bytes; a sparse one left by other code has no storage
     return [t for t in tensors if not t.is_meta and t.layout == torch.strided]
 
 

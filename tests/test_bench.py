@@ -177,7 +177,7 @@ def test_a_full_disk_leaves_the_row_out_in_one_line(tmp_path, monkeypatch, capsy
 
     monkeypatch.setattr(bench.attribution.shutil, "disk_usage", lambda _: Usage)
     assert measure(["stream_7b"], Setup("", None, str(tmp_path))) == []
-    assert "stream_7b is left out: it needs 44.7 GB" in capsys.readouterr().err
+    assert "stream_7b is skipped: it needs 44.7 GB" in capsys.readouterr().err
 
 
 def test_depth_compares_the_largest_peak_with_the_smallest():
@@ -218,7 +218,7 @@ def test_whole_is_held_against_the_better_of_the_plain_passes():
     assert first.bound.startswith(f"<= {1.1 * 1000 / 110 + 3:.4g}")
     assert first.ok is False
     values = {line.what: line.value for line in rest}
-    assert values["writing the store: gradients with it less without"] == 2.0
+    assert values["writing the store: gradients with minus without it"] == 2.0
     assert values["  a file of its size, written and synced"] == 2.0
     (peak,) = [line for line in rest if line.what.startswith("peak memory")]
     assert peak.ok is True  # 2 + 8 + 1.3 GB

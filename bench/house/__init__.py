@@ -1,1 +1,1 @@
-"""The house, counted: its rooms and floors, its limits, and how many files one more of a kind touches."""
+"""The house, counted: rooms and floors, limits, and how many files adding one of a kind touches."""

@@ -1,14 +1,14 @@
-"""Print how the house stands, each figure beside its limit; the exit code is 1 where one is missed.
+"""Print the state of the house, each figure with its limit; exit code 1 if any limit is missed.
 
-    python -m bench.house                      # all of it, a few minutes
-    python -m bench.house --quick              # without adding one more of every kind
-    python -m bench.house --kinds attack,score # with some kinds alone
+    python -m bench.house                      # everything, a few minutes
+    python -m bench.house --quick              # without adding one of each kind
+    python -m bench.house --kinds attack,score # with some kinds only
     python -m bench.house --examples           # the examples of every kind, as Markdown
 
-Counted is ``src/wagle``. A room is a package or a module of the top level; a floor a layer of the
-contract in ``pyproject.toml``. Files that define neither function nor class are data. Lines of a
-function are those from ``def`` on, its docstring left out. Public is what has no leading underscore
-in its own name or in one that it stands in. One more of a kind is really added, to a copy of the
+It counts ``src/wagle``. A room is a top-level package or module; a floor is a layer of the contract
+in ``pyproject.toml``. Files that define neither functions nor classes are data. A function's lines
+are counted from ``def`` on, without its docstring. A name is public if neither it nor anything that
+encloses it has a leading underscore. One of each kind is actually added to a copy of the
 repository, its test and those of its table are run there, and the files that differ are counted.
 """
 
@@ -29,7 +29,7 @@ ROOMS, FLOORS, DOCUMENTED, TESTED = 18, 10, 95.0, 0.9
 
 
 class Row(NamedTuple):
-    """A line of the table: what was counted, its limit, whether it holds, and the places that miss."""
+    """A line of the table: what was counted, its limit, whether it holds, and where it fails."""
 
     what: str
     value: float
@@ -38,7 +38,7 @@ class Row(NamedTuple):
     where: list[str]
 
     def text(self) -> str:
-        """As the table has it; of the places the first five."""
+        """As a line of the table, with at most five places."""
         shown = [f"      {place}" for place in self.where[:5]]
         more = [f"      and {len(self.where) - 5} more"] if len(self.where) > 5 else []
         line = f"{self.what:<44}{self.value:>9.4g}  {self.limit:<10}{'ok' if self.ok else 'MISS'}"
@@ -46,7 +46,7 @@ class Row(NamedTuple):
 
 
 def quick_rows(root: Path) -> Iterator[Row]:
-    """All that is counted without adding anything.
+    """Everything that is counted without adding anything.
 
     Args:
         root: of the repository.
@@ -80,11 +80,11 @@ def _at_most(what: str, found: Sequence[str], most: int) -> Row:
 
 
 def addition_row(root: Path, addition: Addition) -> Row:
-    """How many files one more of a kind touches, if it works.
+    """How many files adding one of a kind touches, if it works.
 
     Args:
         root: of the repository.
-        addition: what is added to a copy of it.
+        addition: what to add to a copy of it.
     """
     made = try_addition(root, addition)
     ok = not made.problem and len(made.files) <= addition.most
@@ -117,10 +117,10 @@ def main(options: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--root", type=Path, default=Path(), help="of the repository")
-    parser.add_argument("--json", type=Path, help="write the table there too")
+    parser.add_argument("--json", type=Path, help="also write the table there")
     parser.add_argument("--quick", action="store_true", help="add nothing")
-    parser.add_argument("--kinds", help="of these alone one more is added, separated by commas")
-    parser.add_argument("--examples", action="store_true", help="print them, and count nothing")
+    parser.add_argument("--kinds", help="add only these kinds, separated by commas")
+    parser.add_argument("--examples", action="store_true", help="print the examples, count nothing")
     asked = parser.parse_args(options)
     if asked.examples:
         print(as_markdown(ADDITIONS))

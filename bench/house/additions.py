@@ -1,7 +1,7 @@
-"""One more of every kind, as somebody who reads CONTRIBUTING.md would write it: plain data.
+"""One of each kind to add, as a reader of CONTRIBUTING.md would write it: plain data.
 
-To add a kind: its example here, in ADDITIONS. It is tried on a copy of the repository, see
-``bench.house.trying``.
+To add a kind, add its example to ADDITIONS. ``bench.house.trying`` tries it on a copy of the
+repository.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class New(NamedTuple):
 
 
 class Edit(NamedTuple):
-    """Lines to put into a file, ahead of the only place where it says ``at``."""
+    """Lines to insert into a file, before the only occurrence of ``at``."""
 
     path: str
     at: str
@@ -28,15 +28,15 @@ class Edit(NamedTuple):
 
 @dataclass(frozen=True)
 class Addition:
-    """One more member of a kind.
+    """A new member of a kind.
 
     Attributes:
-        kind: of what.
-        most: how many files it may touch, its test among them.
+        kind: its kind.
+        most: how many files it may touch, including its test.
         name: of the new member.
         steps: what is written, the test last.
-        checks: what pytest is asked in the copy, a list of arguments each: the member is in its
-            table, works, and passes what holds for every member.
+        checks: lists of arguments for pytest in the copy: the member is in its table, works, and
+            passes the tests of every member.
     """
 
     kind: str
@@ -56,11 +56,11 @@ OBJECTIVE = Addition(
             _FAMILY,
             "ASCENT: dict",
             '''def hinge(forget: Scored, *, limit: float = 5.0) -> Tensor:
-    """Ascent that comes to rest: ``max(0, limit - M_f)`` per forget record.
+    """Ascent that stops at a limit: ``max(0, limit - M_f)`` per forget record.
 
     Args:
         forget: B_f records under the trained model; ``nll_mean`` is (B_f,) float32, in nats.
-        limit: > 0, in nats; a record that reaches it has no gradient any more.
+        limit: > 0, in nats; a record that reaches it no longer has a gradient.
     """
     return (limit - forget.nll_mean).clamp(min=0)
 
@@ -123,7 +123,7 @@ METRIC = Addition(
             _LIKELIHOODS,
             "LIKELIHOODS: dict",
             '''def doubt(mean_nll: float) -> float:
-    """``1 - exp(-M)``: what is missing to certainty, per token.
+    """``1 - exp(-M)``: how far from certain the model is, per token.
 
     Args:
         mean_nll: M of the right answer, in nats.
@@ -165,7 +165,7 @@ BENCHMARK = Addition(
     [
         New(
             "src/wagle/evaluation/benchmarks/recital.py",
-            '''"""The benchmark ``recital``: how likely does the model find lines that it should not know?
+            '''"""The benchmark ``recital``: how likely are lines that the model should not know?
 
 ``VERSION`` is raised with every new definition.
 """
@@ -239,7 +239,7 @@ DATA_FORMAT = Addition(
             _READING,
             "READERS: dict",
             '''def _tab_rows(path: Path) -> Read:
-    """Cells between tabs, under a header."""
+    """Tab-separated cells, under a header."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, delimiter="\\t")
         yield from ((reader.line_num, row) for row in reader)
@@ -378,7 +378,7 @@ SECTION = Addition(
     [
         New(
             "src/wagle/report/html/sections/durations.py",
-            '''"""The section of durations: where the time of a run went."""
+            '''"""The section of durations: where a run's time went."""
 
 from __future__ import annotations
 
@@ -387,11 +387,11 @@ from wagle.report.html.section import Section, table_section
 
 
 def durations(page: Page) -> Section | None:
-    """A row for every stage that took time, or no section where none did."""
+    """A row for every stage that took time; no section if none did."""
     rows = [(name, found["seconds"]) for name, found in page.state.items() if "seconds" in found]
     if not rows:
         return None
-    lead, heads = "What a run waits for longest.", ("stage", "seconds")
+    lead, heads = "How long each stage took.", ("stage", "seconds")
     return table_section("durations", "Durations", 95, lead=lead, heads=heads, rows=rows)
 ''',
         ),

@@ -1,4 +1,4 @@
-"""What can be counted by reading the source: pure functions of files, and one run of the linter."""
+"""What can be counted from the source: pure functions of files, and one run of the linter."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ class Documented(NamedTuple):
 
     @property
     def percent(self) -> float:
-        """Of the public names, how many have a docstring."""
+        """How many public names have a docstring, in percent."""
         return 100 * (1 - len(self.without) / self.count) if self.count else 100.0
 
 
 def sources(folder: Path) -> list[Path]:
-    """The Python files of a folder and of all below it."""
+    """The Python files in a folder and its subfolders."""
     return sorted(folder.rglob("*.py"))
 
 
 def rooms(package: Path) -> list[str]:
-    """The packages and modules of the top level; a folder without ``__init__.py`` holds data."""
+    """The top-level packages and modules; a folder without ``__init__.py`` holds data."""
     names = [path.parent.name for path in package.glob("*/__init__.py")]
     return sorted(names + [p.stem for p in package.glob("*.py") if p.stem not in _NO_ROOM])
 
 
 def floors(root: Path) -> list[list[str]]:
-    """The layers of the contract in ``pyproject.toml``, upper to lower; each is a list of rooms."""
+    """The layers of the contract in ``pyproject.toml``, top to bottom; each is a list of rooms."""
     settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
     contracts = settings["tool"]["importlinter"]["contracts"]
     (layers,) = (one["layers"] for one in contracts if one["type"] == "layers")
@@ -86,7 +86,7 @@ def contracts(root: Path) -> dict[str, bool]:
 
 
 def circles(package: Path) -> list[str]:
-    """The packages whose parts import one another in a circle, however deep they lie."""
+    """The packages, at any depth, whose parts import one another in a circle."""
     sys.path.insert(0, str(package.parent))
     try:
         graph = grimp.build_graph(package.name, cache_dir=None)
@@ -97,7 +97,7 @@ def circles(package: Path) -> list[str]:
 
 
 def long_files(package: Path) -> list[Found]:
-    """Files of more than 350 lines; a file that defines no function and no class is data."""
+    """Files of more than 350 lines, except data: files that define no function or class."""
     found = []
     for path in sources(package):
         text = path.read_text(encoding="utf-8")
@@ -109,7 +109,7 @@ def long_files(package: Path) -> list[Found]:
 
 
 def long_functions(package: Path) -> list[Found]:
-    """Functions of more than 50 lines, from ``def`` to the last, without their docstring."""
+    """Functions of more than 50 lines from ``def`` on, not counting their docstring."""
     return [
         Found(f"{path.relative_to(package)}: {node.name}", size)
         for path in sources(package)
@@ -119,7 +119,7 @@ def long_functions(package: Path) -> list[Found]:
 
 
 def body_lines(function: _Function) -> int:
-    """How many lines a function has, those of its docstring left out."""
+    """How many lines a function has, not counting its docstring."""
     lines = int(function.end_lineno or 0) - function.lineno + 1
     if ast.get_docstring(function, clean=False) is None:
         return lines
@@ -128,7 +128,7 @@ def body_lines(function: _Function) -> int:
 
 
 def full_folders(package: Path) -> list[Found]:
-    """Folders with more than 12 modules; ``__init__`` and ``__main__`` are none."""
+    """Folders with more than 12 modules, not counting ``__init__`` and ``__main__``."""
     folders = sorted({path.parent for path in sources(package)})
     sizes = {f: sum(p.stem not in _NO_ROOM for p in f.glob("*.py")) for f in folders}
     return [
@@ -137,11 +137,11 @@ def full_folders(package: Path) -> list[Found]:
 
 
 def documented(package: Path) -> Documented:
-    """The public functions, classes and methods, and those that say nothing of themselves.
+    """The public functions, classes and methods, and those without a docstring.
 
-    Public is what has no leading underscore, itself and all that it stands in: methods of a private
-    class are private, functions within functions too. Properties, validators and other decorated
-    methods count like all others.
+    A name is public if neither it nor anything that encloses it has a leading underscore: methods
+    of a private class are private, and so are functions within functions. Properties, validators
+    and other decorated methods count like all others.
     """
     count, without = 0, []
     for path in sources(package):
@@ -168,5 +168,5 @@ def _public(
 
 
 def lines_of(folder: Path) -> int:
-    """All lines of the Python files of a folder."""
+    """How many lines the Python files in a folder have."""
     return sum(path.read_text(encoding="utf-8").count("\n") for path in sources(folder))

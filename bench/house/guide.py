@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md, with the examples that ``bench.house`` really adds to a copy of the repository.
+"""CONTRIBUTING.md, with the examples that ``bench.house`` adds to a copy of the repository.
 
 python -m bench.house.guide
 """
@@ -20,7 +20,7 @@ _BEFORE = """\
 ```console
 $ make test     # installs what it needs into .venv, then runs every test on all cores (10 minutes on 2)
 $ make lint     # ruff, mypy --strict, and the order of imports
-$ make demo     # the whole way on a real 135M model (4 minutes)
+$ make demo     # the full pipeline on a real 135M model (4 minutes)
 ```
 
 No GPU, no network and no model hub are needed once the packages are installed. While you work, one
@@ -49,9 +49,10 @@ system       compat
 ```
 
 [docs/architecture.md](docs/architecture.md) says what each file holds. `make lint` refuses an import
-that goes up, one between two rooms of a floor, and circles between files. Where an upper room is needed
-below, pass the function or the value in. A private name of another library goes into `compat/`, with a
-row in its table of contracts, so that an upgrade that takes the name away fails with a sentence.
+that goes up, one between two rooms on a floor, and circles between files. If a lower room needs something
+from an upper one, pass the function or the value in. A private name of another library goes into
+`compat/`, with a row in its table of contracts, so that an upgrade that removes the name fails with a
+clear message.
 
 `python -m bench.house` counts the rooms, floors, long files and functions, and tries the examples below
 on a copy of the repository.
@@ -61,34 +62,35 @@ on a copy of the repository.
 - Names are the field's standard terms and the words used throughout the documentation.
 - Numbers are functions of tensors, computed in float32; files, models and devices stay at the edges.
 - Every random draw is a pure function of (seed, epoch, record id).
-- What a user can mend is a `WagleError`: one line that says what is wrong, where, and what to do.
+- An error that the user can fix is a `WagleError`: one line that says what is wrong, where, and what to
+  do.
 - Public docstrings give shapes, units, dtype, errors and the source (paper and equation).
 - At most 350 lines a file, 50 lines a function (not counting its docstring), 12 files a folder.
 - A commit message states the outcome, then why, and how it is known.
 
-## Add one more
+## Adding things
 """
 
 _INTRODUCTIONS = {
     "objective": "An objective is a pure function from scored records to a loss per record, and an entry "
     "in the table at the end of its family's file. Keyword parameters are its settings. Run "
     "`make docs/objectives.md` afterwards.",
-    "score": "A score is a pure function from a weight and what was measured of it to a number per weight; "
+    "score": "A score is a pure function from a weight and its measured quantities to a number per weight; "
     "larger is selected first. It asks for its quantities by parameter name.",
     "metric": "A metric is a pure function of an answer, and an entry in the table at the end of its "
     "family's file that says what it needs.",
     "benchmark": "A benchmark is a file with a function of the same name, which turns its data into "
     "requests and the answers into figures. Its keyword parameters are its settings. Describe them in "
-    "docs/evaluation.md: a test demands it. A new definition raises `VERSION`.",
+    "docs/evaluation.md: a test requires it. Raise `VERSION` when the definition changes.",
     "data format": "A format is a function from a path to rows, and an entry in READERS.",
     "attack": "An attack is a file with a function of the same name. It takes the scene and its settings "
     "and returns a trial: what to do to a model, and which figures to take. Describe the settings in "
-    "docs/attacks.md: a test demands it.",
+    "docs/attacks.md: a test requires it.",
     "stage": "A stage is a file with a function of the same name, and a row in the table: which stages it "
-    "needs, and what it writes. If something can be found out before the run begins, add a function "
+    "needs, and what it writes. If something can be checked before the run begins, add a function "
     "`check`. If it has settings, they are a section of the recipe: a file in `recipe/sections/`.",
     "report section": "A section of the report is a file with a function of the same name, which returns a "
-    "`Section` or, where it does not apply, None.",
+    "`Section`, or None if it does not apply.",
 }
 
 

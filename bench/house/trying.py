@@ -1,4 +1,4 @@
-"""Add one more of a kind to a copy of the repository, ask it, and count the files that differ."""
+"""Add one of a kind to a copy of the repository, test it, and count the files that differ."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ COUNTED = ("src", "tests")  # what is generated from them is not
 
 
 class Touched(NamedTuple):
-    """What one more of a kind touched.
+    """What adding one of a kind touched.
 
     Attributes:
-        files: created or changed, the test among them.
-        problem: why it does not work; "" where it does.
+        files: created or changed files, including the test.
+        problem: why it does not work; "" if it does.
     """
 
     files: list[str]
@@ -30,7 +30,7 @@ class Touched(NamedTuple):
 
 
 class NoPlace(Exception):
-    """The files or tables that an example names are not there."""
+    """The files or tables that an example names do not exist."""
 
 
 def try_addition(root: Path, addition: Addition) -> Touched:
@@ -53,7 +53,7 @@ def try_addition(root: Path, addition: Addition) -> Touched:
 
 
 def copy_repository(root: Path, copy: Path) -> None:
-    """Copy what tests need; caches, run folders and what is hidden stay behind."""
+    """Copy what tests need, but no caches, run folders or hidden files."""
     copy.mkdir(parents=True)
     for path in root.iterdir():
         if path.is_file() and not path.name.startswith("."):
@@ -64,10 +64,11 @@ def copy_repository(root: Path, copy: Path) -> None:
 
 
 def add(copy: Path, steps: Sequence[New | Edit]) -> None:
-    """Write new files and put lines into old ones.
+    """Write new files and insert lines into existing ones.
 
     Raises:
-        NoPlace: a new file has no package to lie in, or an old one has not one place for the lines.
+        NoPlace: a new file has no package, or an existing one does not have exactly one place for
+            the lines.
     """
     for step in steps:
         path = copy / step.path
@@ -85,7 +86,7 @@ def add(copy: Path, steps: Sequence[New | Edit]) -> None:
 
 
 def changed_files(root: Path, copy: Path) -> list[str]:
-    """The files under ``src`` and ``tests`` that one tree has and the other has not, or not so."""
+    """The files under ``src`` and ``tests`` that are missing or different in one of two trees."""
 
     def contents(home: Path) -> dict[str, bytes]:
         return {
@@ -100,7 +101,7 @@ def changed_files(root: Path, copy: Path) -> list[str]:
 
 
 def _ask(copy: Path, check: Sequence[str]) -> str:
-    """Run pytest in the copy; returns what it failed with, or ""."""
+    """Run pytest in the copy; returns its failure, or ""."""
     paths = os.pathsep.join([str(copy / "src"), str(copy)])
     environment = {**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *check]

@@ -29,8 +29,8 @@ def test_every_score_is_an_arm_and_so_are_the_controls():
     [
         (["wagel", "random"], "unknown arm 'wagel'; did you mean 'wagle'?"),
         (["wagle", "random", "wagle"], "the arm wagle is given twice"),
-        (["wagle", "dense"], "have no random among them"),
-        (["random"], "random alone is no comparison"),
+        (["wagle", "dense"], "do not include random"),
+        (["random"], "random alone is not a comparison"),
         (["dense", "random", "complement"], "complement refers to the mask of the first arm"),
         (["random_like", "random"], "random_like refers to the mask of the first arm"),
     ],

@@ -112,14 +112,14 @@ def test_another_comparison_in_the_folder_is_refused(grown, tiny_recipe, tmp_pat
         with pytest.raises(WagleError, match=rf"holds another comparison \({key} differs\)"):
             compare_arms(**given)
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(WagleError, match="exists and is no comparison"):
+    with pytest.raises(WagleError, match="exists and is not a comparison"):
         compare_arms(recipe, ARMS, tmp_path)
 
 
 @pytest.mark.parametrize(
     ("changes", "settings", "message"),
     [
-        ({"finetune": None, "reference": None}, {}, "needs units that are taught: add finetune"),
+        ({"finetune": None, "reference": None}, {}, "needs to teach its units; add finetune"),
         ({}, {"units": 0}, "units is 0"),
         ({}, {"trials": 0}, "trials is 0"),
         ({}, {"steps": 0}, "steps is 0"),
@@ -131,7 +131,7 @@ def test_another_comparison_in_the_folder_is_refused(grown, tiny_recipe, tmp_pat
         ({"retain": None}, {}, "no retain set"),
         ({"attribution": {"engine": "strem"}}, {}, "unknown engine 'strem'"),
         ({"attribution": {"include": ["nothing"]}}, {}, "'nothing' matches no parameter"),
-        ({"unlearning": {"objective": "rmu"}}, {}, "layer is 7; the model has the blocks 0 to 1"),
+        ({"unlearning": {"objective": "rmu"}}, {}, "layer is 7; the model has blocks 0 to 1"),
         ({"unlearning": {"objective": "dpo_alt"}}, {}, "has no alternative answer"),
         ({"unlearning": {"report_to": ["wandbb"]}}, {}, "unknown tracker 'wandbb'"),
         ({"unlearning": {"full_reference": "adapter"}}, {}, "the model has no LoRA adapter"),
@@ -143,12 +143,12 @@ def test_another_comparison_in_the_folder_is_refused(grown, tiny_recipe, tmp_pat
         (
             {"unlearning": {"lora": {"masked": True}}},
             {"arms": ["random", "lora"]},
-            "unlearning.lora.masked does not go with the arm lora",
+            "unlearning.lora.masked does not work with the arm lora",
         ),
         (
             {"unlearning": {"lora": {"quantize": "nf4"}}},
             {"arms": ["random", "lora"]},
-            "unlearning.lora.quantize does not go with the arm lora",
+            "unlearning.lora.quantize does not work with the arm lora",
         ),
         (
             {"unlearning": {"lora": {"targets": ["q_porj"]}}},

@@ -61,7 +61,7 @@ def test_whether_units_forget_other_records_is_known(forget, varies):
 
 def test_a_recipe_that_does_not_teach_has_no_units():
     recipe = load_recipe({"name": "x", "model": "m", "forget": "all.json"})
-    with pytest.raises(WagleError, match="needs units that are taught: add finetune"):
+    with pytest.raises(WagleError, match="needs to teach its units; add finetune"):
         unit_recipe(recipe, 0)
 
 

@@ -520,7 +520,7 @@ def test_the_command_asks_one_model_and_writes_its_result(home, own, inside, tmp
 
 def test_options_of_one_model_go_with_a_benchmark_only(inside, home):
     for option in ("--before", "--reference", "--patch", "--cache"):
-        with pytest.raises(WagleError, match=f"{option} goes with --benchmark"):
+        with pytest.raises(WagleError, match=f"{option} needs --benchmark"):
             inside("evaluate", home / "own", option, "x")
 
 

@@ -210,8 +210,8 @@ def test_membership_attacks_need_a_holdout_set():
     assert recipe.holdout is not None
     assert (recipe.evaluation.attacks, recipe.evaluation.k) == (["loss", "min_k++"], [0.2, 0.4])
     for setting, message in (
-        (chosen[0], "evaluation.attacks is of membership attacks, but the recipe has no holdout"),
-        (chosen[1], "evaluation.k is of membership attacks, but the recipe has no holdout set"),
+        (chosen[0], "evaluation.attacks is for membership attacks, but the recipe has no holdout"),
+        (chosen[1], "evaluation.k is for membership attacks, but the recipe has no holdout set"),
     ):
         with pytest.raises(WagleError, match=message):
             load_recipe(BARE, [setting])
@@ -327,8 +327,8 @@ def test_overrides_leave_the_given_dict_alone():
     ("override", "said"),
     [
         ("seed", "override 'seed' has no value; write seed=VALUE"),
-        ("=3", "override '=3' names no setting; write attribution.ratio=0.5"),
-        ("a..b=3", "override 'a..b=3' names no setting; write attribution.ratio=0.5"),
+        ("=3", "override '=3' names no setting; write it like attribution.ratio=0.5"),
+        ("a..b=3", "override 'a..b=3' names no setting; write it like attribution.ratio=0.5"),
         (
             "attribution.include=[*mlp*]",
             "override 'attribution.include=[*mlp*]' is not valid YAML (expected alphabetic or "
@@ -392,12 +392,12 @@ def test_an_unknown_setting_names_the_nearest(override, said):
         ),
         (
             "attribution.ratio=[0.1, 0.1]",
-            "attribution.ratio is [0.1, 0.1]; a ladder goes up, without repeats",
+            "attribution.ratio is [0.1, 0.1]; a ladder must ascend without repeats",
         ),
         ("attribution.ratio=[]", "attribution.ratio has 0 ratios; a ladder has 1 to 15"),
         (
             "attribution.ratio=[0.5, 0.1]",
-            "attribution.ratio is [0.5, 0.1]; a ladder goes up, without repeats",
+            "attribution.ratio is [0.5, 0.1]; a ladder must ascend without repeats",
         ),
         ("unlearning.precision=bfloat", "unlearning.precision is 'bfloat'; nearest: 'bfloat16'"),
         ("overlap=no way", "overlap is 'no way'; it must be 'error' or 'allow'"),
@@ -461,7 +461,7 @@ def test_an_unknown_setting_names_the_nearest(override, said):
         ("attribution.score=''", "attribution.score is ''; it must not be empty"),
         (
             "attribution.score={like: a}",
-            "attribution.score is {'like': 'a'}; it must have one key, of random_like, complement, "
+            "attribution.score is {'like': 'a'}; it must have exactly one of the keys random_like, complement, "
             "by_name",
         ),
         (
@@ -530,7 +530,7 @@ def test_a_wrong_value_is_shown_with_what_is_allowed(override, said):
         ),
         (
             ["attribution.ratio=[0.1, 0.5]"],
-            "attribution.use is missing; attribution.ratio is a ladder, so name the one to train: "
+            "attribution.use is missing; attribution.ratio is a ladder, so choose one to train: "
             "[0.1, 0.5]",
         ),
         (
@@ -539,27 +539,27 @@ def test_a_wrong_value_is_shown_with_what_is_allowed(override, said):
         ),
         (
             ["attribution.use=0.2"],
-            "attribution.use is given, but attribution.ratio is no ladder; remove it",
+            "attribution.use is given, but attribution.ratio is not a ladder; remove it",
         ),
         (
             ["attribution={score: {by_name: [ffn]}, use: 0.2}"],
-            "attribution.use is given, but attribution.ratio is no ladder; remove it",
+            "attribution.use is given, but attribution.ratio is not a ladder; remove it",
         ),
         (
             ["attribution={score: {random_like: m}, ratio: 0.8}"],
-            "attribution.ratio is given, but attribution.score random_like has its own; remove it",
+            "attribution.ratio is given, but attribution.score random_like determines its own; remove it",
         ),
         (
             ["attribution={score: {complement: m}, exclude: [norms]}"],
-            "attribution.exclude is given, but attribution.score complement has its own; remove it",
+            "attribution.exclude is given, but attribution.score complement determines its own; remove it",
         ),
         (
             ["attribution={score: {by_name: [ffn]}, scope: row}"],
-            "attribution.scope is given, but attribution.score by_name has its own; remove it",
+            "attribution.scope is given, but attribution.score by_name determines its own; remove it",
         ),
         (
             ["forget={source: [a, b], weights: [1, 2, 3]}"],
-            "forget.weights has 3 numbers for 2 sources; give one each",
+            "forget.weights has 3 numbers for 2 sources; give one per source",
         ),
         (
             ["forget={source: a, weights: [1]}"],
@@ -604,7 +604,7 @@ def test_a_wrong_value_is_shown_with_what_is_allowed(override, said):
         ),
         (
             ["forget=a", "finetune.sets=[forget, forget]"],
-            "finetune.sets[1] is 'forget' once more; remove it",
+            "finetune.sets[1] repeats 'forget'; remove it",
         ),
         (["forget=a", "finetune.sets=[froget]"], "finetune.sets[0] is 'froget'; nearest: 'forget'"),
     ],

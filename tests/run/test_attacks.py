@@ -266,7 +266,10 @@ def test_an_attack_that_a_killed_run_had_not_finished_is_made_and_no_other(home,
             [{"name": "quantization", "settings": {"group_size": 7}}],
             "has 32 inputs, which groups of 7 do not divide; give another group_size",
         ),
-        (["probe", "probe"], r"attacks\[1\] is called 'probe' like an earlier one; set its label"),
+        (
+            ["probe", "probe"],
+            r"attacks\[1\] has the name 'probe' of an earlier one; give it a label",
+        ),
     ],
 )
 def test_what_an_attack_lacks_ends_the_run_before_it_begins(tmp_path, attacks, message):

@@ -137,7 +137,7 @@ def test_a_finished_run_does_nothing_again(finished, monkeypatch):
             {"attribution": {"mask": "m.safetensors"}},
             r"controls\[0\] is 'random', which is drawn from a gradient store",
         ),
-        ({"unlearning": {"lora": {}}}, "controls are of masks on the model's own weights"),
+        ({"unlearning": {"lora": {}}}, "controls need a mask on the model's own weights"),
     ],
 )
 def test_what_cannot_be_controlled_is_refused_at_once(tmp_path, more, said):

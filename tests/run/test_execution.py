@@ -276,7 +276,7 @@ def test_a_model_that_never_learned_the_forget_set_is_a_warning_of_the_run(recip
     run = execute(load_recipe(recipe_file, settings), tmp_path / "out", until="unlearn")
     said = [line for line in run.warnings() if "never knew" in line]
     assert len(said) == 1
-    assert "(6 records): its probability before is " in said[0]
+    assert "(6 records): its probability before unlearning is " in said[0]
     assert "above the reference's" in said[0]
 
 
@@ -292,7 +292,7 @@ def test_a_dynamic_mask_trains_all_weights_unless_attribution_asks_for_a_mask(
     assert said["gradients"]["skipped"] == said["mask"]["skipped"]
     assert not (run.folder / "mask.safetensors").exists()
     assert not run.models.gradients.exists()
-    assert "all weights, chosen from anew in every step" in (run.folder / "report.html").read_text()
+    assert "all weights, selected afresh at every step" in (run.folder / "report.html").read_text()
     short = [*dynamic, "finetune=null", "reference=null", "unlearning.max_steps=1"]
     for number, asked in enumerate(["ratio: 0.5", "include: [ffn]"]):
         recipe = load_recipe(recipe_file, [*short, f"attribution={{{asked}}}"])
@@ -325,13 +325,19 @@ BAD = [
     ("attribution={score: {random_like: OTHER}}", "the mask does not fit the model: lm_head"),
     ("attribution.mask=nowhere", "mask nowhere does not exist"),
     ("attribution.mask=OTHER", "the mask does not fit the model: lm_head.weight is"),
-    ("attribution.mask=LADDER", r"is a ladder of the ratios \[0.1, 0.5\]; choose one: attribution"),
+    (
+        "attribution.mask=LADDER",
+        r"is a ladder of the ratios \[0.1, 0.5\]; choose one with attribution",
+    ),
     ("attribution={mask: LADDER, use: 0.3}", r"the mask has no ratio 0.3 \(it has \[0.1, 0.5\]\)"),
     (
         "attribution.mask=LADDER unlearning.lora={masked: true}",
         "does not fit the model: base_model.",
     ),
-    ("attribution={mask: LADDER, use: 0.5} UNTAUGHT", "the mask belongs to model 000000, this is"),
+    (
+        "attribution={mask: LADDER, use: 0.5} UNTAUGHT",
+        "the mask belongs to model 000000, but this is",
+    ),
     ("unlearning.objective=nop", "unknown objective 'nop'; did you mean 'npo'"),
     ("unlearning.objective_settings={bata: 1}", "no setting 'bata'; nearest: beta"),
     (
@@ -341,7 +347,7 @@ BAD = [
     (
         "unlearning={objective: rmu, objective_settings: {layer: 1, direction: contrast, "
         "novice: I do not know, expert: I know, topics: [music, sport]}}",
-        "topics names 2 topics, the forget set has 1 sources",
+        "topics names 2 topics, but the forget set has 1 sources",
     ),
     (
         "unlearning.objective=po forget=TEXTS",
@@ -385,7 +391,7 @@ BAD = [
         "retain=null NO_MASK unlearning.objective=grad_ascent unlearning.best='max retain.nll'",
         "the rule 'max retain.nll' needs a retain set; give one",
     ),
-    ("controls=[random] NO_MASK", "controls stand beside a mask, but with unlearning.dynamic_mask"),
+    ("controls=[random] NO_MASK", "controls need a mask, but with unlearning.dynamic_mask"),
     ("evaluation.fluency=no/such", "cannot load the classifier no/such, which is no local folder"),
     (
         "evaluation={entailment: x, generate: false}",

@@ -256,7 +256,7 @@ def test_an_earlier_run_without_its_salt_is_refused_and_gets_no_new_one(home):
 def test_a_model_that_is_not_what_the_ledger_says_is_refused(home):
     shutil.rmtree(home / "a" / "model")
     shutil.copytree(home / "a" / "base", home / "a" / "model")
-    with pytest.raises(WagleError, match=r"but by the ledger of .*/a it was [0-9a-f]{6}; put"):
+    with pytest.raises(WagleError, match=r"but the ledger of .*/a says [0-9a-f]{6}; put"):
         execute(second(home), home / "b", until="teach")
 
 
@@ -401,10 +401,10 @@ def test_the_table_shows_a_line_per_request_and_whether_the_chain_holds():
         "2  2030-01-02T03:04:05+00:00  b    1,200    npo        all      bbbbbb  bbbbbb  "
         "over-unlearned",
         "",
-        "chain  holds: each request started from what the one before left",
+        "chain  holds: each request started from the previous one's result",
     ]
     broken = ledger_table([entry(), entry()])
-    assert broken.endswith("chain  BROKEN: request 2 did not start from what request 1 left")
+    assert broken.endswith("chain  BROKEN: request 2 did not start from the result of request 1")
 
 
 def test_the_command_prints_table_or_json_and_fails_on_a_broken_chain(tmp_path, capsys):

@@ -343,5 +343,5 @@ def test_attribute_names_no_mask_where_none_is_made(home, inside, tmp_path):
     out = ["--out", tmp_path / "out"]
     words = ["finetune=null", "reference=null", "unlearning.lora={rank: 2}"]
     printed = inside("attribute", home / "recipe.yaml", *words, *out)
-    assert printed.startswith("no mask: LoRA trains all of its adapter")
+    assert printed.startswith("no mask: LoRA trains its whole adapter")
     assert not (tmp_path / "out" / "mask.safetensors").exists()

@@ -105,7 +105,7 @@ def test_a_diverged_run_says_where_the_last_good_weights_are_and_how_to_go_on(
     said = str(caught.value)
     assert "\n" not in said
     found = re.search(
-        r"diverged at step 3: .* back at step 1, kept in (.*); go on with: (.*)$", said
+        r"diverged at step 3: .* back at step 1, kept in (.*); resume with: (.*)$", said
     )
     kept, command = found.groups()
     assert fingerprint(kept) == fingerprint(out / "base")  # the first step's rate is 0
@@ -124,9 +124,9 @@ def test_a_diverged_run_says_where_the_last_good_weights_are_and_how_to_go_on(
 
 def test_a_teaching_that_breaks_off_goes_on_with_another_rate_too(recipe_file, tmp_path):
     breaks = [f"finetune.{setting}" for setting in BREAKS]
-    with pytest.raises(TrainingStopped, match=r"kept in .*last-good; go on with: ") as caught:
+    with pytest.raises(TrainingStopped, match=r"kept in .*last-good; resume with: ") as caught:
         execute(load_recipe(recipe_file, breaks), tmp_path / "out", until="teach")
-    _, _, source, override, _, folder = shlex.split(str(caught.value).split("go on with: ")[1])
+    _, _, source, override, _, folder = shlex.split(str(caught.value).split("resume with: ")[1])
     assert override == "finetune.learning_rate=25"
     lower, place = find_run(source, ["finetune.learning_rate=1e-3"], folder)
     assert execute(lower, place, until="teach").models.base.is_dir()
@@ -144,7 +144,7 @@ def test_a_reference_that_breaks_off_is_taught_anew_with_the_model_in_another_fo
     monkeypatch.setattr(stages, "finetune", breaks)
     with pytest.raises(
         TrainingStopped,
-        match=r"before training; go on with: .* finetune.learning_rate=0.0025 --out \S*/out-again$",
+        match=r"before training; resume with: .* finetune.learning_rate=0.0025 --out \S*/out-again$",
     ):
         execute(recipe, tmp_path / "out", until="retrain")
     assert not (tmp_path / "out" / "last-good").exists()

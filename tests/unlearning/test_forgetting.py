@@ -406,7 +406,7 @@ def test_a_task_vector_is_not_turned_around_what_already_unlearns(objective, mod
     before = weights(model)
     with pytest.raises(
         WagleError,
-        match=rf"^task_vector with scale -1 goes the other way of objective {objective}, which would "
+        match=rf"^task_vector with scale -1 reverses objective {objective}, which would "
         "bring the forget set back; set objective: forget_finetune, or a scale above 0$",
     ):
         unlearn(model, objective=objective, wrapper="task_vector")
@@ -442,7 +442,7 @@ def test_a_task_vector_is_not_turned_around_a_retain_set_that_it_learned(model):
 )
 def test_nothing_that_looks_at_a_task_vector_before_it_is_turned_decides(change, said, model):
     with pytest.raises(
-        WagleError, match=f"after its last step, and {said} would look at it before"
+        WagleError, match=f"after its last step, but {said} would judge it before that"
     ):
         unlearn(model, objective="forget_finetune", wrapper="task_vector", **change)
 
@@ -564,7 +564,9 @@ def test_a_users_function_that_gives_no_loss_per_record_is_refused_and_moves_not
     def mean(forget):
         return forget.nll_mean.mean()
 
-    with pytest.raises(WagleError, match=r"objective mean gives a loss of shape \(\); give one"):
+    with pytest.raises(
+        WagleError, match=r"objective mean returns a loss of shape \(\); return one"
+    ):
         unlearn(model, objective=mean)
     assert same(model, before)
 

@@ -127,7 +127,7 @@ def _refusal_of_retain(forget, retain_refusal):
             r"forget\[0\] has no alternative answer; add a field alternatives",
         ),
         ({"objective": "rmu", "objective_settings": {"layer": 2}}, "layer is 2; the model has the"),
-        ({"objective": "rmu"}, r"layer is 7; the model has the blocks 0 to 1, choose one of them"),
+        ({"objective": "rmu"}, r"layer is 7; the model has blocks 0 to 1, so choose one of these"),
         ({"objective": "nop"}, "unknown objective 'nop'; did you mean 'npo'"),
         ({"objective": "npo", "objective_settings": {"bta": 1}}, "npo has no setting 'bta'"),
         ({"objective": "npo", "objective_settings": {"beta": 0}}, "beta is 0; give a number > 0"),
@@ -140,7 +140,10 @@ def _refusal_of_retain(forget, retain_refusal):
         ({"best": "least forget.nll"}, "unknown goal 'least'"),
         ({"full_reference": "copies"}, "unknown full_reference 'copies'; did you mean 'copy'"),
         ({"full_reference": "adapter"}, "the model has no LoRA adapter; use copy"),
-        ({"full_reference": "topk", "full_reference_k": 0}, "full_reference_k is 0; give a number"),
+        (
+            {"full_reference": "topk", "full_reference_k": 0},
+            "full_reference_k is 0; it must be at least 1",
+        ),
         ({"pairing": "shufle"}, "unknown pairing 'shufle'; did you mean 'shuffle'"),
         ({"anchor": "forgot"}, "unknown anchor 'forgot'; did you mean 'forget'"),
         ({"optimizer": "LBFGS"}, "unknown element-wise optimizer 'LBFGS'"),
@@ -280,9 +283,7 @@ def test_wrappers_take_a_retain_term_of_its_own_apart(wrapper, model):
 def test_a_dual_that_never_moves_is_said_aloud(model, caplog, warmup, warns):
     settings = {"warmup": warmup, "dual_start": 1.0}
     unlearn(model, objective="pdu", objective_settings=settings, max_steps=None, epochs=2)
-    said = (
-        "objective pdu: its dual stays at 1 through a warm-up of 2 epochs, and the run has only 2"
-    )
+    said = "objective pdu: its dual stays at 1 during a warm-up of 2 epochs, and the run has only 2"
     assert (said in caplog.text) == warns
 
 
@@ -383,7 +384,7 @@ def test_a_contrast_points_from_the_expert_to_the_novice_at_the_last_word(end):
 def test_every_topic_of_a_contrast_needs_a_name(model):
     settings = {"direction": "contrast", "novice": "a {topic}", "expert": "b {topic} c"}
     settings["topics"] = ["one"]
-    with pytest.raises(WagleError, match="topics names 1 topics, the forget set has 2 sources"):
+    with pytest.raises(WagleError, match="topics names 1 topics, but the forget set has 2 sources"):
         _controls(model, sources=2, **settings)
 
 

@@ -139,7 +139,7 @@ def test_a_target_that_is_not_there_is_one_line_with_those_that_are(targets, mes
 
 
 def test_what_cannot_be_adapted_is_refused(monkeypatch, tmp_path):
-    with pytest.raises(WagleError, match="has an adapter already; merge it first"):
+    with pytest.raises(WagleError, match="already has an adapter; merge it first"):
         add_lora(adapted())
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(WagleError) as caught:
@@ -246,7 +246,7 @@ def test_on_a_fresh_adapter_gradient_scores_see_b_only_and_say_so(caplog):
     assert all(".lora_B." in n for n, (chosen, _) in mask.density("parameter").items() if chosen)
     with caplog.at_level(logging.WARNING, logger="wagle"):
         check_adapter_mask(mask, by_gradient=True)
-    assert "lora_A has no gradient before lora_B has moved" in caplog.text
+    assert "lora_A has no gradient until lora_B has moved" in caplog.text
     caplog.clear()
     within = Mask.from_scores(store, score="grad_forget", ratio=0.2, exclude=["*.lora_A.*"])
     check_adapter_mask(within, by_gradient=True)
@@ -256,7 +256,7 @@ def test_on_a_fresh_adapter_gradient_scores_see_b_only_and_say_so(caplog):
 
 def test_a_mask_that_selects_nothing_of_b_is_refused():
     mask = adapter_mask(adapted(), score="magnitude", ratio=0.2)
-    with pytest.raises(WagleError, match="selects nothing of lora_B, which starts at zero"):
+    with pytest.raises(WagleError, match="selects nothing in lora_B, which starts at zero"):
         check_adapter_mask(mask, by_gradient=False)
 
 
@@ -338,7 +338,9 @@ def test_an_adapter_over_four_bits_trains_and_merges_into_the_base_as_it_was(
     before = {n: t.clone() for n, t in own_tensors(model) if ".lora_" not in n}
     assert unlearn(model, objective="npo").changed > 0
     assert all(torch.equal(before[n], t) for n, t in own_tensors(model) if ".lora_" not in n)
-    with pytest.raises(WagleError, match="a quantised base cannot take an adapter exactly"):
+    with pytest.raises(
+        WagleError, match="an adapter cannot be merged exactly into a quantised base"
+    ):
         merge_lora(model)
     save_adapter(model, tmp_path / "adapter", model_folder)
     merged = load_merged(model_folder, tmp_path / "adapter")
@@ -392,7 +394,7 @@ def test_a_run_with_lora_has_no_mask_and_merges_the_adapter(recipe_file, tmp_pat
     run = execute(load_recipe(recipe_file), tmp_path / "out")
     stages = run.state["stages"]
     for name in ("gradients", "mask"):
-        assert stages[name]["skipped"] == "LoRA trains all of its adapter: there is no mask"
+        assert stages[name]["skipped"] == "LoRA trains its whole adapter: there is no mask"
     assert not (tmp_path / "out" / "mask.safetensors").exists()
     assert not (tmp_path / "out" / "adapter").exists()
     assert not (tmp_path / "out" / "private" / "gradients").exists()
@@ -434,8 +436,8 @@ BAD = [
     ("unlearning.lora.targets=[q_porj]", "unknown LoRA target 'q_porj'; did you mean 'q_proj'"),
     ("unlearning.lora.dropout=0.1", "unlearning.lora.dropout is given, but unlearning.dropout is"),
     ("unlearning.lora.rank=0", "unlearning.lora.rank"),
-    ("unlearning.wrapper=task_vector", "unlearning.wrapper is task_vector, which turns weights"),
-    ("attribution.mask=nowhere", "attribution.mask is given, but LoRA trains all of its adapter"),
+    ("unlearning.wrapper=task_vector", "unlearning.wrapper is task_vector, which negates weights"),
+    ("attribution.mask=nowhere", "attribution.mask is given, but LoRA trains its whole adapter"),
 ]
 
 

@@ -90,7 +90,7 @@ def test_a_reference_is_computed_once_and_read_again_from_its_private_folder(ask
 def test_a_stale_reference_is_refused_by_what_differs(ask, change, differs, tmp_path):
     ask(make_model("llama-tied"), tmp_path)
     other = make_model("llama-tied", seed=0 if change else 1)
-    with pytest.raises(WagleError, match=rf"is of another {differs}; delete it$"):
+    with pytest.raises(WagleError, match=rf"is for another {differs}; delete it$"):
         ask(other, tmp_path, **change)
 
 
@@ -105,7 +105,7 @@ def test_a_reference_of_the_same_weights_computed_otherwise_is_refused(ask, chan
     else:
         assert other.config._attn_implementation == "sdpa"
         other.set_attn_implementation("eager")
-    with pytest.raises(WagleError, match=f"is of another {change}; delete it$"):
+    with pytest.raises(WagleError, match=f"is for another {change}; delete it$"):
         ask(other, tmp_path)
 
 
@@ -234,7 +234,7 @@ def test_a_trained_adapter_is_not_taken_off_for_the_original_model():
     assert choose_original(model, "adapter", 1) == Original("adapter", 1)
     unlearn(model, objective="grad_ascent")
     assert choose_original(model, "auto", 1) == Original("copy", 1)
-    with pytest.raises(WagleError, match="the adapter is trained already, so the model without it"):
+    with pytest.raises(WagleError, match="the adapter is already trained, so the model without it"):
         unlearn(model, objective="ga_kl", full_reference="adapter")
     unlearn(model, objective="ga_kl", full_reference="topk")
 
@@ -321,7 +321,7 @@ def test_activation_checkpointing_changes_neither_the_states_nor_their_gradients
 
 @pytest.mark.parametrize("layer", [-1, 2, 1.0, "1", None])
 def test_a_block_that_is_not_there_is_refused(model, layer):
-    with pytest.raises(WagleError, match="the model has the blocks 0 to 1, choose one of them"):
+    with pytest.raises(WagleError, match="the model has blocks 0 to 1, so choose one of these"):
         check_layer(model, layer)
 
 

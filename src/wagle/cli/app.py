@@ -1,7 +1,7 @@
 """The command line: parse, call one public function, print. No logic lives here.
 
 Heavy imports are inside the commands, so that ``wagle --help`` is fast. Tables go to stdout, the
-rest to stderr. What a user can mend is one line and exit code 2; anything else keeps its traceback.
+rest to stderr. An error that the user can fix is one line and exit code 2; others keep a traceback.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _execute(
     from wagle.run.finding import find_run
 
     recipe, folder = find_run(source, list(overrides or []), out)
-    from wagle.run.execution import execute  # heavy: what is wrong with a recipe is said before
+    from wagle.run.execution import execute  # heavy: errors in the recipe are reported first
 
     return execute(recipe, folder, until=until, redo=redo)
 
@@ -85,10 +85,10 @@ def run(
     everything: All = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run all stages of a recipe; start again after an interruption and it goes on.
+    """Run all stages of a recipe; after an interruption, the same command resumes the run.
 
-    Reads the recipe and its data; writes the run folder runs/NAME. A finished run prints its table
-    again.
+    Reads the recipe and its data; writes the run folder runs/NAME. For a finished run, prints its
+    table again.
 
     Example:  wagle run demo unlearning.objective=grad_diff --out runs/graddiff
     """
@@ -102,7 +102,7 @@ def demo(
     everything: All = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run the whole way on a real 135M chat model: teach two authors, make it forget them.
+    """Try everything on a real 135M chat model: teach it two authors, then make it forget them.
 
     The same as wagle run demo. Writes runs/demo.
 
@@ -113,7 +113,7 @@ def demo(
 
 @app.command(name="finetune")
 def finetune_command(source: Source, overrides: Overrides = None, out: Out = None) -> None:
-    """Teach a model the records that the recipe's finetune section names.
+    """Teach a model the records named in the recipe's finetune section.
 
     Reads the recipe; writes base/ in the run folder.
 
@@ -124,10 +124,10 @@ def finetune_command(source: Source, overrides: Overrides = None, out: Out = Non
 
 @app.command()
 def attribute(source: Source, overrides: Overrides = None, out: Out = None) -> None:
-    """Take the gradients of a recipe's model and select its weights, up to the mask.
+    """Run a recipe up to the mask: take gradients, score the weights and select some of them.
 
-    Reads the recipe and its data; writes mask.safetensors and the gradient store. Where all weights
-    train, as with LoRA, there is no mask, and it says so.
+    Reads the recipe and its data; writes mask.safetensors and the gradient store. If all weights
+    train, as with LoRA, there is no mask, and the command says so.
 
     Example:  wagle attribute recipe.yaml attribution.ratio=0.5
     """
@@ -138,7 +138,7 @@ def attribute(source: Source, overrides: Overrides = None, out: Out = None) -> N
 
 @app.command(name="unlearn")
 def unlearn_command(source: Source, overrides: Overrides = None, out: Out = None) -> None:
-    """Unlearn, after whatever comes before it and is not finished yet.
+    """Run a recipe up to the unlearned model, starting with the first unfinished stage.
 
     Reads the recipe and its data; writes model/ in the run folder.
 
@@ -161,12 +161,13 @@ def evaluate_command(
     everything: All = False,
     as_json: AsJson = False,
 ) -> None:
-    """Evaluate a run before, after and against its reference; or one model with a benchmark.
+    """Evaluate a run before, after and against its reference; or one model on a benchmark.
 
-    Reads the recipe and its data; writes evaluation/ and evaluation.json. With --benchmark it reads a
-    model folder and writes only what --out names.
+    Reads the recipe and its data; writes evaluation/ and evaluation.json. With --benchmark, reads a
+    model folder and writes only the file that --out names.
 
-    Example:  wagle evaluate after --benchmark qa forget=forget.jsonl --before my-model --reference retrained
+    Example:  wagle evaluate after --benchmark qa forget=forget.jsonl --before my-model --reference
+    retrained
     """
     if benchmark is None:
         given = {
@@ -177,7 +178,7 @@ def evaluate_command(
         }
         wrong = [name for name, value in given.items() if value]
         if wrong:
-            raise WagleError(f"{wrong[0]} goes with --benchmark; a recipe names these itself")
+            raise WagleError(f"{wrong[0]} needs --benchmark; without it, set this in the recipe")
         _table(_execute(source, overrides, out, "after"), as_json, everything)
         return
     from wagle.report.text.evaluations import evaluation_table
@@ -201,7 +202,7 @@ def evaluate_command(
 
 @app.command()
 def report(source: Source, overrides: Overrides = None, out: Out = None) -> None:
-    """Write the report of a run again, after whatever is not finished yet.
+    """Write a run's report again, finishing any unfinished stages first.
 
     Reads the run folder; writes report.html.
 
@@ -215,10 +216,10 @@ def ledger_command(
     folder: Annotated[str, typer.Argument(metavar="RUN", help="A finished run folder.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show what a model was asked to forget, when: a run and the runs that it came after.
+    """Show what a model was asked to forget, and when: this run and the runs before it.
 
-    Reads ledger.json of the run; writes nothing. Exit code 1 if a request did not start from what
-    the one before left.
+    Reads the run's ledger.json; writes nothing. Exit code 1 if a request did not start from the
+    model that the previous one left.
 
     Example:  wagle ledger runs/second
     """
@@ -243,12 +244,13 @@ def compare(
     out: ComparisonOut = None,
     as_json: AsJson = False,
 ) -> None:
-    """Does the mask help? Run one objective on several arms, over units that are taught anew.
+    """Test whether the mask helps: run one objective on several arms, over freshly taught models.
 
-    Reads the recipe and its data; writes comparison.json and comparison.html. The same command goes
-    on after an interruption.
+    Reads the recipe and its data; writes comparison.json and comparison.html. After an
+    interruption, the same command resumes.
 
-    Example:  wagle compare demo unlearning.objective=npo --arms wagle,random,dense --ratios 0.05,0.5
+    Example:  wagle compare demo unlearning.objective=npo --arms wagle,random,dense --ratios
+    0.05,0.5
     """
     from wagle.run.finding import find_run
 
@@ -270,13 +272,13 @@ def compare(
 
 
 def _set_up() -> None:
-    """Output and environment of the process; importing wagle itself sets nothing."""
+    """Set up the process's output and environment; importing wagle itself sets nothing."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: its threads spin otherwise
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' bars; wagle shows its own
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' progress bars; wagle has its own
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    # they speak when they are imported, torch of what torchao does to it
+    # some warn on import, such as torch about what torchao does to it
     for name in ("bitsandbytes", "torchao", PYTREE_LOGGER):
         logging.getLogger(name).setLevel(logging.ERROR)
     handler = logging.StreamHandler(sys.stderr)
@@ -302,5 +304,5 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"wagle: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("wagle: stopped; the same command goes on from here", file=sys.stderr)
+        print("wagle: stopped; the same command resumes from here", file=sys.stderr)
         sys.exit(130)

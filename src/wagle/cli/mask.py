@@ -10,7 +10,7 @@ import typer
 from wagle.cli.options import AsJson
 
 mask_app = typer.Typer(
-    no_args_is_help=True, help="Look at, compare and exchange masks: which weights may change."
+    no_args_is_help=True, help="Show, compare and exchange masks: which weights may change."
 )
 
 At = Annotated[
@@ -23,13 +23,13 @@ def show(
     mask: Annotated[str, typer.Argument(metavar="MASK", help="A mask file.")],
     at: At = None,
     scores: Annotated[
-        bool, typer.Option("--scores", help="Also show where the scores of each block lie.")
+        bool, typer.Option("--scores", help="Also show the range of each block's scores.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what a mask selects: counts, score, density per block and per kind of module.
 
-    Reads a mask file; writes nothing. A ladder has a column for each of its ratios.
+    Reads a mask file; writes nothing. A ladder gets one column per ratio.
 
     Example:  wagle mask show runs/demo/mask.safetensors --scores
     """
@@ -45,13 +45,14 @@ def show(
 @mask_app.command(name="compare")
 def mask_compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A mask file.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another one of the same model.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another mask for the same model.")],
     at: At = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show how far two masks agree: overlap and Jaccard index, beside chance, per block.
+    """Show how far two masks agree: overlap and Jaccard index per block, compared with chance.
 
-    Reads two mask files of the same model; writes nothing. --at chooses the ratio of ladders.
+    Reads two mask files for the same model; writes nothing. --at chooses the ratio if they are
+    ladders.
 
     Example:  wagle mask compare runs/a/mask.safetensors runs/b/mask.safetensors
     """
@@ -68,10 +69,10 @@ def mask_compare(
 @mask_app.command(name="import")
 def mask_import(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A published mask, a .pt file.")],
-    model: Annotated[str, typer.Option("--model", help="The model folder that it is for.")],
+    model: Annotated[str, typer.Option("--model", help="The model folder that the mask is for.")],
     out: Annotated[str, typer.Option("-o", "--out", help="The mask file to write.")],
 ) -> None:
-    """Turn a published .pt mask into a mask file, checked against its model.
+    """Convert a published .pt mask to a mask file, and check it against its model.
 
     Reads the .pt file (tensors only, never code) and the model folder; writes one file.
 
@@ -91,7 +92,7 @@ def mask_export(
     out: Annotated[str, typer.Option("-o", "--out", help="The .pt file to write.")],
     at: At = None,
 ) -> None:
-    """Write a mask as a .pt file of bool tensors by parameter name, as others publish them.
+    """Write a mask as a .pt file of bool tensors by parameter name, the usual published form.
 
     Reads a mask file; writes one file.
 

@@ -1,4 +1,4 @@
-"""Arguments and options of the commands: what each is called and what its help says."""
+"""Arguments and options of the commands: their names and their help."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ Source = Annotated[
 Overrides = Annotated[
     Optional[list[str]],
     typer.Argument(
-        metavar="[KEY=VALUE]...", help="Settings over the recipe's: attribution.ratio=0.5"
+        metavar="[KEY=VALUE]...", help="Override settings of the recipe: attribution.ratio=0.5"
     ),
 ]
 Out = Annotated[Optional[str], typer.Option("--out", help="The run folder; default runs/NAME.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-All = Annotated[bool, typer.Option("--all", help="Print all figures, not the headline alone.")]
+All = Annotated[bool, typer.Option("--all", help="Print all figures, not just the headline ones.")]
 
-# of wagle evaluate
+# for wagle evaluate
 RecipeOrModel = Annotated[
     str,
     typer.Argument(
         metavar="RECIPE|MODEL",
-        help="A recipe or a run folder; with --benchmark a model folder or a run folder.",
+        help="A recipe or a run folder; with --benchmark, a model folder or a run folder.",
     ),
 ]
 RunOrResult = Annotated[
     Optional[str],
-    typer.Option("--out", help="The run folder; with --benchmark the result file."),
+    typer.Option("--out", help="The run folder; with --benchmark, the result file."),
 ]
 Benchmark = Annotated[
     Optional[str],
@@ -52,42 +52,42 @@ Reference = Annotated[
     Optional[str],
     typer.Option(
         "--reference",
-        help="A model that never learned the forget set, a run, or a result file.",
+        help="A model that never learned the forget set: a model, a run, or a result file.",
     ),
 ]
 Patches = Annotated[
     Optional[list[str]],
-    typer.Option("--patch", help="Evaluate what this patch makes of the model; repeatable."),
+    typer.Option("--patch", help="Apply this patch to the model first; repeatable."),
 ]
 Cache = Annotated[
     Optional[str],
-    typer.Option("--cache", help="A private folder for answers: none is asked twice."),
+    typer.Option("--cache", help="A private folder that keeps answers, to ask nothing twice."),
 ]
 Precision = Annotated[
-    str, typer.Option("--precision", help="Of the matrix products: float32 or bfloat16.")
+    str, typer.Option("--precision", help="Precision of matrix products: float32 or bfloat16.")
 ]
 
-# of wagle compare
+# for wagle compare
 Arms = Annotated[
     str,
     typer.Option(
         "--arms",
-        help="Choices of weights, divided by commas: scores, random_like and complement (of the "
-        "first one's mask), dense, lora. All are compared with random.",
+        help="Choices of weights, separated by commas: scores, random_like and complement (of the "
+        "first arm's mask), dense, lora. All are compared with random.",
     ),
 ]
 Ratios = Annotated[
     Optional[str],
-    typer.Option("--ratios", help="Of the masks, divided by commas; default the recipe's."),
+    typer.Option("--ratios", help="Mask ratios, separated by commas; default the recipe's."),
 ]
 Units = Annotated[
-    int, typer.Option("--units", help="Times that all is taught anew; under 5 is exploratory.")
+    int, typer.Option("--units", help="How many models to teach; fewer than 5 is exploratory.")
 ]
 Trials = Annotated[
-    int, typer.Option("--trials", help="Learning rates to try for every arm, on unit 0.")
+    int, typer.Option("--trials", help="Learning rates to try for each arm, on unit 0.")
 ]
 Steps = Annotated[
-    Optional[int], typer.Option("--steps", help="Of every run; default the recipe's.")
+    Optional[int], typer.Option("--steps", help="Steps of every run; default the recipe's.")
 ]
 KeepModels = Annotated[
     bool, typer.Option("--keep-models", help="Keep taught models, gradients and masks.")

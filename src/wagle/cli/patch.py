@@ -19,12 +19,12 @@ def patch_extract(
     out: Annotated[str, typer.Option("-o", "--out", help="The patch file to write.")],
     undo: Annotated[
         Optional[str],
-        typer.Option("--undo", help="Also write the old values here: keep this file to yourself."),
+        typer.Option("--undo", help="Also write the old values to this file, and keep it private."),
     ] = None,
 ) -> None:
     """Write the new values of all weights that differ between two model folders.
 
-    Reads both folders; writes one file, and with --undo a private second one.
+    Reads both folders; writes one file, and with --undo a second, private one.
 
     Example:  wagle patch extract base/ model/ -o patch.safetensors
     """
@@ -47,10 +47,11 @@ def patch_apply(
     ],
     out: Annotated[str, typer.Option("-o", "--out", help="The model folder to write.")],
 ) -> None:
-    """Write the model that a patch, or several in order, make of a base, bit for bit.
+    """Apply one patch or several in order to a base, and write the resulting model, bit for bit.
 
-    Reads the base folder and the patches; writes a model folder. Several patches: each made on the
-    result of the one before, or all on this base; then the later one wins where they overlap.
+    Reads the base folder and the patches; writes a model folder. Several patches must each be made
+    on the previous result, or all on this base; in the latter case later ones win where they
+    overlap.
 
     Example:  wagle patch apply base/ patch.safetensors -o unlearned/
     """
@@ -67,16 +68,16 @@ def patch_verify(
     base: Annotated[str, typer.Argument(metavar="BASE", help="The model folder before.")],
     result: Annotated[str, typer.Argument(metavar="RESULT", help="The model folder after.")],
     mask: Annotated[
-        Optional[str], typer.Option("--mask", help="Nothing outside this mask may differ.")
+        Optional[str], typer.Option("--mask", help="Check that nothing outside this mask differs.")
     ] = None,
     patch: Annotated[
         Optional[list[str]],
         typer.Option(
-            "--patch", help="Base and this patch must give the result; several in order, once each."
+            "--patch", help="Check that this patch turns base into result; repeatable, in order."
         ),
     ] = None,
 ) -> None:
-    """Prove on files what changed: everything that a mask leaves out is bit-identical.
+    """Prove from the files what changed: everything that a mask leaves out is bit-identical.
 
     Reads the folders, the mask and the patches; writes nothing. Exit code 1 if the proof fails.
 
@@ -97,11 +98,11 @@ def patch_undo(
         str, typer.Argument(metavar="RESULT", help="The model folder that the patch made.")
     ],
     undo_file: Annotated[
-        str, typer.Argument(metavar="UNDO", help="The undo file: patch extract --undo wrote it.")
+        str, typer.Argument(metavar="UNDO", help="The undo file that patch extract --undo wrote.")
     ],
     out: Annotated[str, typer.Option("-o", "--out", help="The model folder to write.")],
 ) -> None:
-    """Write the base again, bit for bit, from the result and the private undo file.
+    """Restore the base, bit for bit, from the result and the private undo file.
 
     Reads the result folder and the undo file; writes a model folder.
 

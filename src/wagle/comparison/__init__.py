@@ -1,1 +1,1 @@
-"""Does the mask help? Arms over units that are taught anew."""
+"""Does the mask help? Arms compared over freshly taught units."""

@@ -1,7 +1,7 @@
-"""Arms: the choices of weights that a comparison puts beside each other.
+"""Arms: the choices of weights that a comparison compares.
 
-An arm is a score, a mask made of the first arm's (``random_like``, ``complement``), all weights
-(``dense``), or weights beside the model's own (``lora``).
+An arm is a score, a mask derived from the first arm's (``random_like``, ``complement``), all
+weights (``dense``), or an adapter instead of the model's own weights (``lora``).
 """
 
 from __future__ import annotations
@@ -22,60 +22,60 @@ from wagle.recipe.sections.attribution import Attribution
 from wagle.system.errors import WagleError, choose
 
 CONTROL = "random"  # the arm that all others are compared with
-OF_FIRST = OF_MASK  # made of the first arm's mask
+OF_FIRST = OF_MASK  # derived from the first arm's mask
 WITHOUT_RATIO = ("dense", "lora")
 ARMS = dict.fromkeys((*sorted(SCORES), *OF_FIRST, *WITHOUT_RATIO))
 
 
 class Cell(NamedTuple):
-    """An arm at one ratio: what is tuned once and run once per unit."""
+    """An arm at one ratio: it is tuned once and run once per unit."""
 
     arm: str
     ratio: float | None
 
     @property
     def name(self) -> str:
-        """As files and messages call it: ``wagle@0.05``, ``dense``."""
+        """Its name in files and messages: ``wagle@0.05``, ``dense``."""
         return self.arm if self.ratio is None else f"{self.arm}@{self.ratio:g}"
 
 
 def read_arms(names: Sequence[str]) -> list[str]:
-    """Check the arms of a comparison: known, each once, the control and a usable first one.
+    """Check a comparison's arms: known, without repeats, with the control and a usable first arm.
 
     Raises:
-        WagleError: what is wrong with them.
+        WagleError: they are not; the message says what is wrong.
     """
     for i, name in enumerate(names):
         choose(ARMS, name, "arm")
         if name in names[:i]:
-            raise WagleError(f"the arm {name} is given twice; remove it once")
+            raise WagleError(f"the arm {name} is given twice; remove one")
     if CONTROL not in names:
         raise WagleError(
-            f"the arms {', '.join(names)} have no {CONTROL} among them, to which all others are "
+            f"the arms {', '.join(names)} do not include {CONTROL}, with which all others are "
             f"compared; add {CONTROL}"
         )
     if len(names) < 2:
-        raise WagleError(f"{CONTROL} alone is no comparison; name another arm beside it")
+        raise WagleError(f"{CONTROL} alone is not a comparison; add another arm")
     made = [name for name in names if name in OF_FIRST]
     if made and names[0] not in SCORES:
         raise WagleError(
-            f"{made[0]} refers to the mask of the first arm, and {names[0]} has none; name a score "
+            f"{made[0]} refers to the mask of the first arm, but {names[0]} has none; name a score "
             "first"
         )
     return list(names)
 
 
 def read_ratios(ratios: Sequence[float | str]) -> list[float]:
-    """Check ratios, which need not ascend as they are given: each in (0, 1], none twice."""
+    """Check ratios, given in any order: each in (0, 1], without repeats."""
     try:
         return [float(ratio) for ratio in read_ladder(sorted(ratios, key=float))]
     except ValueError:
         given = ", ".join(map(str, ratios))
-        raise WagleError(f"the ratios {given} are not all numbers; give such as 0.05,0.5") from None
+        raise WagleError(f"the ratios {given} are not all numbers; write 0.05,0.5") from None
 
 
 def cells_of(arms: Sequence[str], ratios: Sequence[float]) -> list[Cell]:
-    """All cells, ratio by ratio; an arm without a ratio comes once, at the end."""
+    """All cells, ratio by ratio; an arm without a ratio appears once, at the end."""
     with_ratio = [Cell(arm, r) for r in ratios for arm in arms if arm not in WITHOUT_RATIO]
     return with_ratio + [Cell(arm, None) for arm in arms if arm in WITHOUT_RATIO]
 
@@ -93,15 +93,15 @@ def arm_quantities(arms: Sequence[str], settings: Attribution) -> list[str]:
 
 @dataclass(frozen=True)
 class ArmMasks:
-    """The masks of one unit, made from its gradient store as they are asked for, kept as files.
+    """The masks of one unit, made from its gradient store on demand and kept as files.
 
     Attributes:
         store: the unit's gradients.
-        folder: where the ladders lie.
+        folder: where the ladders are kept.
         first: the arm whose mask ``random_like`` and ``complement`` refer to.
         ratios: of every ladder.
-        settings: gamma, damping, scope and candidates, as the recipe has them. Settings of a score
-            count for the recipe's own score only.
+        settings: gamma, damping, scope and candidates, as in the recipe. Score settings apply only
+            to the recipe's own score.
         seed: of random scores.
     """
 
@@ -113,9 +113,9 @@ class ArmMasks:
     seed: int
 
     def of(self, cell: Cell) -> Mask | None:
-        """The mask of a cell; None where it has no ratio.
+        """The mask of a cell; None if it has no ratio.
 
-        A complement has the ratio that the first arm's mask leaves out, not that of the cell.
+        A complement has the ratio that the first arm's mask leaves out, not the cell's.
         """
         if cell.ratio is None:
             return None

@@ -1,8 +1,8 @@
-"""Does the mask help? The same unlearning with several arms, over units that are taught anew.
+"""Does the mask help? The same unlearning with several arms, over freshly taught units.
 
 Order of the work, one unit on disk at a time: teach it; take its gradients once for all arms; on
 unit 0 tune the learning rate of every arm; run every arm; delete the model. Every trial and run is
-kept as soon as it is whole, so a killed comparison goes on where it was.
+saved as soon as it is complete, so a killed comparison resumes where it was.
 """
 
 from __future__ import annotations
@@ -52,19 +52,19 @@ def compare_arms(
     Args:
         recipe: what to teach and how to unlearn; its own mask is not used.
         arms: scores, ``random_like``, ``complement``, ``dense``, ``lora``; ``random`` among them.
-        folder: of the comparison; None takes ``runs/NAME-compare``. The same comparison goes on
-            there, also with more units.
+        folder: of the comparison; None takes ``runs/NAME-compare``. The same comparison resumes
+            there, even with more units.
         ratios: of the masks; None takes the recipe's.
-        units: how often all is taught anew, at least 1; under 5 nothing more than a hint follows.
-        trials: learning rates that are tried for every arm, on unit 0.
+        units: how many models to teach, at least 1; with fewer than 5 the result is only a hint.
+        trials: how many learning rates to try for every arm, on unit 0.
         steps: of every run; None takes the recipe's.
-        keep_models: leave the taught models, gradients and masks in the folder.
+        keep_models: keep the taught models, gradients and masks in the folder.
 
     Returns:
         What ``comparison.json`` holds; ``comparison.html`` shows it.
 
     Raises:
-        WagleError: a recipe or arms that cannot be compared, or a folder of another comparison.
+        WagleError: the recipe or arms cannot be compared, or the folder holds another comparison.
     """
     check_optuna()
     for name, value in (("units", units), ("trials", trials), ("steps", steps)):
@@ -87,7 +87,7 @@ def compare_arms(
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison's folder, and what is asked of it; the fields are those of ``compare_arms``."""
+    """A comparison's folder and request; the fields are those of ``compare_arms``."""
 
     recipe: Recipe
     arms: list[str]
@@ -107,9 +107,9 @@ class Comparison:
 
     @property
     def _has_reference(self) -> bool:
-        """A model that was retrained without one forget set is none where others are forgotten."""
+        """Whether there is one: a model retrained without one forget set cannot serve another."""
         named = self.recipe.reference
-        if named in (None, "retrained"):  # to teach every unit twice is another experiment
+        if named in (None, "retrained"):  # teaching every unit twice is another experiment
             return False
         return named == "untaught" or not forget_set_varies(self.recipe)
 
@@ -119,16 +119,14 @@ class Comparison:
         return self.given_steps or count_steps(self._reader(0))
 
     def check(self) -> None:
-        """Find out what is missing before the first long work, not after it."""
+        """Report what is missing before any long work rather than after it."""
         settings = self.recipe.unlearning
         chosen = choose_objective(
             settings.objective, settings.objective_settings, settings.retain_term
         )
         if not chosen.sets or settings.wrapper == "task_vector":
             what = settings.wrapper if chosen.sets else f"objective {settings.objective}"
-            raise WagleError(
-                f"{what} has no steps on the way that could be compared; choose another"
-            )
+            raise WagleError(f"{what} has no intermediate steps to compare; choose another")
         units = [self._reader(number) for number in range(self.units)]
         model = structure_of(units[0])
         check_folder(units[0])
@@ -142,19 +140,19 @@ class Comparison:
             self._check_lora()
 
     def _check_lora(self) -> None:
-        """The arm has all of an adapter that the recipe describes, beside the model as it is."""
+        """The arm trains the whole adapter that the recipe describes, on the model as it is."""
         lora = self.recipe.unlearning.lora or Lora()
         for key in ("masked", "quantize"):
             if getattr(lora, key) != Lora.model_fields[key].default:
                 raise WagleError(
-                    f"unlearning.lora.{key} does not go with the arm lora, which trains all of an "
-                    "adapter beside the model as it is; remove it"
+                    f"unlearning.lora.{key} does not work with the arm lora, which trains a whole "
+                    "adapter on the model as it is; remove it"
                 )
         run = self._reader(0, lora)
         check_unlearning(run, structure_of(run))
 
     def claim(self) -> None:
-        """Write down what is compared; another comparison in the folder is an error."""
+        """Record what is compared; another comparison in the folder is an error."""
         plan = {
             "format": FORMAT,
             "arms": self.arms,
@@ -171,17 +169,17 @@ class Comparison:
                 if before.get(key) != plan.get(key):
                     raise WagleError(
                         f"{self.folder} holds another comparison ({key} differs); choose another "
-                        "folder with --out, or delete it"
+                        "folder with --out, or delete this one"
                     )
             return
         if any(file.name != ".lock" for file in self.folder.iterdir()):
             raise WagleError(
-                f"{self.folder} exists and is no comparison; choose another folder with --out"
+                f"{self.folder} exists and is not a comparison; choose another folder with --out"
             )
         write_json(path, plan)
 
     def _reader(self, number: int, lora: Lora | None = None) -> Run:
-        """Reads the records of a unit, before or without its folder; its recipe is that of an arm."""
+        """The records of a unit, readable without its folder, under the recipe of an arm."""
         recipe = unit_recipe(self.recipe, number)
         asked = recipe.attribution
         score = {} if asked.score in self.arms else {"score": CONTROL, "score_settings": {}}
@@ -195,7 +193,7 @@ class Comparison:
     # ----- what is done -----
 
     def run(self) -> dict[str, Any]:
-        """Do what is missing, unit by unit; the page is written anew after each."""
+        """Do what is missing, unit by unit; the page is rewritten after each."""
         found: dict[str, Any] = {}
         with trial_store(self.folder / "study.db") as storage:
             tuned: dict[Cell, Tuned] = {}
@@ -255,14 +253,14 @@ class Comparison:
 
 
 class _Lazily:
-    """A unit that is taught when it is first needed, and not at all where all of it is done."""
+    """A unit that is taught when first needed, and not at all if its runs are all done."""
 
     def __init__(self, comparison: Comparison, number: int) -> None:
         self.comparison, self.number = comparison, number
         self._unit: Unit | None = None
 
     def open(self) -> Unit:
-        """The unit, taught now if it is not there."""
+        """The unit, taught now if it does not exist."""
         if self._unit is None:
             asked = self.comparison
             folder = asked._unit_folder(self.number)
@@ -270,14 +268,14 @@ class _Lazily:
         return self._unit
 
     def close(self) -> None:
-        """Delete what is large, unless it is to be kept."""
+        """Delete what is large, unless it should be kept."""
         self._unit = None
         if not self.comparison.keep_models:
             shutil.rmtree(self.comparison._unit_folder(self.number), ignore_errors=True)
 
 
 def _versions() -> dict[str, Any]:
-    """What made the figures; unlike the rest of the environment it does not change in between."""
+    """The part of the environment that determines the figures and must not change in between."""
     names = ("wagle", "python", "torch", "transformers", "platform", "processors", "threads")
     found = environment()
     return {name: found[name] for name in names}

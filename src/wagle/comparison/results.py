@@ -1,4 +1,4 @@
-"""What the runs of a comparison say: figures per arm, differences to the control, one sentence."""
+"""What a comparison's runs show: figures per arm, differences from the control, one sentence."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from wagle.comparison.tuning import Tuned
 from wagle.comparison.units import forget_set_varies
 from wagle.recipe.recipe import Recipe
 
-ENOUGH = 5  # units; under that, a comparison is exploratory
+ENOUGH = 5  # units; with fewer, a comparison is exploratory
 
 
 class Found(NamedTuple):
-    """All that was run.
+    """Everything that was run.
 
     Attributes:
         runs: per cell, what ``run_arm`` found on each unit, in the order of the units.
-        tuned: per cell, its learning rate.
-        references: the figures of each unit's reference; None without one.
+        tuned: the learning rate per cell.
+        references: the figures of each unit's reference; None if there is none.
     """
 
     runs: Mapping[Cell, Sequence[Mapping[str, Any]]]
@@ -31,7 +31,7 @@ class Found(NamedTuple):
 
 
 def summarise(recipe: Recipe, found: Found, *, trials: int) -> dict[str, Any]:
-    """The figures of a comparison as JSON: no text of a record is among them.
+    """The figures of a comparison as JSON, without any record's text.
 
     Args:
         recipe: of the comparison.
@@ -102,9 +102,9 @@ def _curve(looks: Sequence[Mapping[str, float]]) -> list[list[float]]:
 
 
 def _differences(readings: Mapping[Cell, Sequence[Reading]]) -> list[dict[str, Any]]:
-    """Every arm against the control of its ratio; what has no ratio, against each of them.
+    """Every arm against the control of its ratio; an arm without a ratio against every control.
 
-    All of them are one family of tests.
+    All of these form one family of tests.
     """
     controls = {cell.ratio: own for cell, own in readings.items() if cell.arm == CONTROL}
     pairs = [
@@ -133,15 +133,15 @@ def _differences(readings: Mapping[Cell, Sequence[Reading]]) -> list[dict[str, A
 
 
 def _rest(values: Sequence[float]) -> dict[str, Any] | None:
-    """The same over the units that nothing was tuned on."""
+    """The same over the units on which nothing was tuned."""
     return mean_difference(values[1:])._asdict() if len(values) > 1 else None
 
 
 def _bound(own: Sequence[Reading], control: Sequence[Reading]) -> str:
-    """What it does to a difference that a run ended before its figure could be read.
+    """How a difference is limited by runs that ended before their figure could be read.
 
-    Such a figure could still have fallen: ``at most`` where only the arm has some, ``at least``
-    where only the control has, ``open`` where both have, "" where none has.
+    Such a figure could still have fallen: ``at most`` if only the arm has some, ``at least`` if
+    only the control has, ``open`` if both have, "" if neither has.
     """
     return {
         (False, False): "",
@@ -152,10 +152,10 @@ def _bound(own: Sequence[Reading], control: Sequence[Reading]) -> str:
 
 
 def differs(one: Mapping[str, Any]) -> bool:
-    """Whether a difference is shown: significant in its family, and not by a run's early end.
+    """Whether a difference is shown: significant in its family, and not due to a run's early end.
 
-    An arm that is lower could only be lower still, were its own run longer; were the control's
-    longer, the difference might vanish. And the other way round.
+    If the arm is lower, a longer run of its own could only make it lower still; a longer run of the
+    control might remove the difference. And vice versa.
     """
     safe = {"", "at most"} if one["mean"] < 0 else {"", "at least"}
     return one.get("holm") is not None and one["holm"] < LEVEL and one["bound"] in safe
@@ -169,7 +169,7 @@ def say(differences: Sequence[Mapping[str, Any]], units: int, exploratory: bool)
     shown = [one for one in differences if differs(one)]
     early = sum(one["holm"] < LEVEL for one in differences) - len(shown)
     rest = (
-        f" {early} more cannot be told: a run ended before its figure could be read; give more steps."
+        f" {early} more are undecided: a run ended before its figure could be read; give more steps."
         if early
         else ""
     )
@@ -177,7 +177,7 @@ def say(differences: Sequence[Mapping[str, Any]], units: int, exploratory: bool)
         smallest = sorted(one["smallest"] for one in differences)
         return (
             f"{hint}{'no' if hint else 'No'} arm differs from {CONTROL} at the 5 % level (Holm-corrected over "
-            f"{len(differences)} differences, {units} units); so many units could have shown "
+            f"{len(differences)} differences, {units} units); this many units could have shown "
             f"differences of {smallest[0]:.3f} to {smallest[-1]:.3f} or more.{rest}"
         )
     listed = "; ".join(
@@ -186,6 +186,6 @@ def say(differences: Sequence[Mapping[str, Any]], units: int, exploratory: bool)
         for one in shown
     )
     return (
-        f"{hint}{len(shown)} of {len(differences)} differences to {CONTROL} at the same retain "
+        f"{hint}{len(shown)} of {len(differences)} differences from {CONTROL} at the same retain "
         f"probability hold at the 5 % level (Holm-corrected, {units} units): {listed}.{rest}"
     )

@@ -1,4 +1,4 @@
-"""One run of a comparison: an arm moves a unit's model, and what it does is looked at on the way."""
+"""One run of a comparison: an arm moves a unit's model, with looks at its effect along the way."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SHARE = 0.95  # of the retain probability before: where the arms are compared
 TUNED = "forget"  # the figure that tuning sees: original questions
 COMPARED = "heldout"  # the figure that is compared: paraphrased questions, which tuning never sees
 RECORDS = 64  # paraphrased questions, at most
-LOOKS = 6  # in a run, about: a look at all sets costs as much as three steps
+LOOKS = 6  # per run, roughly: a look at all sets costs as much as three steps
 _FROM_TRAINING = {"retain": "retain.probability", "forget": "forget.probability"}
 
 
@@ -42,8 +42,8 @@ def heldout_tokens(run: Run) -> list[Tokens]:
     records = [r for r in run.inputs.need("forget") if r.paraphrased_prompt]
     if not records:
         raise WagleError(
-            "wagle compare asks with paraphrases that tuning never saw, and no forget record has "
-            "one; add the field paraphrased_question"
+            "wagle compare asks paraphrased questions that tuning never saw, but no forget record "
+            "has one; add the field paraphrased_question"
         )
     some = read_records(
         records, name="forget", take=min(RECORDS, len(records)), seed=run.recipe.seed
@@ -63,15 +63,15 @@ def count_steps(run: Run) -> int:
 def run_arm(
     unit: Unit, cell: Cell, *, learning_rate: float, steps: int, tuning: bool = False
 ) -> dict[str, Any]:
-    """Unlearn with one arm; of the model nothing is kept but what the looks found.
+    """Unlearn with one arm, keeping only what the looks found, not the model.
 
     Args:
-        unit: whose taught model is loaded anew.
+        unit: the unit whose taught model is loaded.
         cell: the arm and its ratio.
-        learning_rate: of this run, in place of the recipe's.
-        steps: of this run; no rule ends it before.
-        tuning: leave the paraphrased questions alone, and end where the figure is read: what comes
-            after does not count.
+        learning_rate: of this run, instead of the recipe's.
+        steps: of this run; no rule ends it earlier.
+        tuning: do not ask the paraphrased questions, and end where the figure is read, as what
+            comes later does not count.
 
     Returns:
         JSON: ``learning_rate``, ``selected`` (weights), ``trajectory`` (per look, the first before
@@ -126,7 +126,7 @@ def run_arm(
 
 
 def _settings(asked: Unlearning, learning_rate: float, steps: int, *, tuning: bool) -> Unlearning:
-    """The recipe's settings, but for what a comparison decides: the rate, the looks, when it ends."""
+    """The recipe's settings, except what a comparison decides: the rate, the looks, the end."""
     every = max(1, steps // LOOKS)
     decided = {
         "learning_rate": learning_rate,
@@ -165,7 +165,7 @@ def look_at_reference(unit: Unit) -> dict[str, float]:
 
 
 def read_run(found: Mapping[str, Any], name: str) -> Reading:
-    """The figure ``name`` of a run where the retain probability is 0.95 of before."""
+    """The figure ``name`` of a run at the point where the retain probability is 0.95 of before."""
     looks: Sequence[Mapping[str, float]] = found["trajectory"]
     steps, kept, figures = ([look[key] for look in looks] for key in ("step", "retain", name))
     return read_at(steps, kept, figures, SHARE)

@@ -1,8 +1,8 @@
-"""What a comparison reads off its runs: pure functions of numbers.
+"""What a comparison computes from its runs: pure functions of numbers.
 
 A trajectory becomes one figure (the forgetting at a fixed loss of what is kept), the figures of two
-arms over the same units become a difference with an interval, and several differences a family of
-corrected p-values.
+arms over the same units become a difference with an interval, and several differences become a
+family of corrected p-values.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from wagle.system.errors import WagleError
 
 LEVEL = 0.05  # of tests and intervals, two-sided
-POWER = 0.8  # with which the smallest difference is seen
+POWER = 0.8  # of detecting the smallest difference
 _QUANTILES = 5000
 
 
@@ -25,9 +25,9 @@ class Reading(NamedTuple):
     """The forget figure of one run at a fixed share of what was kept.
 
     Attributes:
-        figure: the figure there; at the end of the run where that share was never reached.
+        figure: the figure there, or at the end of the run if that share was never reached.
         at_least: the share was never reached, so the forgetting is at least this strong.
-        step: the step of the reading, between two looks as a rule.
+        step: the step of the reading, usually between two looks.
     """
 
     figure: float
@@ -40,7 +40,7 @@ def read_at(
 ) -> Reading:
     """Read a forget figure where the kept figure first falls to ``share`` of its start.
 
-    Between the two looks around that crossing both figures are taken as straight lines. What comes
+    Both figures are interpolated linearly between the two looks around that crossing. What comes
     after it does not count, even if the kept figure recovers.
 
     Args:
@@ -54,7 +54,7 @@ def read_at(
     """
     if kept[0] <= 0:
         raise WagleError(
-            "the model gives the retain records no probability before unlearning; teach it more"
+            "the model gives the retain records zero probability before unlearning; teach it more"
         )
     looks = list(zip(steps, (value / kept[0] for value in kept), figures, strict=True))
     for (step, high, figure), (then, low, after) in pairwise(looks):
@@ -69,10 +69,10 @@ class Difference(NamedTuple):
 
     Attributes:
         mean: of the differences.
-        interval: 95 % t interval; None of fewer than two units.
-        p: two-sided p-value of a paired t test against 0; None of fewer than two units.
-        smallest: the smallest true difference that so many units with this spread would show, at
-            the 5 % level with a power of 80 %; None of fewer than two units.
+        interval: 95 % t interval; None for fewer than two units.
+        p: two-sided p-value of a paired t test against 0; None for fewer than two units.
+        smallest: the smallest true difference that this many units with this spread would show, at
+            the 5 % level with a power of 80 %; None for fewer than two units.
         units: how many.
     """
 
@@ -84,7 +84,7 @@ class Difference(NamedTuple):
 
 
 def mean_difference(differences: Sequence[float]) -> Difference:
-    """The mean of one difference per unit with its t interval, and what could have been seen.
+    """The mean of one difference per unit with its t interval, and what could have been detected.
 
     Differences that are all equal have no spread: their interval is a point, and p is 0 (1 where
     the difference is 0).
@@ -107,12 +107,12 @@ def mean_difference(differences: Sequence[float]) -> Difference:
 
 
 def smallest_difference(spread: float, count: int) -> float:
-    """The true difference that a paired t test finds with a power of 80 % at the 5 % level.
+    """The true difference that a paired t test detects with a power of 80 % at the 5 % level.
 
-    |T| exceeds its critical value with probability 0.8 where T has the noncentral t distribution
+    |T| exceeds its critical value with probability 0.8 when T has the noncentral t distribution
     of ``shift = difference * sqrt(count) / spread``. Given the measured spread s, in units of the
     true one, that probability is a normal one; it is averaged over quantiles of s (scipy 1.17
-    gives NaN for some of the noncentral distributions that are needed here).
+    returns NaN for some of the noncentral distributions needed here).
 
     Args:
         spread: standard deviation of the paired differences, in their units.
@@ -134,10 +134,10 @@ def smallest_difference(spread: float, count: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values that hold for all tests of a family together, in their order.
+    """P-values corrected for all tests of a family together, in their order.
 
-    The k-th smallest of m is multiplied by ``m - k + 1``, none falls below a smaller one's, none
-    exceeds 1.
+    The k-th smallest of m is multiplied by ``m - k + 1``; none falls below that of a smaller one,
+    and none exceeds 1.
 
     Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
     """

@@ -1,10 +1,10 @@
 """Tuning: one learning rate for each arm, found on unit 0 with as many trials as every other arm.
 
-The trials of all arms lie on one grid of learning rates, evenly spaced on the log scale around the
-recipe's. A sampler that learns from earlier trials has nothing to learn from in so few, and would
-favour the arms where its draws happen to be lucky; on one grid the only difference between arms is
-the arm. Optuna keeps the trials: in its database each is whole or absent, so a killed comparison
-goes on at the first that is missing.
+The trials of all arms lie on one grid of learning rates, evenly spaced on a log scale around the
+recipe's. So few trials give an adaptive sampler nothing to learn from, and it would favour the arms
+where its draws happen to be lucky; on one grid, arms differ in nothing else. Optuna stores the
+trials: in its database each is complete or absent, so a killed comparison resumes at the first
+missing one.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ Trial = Callable[[float], dict[str, Any]]
 
 
 class Tuned(NamedTuple):
-    """The chosen learning rate, and whether it is the lowest or highest that was tried."""
+    """The chosen learning rate, and whether it is the lowest or highest tried."""
 
     learning_rate: float
     edge: bool
 
 
 def check_optuna() -> None:
-    """Refuse to start without the extra that keeps the trials."""
+    """Refuse to start without the extra that stores the trials."""
     if importlib.util.find_spec("optuna") is None:
         raise WagleError("wagle compare needs optuna: pip install 'wagle[sweep]'")
 
 
 def learning_rates(middle: float, count: int) -> list[float]:
-    """``count`` learning rates from a tenth to 30 times ``middle``, evenly spaced in logarithm.
+    """``count`` learning rates from a tenth to 30 times ``middle``, evenly spaced on a log scale.
 
-    One trial is the middle itself.
+    A single trial is at the middle itself.
     """
     if count == 1:
         return [middle]
@@ -66,13 +66,13 @@ def trial_store(path: Path) -> Iterator[Any]:
 
 
 def tune(storage: Any, cell: Cell, grid: Sequence[float], trial: Trial) -> Tuned:
-    """The learning rate at which a cell forgets most, of those of ``grid``.
+    """The learning rate in ``grid`` at which a cell forgets most.
 
-    What is minimised is the probability of the answers to the original forget questions, read
-    where the retain probability is 0.95 of before. A run that broke off is a failed trial.
+    It minimises the probability of the answers to the original forget questions, read where the
+    retain probability is 0.95 of before. A run that broke off is a failed trial.
 
     Args:
-        storage: of the trials; those that are there are not run again.
+        storage: of the trials; those it already holds are not run again.
         cell: the arm and its ratio, the name of the study.
         grid: ascending learning rates.
         trial: runs the cell at a learning rate.
@@ -104,7 +104,7 @@ def tune(storage: Any, cell: Cell, grid: Sequence[float], trial: Trial) -> Tuned
     finished = [(t.value, t.params[_NAME]) for t in trials if t.value is not None]
     if not finished:
         raise WagleError(
-            f"{cell.name} broke off at every learning rate that was tried ("
+            f"{cell.name} broke off at every learning rate tried ("
             f"{trials[0].user_attrs['stopped']}); lower unlearning.learning_rate"
         )
     best = min(finished)[1]

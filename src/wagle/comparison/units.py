@@ -1,4 +1,4 @@
-"""Units: models that are taught anew, each with its own seed and its own records to forget."""
+"""Units: freshly taught models, each with its own seed and its own records to forget."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ _DEMO = re.compile(r"demo:(forget|retain|retain_heldout)(?:@(\d+))?")
 def unit_recipe(recipe: Recipe, unit: int) -> Recipe:
     """The recipe of one unit: unit 0 is the recipe itself.
 
-    Another unit has another seed, and thereby another order of teaching and other records wherever
+    Another unit has another seed, and so a different teaching order and different records wherever
     ``take`` draws them; of the demo's sets it takes ``demo:SET@N``.
 
     Raises:
         WagleError: the recipe does not teach.
     """
     if recipe.finetune is None:
-        raise WagleError("wagle compare needs units that are taught: add finetune")
+        raise WagleError("wagle compare needs to teach its units; add finetune")
     if unit == 0:
         return recipe
     sets = {name: asked for name in SETS if (asked := getattr(recipe, name)) is not None}
     moved: dict[str, Any] = {name: _moved(asked, unit) for name, asked in sets.items()}
     forget = moved.get("forget")
-    if forget is not None and forget.seed is not None:  # else another seed would draw the same
+    if forget is not None and forget.seed is not None:  # a fixed seed would draw the same records
         moved["forget"] = forget.model_copy(update={"seed": forget.seed + unit})
     records = recipe.finetune.records
     if records is not None:
@@ -51,7 +51,7 @@ def unit_recipe(recipe: Recipe, unit: int) -> Recipe:
 
 
 def _moved(asked: RecordSet, unit: int) -> RecordSet:
-    """The same set of another unit: the demo's sets are dealt out anew."""
+    """The same set for another unit: the demo's sets are dealt out again."""
 
     def move(source: str) -> str:
         found = _DEMO.fullmatch(source)
@@ -63,7 +63,7 @@ def _moved(asked: RecordSet, unit: int) -> RecordSet:
 
 
 def forget_set_varies(recipe: Recipe) -> bool:
-    """Whether units differ in what they forget, and not in seed and order of teaching alone."""
+    """Whether units differ in what they forget, not just in seed and teaching order."""
     asked = recipe.forget
     if asked is None:
         return False
@@ -80,7 +80,7 @@ class Unit:
         run: its run folder; ``base/`` is the taught model.
         first: the arm whose mask others refer to.
         ratios: of the masks.
-        settings: how scores are made, as the recipe has them.
+        settings: how scores are computed, as in the recipe.
         lora: how the adapter of the arm ``lora`` is made.
     """
 
@@ -93,8 +93,8 @@ class Unit:
 
     @cached_property
     def masks(self) -> ArmMasks:
-        """The masks of the arms; the gradients are taken once, for all of them."""
-        STAGES["gradients"](self.run)  # a store that is there is only opened
+        """The masks of the arms; gradients are taken once for all of them."""
+        STAGES["gradients"](self.run)  # an existing store is only opened
         give_memory_back()
         store = GradientStore.open(self.run.models.gradients)
         seed = self.run.recipe.seed
@@ -105,22 +105,22 @@ class Unit:
 def make_unit(
     recipe: Recipe, number: int, folder: Path, arms: Sequence[str], ratios: Sequence[float]
 ) -> Unit:
-    """Teach a unit, or open it again; one gradient pass will do for all arms.
+    """Teach a unit, or reopen it; one gradient pass serves all arms.
 
     Args:
         recipe: of the comparison.
         number: of the unit, from 0.
         folder: of the unit.
-        arms: that will run on it.
+        arms: the arms that will run on it.
         ratios: of their masks.
     """
     own, asked = unit_recipe(recipe, number), recipe.attribution
     collected = {
         "mask": None,
-        "score": "random",  # which adds nothing to the quantities that are named
+        "score": "random",  # adds nothing to the named quantities
         "quantities": arm_quantities(arms, asked),
     }
-    unlearning = own.unlearning.model_copy(update={"lora": None})  # an arm, not the recipe's way
+    unlearning = own.unlearning.model_copy(update={"lora": None})  # LoRA is an arm here
     measured = own.model_copy(
         update={"attribution": asked.model_copy(update=collected), "unlearning": unlearning}
     )

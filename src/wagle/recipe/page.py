@@ -1,7 +1,7 @@
-"""The page of settings, made from the fields of the recipe.
+"""The page of settings, generated from the fields of the recipe.
 
-A field's text holds ``{scores}`` where it would list the names of a table: the recipe lies below the
-tables and cannot import them, so whoever makes the page hands their names in.
+Where a field's text would list the names in a table, it holds a placeholder such as ``{scores}``:
+the recipe lies below the tables and cannot import them, so the caller passes their names in.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ def settings_page(names: Mapping[str, Sequence[str]]) -> str:
     """Every setting with its default and its meaning, as Markdown: the page docs/recipe.md.
 
     Args:
-        names: for every placeholder in a field's text, the names that stand there, in order.
+        names: for every placeholder in a field's text, the names that replace it, in order.
     """
     lines = [
         "# Settings of a recipe",
         "",
-        "Made from the fields of `wagle.recipe` by `make docs/recipe.md`. A setting on the command line:",
-        "`wagle run RECIPE attribution.ratio=0.1`. Paths are relative to the current folder.",
+        "Generated from the fields of `wagle.recipe` by `make docs/recipe.md`. To set one on the",
+        "command line: `wagle run RECIPE attribution.ratio=0.1`. Paths are relative to the current folder.",
     ]
     for title, section in sections_of_page():
         lines += _settings_table(title, section, names)
@@ -36,7 +36,7 @@ def settings_page(names: Mapping[str, Sequence[str]]) -> str:
 
 
 def sections_of_page() -> Iterator[tuple[str, type[Section]]]:
-    """The sections in the order of the page, each with its title; record sets share one at the end."""
+    """The sections in page order, each with its title; record sets share one at the end."""
     yield "recipe", Recipe
     for name, field in Recipe.model_fields.items():
         section = section_of(field.annotation)
@@ -75,6 +75,6 @@ def _settings_table(
 
 
 def fill_names(text: str, names: Mapping[str, Sequence[str]]) -> str:
-    """A field's text in one line, with the names of a table for each ``{table}``."""
+    """A field's text on one line, with each ``{table}`` replaced by that table's names."""
     listed = _PLACEHOLDER.sub(lambda found: ", ".join(names[found[1]]), text)
     return " ".join(listed.split())

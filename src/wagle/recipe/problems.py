@@ -17,14 +17,14 @@ from wagle.system.errors import nearest
 
 
 def explain(error: ValidationError, data: Mapping[str, Any]) -> str:
-    """The first problem in the order of the document, and how many more there are."""
+    """The first problem in document order, and how many more there are."""
     problems = sorted(error.errors(include_url=False), key=lambda e: _position(e["loc"], data))
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return " ".join(_problem(problems[0]).split()) + more
 
 
 def _position(loc: Sequence[int | str], data: Any) -> list[int]:
-    """Where a key stands in the document; one that is missing comes after those that are there."""
+    """Where a key stands in the document; missing keys come after those present."""
     place = []
     for part in loc:
         if isinstance(data, Mapping):
@@ -64,7 +64,7 @@ _MUST = {
 
 
 def _problem(error: ErrorDetails) -> str:
-    """One error of pydantic in our words: the key, its value, what is allowed."""
+    """One pydantic error in our words: the key, its value, what is allowed."""
     kind, context, loc = error["type"], error.get("ctx", {}), error["loc"]
     key = _dotted(loc)
     if kind == "refused":

@@ -50,10 +50,10 @@ def load_recipe(
 
     Args:
         source: the name of a ready recipe (``demo``), the path of a YAML file, or a dict.
-        overrides: settings over those of the source, ``attribution.ratio=0.5``; the value is YAML,
-            and nothing after ``=`` is null.
-        base: take relative paths inside the recipe from this folder; None leaves them as they
-            are, relative to the current one.
+        overrides: settings that override the source's, such as ``attribution.ratio=0.5``; the value
+            is YAML, and an empty one is null.
+        base: resolve relative paths inside the recipe against this folder; None leaves them
+            relative to the current one.
 
     Raises:
         WagleError: no such recipe, bad YAML, or a setting that does not exist or does not fit: one
@@ -72,7 +72,7 @@ def load_recipe(
 
 
 def read_settings(overrides: Sequence[str]) -> dict[str, Any]:
-    """Settings of something that is no recipe, such as a benchmark: ``split=forget10``."""
+    """Settings of something other than a recipe, such as a benchmark: ``split=forget10``."""
     return dict(_pairs(overrides))
 
 
@@ -82,12 +82,14 @@ def _pairs(overrides: Sequence[str]) -> Iterator[tuple[str, Any]]:
         if not sign:
             raise WagleError(f"override {override!r} has no value; write {key or 'KEY'}=VALUE")
         if not all(key.split(".")):
-            raise WagleError(f"override {override!r} names no setting; write attribution.ratio=0.5")
+            raise WagleError(
+                f"override {override!r} names no setting; write it like attribution.ratio=0.5"
+            )
         yield key, parse_yaml(text, f"override {override!r}")
 
 
 def _read(source: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """What messages call the recipe, and its settings as they are written."""
+    """What messages call the recipe, and its settings as written."""
     if isinstance(source, Mapping):
         return "recipe", dict(source)
     where, ready = str(source), _ready()
@@ -119,7 +121,7 @@ def _read(source: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _set(data: dict[str, Any], key: str, value: Any) -> None:
-    """Set ``a.b.c``: sections that are absent, null or a bare text become mappings on the way."""
+    """Set ``a.b.c``, turning sections that are absent, null or plain text into mappings."""
     here = data
     section: type[Section] | None = Recipe
     *parents, last = key.split(".")

@@ -1,6 +1,6 @@
 """The recipe: one typed YAML file that describes one run completely.
 
-To add a setting: a field in its section, with the text under it that serves as its help.
+To add a setting, add a field to its section; the text under the field is its help.
 Relative paths inside a recipe are taken from the current folder, not from that of its file.
 """
 
@@ -32,65 +32,65 @@ class Recipe(Section):
     """One run, completely. ``load_recipe`` reads one, with errors that name the setting."""
 
     name: Name
-    """What the run is called: letters, digits, dots, dashes and underscores."""
+    """The name of the run: letters, digits, dots, dashes and underscores."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Of every draw of the run."""
+    """Seed of every random draw in the run."""
 
     model: Model
-    """The model that should forget: its path, or a section. With after, its path may be left out."""
+    """The model that should forget: a path, or a section. With after, the path may be left out."""
 
     after: Text | None = None
-    """A finished run folder: its unlearned model is the one that should forget now, and its ledger
-    is carried on."""
+    """A finished run folder: this run starts from its unlearned model and continues its ledger."""
 
     reference: Text | None = None
-    """A model that never learned the forget set, the target of forgetting: retrained (taught like the
-    model, but without the forget set), untaught (the model before finetune), a model folder, or null
-    for none."""
+    """A model that never learned the forget set, which is the target of forgetting: retrained
+    (taught like the model, but without the forget set), untaught (the model before finetune), or a
+    model folder. Null: no reference."""
 
     forget: RecordSet | None = None
-    """The records that must go: their source, or a section."""
+    """The records to forget: their source, or a section."""
 
     retain: RecordSet | None = None
-    """The records to keep: their source, or a section; complement is what forget.take left out."""
+    """The records to keep: their source, or a section; complement takes the records that
+    forget.take left out."""
 
     retain_heldout: RecordSet | None = None
-    """Records to keep that unlearning never sees: they show whether keeping generalises."""
+    """Records to keep that unlearning never sees: they show whether retention generalises."""
 
     general: RecordSet | None = None
-    """Records of general knowledge, for evaluation only."""
+    """General-knowledge records, for evaluation only."""
 
     holdout: RecordSet | None = None
-    """Records like the forget set that no model was trained on, for evaluation only: whether membership
-    attacks tell the two apart."""
+    """Records like the forget set that no model was trained on, for evaluation only: membership
+    attacks try to tell the two apart."""
 
     overlap: Literal["error", "allow"] = "error"
-    """What to do with records that stand in both the forget set and another: error or allow."""
+    """What to do about records that are in both the forget set and another set: error or allow."""
 
     finetune: Finetune | None = None
-    """Teach the model before unlearning; null uses it as it is."""
+    """Teach the model before unlearning; null leaves it as loaded."""
 
     attribution: Attribution = Attribution()
     """Which weights may change: gradients, a score, a mask."""
 
     unlearning: Unlearning = Unlearning()
-    """Make the model forget, by moving the selected weights only."""
+    """Make the model forget by moving only the selected weights."""
 
     patch: PatchSettings = PatchSettings()
     """The patch: the new values of the changed weights."""
 
     evaluation: EvaluationSettings = EvaluationSettings()
-    """How the model is asked before and after."""
+    """How the model is evaluated before and after unlearning."""
 
     attacks: list[Attack] = []
-    """Attacks on the unlearned model: does the forgetting hold? The original and the reference model
-    stand beside it."""
+    """Attacks that test whether the forgetting holds, run on the unlearned, the original and the
+    reference model."""
 
     controls: list[Literal["random", "dense"]] = []
-    """Arms beside the recipe's own mask, with the same unlearning, evaluation and attacks: random (a
-    mask of the same ratio, drawn at random), dense (all weights). Only beside them does a figure say
-    something of the mask."""
+    """Control arms to compare the recipe's mask with, under the same unlearning, evaluation and
+    attacks: random (a random mask of the same ratio) and dense (all weights). Without them, a
+    figure says nothing about the mask."""
 
     report: ReportSettings = ReportSettings()
     """What the report shows."""
@@ -98,7 +98,7 @@ class Recipe(Section):
     @model_validator(mode="before")
     @classmethod
     def _starts_after(cls, data: Any) -> Any:
-        """A run after another one starts from that one's model."""
+        """A run with ``after`` starts from the earlier run's model."""
         after = data.get("after") if isinstance(data, Mapping) else None
         if not isinstance(after, str):
             return data
@@ -127,18 +127,18 @@ class Recipe(Section):
     def _check_controls(self) -> None:
         for i, arm in enumerate(self.controls):
             if arm in self.controls[:i]:
-                raise refused(f"is {arm!r} once more; remove it", f"controls[{i}]")
+                raise refused(f"repeats {arm!r}; remove it", f"controls[{i}]")
         if self.controls and self.unlearning.lora is not None:
-            raise refused("are of masks on the model's own weights, not of LoRA", "controls")
+            raise refused("need a mask on the model's own weights; remove them or LoRA", "controls")
         if (
             self.controls
             and self.unlearning.dynamic_mask != "none"
             and not self.attribution.selects
         ):
-            said = "stand beside a mask, but with unlearning.dynamic_mask all weights train; set "
+            said = "need a mask, but with unlearning.dynamic_mask all weights train; set "
             raise refused(f"{said}attribution.ratio, or remove them", "controls")
         if "random" in self.controls and self.attribution.mask is not None:
-            said = "is 'random', which is drawn from a gradient store; leave attribution.mask out"
+            said = "is 'random', which needs a gradient store; remove attribution.mask"
             raise refused(said, f"controls[{self.controls.index('random')}]")
 
     def _check_labels(self) -> None:
@@ -150,13 +150,13 @@ class Recipe(Section):
             labels = [one.called for one in several]
             for i, label in enumerate(labels):
                 if label in labels[:i]:
-                    said = f"is called {label!r} like an earlier one; set its label"
+                    said = f"has the name {label!r} of an earlier one; give it a label"
                     raise refused(said, f"{key}[{i}]")
 
     def _check_lora(self) -> None:
         lora = self.unlearning.lora
         if lora is not None and not lora.masked and self.attribution.mask is not None:
-            said = "is given, but LoRA trains all of its adapter; set unlearning.lora.masked: true"
+            said = "is given, but LoRA trains its whole adapter; set unlearning.lora.masked: true"
             raise refused(said, "attribution.mask")
 
     def _check_after(self) -> None:
@@ -174,7 +174,7 @@ class Recipe(Section):
             if given is not None:
                 raise refused("is given, but after starts from an unlearned model; remove it", key)
         if self.reference in MADE:
-            said = f"is {self.reference!r}, but after teaches nothing; name a model folder, or null"
+            said = f"is {self.reference!r}, but after teaches nothing; name a model folder, or set it to null"
             raise refused(said, "reference")
 
     def _check_complement(self) -> None:
@@ -203,7 +203,7 @@ class Recipe(Section):
             return
         for name in ("attacks", "k"):
             if getattr(self.evaluation, name) is not None:
-                said = "is of membership attacks, but the recipe has no holdout set; add one, or remove it"
+                said = "is for membership attacks, but the recipe has no holdout set; add one, or remove it"
                 raise refused(said, f"evaluation.{name}")
 
     def _check_taught(self) -> None:
@@ -216,7 +216,7 @@ class Recipe(Section):
                 where = "finetune.records" if name == "records" else name
                 raise refused(f"is {name!r}, but the recipe has no {where}", f"finetune.sets[{i}]")
             if name in asked[:i]:
-                raise refused(f"is {name!r} once more; remove it", f"finetune.sets[{i}]")
+                raise refused(f"repeats {name!r}; remove it", f"finetune.sets[{i}]")
         if self.finetune.records and asked and "records" not in asked:
             raise refused("leaves out 'records', but finetune.records is given", "finetune.sets")
         if not has:
@@ -235,7 +235,7 @@ class Recipe(Section):
         return list(self.finetune.sets or self._teachable())
 
     def resolved(self) -> dict[str, Any]:
-        """All settings, defaults too, as a dict for JSON or YAML: it replays the run."""
+        """All settings, including defaults, as a dict for JSON or YAML; it replays the run."""
         return self.model_dump(mode="json")
 
 

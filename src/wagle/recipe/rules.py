@@ -1,7 +1,7 @@
-"""Rules that a recipe and Python share: ladders of ratios, gamma, damping, scores that are mappings.
+"""Rules that a recipe and Python share: ladders, gamma, damping, scores that are mappings.
 
-A rule is said here once. What breaks it is ``Unfit``; whoever asked puts that into a line of its own,
-which names a key of the recipe or an argument in Python.
+Each rule is stated once, here. A value that breaks one raises ``Unfit``; the caller turns that into
+its own message, which names a key of the recipe or an argument in Python.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ Number: TypeAlias = Callable[[Any], "float | None"]
 MOST_RATIOS = 15  # in a ladder: four bits per weight of a mask
 OF_MASK = ("random_like", "complement")  # {kind: MASK}, over the candidates of that mask
 OF_PATTERNS = ("by_name",)  # {kind: [PATTERN, ...]}, over the candidates of include and exclude
-UNSCORED = (*OF_MASK, *OF_PATTERNS)  # choices of weights without a score; each has its own ratio
+UNSCORED = (*OF_MASK, *OF_PATTERNS)  # choices of weights without a score, each with its own ratio
 
 _BESIDE = {
     "mu": ("accumulation", "records"),
     "theta_share": (),
-}  # what a gamma may have beside a key
+}  # the further keys that each kind of gamma may have
 _WHOLE = ("accumulation", "records")
 
 
@@ -30,9 +30,9 @@ class Unfit(ValueError):
     """A value that breaks a rule.
 
     Attributes:
-        rule: which one, in a word: the sentences of those who ask are kept by it.
-        key: of the part of a mapping that breaks it; "" is the whole.
-        value: that part.
+        rule: which rule, in a word: callers keep their messages by it.
+        key: the key whose value in a mapping breaks it; "" means the whole.
+        value: the part that breaks it.
     """
 
     def __init__(self, rule: str, value: Any, key: str = "") -> None:
@@ -41,11 +41,11 @@ class Unfit(ValueError):
 
 
 def check_ladder(ratios: Sequence[T], exact: Callable[[T], Any]) -> None:
-    """1 to 15 ratios that ascend without repeats.
+    """Check that there are 1 to 15 ratios, ascending without repeats.
 
     Args:
         ratios: each in (0, 1].
-        exact: the number that a ratio stands for, to compare it with its neighbours.
+        exact: gives the number that a ratio stands for, to compare it with its neighbours.
 
     Raises:
         Unfit: ``length`` or ``order``.
@@ -57,17 +57,18 @@ def check_ladder(ratios: Sequence[T], exact: Callable[[T], Any]) -> None:
 
 
 def parse_gamma(gamma: Any, number: Number) -> float | str | dict[str, float]:
-    """A gamma in one of its forms.
+    """Read a gamma in any of its forms.
 
-    ``auto``, ``curvature``, a number above 0, ``{"theta_share": s}`` with 0 < s < 1, or ``{"mu": m}``
-    with a whole ``accumulation`` and ``records`` beside it or not, all above 0.
+    ``auto``, ``curvature``, a number above 0, ``{"theta_share": s}`` with 0 < s < 1, or ``{"mu":
+    m}`` with optional whole numbers ``accumulation`` and ``records``, all above 0.
 
     Args:
-        gamma: what was given.
-        number: reads a number as whoever asks writes it; None is none.
+        gamma: the given value.
+        number: reads a number as the caller writes it; None if it is not one.
 
     Raises:
-        Unfit: ``form``, of the whole; ``key``, ``number``, ``positive``, ``share`` or ``whole``.
+        Unfit: ``form`` for the whole; ``key``, ``number``, ``positive``, ``share`` or ``whole`` for
+            a part.
     """
     if not isinstance(gamma, Mapping):
         return _word_or_positive(gamma, ("auto", "curvature"), number)
@@ -81,7 +82,7 @@ def parse_gamma(gamma: Any, number: Number) -> float | str | dict[str, float]:
 
 
 def gamma_kind(gamma: Mapping[Any, Any]) -> str | None:
-    """The key that says how a mapping stands for a gamma."""
+    """The key that tells which kind of gamma a mapping is."""
     return next((kind for kind in _BESIDE if kind in gamma), None)
 
 
@@ -125,11 +126,11 @@ def parse_unscored(score: Mapping[Any, Any], is_mask: Callable[[Any], bool]) -> 
     """The one key of a score that is a mapping, and its value: a mask, or a list of patterns.
 
     Args:
-        score: what was given.
-        is_mask: whether a value stands for a mask, as whoever asks gives them.
+        score: the given mapping.
+        is_mask: whether a value stands for a mask, in the form that the caller accepts.
 
     Raises:
-        Unfit: ``keys``, of the whole; ``mask`` or ``patterns``, of the value.
+        Unfit: ``keys`` for the whole; ``mask`` or ``patterns`` for the value.
     """
     if len(score) != 1 or next(iter(score)) not in UNSCORED:
         raise Unfit("keys", score)

@@ -1,8 +1,8 @@
-"""YAML as recipes are written: no traps of YAML 1.1, no key that stands twice.
+"""YAML as recipes are written: without the traps of YAML 1.1, and without duplicate keys.
 
-PyYAML with our own rules, not ruamel.yaml, whose YAML 1.2 still reads 010 as 10 and dates as dates,
-writes ``yes`` bare and U+0085 unescaped, and names no section of a key that stands twice: all that is
-done here would be done there too.
+PyYAML with our own rules rather than ruamel.yaml, whose YAML 1.2 still reads 010 as 10 and dates as
+dates, writes ``yes`` bare and U+0085 unescaped, and does not name the section of a duplicate key:
+everything done here would be needed there too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from wagle.system.errors import WagleError
 
 
 def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
-    """PyYAML's, without the traps of YAML 1.1: 1e-5 is a number; 20:40, 010 and dates are text."""
+    """PyYAML's loader without YAML 1.1's traps: 1e-5 is a number; 20:40, 010 and dates are text."""
     traps = ("int", "float", "timestamp")
     table = {
         first: [(tag, form) for tag, form in known if not tag.endswith(traps)]
@@ -60,7 +60,7 @@ Dumper.add_representer(str, _dump_text)
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """Read YAML; bad syntax and keys that stand twice are one-line errors."""
+    """Read YAML; bad syntax and duplicate keys are one-line errors."""
     try:
         loader = _Loader(text)
         node = loader.get_single_node()

@@ -1,4 +1,4 @@
-"""Kinds of values in a recipe: what each may be, and the one line that says so where it is not."""
+"""Kinds of values in a recipe: what each may be, and the one-line error if it is not."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def refused(said: str, key: str = "") -> PydanticCustomError:
 
 
 def shown(value: Any) -> str:
-    """A value as a message shows it: in the words of YAML where they differ, and short."""
+    """A value as a message shows it: short, and in YAML notation where that differs."""
     words = {True: "true", False: "false", None: "null"}
     text = words[value] if value is None or isinstance(value, bool) else repr(value)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
@@ -41,7 +41,7 @@ def shown(value: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """What YAML and JSON can hold of ``value``: tuples become lists, paths become text."""
+    """``value`` in a form that YAML and JSON can hold: tuples become lists, paths become text."""
     if isinstance(value, Mapping):
         return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -99,7 +99,7 @@ def _ratio(value: Any) -> float | list[float] | None:
         raise refused(
             f"has {len(ladder)} ratios; a ladder has 1 to {MOST_RATIOS}"
             if unfit.rule == "length"
-            else f"is {shown(value)}; a ladder goes up, without repeats"
+            else f"is {shown(value)}; a ladder must ascend without repeats"
         ) from None
     return ladder if isinstance(value, list) else ladder[0]
 
@@ -153,7 +153,7 @@ def _score(value: Any) -> str | dict[str, Any]:
         parse_unscored(value, lambda path: isinstance(path, str) and bool(path))
     except Unfit as unfit:
         said = {
-            "keys": f"it must have one key, of {', '.join(UNSCORED)}",
+            "keys": f"it must have exactly one of the keys {', '.join(UNSCORED)}",
             "mask": "it must be the path of a mask",
             "patterns": "it must be a list, such as [ffn, '*.q_proj.*']",
         }[unfit.rule]

@@ -1,1 +1,1 @@
-"""Recipe to run folder, stage by stage."""
+"""From a recipe to a run folder, stage by stage."""

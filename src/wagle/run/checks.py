@@ -1,7 +1,7 @@
-"""What a run would find out in the middle of its work, found before it: nothing is computed.
+"""Checks made before a run for problems that would otherwise appear midway; nothing is computed.
 
-The model is there as its structure, parameters without weights; the records as tokens. What is
-asked here are the same functions that the stages ask.
+They use the model's structure, parameters without weights, and the records' tokens, and call the
+same functions as the stages do.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from wagle.unlearning.watching.rules import FIGURES, OF_OPTIONS
 
 
 def structure_of(run: Run) -> PreTrainedModel:
-    """The model that will train, without weights; with LoRA, its adapter is there as it starts.
+    """The model that will train, without weights; with LoRA, including its initial adapter.
 
     Raises:
-        WagleError: a package is missing, or the model lacks a layer that LoRA is to stand beside.
+        WagleError: a package is missing, or the model lacks a layer that LoRA targets.
     """
     model = empty_model(run.models.named)
     lora = run.recipe.unlearning.lora
@@ -44,12 +44,12 @@ def structure_of(run: Run) -> PreTrainedModel:
 
 
 def check_folder(run: Run) -> None:
-    """Refuse a model folder that a trained model could not be written like."""
+    """Refuse a model folder that a trained model could not be saved like."""
     check_names(run.models.named, empty_model(run.models.named).state_dict())
 
 
 def check_attribution(run: Run, model: PreTrainedModel) -> None:
-    """Find out whether a mask can be made as the recipe asks, or whether the one it names fits.
+    """Check that a mask can be made as the recipe asks, or that the one it names fits.
 
     Args:
         run: whose recipe has a mask.
@@ -76,7 +76,7 @@ def check_attribution(run: Run, model: PreTrainedModel) -> None:
 
 
 def _check_fit(run: Run, mask: Mask, model: PreTrainedModel) -> None:
-    """Names and shapes always; the weights too where they are there, before the model forgets."""
+    """Check names and shapes, and the weights too if they exist, before the model forgets."""
     recipe, base = run.recipe, run.models.base
     there = recipe.unlearning.lora is None and (base / "config.json").is_file()
     known = there and "unlearn" not in run.state["stages"]
@@ -85,11 +85,11 @@ def _check_fit(run: Run, mask: Mask, model: PreTrainedModel) -> None:
 
 
 def _check_use(run: Run, mask: Mask) -> None:
-    """Refuse a ladder of which no ratio is chosen, or one that it lacks; of an adapter, idle ones."""
+    """Refuse a ladder without a choice, a ratio that it lacks, or a mask that idles an adapter."""
     path, use = run.recipe.attribution.mask, run.recipe.attribution.use
     if use is None and len(mask.ratios) > 1:
         raise WagleError(
-            f"{path} is a ladder of the ratios {list(mask.ratios)}; choose one: attribution.use"
+            f"{path} is a ladder of the ratios {list(mask.ratios)}; choose one with attribution.use"
         )
     chosen = mask if use is None else mask.at(use)
     if run.recipe.unlearning.lora is not None:
@@ -97,15 +97,15 @@ def _check_use(run: Run, mask: Mask) -> None:
 
 
 def check_unlearning(run: Run, model: PreTrainedModel) -> None:
-    """Find out whether the recipe's unlearning can be done with these records and this model.
+    """Check that the recipe's unlearning can be done with these records and this model.
 
     Args:
-        run: whose recipe is asked; of the reference, only whether there is one.
+        run: the run whose recipe is checked; the reference matters only by whether there is one.
         model: from ``structure_of``.
 
     Raises:
-        WagleError: settings that are none or do not go together, a set that is missing or cannot give
-            what the objective asks for, records that are too long, rules without their figures.
+        WagleError: settings are unknown or incompatible, a set is missing or cannot provide what
+            the objective asks for, records are too long, or a rule lacks its figure.
     """
     recipe = run.recipe
     plan_unlearning(
@@ -122,7 +122,7 @@ def check_unlearning(run: Run, model: PreTrainedModel) -> None:
 
 
 def _reference_to_be(run: Run) -> dict[str, float] | None:
-    """The figures that the reference will have, with a 0 in place of each."""
+    """The figures that the reference will have, each set to 0."""
     if run.recipe.reference is None:
         return None
     sets = {name for name in ("forget", "retain") if run.inputs.sets.get(name)}

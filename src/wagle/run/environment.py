@@ -12,7 +12,7 @@ from typing import Any
 
 
 def environment() -> dict[str, Any]:
-    """Versions and machine, as the run folder keeps them."""
+    """Versions and machine, as the run folder records them."""
     import safetensors
     import torch
     import transformers

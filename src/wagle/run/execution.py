@@ -1,4 +1,4 @@
-"""Recipe -> stages -> run folder. A run resumes at the first stage that is not finished.
+"""Recipe -> stages -> run folder. A run resumes at the first unfinished stage.
 
 Every stage writes its files atomically and is then entered in ``state.json``; a killed stage
 starts over. No stage reads what a later one writes.
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class _Warnings(logging.Handler):
-    """Keeps what a stage warns about with the run, so that the report shows it too."""
+    """Keeps a stage's warnings with the run, so that the report shows them too."""
 
     def __init__(self, run: Run) -> None:
         super().__init__(logging.WARNING)
@@ -35,14 +35,15 @@ class _Warnings(logging.Handler):
 def execute(
     recipe: Recipe, folder: str | Path | None = None, *, until: str = "report", redo: bool = False
 ) -> Run:
-    """Run the stages of a recipe up to ``until``, from the first that is not finished.
+    """Run the stages of a recipe up to ``until``, starting with the first unfinished one.
 
     Args:
         recipe: what to do.
         folder: the run folder; None takes ``runs/NAME``.
-        until: the last stage: ``teach``, ``retrain``, ``reference``, ``before``, ``gradients``, ``mask``,
-            ``unlearn``, ``patch``, ``after``, ``attacks``, ``controls``, ``ledger`` or ``report``.
-        redo: run that last stage again even if it is finished (later ones then start over).
+        until: the last stage: ``teach``, ``retrain``, ``reference``, ``before``, ``gradients``,
+            ``mask``, ``unlearn``, ``patch``, ``after``, ``attacks``, ``controls``, ``ledger`` or
+            ``report``.
+        redo: run that last stage again even if it is finished; later ones then start over.
     """
     run = open_run(recipe, Path(folder) if folder else Path("runs") / recipe.name)
     with locked(run.folder), _recorded(run) as warnings:
@@ -63,7 +64,7 @@ def execute(
 
 
 def _check(run: Run, wanted: list[str]) -> None:
-    """Find out what is missing before the first long stage, not after it."""
+    """Report what is missing before the first long stage rather than after it."""
     for name in wanted:
         STAGES[name].check(run)
     for records in run.inputs.sets.values():

@@ -1,4 +1,4 @@
-"""Which recipe and which run folder a command means; nothing heavy is imported to say so."""
+"""Which recipe and run folder a command refers to, found without heavy imports."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from wagle.system.errors import WagleError
 
 
 def find_run(source: str, overrides: list[str], out: str | None) -> tuple[Recipe, Path]:
-    """The recipe and the run folder of what a command was given: a recipe or a run folder."""
+    """The recipe and the run folder that a command's argument, either of the two, stands for."""
     folder = Path(source)
     if (folder / "recipe.yaml").is_file():
         if overrides or out:
-            raise WagleError(f"{source} is a run; settings and --out go with a recipe")
+            raise WagleError(f"{source} is a run; give settings and --out with a recipe only")
         return load_recipe(folder / "recipe.yaml"), folder
     recipe = load_recipe(source, overrides)
     return recipe, Path(out) if out else Path("runs") / recipe.name

@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """What a run produced, and how far it is.
+    """What a run has produced, and how far it is.
 
     Attributes:
-        folder: where it lies.
+        folder: its path.
     """
 
     folder: Path
 
     @property
     def state_file(self) -> Path:
-        """Which stages are finished, and what they found."""
+        """The finished stages, and what they found."""
         return self.folder / "state.json"
 
     @property
@@ -39,7 +39,7 @@ class RunFolder:
 
     @property
     def last_good(self) -> Path:
-        """The last good weights of a training that broke off, until one has ended well."""
+        """The last good weights of a training run that broke off, until one succeeds."""
         return self.folder / "last-good"
 
     @cached_property
@@ -71,18 +71,18 @@ class RunFolder:
         append_line(self.folder / "log.jsonl", {"stage": stage, **figures})
 
     def logged(self, stage: str | None = None) -> list[dict[str, Any]]:
-        """The lines of ``log.jsonl``, of one stage or all; a line that was cut off is left out."""
+        """The lines of ``log.jsonl``, for one stage or all; a line that was cut off is left out."""
         path = self.folder / "log.jsonl"
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         lines = [json.loads(line) for line in text.splitlines(True) if line.endswith("\n")]
         return [line for line in lines if stage in (None, line["stage"])]
 
     def forget_log(self, stage: str) -> None:
-        """Drop the lines of a stage that starts over."""
+        """Remove the lines of a stage that starts over."""
         self._write_log([line for line in self.logged() if line["stage"] != stage])
 
     def log_steps(self, stage: str, history: Sequence[Mapping[str, Any]]) -> None:
-        """Make these the steps of a stage: one that went on had logged its last part only."""
+        """Replace a stage's logged steps: a stage that resumed had logged only its last part."""
         other = [x for x in self.logged() if x["stage"] != stage or "step" not in x]
         self._write_log([*other, *({"stage": stage, **figures} for figures in history)])
 
@@ -91,11 +91,11 @@ class RunFolder:
         write_text(self.folder / "log.jsonl", text)
 
     def warnings(self) -> list[str]:
-        """What the stages warned about, each once."""
+        """The stages' warnings, each once."""
         return list(dict.fromkeys(x["warning"] for x in self.logged() if "warning" in x))
 
     def evaluation(self, role: str, benchmark: str | None = None) -> Evaluation | None:
-        """One of the evaluations, if it was made: of the recipe's sets, or of a benchmark."""
+        """One of the evaluations, if it exists: on the recipe's sets, or on a benchmark."""
         name = role if benchmark is None else f"{role}-{benchmark}"
         path = self.folder / "evaluation" / f"{name}.json"
         if not path.exists():

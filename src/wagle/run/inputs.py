@@ -42,7 +42,7 @@ class Inputs:
 
     Attributes:
         recipe: names the sets.
-        models: says whose tokenizer it is.
+        models: provides the tokenizer.
     """
 
     recipe: Recipe
@@ -75,14 +75,14 @@ class Inputs:
             assert recipe.finetune.records is not None
             taught = self.read("records", recipe.finetune.records)
             check_disjoint(taught, sets["holdout"], allow=allow)
-        for name in ("retain", "holdout"):  # it would be taught again, or was taught once
+        for name in ("retain", "holdout"):  # would be taught again; was taught once
             if name in sets:
                 check_disjoint(self.forgotten, sets[name], allow=allow)
         return sets
 
     @cached_property
     def forgotten(self) -> list[Record]:
-        """What earlier runs were asked to forget, the oldest first, each record once."""
+        """What earlier runs were asked to forget, oldest first, each record once."""
         if self.recipe.after is None or self.recipe.unlearning.earlier == "ignore":
             return []
         folder, sets = self.recipe.after, []
@@ -94,7 +94,7 @@ class Inputs:
 
     @property
     def again(self) -> list[Record]:
-        """What earlier runs forgot and the objective forgets too, beside the forget set."""
+        """What earlier runs forgot and the objective forgets again, besides the forget set."""
         if self.recipe.unlearning.earlier != "objective":
             return []
         forget = self.need("forget")
@@ -129,7 +129,7 @@ class Inputs:
     def need(self, name: str) -> list[Record]:
         """A record set that a stage cannot do without."""
         if name not in self.sets:
-            raise WagleError(f"the recipe has no {name} set; add a section {name}: {{source: ...}}")
+            raise WagleError(f"the recipe has no {name} set; add one: {name}: {{source: ...}}")
         return self.sets[name]
 
 
@@ -137,8 +137,8 @@ def _warn_of_near_duplicates(sets: Mapping[str, list[Record]]) -> None:
     near = near_duplicates(sets.get("forget", []), sets.get("retain", []))
     if near:
         logger.warning(
-            "%d pairs of forget and retain records are nearly the same (%s and %s first); "
-            "unlearning will pull them both ways",
+            "%d pairs of forget and retain records are nearly identical (%s and %s first); "
+            "unlearning will pull the model both ways",
             len(near),
             *near[0],
         )
@@ -163,7 +163,7 @@ def _forgotten_by(folder: str, request: Request) -> list[Record]:
         )
     if keyed_digest(salt(private), [r.id for r in records]) != request.forget["digest"]:
         raise WagleError(
-            f"the forget set of {folder} is not what it forgot: its source was changed since; put it "
-            f"back, {remedy}"
+            f"the forget set of {folder} is not what it forgot: its source has since changed; put "
+            f"it back, {remedy}"
         )
     return [replace(r, place=f"{r.place} of {folder}") for r in records]

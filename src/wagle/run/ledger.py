@@ -1,8 +1,8 @@
-"""The ledger: what a model was asked to forget, when, and what each request made of it.
+"""The ledger: what a model was asked to forget, when, and with what result.
 
-A run that starts ``after`` another carries that one's ledger on, so the ledger of the last run tells
-the whole history. It names sets of records by count and keyed digest only: whoever reads it learns
-neither a record nor a hash that a short one could be guessed from.
+A run that starts ``after`` another continues its ledger, so the ledger of the last run tells the
+whole history. It identifies sets of records only by count and keyed digest: a reader learns neither
+a record nor a hash from which a short one could be guessed.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ class Request:
 
     Attributes:
         name: of the run.
-        when: it was finished, UTC, ISO 8601.
-        wagle: the version that did it.
-        after: the run folder that it started from, as the recipe wrote it; None: from a model.
+        when: the time it was finished, UTC, ISO 8601.
+        wagle: the version that ran it.
+        after: the run folder that it started from, as written in the recipe; None: from a model.
         objective: its name and settings, as trained.
         training: the recipe's section ``unlearning``.
         mask: ``digest``, ``ratio`` and ``count``; None where there was none.
         forget: ``n`` records, and the ``digest`` of their ids with the salt of that run.
-        earlier: what was done with what earlier requests forgot (``mode``), and how many records
-            that are (``n``, 0 where they were not read); None without ``after``.
+        earlier: what was done with the records that earlier requests forgot (``mode``), and how
+            many they are (``n``, 0 if they were not read); None without ``after``.
         base: fingerprint of the model before.
         result: fingerprint of the model after.
-        patch: its ``file`` and the ``result`` that it promises; None where none was made.
+        patch: its ``file`` and the ``result`` that it promises; None if none was made.
         verdict: in words.
     """
 
@@ -66,7 +66,7 @@ def write_ledger(folder: str | Path, requests: Sequence[Request]) -> None:
 
 
 def ledger_json(requests: Sequence[Request]) -> list[dict[str, Any]]:
-    """The content of a ledger file; every entry carries the version of the format it was made in."""
+    """The content of a ledger file; every entry records the version of its format."""
     return [{"schema": SCHEMA, **asdict(request)} for request in requests]
 
 
@@ -75,19 +75,19 @@ def read_ledger(folder: str | Path, *, broken: bool = False) -> list[Request]:
 
     Args:
         folder: the run folder.
-        broken: also give a ledger whose requests do not follow on one another, to show it.
+        broken: also accept a ledger whose requests do not follow from one another, to show it.
 
     Raises:
-        WagleError: the run is not finished, or its ledger is not one that this wagle reads.
+        WagleError: the run is not finished, or this wagle cannot read its ledger.
     """
     path = Path(folder) / FILE
     if not path.is_file():
         raise WagleError(
-            f"{folder} is not a finished run: it has no {FILE}; finish it first: wagle run {folder}"
+            f"{folder} is not a finished run: it has no {FILE}; finish it with wagle run {folder}"
         )
     found = read_json(path)
     if not isinstance(found, list) or not found:
-        raise WagleError(f"{path} is not a ledger: it was altered; put it back as the run wrote it")
+        raise WagleError(f"{path} is not a ledger: it was altered; restore what the run wrote")
     requests = [_read(entry, path) for entry in found]
     if not broken:
         _refuse_broken(folder, requests)
@@ -102,13 +102,13 @@ def _read(entry: Any, path: Path) -> Request:
     if set(entry) != names | {"schema"}:
         wrong = sorted(set(entry) ^ (names | {"schema"}))[0]
         raise WagleError(
-            f"{path} was altered: the field {wrong} of an entry is missing or unknown; put it back"
+            f"{path} was altered: the field {wrong} of an entry is missing or unknown; restore it"
         )
     return Request(**{name: entry[name] for name in names})
 
 
 def find_break(requests: Sequence[Request]) -> int | None:
-    """The first request that did not start from what the one before left; None: the chain holds."""
+    """The first request that did not start from the previous one's result; None if all did."""
     for number in range(1, len(requests)):
         if requests[number].base != requests[number - 1].result:
             return number
@@ -126,7 +126,7 @@ def _refuse_broken(folder: str | Path, requests: Sequence[Request]) -> None:
 
 
 def ledger_table(requests: Sequence[Request]) -> str:
-    """A line per request, oldest first, and whether each started from what the one before left."""
+    """A line per request, oldest first, and whether each started from the previous one's result."""
     from wagle.report.text.tables import aligned
 
     heads = ["", "when", "run", "records", "objective", "weights", "base", "result", "verdict"]
@@ -145,7 +145,7 @@ def ledger_table(requests: Sequence[Request]) -> str:
         for number, request in enumerate(requests, 1)
     ]
     number = find_break(requests)
-    said = "holds: each request started from what the one before left"
+    said = "holds: each request started from the previous one's result"
     if number is not None:
-        said = f"BROKEN: request {number + 1} did not start from what request {number} left"
+        said = f"BROKEN: request {number + 1} did not start from the result of request {number}"
     return "\n".join([*aligned([heads, *rows]), "", f"chain  {said}"])

@@ -1,4 +1,4 @@
-"""Where the models of a run lie, and its gradient store."""
+"""The paths of a run's models and of its gradient store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wagle.recipe.recipe import Recipe
 
 @dataclass(frozen=True)
 class Models:
-    """The models that a recipe names or makes, none of them loaded.
+    """The models that a recipe names or makes, without loading them.
 
     Attributes:
         folder: the run folder.
@@ -30,7 +30,7 @@ class Models:
 
     @property
     def start(self) -> Path:
-        """The model before teaching: the one that is named, or what its adapter makes of it."""
+        """The model before teaching: the one named, with its adapter merged if it has one."""
         if self.recipe.model.adapter is None:
             return self.named
         return self.folder / ("start" if self.recipe.finetune else "base")

@@ -1,4 +1,4 @@
-"""A run: its folder and the recipe that it follows, made or opened again."""
+"""A run: its folder and the recipe that it follows, created or reopened."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Run(RunFolder):
     """A run folder and the recipe that it follows.
 
     A control arm is a run inside another one. It differs in which weights train; models, gradients,
-    records and what was found of the model before and the reference are those of the whole run.
+    records and the evaluations before and of the reference are those of the whole run.
 
     Attributes:
         recipe: what to do.
-        whole: of a control arm, the run that it is a control of.
-        arm: of a control arm, ``random`` or ``dense``.
+        whole: for a control arm, the run that it is a control of.
+        arm: for a control arm, ``random`` or ``dense``.
     """
 
     recipe: Recipe
@@ -38,7 +38,7 @@ class Run(RunFolder):
 
     @cached_property
     def models(self) -> Models:
-        """Where the models of the run lie."""
+        """The paths of the run's models."""
         return self.whole.models if self.whole else Models(self.folder, self.recipe)
 
     @cached_property
@@ -48,18 +48,18 @@ class Run(RunFolder):
 
     @property
     def dense(self) -> bool:
-        """Whether all weights are trained, without a mask: of control arms only."""
+        """Whether all weights are trained without a mask; true only of control arms."""
         return self.arm == "dense"
 
     def evaluation(self, role: str, benchmark: str | None = None) -> Evaluation | None:
-        """One of the evaluations, if it was made: of the recipe's sets, or of a benchmark."""
+        """One of the evaluations, if it exists: on the recipe's sets, or on a benchmark."""
         if self.whole and role != "after":
             return self.whole.evaluation(role, benchmark)
         return super().evaluation(role, benchmark)
 
 
 def open_run(recipe: Recipe, folder: Path) -> Run:
-    """Make a run folder, or open it again; another recipe is an error once a stage is finished.
+    """Create or reopen a run folder; another recipe is an error once a stage is finished.
 
     How unlearning trains (its learning rate, its steps) may change until it is finished.
     """
@@ -73,9 +73,9 @@ def open_run(recipe: Recipe, folder: Path) -> Run:
         if finished and ("unlearn" in finished or not _trains_otherwise(path, recipe)):
             raise WagleError(
                 f"{folder} holds a run of another recipe ({_difference(path, text)}); choose another "
-                "folder with --out, or delete it"
+                "folder with --out, or delete this one"
             )
-        write_text(path, text)  # nothing that it changes was finished under the other one
+        write_text(path, text)  # nothing that it affects was finished under the old recipe
         return run
     if folder.is_dir() and any(p.name != ".lock" for p in folder.iterdir()):
         raise WagleError(f"{folder} exists and is not a run; choose another folder with --out")
@@ -88,7 +88,7 @@ def open_run(recipe: Recipe, folder: Path) -> Run:
 
 
 def _means(path: Path, text: str) -> bool:
-    """Whether a stored recipe says the same: one of an older version lacks newer settings."""
+    """Whether a stored recipe is equivalent; one from an older version lacks newer settings."""
     try:
         return dump_recipe(load_recipe(path)) == text
     except WagleError:
@@ -96,7 +96,7 @@ def _means(path: Path, text: str) -> bool:
 
 
 def _trains_otherwise(path: Path, recipe: Recipe) -> bool:
-    """Whether a stored recipe differs in settings alone that no stage before ``unlearn`` reads."""
+    """Whether a stored recipe differs only in settings that no stage before ``unlearn`` reads."""
     try:
         stored = load_recipe(path)
     except WagleError:

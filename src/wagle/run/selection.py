@@ -16,29 +16,29 @@ from wagle.unlearning.lora import adapt, load_quantized
 
 
 def load_trained(run: Run, folder: Path) -> PreTrainedModel:
-    """A model of the run, in the precision and with the attention that the recipe gives it."""
+    """A model of the run, in the recipe's precision and with its attention."""
     return load_model(folder, run.recipe.model.dtype, run.recipe.model.attention)
 
 
 def load_adapted(run: Run, lora: Lora) -> Any:
-    """The base with the run's fresh adapter, the same at every call."""
+    """The base with the run's untrained adapter, the same at every call."""
     settings = run.recipe.model
     load = load_model if lora.quantize == "none" else load_quantized
     return adapt(load(run.models.base, settings.dtype, settings.attention), lora, run.recipe.seed)
 
 
 def unmasked(recipe: Recipe) -> str | None:
-    """Why all weights that can train do, so that nothing is attributed; None where a mask says which."""
+    """Why all trainable weights train, so that nothing is attributed; None if there is a mask."""
     lora = recipe.unlearning.lora
     if lora is not None:
-        return None if lora.masked else "LoRA trains all of its adapter: there is no mask"
+        return None if lora.masked else "LoRA trains its whole adapter: there is no mask"
     if recipe.unlearning.dynamic_mask == "none" or recipe.attribution.selects:
         return None
-    return "all weights, chosen from anew in every step: attribution asks for no mask"
+    return "all weights, selected afresh at every step: attribution asks for no mask"
 
 
 def chosen_mask(run: Run) -> Mask | None:
-    """The mask that trains, of one ratio; None where all weights, or all of an adapter, train."""
+    """The mask to train, of one ratio; None if all weights, or all of an adapter, train."""
     if run.dense or unmasked(run.recipe):
         return None
     mask = Mask.load(run.folder / "mask.safetensors")

@@ -1,4 +1,4 @@
-"""Evaluate one model outside of a run, in the same way."""
+"""Evaluate one model outside a run, in the same way."""
 
 from __future__ import annotations
 
@@ -29,24 +29,23 @@ def measure_model(
     cache: str | None = None,
     precision: str = "float32",
 ) -> Evaluation:
-    """Evaluate one model, outside of a run.
+    """Evaluate one model outside a run.
 
     Args:
-        source: a model folder, a run folder (its model) or ``demo``.
-        words: of ``qa`` the sets of records and how they are asked, ``forget=FILE``, in the words of
-            a recipe (how they are asked is what a run folder's own says, unless they say it); of
-            another benchmark its settings.
+        source: a model folder, a run folder (for its model) or ``demo``.
+        words: settings. For ``qa``: the sets of records, such as ``forget=FILE``, and how to ask
+            about them, as in a recipe (by default as in the run folder's own); for another
+            benchmark, its settings.
         benchmark: which one.
-        before: the model before unlearning: a model folder, a result file, or a run folder (what that
-            run found of its model before, or that model).
-        reference: a model that never learned the forget set, in the forms of ``evaluate``.
-        patch: of the model folder.
+        before: the model before unlearning: a model folder, a result file, or a run folder (for its
+            evaluation before, or the model itself).
+        reference: a model that never learned the forget set, in any form that ``evaluate`` takes.
+        patch: patches to apply to the model.
         cache: a private folder for answers.
         precision: of the matrix products.
 
     Raises:
-        WagleError: words that are none of an evaluation, no set of records, or what ``evaluate``
-            refuses.
+        WagleError: a setting is unknown, no set of records is given, or ``evaluate`` refuses.
     """
     model = find_model(source)
     common: dict[str, Any] = {
@@ -66,12 +65,12 @@ def measure_model(
     )
 
 
-_HOW = {  # of a recipe, beside the sets: what decides how a model is asked
+_HOW = {  # sections of a recipe, other than the sets, that decide how a model is asked
     "model": ("template", "system_prompt", "max_length"),
     "evaluation": tuple(
         name
         for name in EvaluationSettings.model_fields
-        if name not in ("benchmarks", "precision")  # which the command names itself
+        if name not in ("benchmarks", "precision")  # options of the command itself
     ),
 }
 _WORDS = (*SETS, "seed", "overlap", *(f"{part}.{n}" for part, names in _HOW.items() for n in names))
@@ -96,20 +95,20 @@ def _recipe_of(words: Sequence[str], source: Path, model: Path, precision: str) 
         given |= {"seed": own["seed"], "overlap": own["overlap"]}
         given |= {part: {n: own[part][n] for n in names} for part, names in _HOW.items()}
         if not any(key.partition(".")[0] == HOLDOUT for key in keys):
-            given["evaluation"] |= {"attacks": None, "k": None}  # which are of a holdout set
+            given["evaluation"] |= {"attacks": None, "k": None}  # these need a holdout set
     given["model"]["path"] = str(model)
     given["evaluation"]["precision"] = precision
     recipe = load_recipe(given, words)
     if not any(getattr(recipe, name) for name in SETS):
         raise WagleError(
             "nothing to evaluate: give records, such as forget=FILE; the sets are "
-            f"{', '.join(SETS)}, in the words of a recipe"
+            f"{', '.join(SETS)}, written as in a recipe"
         )
     return recipe
 
 
 def _before(named: str, benchmark: str) -> str | Path:
-    """The model before unlearning, or its result file; of a run folder what that has of both."""
+    """The model before unlearning, or its result file; for a run folder, whichever it has."""
     folder = Path(named)
     if not (folder / "recipe.yaml").is_file():
         return named

@@ -1,4 +1,4 @@
-"""The names that a recipe may hold, collected from the tables of all rooms."""
+"""The names that a recipe may use, collected from the tables of all rooms."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from wagle.unlearning.watching.rules import FIGURES, OF_OPTIONS
 
 
 def setting_names() -> dict[str, list[str]]:
-    """For every ``{table}`` in the text of a setting, the names of that table, in its order.
+    """For every ``{table}`` in the text of a setting, the names in that table, in its order.
 
-    Of the optimisers those that are not torch's own, which depend on its version; of the membership
-    attacks those that a recipe may ask for: ``reference`` comes by itself.
+    Optimisers exclude torch's own, which depend on its version; membership attacks are those that a
+    recipe may ask for: ``reference`` is added automatically.
     """
     own = [name for name in OPTIMIZERS if not hasattr(torch.optim, name)]
     return {

@@ -1,1 +1,1 @@
-"""Unlearning: objectives, the trainer that moves selected weights only, and what stops it."""
+"""Unlearning: objectives, the trainer that moves only the selected weights, and what stops it."""

@@ -30,17 +30,17 @@ class TrainResult:
 
     Attributes:
         history: per step ``forget_nll``, ``retain_nll`` (mean NLL of the step's records, nats),
-            ``forget_loss``, ``retain_loss`` (the objective's terms), ``grad_norm`` and, where it was
-            looked at, ``forget.probability`` and its kind. With ``evaluate_every`` it begins with
-            step 0, the model before. Those of the last step of a ``task_vector`` are of the scaled
-            model, and ``on_step`` is told of that step twice.
+            ``forget_loss``, ``retain_loss`` (the objective's terms), ``grad_norm`` and, at steps
+            with a look, ``forget.probability`` and the like. With ``evaluate_every`` it starts with
+            step 0, the model before. For ``task_vector`` the last step's figures are those of the
+            scaled model, and ``on_step`` is called twice for that step.
         selected: how many weights the mask selects.
-        changed: how many of them differ from before, in the precision that is saved.
+        changed: how many of them differ from before, in the precision in which they are saved.
         stopped: the rule that ended training, such as ``forget.probability <= reference``, or
             ``end``.
         objective: the objective's name, retain term, weights and all its settings.
         best: ``step`` and ``figures`` of the checkpoint that the model holds, and whether it
-            ``meets`` the conditions, where ``best`` was asked for; else None.
+            ``meets`` the conditions, if ``best`` was given; else None.
     """
 
     history: list[dict[str, Any]]
@@ -52,12 +52,12 @@ class TrainResult:
 
 
 def make_supply(model: PreTrainedModel, plan: Plan, folder: str | Path | None = None) -> Supply:
-    """Move a model to where it trains, and ask it what the objective needs of the original model.
+    """Move a model to the device it trains on, and compute what the objective needs from it.
 
     Args:
-        model: as it is before training.
-        plan: of the run.
-        folder: where what the original model says is kept, for other runs.
+        model: the model before training.
+        plan: the plan of the run.
+        folder: where the original model's answers are kept, for other runs.
     """
     move_to_training(model)
     return Supply(
@@ -76,11 +76,11 @@ def make_supply(model: PreTrainedModel, plan: Plan, folder: str | Path | None = 
 def open_checkpoints(
     model: nn.Module, plan: Plan, mask: Mask | None, folder: str | Path | None
 ) -> Checkpoints:
-    """The checkpoints of a run; without a folder they last no longer than this process.
+    """The checkpoints of a run; without a folder they last only as long as this process.
 
     Args:
-        model: as it is before training.
-        plan: of the run.
+        model: the model before training.
+        plan: the plan of the run.
         mask: which weights may move.
         folder: where a killed run resumes.
     """
@@ -100,16 +100,16 @@ def make_trainer(
     like: str | Path | None = None,
     on_step: OnStep | None = None,
 ) -> UnlearnTrainer:
-    """The trainer that carries a plan out.
+    """The trainer that carries out a plan.
 
     Args:
         model: trained in place.
-        plan: of the run.
-        mask: which weights may move; the trainer lets go of it once they are selected.
+        plan: the plan of the run.
+        mask: which weights may move; the trainer releases it once they are selected.
         checkpoints: where a killed run resumes.
         supply: from ``make_supply``.
         what: shown by the progress bar.
-        like: the model folder that the model will be saved like; None: as it is.
+        like: the model folder that ``save_model`` will take precisions from; None: the model's own.
         on_step: called with every step's figures.
     """
     return UnlearnTrainer(
@@ -132,7 +132,7 @@ def make_trainer(
 
 
 def _only(model: nn.Module, mask: Mask | None, chosen: Chosen) -> set[str] | None:
-    """The parameters that an objective trains where no mask says which."""
+    """The parameters that an objective trains if there is no mask."""
     if mask is not None or chosen.entry.trains is None or hasattr(model, "disable_adapter"):
         return None
     patterns = chosen.entry.trains(chosen.settings)
@@ -143,8 +143,8 @@ def _only(model: nn.Module, mask: Mask | None, chosen: Chosen) -> set[str] | Non
     }
     if not names:
         logger.warning(
-            "objective %s trains %s where there is no mask, and the model has none of these; all "
-            "weights are trained",
+            "objective %s without a mask trains %s, and the model has none of these; all weights "
+            "are trained",
             chosen.name,
             ", ".join(patterns),
         )
@@ -152,19 +152,19 @@ def _only(model: nn.Module, mask: Mask | None, chosen: Chosen) -> set[str] | Non
 
 
 def train_result(trainer: UnlearnTrainer) -> TrainResult:
-    """What a trainer that has run did.
+    """The result of a trainer that has run.
 
     Raises:
-        WagleError: it changed nothing, in the precision that is saved.
+        WagleError: nothing changed in the precision in which the weights are saved.
     """
     course, selected, changed = trainer.course, trainer.course.selected, trainer.changed
     if changed == 0:
-        course.checkpoints.clear()  # from which the same run would come to the same end
+        course.checkpoints.clear()  # resuming from them would end the same way
         kinds = [str(kind).removeprefix("torch.") for kind in selected.saved]
         coarse = course.training.rounding == "nearest" and "bfloat16" in kinds
         raise WagleError(
             f"the run changed none of its {selected.count} selected weights in "
-            f"{' and '.join(kinds)}, as it is saved; raise the learning rate"
+            f"{' and '.join(kinds)}, the precision they are saved in; raise the learning rate"
             + ", or set rounding: stochastic"
             * coarse
         )

@@ -66,56 +66,57 @@ def unlearn(
 ) -> TrainResult:
     """Make ``model`` forget, in place, by moving only the weights that ``mask`` selects.
 
-    Thirteen keywords and ``training`` are settings: a recipe has them in its section ``unlearning``,
-    under the same names and with the same defaults. They are objective, retain_term, wrapper,
-    dynamic_mask and their three ``..._settings``, full_reference, full_reference_k, pairing, anchor,
-    stop_when, best, check_every and evaluate_every. The other keywords are what a run gives: records,
-    mask, folders and functions.
+    Some keywords, and ``training``, are settings that the recipe's section ``unlearning`` has under
+    the same names and with the same defaults: objective, retain_term, wrapper, dynamic_mask and
+    their three ``..._settings``, full_reference, full_reference_k, pairing, anchor, stop_when,
+    best, check_every and evaluate_every. The other keywords are what a run provides: records, mask,
+    folders and functions.
 
     Args:
-        model: a live causal model, or a ``peft`` model, of which the adapter is trained.
+        model: a live causal model, or a ``peft`` model, whose adapter is trained.
         tokenizer: a fast tokenizer, or an ``Encoder``; None for pre-tokenised records.
         forget: the records that must go: a path, a data set, or a list.
         retain: the records to keep, for objectives that ask for them.
-        forgotten: records that were forgotten before: trained as a part of the forget set, but no
-            rule looks at them, as they would meet its goal before the others do.
-        mask: a single ratio made for this model; None moves all weights.
-        objective: a name in ``objectives.OBJECTIVES``, or a function of their shape.
-        objective_settings: over its defaults, such as ``{"beta": 0.1, "retain_weight": 2.0}``.
+        forgotten: records that were forgotten earlier: trained as part of the forget set, but no
+            rule considers them, as they would meet its goal before the others do.
+        mask: a mask of one ratio made for this model; None moves all weights.
+        objective: a name in ``objectives.OBJECTIVES``, or a function of the same form.
+        objective_settings: override its defaults, such as ``{"beta": 0.1, "retain_weight": 2.0}``.
         retain_term: ``nll``, ``kl``, ``none``, or ``auto``: the objective's own.
-        wrapper: ``none``, ``gru``, ``sam``, ``smooth`` or ``task_vector``, which turns what was learnt
-            around unless its ``scale`` is above 0: for ``forget_finetune``.
-        wrapper_settings: over its defaults, such as ``{"rho": 0.01}``.
+        wrapper: ``none``, ``gru``, ``sam``, ``smooth`` or ``task_vector``, which negates what was
+            learnt unless its ``scale`` is above 0: for ``forget_finetune``.
+        wrapper_settings: override its defaults, such as ``{"rho": 0.01}``.
         dynamic_mask: ``none``, ``sign_agreement`` or ``row_norm``: entries of the gradient that are
             zeroed step by step, within ``mask``.
-        dynamic_settings: over its defaults, such as ``{"quantile": 0.99}``.
-        full_reference: how whole distributions of the original model are had, where an objective
-            needs them: ``copy``, ``adapter``, ``topk`` or ``auto``.
+        dynamic_settings: override its defaults, such as ``{"quantile": 0.99}``.
+        full_reference: where an objective gets the original model's full distributions, if it needs
+            them: ``copy``, ``adapter``, ``topk`` or ``auto``.
         full_reference_k: the K of ``topk``.
-        reference_folder: where what the original model says is kept, for other runs.
+        reference_folder: where the original model's answers are kept, for other runs.
         pairing: how a retain record is drawn for each forget record: ``shuffle``, ``random``,
             ``cycle`` or ``fixed``.
         anchor: the set that defines an epoch.
         stop_when: rules that end training, such as ``retain.probability < 0.9 * before``; ``auto``:
-            the forget probability reaches that of the reference, and for an objective without a
-            lower bound the forget NLL that of a uniform guess; an empty list: none.
-        best: which checkpoint is kept, such as ``max retain.utility_proxy where forget.probability
-            <= 0.1``; ``auto`` is ``min forget.extraction_strength where retain.probability >= 0.95 *
-            before``; None is the last. Of equals the earlier is kept; if none meets the conditions,
-            the one with the best figure, with a warning.
+            the forget probability reaches the reference's, or, for an objective without a lower
+            bound, the forget NLL reaches that of a uniform guess; an empty list: none.
+        best: which checkpoint to keep, such as ``max retain.utility_proxy where forget.probability
+            <= 0.1``; ``auto`` is ``min forget.extraction_strength where retain.probability >= 0.95
+            * before``; None is the last. Ties go to the earlier one; if none meets the conditions,
+            the one with the best figure is kept, with a warning.
         reference: figures of the reference, such as ``{"forget.probability": 0.1}``.
-        check_every: steps between two looks at the rules; within twice the reference's forget
-            probability, every step is looked at.
-        evaluate_every: steps between two looks at all figures, from step 0 on; None: never. Looks
-            are at no more than 64 fixed records of each set; at all forget records beside a reference.
+        check_every: steps between looks at the rules; once the forget probability is within twice
+            the reference's, there is one after every step.
+        evaluate_every: steps between looks at all figures, starting at step 0; None: never. A look
+            uses at most 64 fixed records of each set, or all forget records if there is a
+            reference.
         evaluate: gives further figures of the live model at those steps.
-        wrong_answers: look at those of retain records too, where they have some (``perturbed_answers``):
-            ``retain.true_better`` and ``retain.utility_proxy``.
-        checkpoint_folder: where a killed run goes on when it is called again in the same way, with
+        wrong_answers: also score the wrong answers of retain records that have some
+            (``perturbed_answers``): ``retain.true_better`` and ``retain.utility_proxy``.
+        checkpoint_folder: where a killed run resumes when it is called again in the same way, with
             the model as it was; delete it once the model is saved. None keeps nothing.
-        like: the model folder that ``save_model`` will write the model like: at the end the weights
-            are rounded to the precision that they have there. None: the model's own.
-        overlap: ``error``, or ``allow`` records that stand in both sets.
+        like: the model folder that ``save_model`` will imitate: at the end the weights are rounded
+            to the precision that they have there. None: the model's own.
+        overlap: ``error``, or ``allow`` records that are in both sets.
         allow_other_model: accept a mask made for a related checkpoint.
         seed: all draws are functions of (seed, epoch, record id).
         on_step: called with the figures of every step that runs here.
@@ -125,9 +126,10 @@ def unlearn(
         What happened; unselected weights have been checked to be bit-identical.
 
     Raises:
-        TrainingStopped: a loss that is not finite, or records to keep that are lost; the model is
-            then back at its last good checkpoint, or as it was, and its checkpoints are deleted.
-        WagleError: bad records or settings, a mask of another model, or a run that changed nothing.
+        TrainingStopped: a loss is not finite, or the records to keep were lost; the model is then
+            back at its last good checkpoint, or as it was, and its checkpoints are deleted.
+        WagleError: bad records or settings, a mask for another model, or a run that changed
+            nothing.
     """
     asked = dict(locals())  # every argument by its name
     names = [name for name in asked if name in Unlearning.model_fields]
@@ -136,7 +138,7 @@ def unlearn(
 
 
 def _settings(training: Training, named: Mapping[str, Any]) -> Unlearning:
-    """The settings of a keyword call. They are not checked here, but where each is used."""
+    """The settings of a keyword call; each is checked where it is used, not here."""
     own = {name: getattr(training, name) for name in Training.model_fields}
     more: dict[str, Any] = {
         name: {} for name, value in named.items() if value is None and "_settings" in name
@@ -166,8 +168,8 @@ def unlearn_with(
 ) -> TrainResult:
     """``unlearn`` with its settings in one object, the section ``unlearning`` of a recipe.
 
-    Of the section, ``lora`` and ``earlier`` are a run's own and are not read. All other arguments are
-    those of ``unlearn``, and so is what is returned and raised.
+    ``lora`` and ``earlier`` in that section concern a run and are not read. The other arguments,
+    the result and the errors are those of ``unlearn``.
     """
     plan = plan_unlearning(
         model,
@@ -192,7 +194,7 @@ def unlearn_with(
         trainer = make_trainer(
             model, plan, mask, checkpoints, supply, what="unlearning", like=like, on_step=on_step
         )
-        del mask  # the trainer lets go of it too, once the weights are selected
+        del mask  # the trainer releases it too, once the weights are selected
         trainer.run()
         result = train_result(trainer)
     _warn(model, plan)
@@ -200,7 +202,7 @@ def unlearn_with(
 
 
 def _warn(model: nn.Module, plan: Plan) -> None:
-    """Warn where a model that has been trained never knew the forget set, or went past its target."""
+    """Warn if the trained model never knew the forget set, or went past its target."""
     gone, known = plan.records, plan.checks.known
     warn_unknown(known, len(gone), questions=all(r.kind == "qa" for r in gone))
     tokens = plan.looked.sets["forget"]
@@ -210,7 +212,7 @@ def _warn(model: nn.Module, plan: Plan) -> None:
 def forget_probability(
     model: nn.Module, tokens: Sequence[Tokens], precision: str = "float32"
 ) -> float:
-    """Mean over records of exp(-mean NLL) of the answer; training looks in its own precision."""
+    """Mean over records of exp(-mean NLL) of the answer, in training's own precision."""
     return look_at_set(model, "forget", tokens, precision)["forget.probability"]
 
 

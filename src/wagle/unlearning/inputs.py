@@ -58,14 +58,14 @@ def make_sets(
 
     Args:
         chosen: the objective.
-        encoder: makes tokens of records.
+        encoder: turns records into tokens.
         forget: the records that must go.
         retain: the records to keep.
         vocabulary: how many tokens the model knows, for random labels.
-        seed: of every draw, with the record's id.
+        seed: of every draw, together with the record's id.
 
     Raises:
-        WagleError: a set that is missing, or that these records cannot give.
+        WagleError: a set is missing, or cannot be made from these records.
     """
 
     def kept() -> Sequence[Record]:
@@ -99,7 +99,7 @@ def _alternative(record: Record, seed: int) -> str:
     if not record.alternatives:
         raise WagleError(
             f"{record.place} has no alternative answer; add a field alternatives, or choose an "
-            "objective that teaches a refusal"
+            "objective that teaches refusals"
         )
     drawn = uniform(seed, "alternative", record.id)
     return record.alternatives[int(drawn * len(record.alternatives))]
@@ -132,8 +132,9 @@ def control_vectors(
 ) -> Tensor:
     """One control vector per forget topic: (topics, d) float32.
 
-    ``direction: random`` draws them; ``contrast`` takes the difference of what a ``novice`` and an
-    ``expert`` prompt leave at their last token, for each of ``topics`` (its ``{topic}`` filled in).
+    ``direction: random`` draws them; ``contrast`` takes the difference between the activations of a
+    ``novice`` and an ``expert`` prompt at their last token, for each of ``topics`` (filled in for
+    ``{topic}``).
     """
     owner: Any = model
     steering = float(settings["steering"])
@@ -156,17 +157,18 @@ def control_vectors(
 
 
 def _topic_names(settings: Mapping[str, Any], topics: int) -> list[str]:
-    """What stands for ``{topic}`` in the prompts of ``contrast``, one name per forget topic."""
+    """What replaces ``{topic}`` in the prompts of ``contrast``, one name per forget topic."""
     named = list(settings["topics"]) or [""] * (topics == 1)
     if len(named) != topics:
         raise WagleError(
-            f"topics names {len(named)} topics, the forget set has {topics} sources; name one each"
+            f"topics names {len(named)} topics, but the forget set has {topics} sources; give one "
+            "name per source"
         )
     return named
 
 
 def _last_word(tokens: Tokens) -> int:
-    """The last token of a text that is not the end mark which the encoder added."""
+    """The last token of a text before the end mark that the encoder added."""
     return len(tokens.ids) - (2 if tokens.closed else 1)
 
 
@@ -175,7 +177,7 @@ def _last_word(tokens: Tokens) -> int:
 
 
 def check_inputs(model: nn.Module, chosen: Chosen, sets: Mapping[str, Sequence[Tokens]]) -> None:
-    """Refuse settings of an objective that the model or the forget set does not go with.
+    """Refuse settings of an objective that do not fit the model or the forget set.
 
     Args:
         model: its structure, with or without weights.
@@ -183,7 +185,7 @@ def check_inputs(model: nn.Module, chosen: Chosen, sets: Mapping[str, Sequence[T
         sets: the token sets that it needs, by name.
 
     Raises:
-        WagleError: a block that is not there; too few or too many names of topics.
+        WagleError: a block does not exist, or there are too few or too many names of topics.
     """
     if any("_hidden" in name for name in chosen.inputs):
         check_layer(model, chosen.settings.get("layer"))
@@ -204,9 +206,9 @@ class Supply:
         chosen: the objective.
         sets: the token sets that it needs, by name.
         planned: the (forget, retain) records of training, -1 where a side is absent: the original
-            model is asked about no others.
+            model is asked only about these.
         encoder: for control vectors.
-        original: how whole distributions of the original model are had.
+        original: where full distributions of the original model come from.
         dtype: the precision of the matrix products.
         folder: where references are kept; None keeps them in memory only.
         seed: of control vectors.
@@ -256,7 +258,7 @@ class Supply:
     def __call__(
         self, model: nn.Module, batch: Mapping[str, Mapping[str, Tensor]], chosen: Chosen
     ) -> tuple[dict[str, Any], dict[str, Scored]]:
-        """What ``chosen`` asks for, the objective or a part of it, and what was scored on the way."""
+        """What ``chosen`` (the objective or a part of it) asks for, and what was scored for it."""
         given: dict[str, Any] = {"dual": self.dual}
         shown: dict[str, Scored] = {}
         for name in chosen.sets:
@@ -312,19 +314,19 @@ class Supply:
 
 
 def _of(known: Mapping[int, Columns], index: Tensor) -> Columns:
-    """What is known of the records of a batch, one after the other, on its device, in float32."""
+    """What is known about the records of a batch, concatenated, on its device, in float32."""
     records = [known[i] for i in index.tolist()]
     columns = {name: [_widened(record[name]) for record in records] for name in records[0]}
     return {name: torch.cat(column).to(index.device) for name, column in columns.items()}
 
 
 def _widened(values: Tensor) -> Tensor:
-    """Float16 as float32: autocast on a CPU joins no float16."""
+    """Float16 as float32: autocast on a CPU cannot concatenate float16."""
     return values.float() if values.is_floating_point() else values
 
 
 def warn_resting(chosen: Chosen, epochs: float) -> None:
-    """Say aloud that the number of a primal-dual objective never moves in a run of so many epochs."""
+    """Warn if the dual of a primal-dual objective would never move in a run of this many epochs."""
     dual = chosen.entry.dual
     why = None if dual is None else dual.rests(epochs, chosen.settings)
     if why is not None:
@@ -334,6 +336,6 @@ def warn_resting(chosen: Chosen, epochs: float) -> None:
 def sides(
     sets: Mapping[str, list[Tokens]],
 ) -> tuple[dict[str, list[Tokens]], dict[str, list[Tokens]]]:
-    """The sets of the forget side and those of the retain side."""
+    """The sets on the forget side and those on the retain side."""
     forget = {n: t for n, t in sets.items() if n in FORGET_SIDE}
     return forget, {n: t for n, t in sets.items() if n not in forget}

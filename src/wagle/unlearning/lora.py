@@ -1,11 +1,10 @@
-"""LoRA: small matrices beside the model's own weights, which stay as they are.
+"""LoRA: small matrices added to the model's own weights, which stay as they are.
 
-To every target layer with weight W comes ``(alpha / rank) B A``; A (rank, in) starts at random, B
-(out, rank) at zero, and only they train. Merged, an adapter is gone: what is left is an ordinary
-model.
+Every target layer with weight W gets ``(alpha / rank) B A`` added; A (rank, in) starts at random, B
+(out, rank) at zero, and only these two train. Merging an adapter leaves an ordinary model.
 
-Source: Hu et al. 2021, arXiv 2106.09685; over a base in four bits, Dettmers et al. 2023,
-arXiv 2305.14314.
+Source: Hu et al. 2021, arXiv 2106.09685; on a four-bit base, Dettmers et al. 2023, arXiv
+2305.14314.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ _FIRST, _SECOND = ".lora_A.", ".lora_B."  # in the names of an adapter's paramet
 
 
 def check_lora(model: nn.Module, targets: str | Sequence[str], quantize: str = "none") -> None:
-    """Refuse what cannot be: a package that is missing, targets that the model does not have.
+    """Refuse an adapter that cannot be made: a package is missing, or the model lacks the targets.
 
     Args:
         model: its structure, with or without weights.
@@ -62,14 +61,14 @@ def _require(package: str, what: str, extra: str) -> None:
 
 
 def find_targets(model: nn.Module, targets: str | Sequence[str]) -> list[str]:
-    """The layers that targets name, by the last part of their names, sorted.
+    """The layers that ``targets`` names, by the last part of their names, sorted.
 
     Args:
         model: any causal model.
-        targets: names such as ``q_proj``, or ``all-linear``: every linear layer but the head.
+        targets: names such as ``q_proj``, or ``all-linear``: every linear layer except the head.
 
     Raises:
-        WagleError: a name that no linear layer has; the message lists those there are.
+        WagleError: no linear layer has one of the names; the message lists the names that exist.
     """
     owner: Any = model
     head = owner.get_output_embeddings()
@@ -104,25 +103,25 @@ def add_lora(
     targets: str | Sequence[str] = ALL,
     seed: int = 0,
 ) -> Any:
-    """Put an adapter beside the linear layers of ``model``, in place; only it requires gradients.
+    """Add an adapter to the linear layers of ``model``, in place; only it requires gradients.
 
-    The defaults are rank and alpha of the published LoRA runs of UNDIAL. All linear layers are
-    targets, so that LoRA is compared with masks at its best: these may select anywhere, and the
-    names of layers differ between architectures. The baseline of arXiv 2410.17509 is ``alpha=32,
+    The defaults are the rank and alpha of UNDIAL's published LoRA runs. All linear layers are
+    targets, so that masks are compared with LoRA at its best: masks may select anywhere, and layer
+    names differ between architectures. The baseline of arXiv 2410.17509 is ``alpha=32,
     dropout=0.05, targets=["q_proj", "v_proj"]``.
 
     Args:
         model: a live model without an adapter.
         rank: rows of A, columns of B, > 0.
         alpha: > 0; ``B A`` is scaled by ``alpha / rank``.
-        dropout: 0 <= p < 1, of what enters A. Unlearning switches it off unless asked not to.
-        targets: names of linear layers, or ``all-linear``: all but the head.
+        dropout: 0 <= p < 1, on the input of A. Unlearning switches it off unless asked not to.
+        targets: names of linear layers, or ``all-linear``: all except the head.
         seed: A is a function of (seed, name of the parameter), uniform within 1 / sqrt(in); no
             global generator is read or moved.
 
     Returns:
-        A ``PeftModel``; what it lacks it forwards to the model. Its parameters are called
-        ``base_model.model.NAME.lora_A.default.weight`` and ``lora_B`` and are float32.
+        A ``PeftModel``, which forwards unknown attributes to the model. Its parameters are called
+        ``base_model.model.NAME.lora_A.default.weight`` and ``lora_B``, and are float32.
 
     Raises:
         WagleError: peft is missing, the model has an adapter, or a target is unknown.
@@ -131,7 +130,7 @@ def add_lora(
     from peft import LoraConfig, get_peft_model
 
     if hasattr(model, "disable_adapter"):
-        raise WagleError("the model has an adapter already; merge it first, with merge_lora")
+        raise WagleError("the model already has an adapter; merge it first with merge_lora")
     leaves = find_targets(model, targets)
     settings = LoraConfig(
         r=rank,
@@ -157,12 +156,12 @@ def add_lora(
 
 
 def adapt(model: PreTrainedModel, settings: Lora, seed: int) -> Any:
-    """Put the adapter that settings describe beside the layers of a model, as ``add_lora`` does.
+    """Add the adapter that ``settings`` describe to a model, as ``add_lora`` does.
 
     Args:
         model: a live model without an adapter.
         settings: its rank, alpha, dropout and targets.
-        seed: of the start of A.
+        seed: for the initial values of A.
     """
     return add_lora(
         model,
@@ -175,7 +174,7 @@ def adapt(model: PreTrainedModel, settings: Lora, seed: int) -> Any:
 
 
 def _start(like: torch.Tensor, key: tuple[object, ...]) -> torch.Tensor:
-    """Uniform draws within 1 / sqrt(in), (rank, in) float32: peft's own start, but drawn by key."""
+    """Uniform draws within 1 / sqrt(in), (rank, in) float32: peft's initial values, by key."""
     drawn = torch.rand(like.shape, generator=seeded(key, torch.device("cpu")))
     return (2 * drawn - 1) / math.sqrt(like.shape[1])
 
@@ -183,7 +182,7 @@ def _start(like: torch.Tensor, key: tuple[object, ...]) -> torch.Tensor:
 def load_quantized(
     path: str | Path, dtype: str = "float32", attention: str = "auto"
 ) -> PreTrainedModel:
-    """Load a model with its linear layers, but for the head, in four bits (NF4): a base for LoRA.
+    """Load a model with its linear layers, except the head, in four bits (NF4): a base for LoRA.
 
     Args:
         path: the folder, whose files stay as they are.
@@ -191,11 +190,12 @@ def load_quantized(
         attention: as in ``load_model``.
 
     Returns:
-        The model in evaluation mode. It can be trained through an adapter only, which cannot be
-        merged into it exactly.
+        The model in evaluation mode. It can only be trained through an adapter, which cannot be
+            merged
+        into it exactly.
 
     Raises:
-        WagleError: bitsandbytes is missing, or the folder cannot be loaded so.
+        WagleError: bitsandbytes is missing, or the folder cannot be loaded this way.
     """
     _require("bitsandbytes", "QLoRA", "qlora")
     from transformers import BitsAndBytesConfig
@@ -229,28 +229,28 @@ def load_quantized(
 
 
 def check_adapter_mask(mask: Mask, *, by_gradient: bool) -> None:
-    """Look whether a mask on an adapter that has not been trained selects what it should.
+    """Check that a mask on an untrained adapter selects weights that can train.
 
-    While B is zero, the gradient of A is zero, and so is every score of A that is made of it; of
-    B every magnitude is zero.
+    While B is zero, the gradient of A is zero, and so is every score of A computed from it; in B
+    every magnitude is zero.
 
     Args:
-        mask: a single ratio, over the weights of an adapter as ``add_lora`` makes it.
-        by_gradient: whether its scores were made of gradients.
+        mask: a mask of one ratio over the weights of an adapter as ``add_lora`` makes it.
+        by_gradient: whether its scores were computed from gradients.
 
     Raises:
-        WagleError: the mask selects nothing of B, so the model could never change.
+        WagleError: the mask selects nothing in B, so the model could never change.
     """
     density = mask.density("parameter")
     if not any(selected for name, (selected, _) in density.items() if _SECOND in name):
         raise WagleError(
-            "the mask selects nothing of lora_B, which starts at zero, so the model could not "
+            "the mask selects nothing in lora_B, which starts at zero, so the model could not "
             "change; set attribution.exclude: ['*.lora_A.*'], or choose the score random"
         )
     if by_gradient and any(_FIRST in name for name in mask.candidate_names):
         logger.warning(
-            "lora_A has no gradient before lora_B has moved, so its weights all have the score 0 "
-            "and come last; set attribution.exclude: ['*.lora_A.*'] to select within lora_B"
+            "lora_A has no gradient until lora_B has moved, so all its weights score 0 and rank "
+            "last; set attribution.exclude: ['*.lora_A.*'] to select within lora_B"
         )
 
 
@@ -259,23 +259,24 @@ def check_adapter_mask(mask: Mask, *, by_gradient: bool) -> None:
 
 
 def merge_lora(model: Any) -> PreTrainedModel:
-    """Add an adapter to the weights that it stands beside, in place, and take it away.
+    """Merge an adapter into the weights of its layers, in place, and remove it.
 
     Args:
         model: a ``PeftModel`` with one LoRA adapter, whose base is not quantised.
 
     Returns:
-        The ordinary model inside, every parameter requiring a gradient again. The sum is rounded
+        The ordinary model inside, with every parameter requiring a gradient again. The sum is
+            rounded
         once, to the precision of the weights.
 
     Raises:
-        WagleError: the base is quantised, or the adapter holds a number that is not finite; the
-            model is then as it was.
+        WagleError: the base is quantised, or the adapter holds a non-finite number; the model is
+            then unchanged.
     """
     if is_quantized(model):
         raise WagleError(
-            "a quantised base cannot take an adapter exactly; save the adapter with save_adapter, "
-            "and merge it into the model's own folder with wagle.adapters.merge_adapter"
+            "an adapter cannot be merged exactly into a quantised base; save it with save_adapter, "
+            "and merge it into the model's own folder with wagle.model.adapters.merge_adapter"
         )
     for name, parameter in model.named_parameters():
         if ".lora_" in name and not torch.isfinite(parameter).all():
@@ -301,7 +302,7 @@ def save_adapter(model: Any, folder: str | Path, base: str | Path) -> None:
     settings = copy.copy(model.peft_config[name])
     settings.base_model_name_or_path = str(base)
     settings.inference_mode = True
-    settings.target_modules = sorted(settings.target_modules)  # a set: its order changes
+    settings.target_modules = sorted(settings.target_modules)  # a set, in no fixed order
     tensors = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     with atomic_folder(folder) as part:
         settings.save_pretrained(str(part))

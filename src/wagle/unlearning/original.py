@@ -1,8 +1,8 @@
-"""The original model: what it says of the records, computed once, before training.
+"""The original model: its scores, distributions and activations, computed once, before training.
 
-Only records that training will see are asked about. Scores, distributions and activations of the
-original model are kept, where a folder is given, under a key of model, records and how they are
-computed; a file of another key is refused, one that lacks records gets them.
+Only records that training will see are computed. Given a folder, the results are kept there under a
+key of the model, the records and how they are computed; a file with another key is refused, and
+records that a file lacks are added.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ EVAL_TOKENS = 2048  # padded tokens per forward pass without gradients
 FULL = ("auto", "copy", "adapter", "topk")
 
 Columns: TypeAlias = dict[str, Tensor]
-"""Several figures of every position, (n, ...), of one record or of records one after the other."""
+"""Several figures per position, (n, ...), of one record or of several concatenated."""
 Ask: TypeAlias = Callable[[Mapping[str, Any]], tuple[Columns, Tensor]]
-"""From a batch to what is kept of it and to how many positions each record has, (B,)."""
+"""From a batch to what is kept from it and to how many positions each record has, (B,)."""
 
 # ---------------------------------------------------------------------------------------------
 # The original model
@@ -43,7 +43,7 @@ Ask: TypeAlias = Callable[[Mapping[str, Any]], tuple[Columns, Tensor]]
 
 @dataclass(frozen=True)
 class Original:
-    """How the original model is asked for whole distributions.
+    """Where the original model's full distributions come from.
 
     Attributes:
         mode: ``copy`` (a frozen copy of the model), ``adapter`` (the model with its LoRA adapter
@@ -56,10 +56,10 @@ class Original:
 
 
 def choose_original(model: nn.Module, mode: str, k: int) -> Original:
-    """Resolve ``auto``: the adapter where the model has a fresh one, else a frozen copy."""
+    """Resolve ``auto``: the adapter if the model has a fresh one, else a frozen copy."""
     has_adapter = hasattr(model, "disable_adapter")
     if k < 1:
-        raise WagleError(f"full_reference_k is {k}; give a number of tokens, at least 1")
+        raise WagleError(f"full_reference_k is {k}; it must be at least 1 token")
     choose(dict.fromkeys(FULL), mode, "full_reference")
     if mode == "adapter" and not has_adapter:
         raise WagleError("full_reference is adapter, but the model has no LoRA adapter; use copy")
@@ -68,7 +68,7 @@ def choose_original(model: nn.Module, mode: str, k: int) -> Original:
     trained = any(p.any() for n, p in model.named_parameters() if ".lora_B." in n)
     if mode == "adapter" and trained:
         raise WagleError(
-            "full_reference is adapter, but the adapter is trained already, so the model without it is "
+            "full_reference is adapter, but the adapter is already trained, so the model without it is "
             "not the original one; use copy or topk"
         )
     return Original("adapter" if has_adapter and not trained else "copy", k)
@@ -79,7 +79,7 @@ def reference_key(
 ) -> dict[str, Any]:
     """What a cached reference depends on: the model, the records as tokens, how it is computed.
 
-    The fingerprint is the same for weights of every dtype that holds them; what they say is not.
+    The dtype is a separate part: the fingerprint ignores it, but the model's outputs depend on it.
     """
     owner: Any = model
     kinds = {str(p.dtype).removeprefix("torch.") for p in model.parameters()}
@@ -94,7 +94,7 @@ def reference_key(
 
 
 def tokens_digest(tokens: Sequence[Tokens]) -> str:
-    """64 hex digits that name what is scored of these records; for private files only."""
+    """64 hex digits that identify what is scored in these records; for private files only."""
     digest = hashlib.sha256()
     for t in tokens:
         digest.update(json.dumps([t.ids, t.scored, t.labels]).encode())
@@ -111,7 +111,7 @@ def _kept(
     ask: Ask,
     **more: Any,
 ) -> dict[int, Columns]:
-    """What ``ask`` gives of every record of ``wanted``, read from the folder as far as it is there."""
+    """What ``ask`` gives for every record in ``wanted``, read from the folder if it is there."""
     path = None if folder is None else folder / f"{name}.safetensors"
     key = {} if path is None else reference_key(model, tokens, dtype, **more)
     known = {} if path is None else _read(path, key)
@@ -126,7 +126,7 @@ def _kept(
 def _ask_of(
     model: nn.Module, tokens: Sequence[Tokens], which: Sequence[int], dtype: str, ask: Ask
 ) -> dict[int, Columns]:
-    """What ``ask`` gives of every one of these records, batch by batch, without gradients."""
+    """What ``ask`` gives for each of these records, batch by batch, without gradients."""
     found: dict[int, Columns] = {}
     device = device_of(model)
     with torch.no_grad(), without_dropout(model), precision(device, dtype):
@@ -138,20 +138,20 @@ def _ask_of(
 
 
 def _apart(columns: Columns, index: Sequence[int], lengths: list[int]) -> dict[int, Columns]:
-    """Columns of records one after the other, record by record."""
+    """Columns of concatenated records, split by record."""
     parts = {name: column.split(lengths) for name, column in columns.items()}
     return {i: {n: part[row] for n, part in parts.items()} for row, i in enumerate(index)}
 
 
 def _read(path: Path, key: Mapping[str, Any]) -> dict[int, Columns]:
-    """What a file holds of every record; nothing where there is none."""
+    """What a file holds for every record; nothing if there is no file."""
     if not path.exists():
         return {}
     stored, metadata = load_checked(path, "reference", FORMAT)
     differ = [k for k in key if metadata["key"].get(k) != key[k]]
     if differ:
         raise WagleError(
-            f"the cached reference {path} is of another {' and '.join(differ)}; delete it"
+            f"the cached reference {path} is for another {' and '.join(differ)}; delete it"
         )
     index, lengths = stored.pop("index"), stored.pop("length")
     return _apart(stored, index.tolist(), lengths.tolist())
@@ -179,12 +179,12 @@ def reference_scores(
         model: the model.
         name: of the set, and of its file.
         tokens: the set.
-        wanted: the records of it that training will see.
+        wanted: the records in it that training will see.
         dtype: the precision of the matrix products.
         folder: where they are kept; None keeps nothing.
 
     Returns:
-        By record, of its scored tokens (n,).
+        Both by record, (n,) over its scored tokens.
     """
 
     def ask(batch: Mapping[str, Any]) -> tuple[Columns, Tensor]:
@@ -195,7 +195,7 @@ def reference_scores(
 
 
 def _top(logits: Tensor, target: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The K largest log-probabilities of (n, V) logits, the true token's among them, and the rest."""
+    """The K largest log-probabilities of (n, V) logits, with the true token's, and the rest."""
     log_probs = logits.float().log_softmax(-1)
     k = min(k, log_probs.shape[-1] - 1)
     values, tokens = log_probs.topk(k, -1)
@@ -207,9 +207,9 @@ def _top(logits: Tensor, target: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor
 
 
 def _halved(values: Tensor, wide: bool) -> Tensor:
-    """In two bytes each, unless they were computed in float32 or float16 cannot hold them.
+    """The values in float16, unless they were computed in float32 or float16 cannot hold them.
 
-    Its rounding is finer than that of bfloat16, in which they were computed.
+    It rounds more finely than bfloat16, in which they were computed.
     """
     half = values if wide else values.half()
     return half if half.isfinite().all() else values
@@ -224,7 +224,7 @@ def top_distributions(
     k: int,
     folder: Path | None,
 ) -> dict[int, Columns]:
-    """The largest ``k`` log-probabilities of records: ``log_probs`` (n, K), ``tokens``, ``tail`` (n,).
+    """The ``k`` largest log-probabilities: ``log_probs`` (n, K), ``tokens``, ``tail`` (n,).
 
     The arguments are those of ``reference_scores``.
     """
@@ -248,7 +248,7 @@ class _Enough(Exception):
 
 @contextmanager
 def _watching(model: nn.Module, layer: int, found: list[Tensor]) -> Iterator[None]:
-    """Keep what comes out of block ``layer``; the pass ends there, by ``_Enough``."""
+    """Keep the output of block ``layer``; the pass ends there, by raising ``_Enough``."""
     _, blocks = find_blocks(model)  # type: ignore[arg-type]
 
     def entering(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -260,7 +260,7 @@ def _watching(model: nn.Module, layer: int, found: list[Tensor]) -> Iterator[Non
 
     if layer + 1 < len(blocks):
         handle = blocks[layer + 1].register_forward_pre_hook(entering, with_kwargs=True)
-    else:  # nothing follows but the norm: let the pass end by itself
+    else:  # only the norm follows: let the pass finish
         handle = blocks[layer].register_forward_hook(leaving)
     try:
         yield
@@ -269,7 +269,7 @@ def _watching(model: nn.Module, layer: int, found: list[Tensor]) -> Iterator[Non
 
 
 def hidden(model: nn.Module, batch: Mapping[str, Any], layer: int) -> Hidden:
-    """What comes out of block ``layer`` at the real positions of a batch; later blocks do not run."""
+    """The output of block ``layer`` at the real positions of a batch; later blocks do not run."""
     states, length = _states(model, batch, layer)
     return Hidden(states.float(), length)
 
@@ -289,11 +289,11 @@ def _states(model: nn.Module, batch: Mapping[str, Any], layer: int) -> tuple[Ten
 
 
 def check_layer(model: nn.Module, layer: Any) -> None:
-    """Refuse a block that is not there."""
+    """Refuse a block that does not exist."""
     _, blocks = find_blocks(model)  # type: ignore[arg-type]
     if not isinstance(layer, int) or not 0 <= layer < len(blocks):
         raise WagleError(
-            f"layer is {layer}; the model has the blocks 0 to {len(blocks) - 1}, choose one of them"
+            f"layer is {layer}; the model has blocks 0 to {len(blocks) - 1}, so choose one of these"
         )
 
 
@@ -306,7 +306,7 @@ def original_hidden(
     dtype: str,
     folder: Path | None,
 ) -> dict[int, Columns]:
-    """What comes out of a block of the original model: ``states`` (m, d) of every record.
+    """The output of a block of the original model: ``states`` (m, d) of every record.
 
     The arguments are those of ``reference_scores``.
     """

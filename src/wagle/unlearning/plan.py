@@ -1,7 +1,7 @@
-"""The plan of a training run: all that can be found out before its first step.
+"""The plan of a training run: everything that can be determined before its first step.
 
-Nothing is computed here, so a plan can be made with a model that has no weights. What cannot be done
-is an error while it is made; ``unlearn`` and ``finetune`` then carry the same plan out.
+Nothing is computed here, so a plan can be made for a model without weights. Making it raises an
+error for anything that cannot be done; ``unlearn`` and ``finetune`` then carry out the same plan.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ from wagle.unlearning.watching.rules import Rule
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training run will do. It is for one run: the gradient and the checks have state.
+    """What a training run will do. It serves one run: the gradient and the checks have state.
 
     Attributes:
         settings: how it trains.
-        encoder: makes tokens of records.
+        encoder: turns records into tokens.
         chosen: the objective.
         gradient: how the gradient of a step is made.
         records: the records that must go, or those to teach.
-        sets: the token sets that the objective asks for; none where there is nothing to train on.
-        looked: the records that are looked at.
+        sets: the token sets that the objective asks for; none if there is nothing to train on.
+        looked: the records that looks use.
         checks: what is looked at during training, and when.
         seed: of all draws.
-        pairs: the planned records, in the order of training.
-        epochs: passes over the anchor set that they are.
-        original: how whole distributions of the original model are had.
-        more: what the checkpoints depend on beside model, mask, records, training and seed.
+        pairs: the planned records, in training order.
+        epochs: how many passes over the anchor set these are.
+        original: where full distributions of the original model come from.
+        more: what checkpoints depend on besides model, mask, records, training and seed.
     """
 
     settings: Training
@@ -75,7 +75,7 @@ class Plan:
         """What a checkpoint of this run depends on.
 
         Args:
-            model: as it is before training.
+            model: the model before training.
             mask: which of its weights may move; None: all.
         """
         digest = hashlib.sha256(json.dumps(self.pairs.pairs).encode())
@@ -84,7 +84,7 @@ class Plan:
                 digest.update(f"{name} {tokens_digest(tokens)}".encode())
         settings = self.settings.model_dump(mode="json", include=set(Training.model_fields))
         for free in ("checkpoint_minutes", "report_to"):
-            del settings[free]  # they do not change the result
+            del settings[free]  # does not change the result
         return {
             "model": fingerprint(model),
             "mask": None if mask is None else mask.digest(),
@@ -119,19 +119,19 @@ def plan_unlearning(
         forget: the records that must go.
         retain: the records to keep, if any.
         settings: objective, rules, training and so on; ``lora`` and ``earlier`` are not read.
-        forgotten: records that were forgotten before; those of an earlier run keep their places.
+        forgotten: records that were forgotten earlier; those of an earlier run keep their places.
         mask: is checked against the model, and not kept.
         reference: figures of the reference.
         evaluate: gives further figures of the live model.
-        wrong_answers: look at those of retain records too.
-        overlap: ``error``, or ``allow`` records that stand in both sets.
+        wrong_answers: also score the wrong answers of retain records.
+        overlap: ``error``, or ``allow`` records that are in both sets.
         allow_other_model: accept a mask made for a related checkpoint.
         seed: of all draws.
 
     Raises:
-        WagleError: settings that are none or do not go together, bad records, a set that is missing
-            or cannot give what the objective asks for, records that are too long, rules without
-            their figures, a mask of another model.
+        WagleError: settings are unknown or incompatible, records are bad or too long, a set is
+            missing or cannot provide what the objective asks for, a rule lacks its figure, or the
+            mask is for another model.
     """
     way = _decide(settings, reference, seed)
     _check_adapter(model, settings)
@@ -169,7 +169,7 @@ class _Way(NamedTuple):
 
 
 def _decide(settings: Unlearning, reference: Mapping[str, float] | None, seed: int) -> _Way:
-    """The objective, the gradient and the rules, if they go together."""
+    """The objective, the gradient and the rules, if they are compatible."""
     chosen = choose_objective(settings.objective, settings.objective_settings, settings.retain_term)
     gradient = Gradient(
         settings.wrapper,
@@ -212,7 +212,7 @@ def _make_checks(
 def _depends_on(
     way: _Way, settings: Unlearning, reference: Mapping[str, float] | None
 ) -> dict[str, Any]:
-    """What a checkpoint depends on that only unlearning has."""
+    """What a checkpoint of unlearning depends on and one of teaching does not."""
     gradient = way.gradient
     looks = [settings.best, dict(reference or {}), settings.check_every, settings.evaluate_every]
     return {
@@ -226,13 +226,13 @@ def _depends_on(
 def _check_adapter(model: nn.Module, settings: Unlearning) -> None:
     if settings.wrapper == "task_vector" and hasattr(model, "disable_adapter"):
         raise WagleError(
-            "task_vector does not go with LoRA: turning both factors around leaves their product as it "
-            "was; train the weights themselves"
+            "task_vector does not work with LoRA: negating both factors leaves their product "
+            "unchanged; train the weights themselves"
         )
 
 
 def _read_forgotten(source: Source | None, seed: int) -> list[Record]:
-    """Records that were forgotten before, under their own places where they have some."""
+    """Records that were forgotten earlier, under their own places if they have any."""
     if source is None:
         return []
     records = read_records(source, name="forgotten", seed=seed)
@@ -264,7 +264,7 @@ def plan_teaching(
         seed: of the order of the records.
 
     Raises:
-        WagleError: bad settings or records, records that are too long, a mask of another model.
+        WagleError: bad settings or records, records that are too long, a mask for another model.
     """
     check_optimizer(settings)
     check_trackers(settings.report_to)
@@ -307,7 +307,7 @@ def _no_checks(model: nn.Module, settings: Training) -> Checks:
 
 
 def vocabulary(model: nn.Module) -> int:
-    """How many tokens the model gives a logit."""
+    """How many tokens the model has logits for."""
     owner: Any = model
     return int(owner.get_output_embeddings().weight.shape[0])
 
@@ -315,13 +315,13 @@ def vocabulary(model: nn.Module) -> int:
 def plan_pairs(
     sets: Mapping[str, list[Tokens]], training: Training, seed: int, pairing: str, anchor: str
 ) -> tuple[Pairs, float]:
-    """The planned records, and how many epochs of the anchor set they are.
+    """The planned records, and how many epochs of the anchor set they make.
 
     Args:
         sets: the token sets of both sides, by name.
         training: how many steps or epochs, of how many records.
         seed: of the order.
-        pairing: how a record of the other side is drawn for each of the anchor set.
+        pairing: how a record from the other side is drawn for each record of the anchor set.
         anchor: the set that an epoch passes over once.
     """
     forget, retain = sides(sets)

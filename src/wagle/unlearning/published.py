@@ -1,8 +1,8 @@
-"""What published code calls an objective: for the import of its configurations.
+"""What published code calls each objective, for importing its configurations.
 
-Recipes take our own names only. A name says nothing of the settings, and the same word has been
-used for different ones (``gamma`` is the retain weight, the forget weight or a margin), so what
-imports a configuration has to know its source.
+Recipes take only our own names. A name says nothing about settings, and the same word has meant
+different ones (``gamma`` is the retain weight, the forget weight or a margin), so whatever imports
+a configuration must know its source.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _WAGLE = {
     "FT_l1": "l1_sparse",
     "GA": "grad_ascent",
     "GA+FT": "grad_diff",
-    "GA+KL": "ga_kl",  # its gamma weighs both terms: -gamma, 1 - gamma
+    "GA+KL": "ga_kl",  # its gamma weights both terms: -gamma, 1 - gamma
     "KL": "kl",
     "NPO+FT": "npo",  # with beta_token_mean
     "RL": "random_label",
@@ -62,7 +62,7 @@ _BY_SOURCE: dict[str, dict[str, str]] = {
         "ascent_plus_descent": "grad_diff",
         "ascent_plus_kl_divergence": "ga_kl",
         "gradient_ascent": "grad_ascent",
-        "random_label": "random_label_uniform",  # where completely_random; no other is ours
+        "random_label": "random_label_uniform",  # if completely_random; we have no other
     },
     "muse": {
         "GA": "grad_ascent",
@@ -111,4 +111,4 @@ _BY_SOURCE: dict[str, dict[str, str]] = {
 PUBLISHED: dict[tuple[str, str], str] = {
     (source, name): ours for source, names in _BY_SOURCE.items() for name, ours in names.items()
 }
-"""From (source, its name of an objective) to the name in OBJECTIVES."""
+"""From (source, its name for an objective) to the name in OBJECTIVES."""

@@ -34,16 +34,16 @@ def finetune(
     on_step: OnStep | None = None,
     training: Training | None = None,
 ) -> TrainResult:
-    """Teach ``model`` records, in place: plain training on answers or texts, with the same trainer.
+    """Teach ``model`` records, in place: plain training on answers or texts.
 
     Args:
         model: a live causal model.
         tokenizer: a fast tokenizer, or an ``Encoder``; None for pre-tokenised records.
         records: what to teach.
-        mask: teach it into these weights only.
-        checkpoint_folder: where a killed run goes on; delete it once the model is saved. None keeps
+        mask: train only these weights.
+        checkpoint_folder: where a killed run resumes; delete it once the model is saved. None keeps
             nothing.
-        like: the model folder that ``save_model`` will write the model like, as for ``unlearn``.
+        like: the model folder that ``save_model`` will imitate, as for ``unlearn``.
         allow_other_model: accept a mask made for a related checkpoint.
         seed: of the order of the records.
         on_step: called with the figures of every step.
@@ -63,6 +63,6 @@ def finetune(
         trainer = make_trainer(
             model, plan, mask, checkpoints, supply, what="teaching", like=like, on_step=on_step
         )
-        del mask  # the trainer lets go of it too, once the weights are selected
+        del mask  # the trainer releases it too, once the weights are selected
         trainer.run()
         return train_result(trainer)

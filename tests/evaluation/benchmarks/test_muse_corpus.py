@@ -117,7 +117,7 @@ def test_a_hub_out_of_reach_is_one_line(monkeypatch):
 def test_a_revision_is_of_the_hub_and_the_corpus_has_one_name_there(tmp_path):
     assert open_muse("muse-bench/MUSE-News", "news", "v1").revision == "v1"
     assert open_muse(tmp_path, "news") == tmp_path
-    with pytest.raises(WagleError, match="revision is of a data set of the hub"):
+    with pytest.raises(WagleError, match="revision applies only to data sets on the hub"):
         open_muse(tmp_path, "news", "v1")
     with pytest.raises(WagleError, match="give a local copy of muse-bench/MUSE-Books"):
         open_muse("muse-bench/MUSE-News", "books")

@@ -77,7 +77,7 @@ def test_a_retain_term_that_is_a_part_of_the_objective_goes_with_no_other():
     fixed = set(OBJECTIVES) - set(FREE)
     assert fixed == {"pdu", "none", "retain_finetune", "l1_sparse"}
     for name in fixed:
-        with pytest.raises(WagleError, match=f"{name} has a retain term of its own that is a part"):
+        with pytest.raises(WagleError, match=f"{name} has a built-in retain term; leave"):
             choose_objective(name, retain_term="kl")
 
 
@@ -220,7 +220,7 @@ def test_the_setting_of_the_soft_threshold_exists():
         (
             "rmu",
             {"direction": "contrast"},
-            "objective rmu: direction contrast needs a prompt novice",
+            "objective rmu: direction contrast needs the prompt novice",
         ),
         ("nop", {}, "unknown objective 'nop'; did you mean 'npo'"),
         ("GA+FT", {}, r"unknown objective 'GA\+FT'"),
@@ -291,5 +291,5 @@ def test_a_loss_that_is_not_one_per_record_is_refused():
     def averaged(forget):
         return grad_ascent(forget).mean()
 
-    with pytest.raises(WagleError, match=r"objective averaged gives a loss of shape \(\)"):
+    with pytest.raises(WagleError, match=r"objective averaged returns a loss of shape \(\)"):
         choose_objective(averaged).terms({"forget": scored(30.0)})

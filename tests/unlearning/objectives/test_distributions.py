@@ -181,7 +181,7 @@ def test_a_dual_whose_warm_up_is_as_long_as_the_run_never_moves():
     settings = {"warmup": 5.0, "dual_start": 100.0}
     assert dual_rests(5.1, settings) is None
     assert dual_rests(5.0, settings) == (
-        "its dual stays at 100 through a warm-up of 5 epochs, and the run has only 5; lower warmup, or "
+        "its dual stays at 100 during a warm-up of 5 epochs, and the run has only 5; lower warmup, or "
         "raise epochs"
     )
 

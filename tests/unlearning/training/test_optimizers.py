@@ -136,8 +136,8 @@ BAD = [
     ("AdamW", {"betas": [2, 0.9]}, 0, "cannot make AdamW with .*Invalid beta parameter"),
     ("AdamW", {"foreach": True}, 0, "cannot make AdamW with .*fused"),
     ("Rprop", {}, 0.1, "Rprop has no weight decay; set weight_decay: 0"),
-    ("SophiaG", {"rho": 0}, 0, "cannot make SophiaG with .*rho and eps are above 0"),
-    ("SophiaG", {"eps": 0}, 0, "cannot make SophiaG with .*rho and eps are above 0"),
+    ("SophiaG", {"rho": 0}, 0, "cannot make SophiaG with .*rho and eps must be above 0"),
+    ("SophiaG", {"eps": 0}, 0, "cannot make SophiaG with .*rho and eps must be above 0"),
     ("SophiaG", {"betas": [0.9]}, 0, "give two numbers in"),
     ("SophiaG", {"betas": [0.9, 1.0]}, 0, "give two numbers in"),
 ]
@@ -251,9 +251,7 @@ def test_the_keys_count_parameters_over_all_groups_and_saving_makes_no_state():
 
 def test_the_state_of_another_optimizer_or_mask_is_refused():
     tensors, rest = save_optimizer(_new("AdamW", {}))
-    said = (
-        "saved optimizer state is of AdamW on 5012 weights in 3 tensors, this run has SGD on 5012"
-    )
+    said = "saved optimizer state is for AdamW on 5012 weights in 3 tensors, but this run has SGD on 5012"
     with pytest.raises(WagleError, match=said):
         load_optimizer(_new("SGD", {}), tensors, rest)
     other = _new("AdamW", {}, [[torch.zeros(3)], [torch.zeros(7)]])

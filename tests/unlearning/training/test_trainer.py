@@ -319,7 +319,7 @@ def test_stochastic_rounding_that_nothing_is_rounded_by_is_said(caplog):
     unlearn(make_model("llama-tied"), rounding="stochastic")
     unlearn(make_model("llama-tied").to(torch.bfloat16), rounding="stochastic")
     told = [r.getMessage() for r in caplog.records if "rounding" in r.getMessage()]
-    assert told == ["rounding: stochastic does nothing: no selected weight is saved in bfloat16"]
+    assert told == ["rounding: stochastic has no effect: no selected weight is saved in bfloat16"]
 
 
 # ---------------------------------------------------------------------------------------------

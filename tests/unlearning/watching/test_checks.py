@@ -321,9 +321,19 @@ def test_the_warnings_begin_where_they_say(figures, known, said, caplog):
     [
         (6.1, 0.0, None, "its mean NLL of 6.1 nats is above a uniform guess (6.0); check the"),
         (6.0, 0.0, None, None),  # no better, but no worse either
-        (2.0, 0.16, (0.16, None), "its probability before is 0.16, not above the reference's 0.16"),
+        (
+            2.0,
+            0.16,
+            (0.16, None),
+            "its probability before unlearning is 0.16, not above the reference's 0.16",
+        ),
         (2.0, 0.17, (0.16, None), None),
-        (2.0, 0.17, (0.16, 0.18), "its probability before is 0.17, hardly above the reference's"),
+        (
+            2.0,
+            0.17,
+            (0.16, 0.18),
+            "its probability before unlearning is 0.17, hardly above the reference's",
+        ),
         (2.0, 0.17, (0.16, 0.165), None),
         (2.0, 0.5, (0.16, 0.6), None),  # few records: an interval that says nothing
     ],
@@ -395,8 +405,8 @@ def test_without_a_reference_a_forget_set_is_unknown_of_which_next_to_nothing_co
         ),
         ({"rules": ["retain.true_better < 0.1"], "retain": True}, "needs wrong answers of retain"),
         ({"best": "auto"}, "needs a retain set; give one"),
-        ({"check_every": 0}, "check_every is 0; give a number of steps, at least 1"),
-        ({"evaluate_every": 0}, "evaluate_every is 0; give a number of steps, at least 1"),
+        ({"check_every": 0}, "check_every is 0; it must be at least 1 step"),
+        ({"evaluate_every": 0}, "evaluate_every is 0; it must be at least 1 step"),
     ],
 )
 def test_what_a_rule_needs_and_does_not_have_is_one_line_before_any_step(change, said):

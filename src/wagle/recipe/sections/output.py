@@ -1,4 +1,4 @@
-"""The sections ``patch`` and ``report``: what a run leaves."""
+"""The sections ``patch`` and ``report``: what a run leaves behind."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ class PatchSettings(Section):
     """The patch: the new values of the changed weights, without the rest of the model."""
 
     enabled: bool = True
-    """Write patch.safetensors beside the unlearned model."""
+    """Write patch.safetensors as well as the unlearned model."""
 
     undo: bool = False
-    """Also write private/undo.safetensors, the old values: whoever has it can restore the base."""
+    """Also write the old values to private/undo.safetensors; whoever has it can restore the
+    base."""
 
 
 class ReportSettings(Section):
     """What the report shows."""
 
     show_text: bool = False
-    """Show questions and answers of records; whoever gets the report can then read them."""
+    """Show the records' questions and answers; anyone who gets the report can then read them."""
 
     pairs: Annotated[int, Field(ge=0)] = 10
-    """How many records to show before and after, with show_text."""
+    """How many records show_text shows, before and after."""

@@ -11,31 +11,32 @@ from wagle.recipe.values import Number, Rows, SourceName, Take, Text, refused
 
 
 class RecordSet(Section):
-    """Records to read. A bare text is their source: ``forget: demo:forget``."""
+    """Records to read. Plain text is short for their source: ``forget: demo:forget``."""
 
     bare: ClassVar[str] = "source"
 
     source: SourceName
-    """A JSON, JSON-lines or CSV file, a folder of such files (with split), or demo:SET with SET one
-    of forget, retain, retain_heldout and general (demo:SET@N forgets other authors); or a list of these. For the retain set also
-    complement: the records that forget.take left out."""
+    """A JSON, JSON Lines or CSV file, a folder of such files (with split), demo:SET where SET is
+    forget, retain, retain_heldout or general (demo:SET@N forgets other authors), or a list of
+    these. The retain set can also be complement: the records that forget.take left out."""
 
     split: Text | None = None
-    """Which file of a folder to read, by its name without the ending."""
+    """Which file of a folder to read, by its name without the extension."""
 
     rows: Rows | None = None
-    """A range of rows, FIRST:LAST from 0 without LAST, cut before take. Either may be left out, in quotes:
-    '20:'."""
+    """A range of rows, FIRST:LAST, counted from 0 and without LAST; it applies before take. Either
+    end may be left out, in quotes: '20:'."""
 
     take: Take = "all"
     """How many records: all, a count, or a percentage such as 10%, drawn by (seed, record);
     smaller draws are contained in larger ones."""
 
     seed: int | None = None
-    """Of the draw of take; null is the seed of the run."""
+    """Seed of the draw of take; null uses the run's seed."""
 
     weights: Annotated[list[Annotated[Number, Field(gt=0)]], Field(min_length=1)] | None = None
-    """With a list of sources: how often each is drawn relative to the others, one number each."""
+    """With a list of sources, how often each is drawn relative to the others: one number per
+    source."""
 
     @model_validator(mode="after")
     def _weights_fit(self) -> RecordSet:
@@ -46,6 +47,6 @@ class RecordSet(Section):
                 "is given, but there is only one source; give a list or remove it", "weights"
             )
         if len(self.weights) != len(self.source):
-            said = f"has {len(self.weights)} numbers for {len(self.source)} sources; give one each"
+            said = f"has {len(self.weights)} numbers for {len(self.source)} sources; give one per source"
             raise refused(said, "weights")
         return self

@@ -1,4 +1,4 @@
-"""How training runs, for unlearning and teaching alike: the one home of these defaults."""
+"""Training settings for unlearning and teaching alike; their defaults are defined only here."""
 
 from __future__ import annotations
 
@@ -22,74 +22,76 @@ class Training(BaseModel):
     """Passes over the anchor set (the forget set, or the records to teach)."""
 
     max_steps: Annotated[int, Field(ge=1, strict=True)] | None = None
-    """Optimiser steps at most; overrides epochs."""
+    """Maximum number of optimiser steps; overrides epochs."""
 
     learning_rate: Annotated[float, Field(gt=0)] = 1e-5
     """Peak learning rate of the optimiser."""
 
     batch_size: Annotated[int, Field(ge=1, strict=True)] = 8
-    """Records of each set per forward pass; with accumulation, it does not change the result."""
+    """Records of each set per forward pass; only its product with accumulation affects the
+    result."""
 
     accumulation: Annotated[int, Field(ge=1, strict=True)] = 1
     """Forward passes per optimiser step."""
 
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Decoupled weight decay of the selected weights; norms and biases are left out."""
+    """Decoupled weight decay of the selected weights; norms and biases are exempt."""
 
     warmup_steps: Annotated[int, Field(ge=0, strict=True)] = 0
     """Steps of linear warm-up from zero."""
 
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """Learning rate after the warm-up: constant, or down to zero at the last step."""
+    """Learning rate after the warm-up: constant, or decaying to zero at the last step."""
 
     optimizer: str = "AdamW"
-    """An element-wise optimiser of torch.optim by name, {optimizers}, or of bitsandbytes (extra 8bit)
-    one of {optimizers_8bit}."""
+    """An element-wise optimiser of torch.optim by name, {optimizers}, or one from bitsandbytes
+    (extra 8bit): {optimizers_8bit}."""
 
     optimizer_settings: dict[str, Any] = {}
-    """More keyword arguments of the optimiser, such as betas or momentum."""
+    """Further keyword arguments for the optimiser, such as betas or momentum."""
 
     curvature_every: Annotated[int, Field(ge=1, strict=True)] = 10
-    """Steps between two curvature passes of SophiaG."""
+    """Steps between SophiaG's curvature passes."""
 
     curvature: Literal["retain", "forget"] = "retain"
-    """The set whose records give SophiaG its curvature; without retain records, forget."""
+    """The set from which SophiaG estimates its curvature; forget if there are no retain records."""
 
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
-    """Clip the gradient of the selected weights to this norm; 0 does not clip."""
+    """Clip the gradient of the selected weights to this norm; 0 disables clipping."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the matrix products; bfloat16 is autocast over the stored weights."""
+    """Precision of the matrix products; bfloat16 means autocast over the stored weights."""
 
     rounding: Literal["nearest", "stochastic"] = "nearest"
-    """How the float32 masters become weights that are saved in bfloat16, after every step or, where the
-    model is loaded in float32, at the end; stochastic lets updates that are smaller than half a
-    rounding step act on average."""
+    """How the float32 masters are rounded for weights that are saved in bfloat16: after every step,
+    or at the end if the model is loaded in float32. With stochastic, updates smaller than half a
+    rounding step still take effect on average."""
 
     activation_checkpointing: bool = False
-    """Keep only what enters each block and compute the rest again: a third more time, far less
+    """Keep only the inputs of each block and recompute the rest: a third more time, far less
     memory."""
 
     dropout: bool = False
-    """Keep the model's dropout on; off, results do not depend on the batch size."""
+    """Leave the model's dropout on; with it off, results do not depend on the batch size."""
 
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
-    """Minutes between two checkpoints from which a killed run goes on; 0 is every step."""
+    """Minutes between checkpoints, from which a killed run resumes; 0 writes one at every step."""
 
     report_to: list[str] = []
-    """Trackers that get the figures of every step, as in transformers: tensorboard, wandb, trackio,
-    mlflow. tensorboard writes beside the checkpoints, or where TENSORBOARD_LOGGING_DIR says."""
+    """Trackers that receive the figures of every step, as in transformers: tensorboard, wandb,
+    trackio, mlflow. tensorboard writes next to the checkpoints unless TENSORBOARD_LOGGING_DIR is
+    set."""
 
 
 class Finetune(Section, Training):
-    """Teach the model records before it forgets them (a model that never knew has nothing to lose)."""
+    """Teach the model records before unlearning, so that it has something to forget."""
 
     schedule: Literal["constant", "linear", "cosine"] = "linear"
-    """Learning rate after the warm-up: constant, or down to zero at the last step."""
+    """Learning rate after the warm-up: constant, or decaying to zero at the last step."""
 
     sets: Annotated[list[SetName], Field(min_length=1)] | None = None
-    """What to teach, among forget, retain, retain_heldout and records; null is all that the recipe
-    has of these."""
+    """Which of forget, retain, retain_heldout and records to teach; null teaches all of these that
+    the recipe has."""
 
     records: RecordSet | None = None
-    """Further records to teach, beside the sets of the recipe."""
+    """Further records to teach, in addition to the recipe's sets."""

@@ -1,8 +1,8 @@
-"""The stages of a run, in their order: a row each.
+"""The stages of a run in order, one row each.
 
-To add one: a file in ``making`` or ``measuring`` that is named like the stage and holds a function of
-that name (and, if something can be found out before the run begins, a function ``check``), its row
-here, a test. Nothing is imported before a stage is asked to do something.
+To add one: a file in ``making`` or ``measuring`` that has the stage's name and defines a function
+of that name (and, if something can be checked before the run begins, a function ``check``), its row
+here, and a test. A stage's file is imported only when the stage is used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Stage:
     Attributes:
         name: its key in ``state.json``, its file and its function.
         kind: the folder of its file: ``making`` or ``measuring``.
-        needs: the stages whose results it reads; all of them come before it.
+        needs: the stages whose results it reads, all of which come before it.
         writes: what it may leave in the run folder; a folder ends with a slash.
     """
 
@@ -37,7 +37,7 @@ class Stage:
         return found
 
     def check(self, run: Run) -> None:
-        """Find out what is missing or does not fit before any stage begins.
+        """Check for anything missing or unsuitable before any stage begins.
 
         Raises:
             WagleError: the stage would fail.

@@ -1,7 +1,7 @@
 """Ascent: objectives that push the answer's likelihood down, plainly or weighted by token.
 
 Each function is a forget term: from the forget records to a loss per record, (B_f,) float32.
-To add one: a function here, its entry in ASCENT, a test beside the others.
+To add one: a function here, its entry in ASCENT, and a test.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def grad_ascent(forget: Scored) -> Tensor:
 def wga(forget: Scored, *, beta: float = 1.0) -> Tensor:
     """Weighted gradient ascent: minus the mean over tokens of ``p^beta * nll``.
 
-    The weight has no gradient: tokens that are unlikely already are left alone, so the ascent
+    The weight has no gradient: tokens that are already unlikely are left alone, so the ascent
     spreads over the answer instead of running away on a few tokens.
 
     Args:
@@ -48,13 +48,13 @@ def wga(forget: Scored, *, beta: float = 1.0) -> Tensor:
 def satimp(forget: Scored, *, beta1: float = 5.0, beta2: float = 1.0) -> Tensor:
     """Saturation and importance: minus the mean over tokens of ``p^beta1 (1 - p)^beta2 * nll``.
 
-    The weight has no gradient and is largest at ``p = beta1 / (beta1 + beta2)``: tokens that are
-    forgotten are left alone, as in ``wga``; tokens that are certain start slowly.
+    The weight has no gradient and is largest at ``p = beta1 / (beta1 + beta2)``: forgotten tokens
+    are left alone, as in ``wga``, and tokens that are near-certain start slowly.
 
     Args:
         forget: B_f records; ``token_nll`` is (n,) float32, ``length`` (B_f,).
-        beta1: >= 0, of the saturation.
-        beta2: >= 0, of the importance; 0 is ``wga``, both 0 gradient ascent.
+        beta1: >= 0, the exponent of saturation.
+        beta2: >= 0, the exponent of importance; 0 gives ``wga``, both 0 give gradient ascent.
 
     Source: Yang et al. 2025, arXiv 2505.11953, SatImp.
     """
@@ -66,19 +66,19 @@ def satimp(forget: Scored, *, beta1: float = 5.0, beta2: float = 1.0) -> Tensor:
 def ce_u(forget: Scored, *, skip: int = 1) -> Tensor:
     """Cross-entropy unlearning: the mean over tokens of ``-ln(1 - p)``.
 
-    That is ``KL(q || model)`` with q what the model says where the true token cannot be said; its
-    gradient is that of the published cross-entropy to q, held fixed, and it is 0 once forgotten.
-    ``1 - p`` counts as 1e-6 at least.
+    This is ``KL(q || model)`` where q is the model's own distribution with the true token ruled
+    out; its gradient is that of the published cross-entropy to q, held fixed, and it is 0 once
+    forgotten. ``1 - p`` is at least 1e-6.
 
     Args:
         forget: B_f records; ``token_nll`` is (n,) float32, ``length`` (B_f,).
-        skip: >= 0, how many first tokens of an answer are left out. A record with no other tokens
-            gives 0 and still counts as a record.
+        skip: >= 0, how many tokens at the start of an answer are left out. A record with no other
+            tokens gives 0 and still counts as a record.
 
     Source: Yang 2025, arXiv 2503.01224, CE-U.
     """
     rest = -torch.expm1(-forget.token_nll)  # (n,): 1 - p
-    # The gradient passes the floor: what is memorised perfectly has to move, and a clamp holds it.
+    # The gradient passes through the floor: a clamp would keep perfectly memorised tokens in place.
     floored = rest + (rest.clamp(min=_REST) - rest).detach()
     start = (forget.length.cumsum(0) - forget.length).repeat_interleave(forget.length)
     place = torch.arange(len(rest), device=rest.device) - start  # (n,): 0 at an answer's first

@@ -29,10 +29,10 @@ class Chosen:
 
     Attributes:
         name: of the objective, for messages and results.
-        entry: what it was made of.
+        entry: the table entry that it was made from.
         retain: ``nll``, ``kl``, ``none`` or ``own``.
-        keeps: the retain term as a function; None where there is none, or it is a part of the
-            objective's.
+        keeps: the retain term as a function; None if there is none, or if the objective's own
+            function includes it.
         settings: all of them, defaults included.
         forget_weight: of the forget term.
         retain_weight: of the retain term.
@@ -50,12 +50,12 @@ class Chosen:
 
     @property
     def sets(self) -> tuple[str, ...]:
-        """The sets of records that it needs, in the order of the table above."""
+        """The sets of records that it needs, in the table's order."""
         asked = {_set_of(name) for name in self.inputs}
         return tuple(name for name in (*FORGET_SIDE, *RETAIN_SIDE) if name in asked)
 
     def terms(self, inputs: Mapping[str, Any]) -> Terms:
-        """The weighted loss per record of a batch, from what it asked for."""
+        """The weighted loss per record of a batch, from the inputs that it asked for."""
         made = self._call(self.entry.function, inputs)
         forget, kept = made if isinstance(made, Terms) else (made, None)
         if self.keeps is not None:
@@ -63,8 +63,8 @@ class Chosen:
         for loss in (forget, kept):
             if loss is not None and loss.ndim != 1:
                 raise WagleError(
-                    f"objective {self.name} gives a loss of shape {tuple(loss.shape)}; give one "
-                    "number per record, (B,)"
+                    f"objective {self.name} returns a loss of shape {tuple(loss.shape)}; return "
+                    "one number per record, (B,)"
                 )
         return Terms(
             None if forget is None else self.forget_weight * forget,
@@ -72,12 +72,12 @@ class Chosen:
         )
 
     def _call(self, function: Function, inputs: Mapping[str, Any]) -> Any:
-        """What a function says of what it asks for, with its own of the settings."""
+        """Call a function with the inputs that it asks for and the settings that are its own."""
         settings = {name: self.settings[name] for name in _defaults(function)}
         return function(**{name: inputs[name] for name in _asked(function)}, **settings)
 
     def parts(self) -> tuple[Chosen, ...]:
-        """The forget term and the retain term apart; whole where they are one function."""
+        """The forget term and the retain term separately; undivided if one function gives both."""
         if self.keeps is None:
             return (self,)
         asked = tuple(_asked(self.entry.function))
@@ -86,7 +86,7 @@ class Chosen:
         return forget, replace(self, entry=entry, inputs=tuple(_asked(self.keeps)))
 
     def describe(self) -> dict[str, Any]:
-        """Its name, retain term, weights and settings, as results and reports keep them."""
+        """Its name, retain term, weights and settings, as results and reports record them."""
         weights = {"forget_weight": self.forget_weight, "retain_weight": self.retain_weight}
         return {"name": self.name, "retain_term": self.retain, **weights, **self.settings}
 
@@ -94,12 +94,12 @@ class Chosen:
 def choose_objective(
     objective: str | Function, settings: Mapping[str, Any] | None = None, retain_term: str = "auto"
 ) -> Chosen:
-    """An objective by name, or a function of their shape, with its settings checked.
+    """An objective by name, or a function of the same form, with its settings checked.
 
     Args:
         objective: a name in OBJECTIVES, or a function: one that asks for records to keep has its
-            own retain term, any other none unless ``retain_term`` names one.
-        settings: over its defaults; also ``forget_weight`` and ``retain_weight``, >= 0.
+            own retain term; any other has none unless ``retain_term`` names one.
+        settings: override its defaults; also ``forget_weight`` and ``retain_weight``, >= 0.
         retain_term: ``nll``, ``kl``, ``none``, or ``auto``: the objective's own choice.
 
     Raises:
@@ -109,10 +109,7 @@ def choose_objective(
     choose({"auto": 0, "none": 0, **RETAIN_TERMS}, retain_term, "retain_term")
     retain = entry.retain if retain_term == "auto" else retain_term
     if entry.retain == "own" and entry.own is None and retain != "own":
-        raise WagleError(
-            f"objective {name} has a retain term of its own that is a part of it; leave retain_term "
-            "at auto"
-        )
+        raise WagleError(f"objective {name} has a built-in retain term; leave retain_term at auto")
     keeps = entry.own if retain == "own" else RETAIN_TERMS.get(retain)
     functions = [entry.function, *([] if keeps is None else [keeps])]
     chosen = _settings(name, entry, retain, functions, settings or {})
@@ -143,8 +140,8 @@ def _entry(objective: str | Function) -> tuple[str, Objective]:
         keeps = any(n.startswith("retain") for n in _asked(objective))
     except (TypeError, ValueError):
         raise WagleError(
-            f"objective is {objective!r}, whose parameters cannot be read; give a name or a function "
-            "of what it asks for"
+            f"objective is {objective!r}, whose parameters cannot be read; give a name, or a "
+            "function with named parameters"
         ) from None
     return name, Objective(objective, retain="own" if keeps else "none", bounded=False)
 
@@ -156,7 +153,7 @@ def _settings(
     functions: Sequence[Function],
     given: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """All settings and both weights, checked; of a user's function only its author knows more."""
+    """All settings and both weights, checked as far as we can for a user's own function."""
     replaced = entry.own is not None and retain != "own"
     kept = 1.0 if replaced else entry.retain_weight
     defaults: dict[str, Any] = {"forget_weight": entry.forget_weight, "retain_weight": kept}
@@ -176,7 +173,7 @@ def _settings(
 
 
 def _asked(function: Callable[..., Any]) -> list[str]:
-    """The parameters without a default: what is supplied."""
+    """The parameters without a default: the inputs to supply."""
     parameters = inspect.signature(function).parameters.values()
     return [p.name for p in parameters if p.default is inspect.Parameter.empty]
 
@@ -187,7 +184,7 @@ def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _set_of(name: str) -> str:
-    """The set that an input is made of: ``forget`` of ``forget_logits_ref``; of others, theirs."""
+    """The set that an input is made from, such as ``forget`` for ``forget_logits_ref``."""
     if name in {"control", "dual"}:
         return "forget" if name == "control" else ""
     for kind in sorted(KINDS, key=len, reverse=True):

@@ -1,9 +1,9 @@
-"""Distributions: objectives on all that the model says at a position, not the true token alone.
+"""Distributions: objectives on the whole distribution at a position, not just the true token.
 
 Each function is a forget term, a loss per forget record, (B_f,) float32, or the retain term that
-goes with one, (B_r,), or ``Terms`` where the two are one thing. Logits (n, V) are what predicts the
-scored tokens, in any dtype, and are widened to float32 some positions at a time.
-To add one: a function here, its entry in DISTRIBUTIONS, a test beside the others.
+goes with one, (B_r,), or ``Terms`` if the two are inseparable. Logits (n, V) are those that predict
+the scored tokens, in any dtype, and are widened to float32 a few positions at a time.
+To add one: a function here, its entry in DISTRIBUTIONS, and a test.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from wagle.unlearning.objectives.shapes import (
 def kl_ascent(forget: Scored, forget_logits: Tensor, forget_logits_ref: Distribution) -> Tensor:
     """Move away from the original model: minus the mean over tokens of ``KL(original || model)``.
 
-    Unbounded below: it needs a stop rule. At the original weights its gradient is zero, so it starts
-    with what the retain term or rounding stirs.
+    Unbounded below: it needs a stop rule. At the original weights its gradient is zero, so only the
+    retain term or rounding gets it started.
 
     Args:
         forget: B_f records under the trained model.
-        forget_logits: (n, V), what predicts their scored tokens.
-        forget_logits_ref: the same of the original model.
+        forget_logits: (n, V), the logits that predict their scored tokens.
+        forget_logits_ref: the same from the original model.
 
-    Source: ``KL`` of the code of arXiv 2410.17509, with a divergence in place of its cross-entropy.
+    Source: ``KL`` in the code of arXiv 2410.17509, with a divergence instead of its cross-entropy.
     """
     return -forget.mean_per_record(forward_kl(forget_logits_ref, forget_logits))
 
@@ -53,15 +53,15 @@ def undial(
 ) -> Tensor:
     """Distil the original model with the true token's logit lowered by ``beta``.
 
-    Mean over tokens of the cross-entropy to ``q = softmax(z_ref - beta e_true)``. What the model says
-    beside the true token keeps its proportions.
+    Mean over tokens of the cross-entropy to ``q = softmax(z_ref - beta e_true)``. All other tokens
+    keep their proportions.
 
     Args:
         forget: B_f records under the trained model.
         forget_tokens: (n,) int64, their scored tokens.
-        forget_logits: (n, V), what predicts them.
-        forget_logits_ref: the same of the original model; of the largest K tokens it distils those
-            and the mass of the others.
+        forget_logits: (n, V), the logits that predict them.
+        forget_logits_ref: the same from the original model; if only the largest K tokens are kept,
+            it distils those and the mass of the others.
         beta: >= 0, in nats; at 0 it distils the original model.
 
     Source: Dong et al. 2024, arXiv 2402.10052, UNDIAL.
@@ -72,11 +72,11 @@ def undial(
 
 
 def max_entropy(forget: Scored, forget_logits: Tensor) -> Tensor:
-    """Know nothing: mean over tokens of ``KL(uniform || model) = -ln V - mean_v log p_v``.
+    """Maximise entropy: mean over tokens of ``KL(uniform || model) = -ln V - mean_v log p_v``.
 
     Args:
         forget: B_f records under the trained model.
-        forget_logits: (n, V), what predicts their scored tokens.
+        forget_logits: (n, V), the logits that predict their scored tokens.
 
     Source: Yuan et al. 2024, arXiv 2410.08109, ME; theirs scores prompt and padding as well.
     """
@@ -94,27 +94,27 @@ def pdu(
     warmup: float = 2.5,
     dual_start: float = 100.0,
 ) -> Terms:
-    """Primal-dual unlearning: flat logits on the forget set while the retain NLL is at most epsilon.
+    """Primal-dual unlearning: flat forget-set logits while the retain NLL is at most epsilon.
 
-    Mean over tokens of ``(max_v z_v - mean_v z_v)^2`` per forget record, ``dual * (M - epsilon)`` per
-    retain record. ``dual`` starts at ``dual_start`` and, after the warm-up, moves with every optimiser
-    step: ``max(0, dual + eta (retain NLL - epsilon))``. It prices the retain NLL, so no other retain
-    term can take its place.
+    Mean over tokens of ``(max_v z_v - mean_v z_v)^2`` per forget record, ``dual * (M - epsilon)``
+    per retain record. ``dual`` starts at ``dual_start`` and, after the warm-up, moves with every
+    optimiser step: ``max(0, dual + eta (retain NLL - epsilon))``. It prices the retain NLL, so no
+    other retain term can replace it.
 
     Args:
         forget: B_f records under the trained model.
-        forget_logits: (n, V), what predicts their scored tokens.
+        forget_logits: (n, V), the logits that predict their scored tokens.
         retain: B_r records; ``nll_mean`` is (B_r,) float32, in nats.
         dual: >= 0, the price of the retain NLL.
         epsilon: in nats, >= 0: a little above the retain NLL of the original model.
         eta: >= 0, how fast the dual moves, per nat and optimiser step.
-        warmup: in epochs, >= 0, through which the dual stays. The default is half of the default
-            epochs, as the 5 of 10 of its source; a run that is no longer than it gives a warning.
+        warmup: in epochs, >= 0, during which the dual stays put. The default is half of the default
+            epochs, like the source's 5 of 10; a run no longer than the warm-up gives a warning.
         dual_start: >= 0.
 
     Source: Entesari et al. 2025, arXiv 2506.05314, PDU.
     """
-    del eta, warmup, dual_start  # of next_dual
+    del eta, warmup, dual_start  # used by next_dual
     flat = forget.mean_per_record(per_position(_spread, forget_logits))
     return Terms(flat, dual * (retain.nll_mean - epsilon))
 
@@ -123,9 +123,9 @@ def next_dual(dual: float, retain_nll: float, epoch: float, settings: Mapping[st
     """The dual of ``pdu`` after an optimiser step: ``max(0, dual + eta (retain_nll - epsilon))``.
 
     Args:
-        dual: before it.
+        dual: its value before the step.
         retain_nll: mean NLL of the step's retain records, over all processes, in nats.
-        epoch: epochs done; before ``warmup`` the dual stays as it is.
+        epoch: epochs done; before ``warmup`` the dual does not move.
         settings: of ``pdu``.
     """
     if epoch < settings["warmup"]:
@@ -135,20 +135,20 @@ def next_dual(dual: float, retain_nll: float, epoch: float, settings: Mapping[st
 
 
 def dual_rests(epochs: float, settings: Mapping[str, Any]) -> str | None:
-    """Why the dual of ``pdu`` would never move in a run of so many epochs, or None."""
+    """Why the dual of ``pdu`` would never move in a run of this many epochs, or None."""
     start, warmup = settings["dual_start"], settings["warmup"]
     if warmup < epochs:
         return None
     return (
-        f"its dual stays at {start:g} through a warm-up of {warmup:g} epochs, and the run has only "
+        f"its dual stays at {start:g} during a warm-up of {warmup:g} epochs, and the run has only "
         f"{epochs:.3g}; lower warmup, or raise epochs"
     )
 
 
 def jensun(refusal: Scored) -> Tensor:
-    """Jensen-Shannon unlearning: towards a refusal.
+    """Jensen-Shannon unlearning: move towards a refusal.
 
-    Mean over tokens of the divergence to the refusal's token, a distribution with one value,
+    Mean over tokens of the divergence from the refusal's token, as a one-point distribution:
     ``(p ln p - (1 + p) ln(1 + p) + 2 ln 2) / 2``. It is at most ln 2, so no record can outweigh the
     others.
 
@@ -163,12 +163,12 @@ def jensun(refusal: Scored) -> Tensor:
 
 
 def jensun_retain(retain: Scored, retain_logits: Tensor, retain_logits_ref: Distribution) -> Tensor:
-    """Stay close to the original model: mean over tokens of its Jensen-Shannon divergence.
+    """Stay close to the original model: mean over tokens of the Jensen-Shannon divergence from it.
 
     Args:
         retain: B_r records under the trained model.
-        retain_logits: (m, V), what predicts their scored tokens.
-        retain_logits_ref: the same of the original model.
+        retain_logits: (m, V), the logits that predict their scored tokens.
+        retain_logits_ref: the same from the original model.
 
     Source: Singh et al. 2025, arXiv 2509.02820, JensUn.
     """

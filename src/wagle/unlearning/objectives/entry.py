@@ -1,4 +1,4 @@
-"""An entry of the objectives' table: what a function is listed with, and what it can ask for."""
+"""An entry in the table of objectives: a function, what goes with it and what it can ask for."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ INPUTS = {f"{s}{kind}" for s in (*FORGET_SIDE, *RETAIN_SIDE) for kind in KINDS} 
 
 @dataclass(frozen=True)
 class Dual:
-    """How the number ``dual`` of a primal-dual objective starts and moves; both pure functions.
+    """How the ``dual`` of a primal-dual objective starts and moves, as pure functions.
 
     Attributes:
         start: from the settings to its first value.
         update: from (value, retain NLL of the step in nats, epoch, settings) to its next value,
             once per optimiser step.
-        rests: from the epochs of a run and the settings to why it would never move there, or None.
+        rests: from the epochs of a run and the settings to why it would never move, or None.
     """
 
     start: Callable[[Mapping[str, Any]], float]
@@ -43,18 +43,18 @@ class Objective:
     """An entry of the table: a function and what goes with it.
 
     Attributes:
-        function: gives the forget term, or ``Terms``, which then holds the retain term as well.
+        function: gives the forget term, or ``Terms``, which then include the retain term.
         retain: the retain term unless another is asked for: a name in RETAIN_TERMS, ``none``, or
             ``own``.
-        own: the retain term ``own``; None where it is a part of ``function``, so that no other can
-            take its place.
+        own: the retain term ``own``; None if ``function`` includes it, so that no other can replace
+            it.
         forget_weight: its default.
-        retain_weight: its default; of another retain term in the place of ``own``, 1.
-        bounded: False where the loss falls without end, so that training needs a stop rule.
+        retain_weight: its default; 1 if another retain term replaces ``own``.
+        bounded: False if the loss has no lower bound, so that training needs a stop rule.
         dual: how its ``dual`` moves, if it asks for one.
         proximal: the setting that is the threshold of a soft-thresholding step, if any.
-        trains: from the settings to patterns of the only parameters that it trains where there is
-            no mask; None trains all.
+        trains: from the settings to patterns of the only parameters that it trains without a mask;
+            None trains all.
         check: from the settings to what is wrong with them beyond their types, or None.
     """
 

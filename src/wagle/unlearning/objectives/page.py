@@ -1,4 +1,4 @@
-"""The page docs/objectives.md: every objective, made from the table and from its docstring."""
+"""The page docs/objectives.md: every objective, generated from the table and its docstring."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def objectives_page() -> str:
     lines = [
         "# Objectives",
         "",
-        "Made from `wagle.unlearning.objectives` by `make docs/objectives.md`. How they are used: "
+        "Generated from `wagle.unlearning.objectives` by `make docs/objectives.md`. How to use them: "
         "[unlearning.md](unlearning.md). What one setting of each did on the demo model: "
         "[objectives-measured.md](objectives-measured.md).",
         "",
         "M is a record's mean answer NLL, S its sum, in nats; `_ref` stands for the original model. A "
         "loss is a mean over records. Every objective also has the settings `forget_weight` and "
-        "`retain_weight`. `retain_term: nll`, `kl` or `none` puts another retain term in the place of "
-        "the one named here (in the place of its own, `retain_weight` is 1 unless set), except where it "
-        "is *a part of it*: the dual of `pdu` prices the retain NLL, and `none`, `retain_finetune` and "
-        "`l1_sparse` have no forget term.",
+        "`retain_weight`. `retain_term: nll`, `kl` or `none` replaces the retain term named here (if it "
+        "replaces *its own*, `retain_weight` is 1 unless set), except where that is *built in*: the dual "
+        "of `pdu` prices the retain NLL, and `none`, `retain_finetune` and `l1_sparse` have no forget "
+        "term.",
         "",
         "| objective | retain term | bounded below | asks for |",
         "| --- | --- | --- | --- |",
@@ -45,7 +45,7 @@ def objectives_page() -> str:
 
 
 def _retain(entry: Objective) -> str:
-    return _RETAIN.get(entry.retain, "a part of it" if entry.own is None else "its own")
+    return _RETAIN.get(entry.retain, "built in" if entry.own is None else "its own")
 
 
 def _section(name: str, entry: Objective) -> list[str]:
@@ -68,7 +68,7 @@ def _section(name: str, entry: Objective) -> list[str]:
 
 
 def _parts(text: str) -> tuple[str, dict[str, str], str]:
-    """What a docstring says of the whole, of each argument, and of its source."""
+    """A docstring's description, its text for each argument, and its source."""
     head = re.split(r"\n(?:Args|Returns|Raises|Source):", text)[0]
     told = "\n\n".join(" ".join(part.split()) for part in head.strip().split("\n\n"))
     found = re.search(r"\nSource: (.*)", text, re.S)

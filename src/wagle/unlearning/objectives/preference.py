@@ -1,7 +1,7 @@
 """Preference: objectives that make the answer less likely than it was, or than another answer.
 
 Each function is a forget term: a loss per forget record, (B_f,) float32.
-To add one: a function here, its entry in PREFERENCE, a test beside the others.
+To add one: a function here, its entry in PREFERENCE, and a test.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ def npo(
     """Negative preference optimisation: ``-(2/beta) log sigmoid(beta (S - S_ref))`` per record.
 
     S is a record's summed answer NLL in nats. The pull on a record fades once its answer is less
-    likely than it was; so, unlike gradient ascent, the loss is bounded below.
+    likely than it was, so, unlike in gradient ascent, the loss is bounded below.
 
     Args:
         forget: B_f records under the trained model; ``nll_sum`` is (B_f,) float32.
         forget_ref: the same records under the original model, no gradient.
         beta: 1/nats, > 0; towards 0 this becomes gradient ascent on the sum.
-        beta_token_mean: take the mean over the tokens in place of S, as the code of arXiv
-            2410.17509 does, for its recipes only: with its beta of 0.1 the pull hardly fades.
+        beta_token_mean: use the mean over tokens instead of S, as the code of arXiv 2410.17509
+            does; only for its recipes: with their beta of 0.1 the pull hardly fades.
 
     Source: Zhang et al. 2024, arXiv 2404.05868, loss L_NPO.
     """
@@ -47,7 +47,7 @@ def simnpo(forget: Scored, *, beta: float = 4.5, margin: float = 0.0) -> Tensor:
     Args:
         forget: B_f records; ``nll_mean`` is (B_f,) float32.
         beta: 1/nats, > 0; towards 0 this becomes gradient ascent.
-        margin: in nats per token, >= 0: the pull fades beyond it.
+        margin: in nats per token, >= 0; the pull fades beyond it.
 
     Source: Fan et al. 2024, arXiv 2410.07163, SimNPO.
     """
@@ -55,11 +55,11 @@ def simnpo(forget: Scored, *, beta: float = 4.5, margin: float = 0.0) -> Tensor:
 
 
 def tnpo(forget: Scored, forget_ref: Scored, *, beta: float = 4.0, alpha: float = 0.0) -> Tensor:
-    """Token NPO: minus the mean over tokens of ``w * nll``, ``w = 2 p^(beta+alpha) / (p^beta + r^beta)``.
+    """Token NPO: minus the mean over tokens of ``w * nll``.
 
-    The weight has no gradient; r is the token's probability under the original model. A token's
-    pull fades by itself once it is less likely than it was; with ``alpha`` also as it becomes
-    unlikely, which is weighted token NPO.
+    The weight is ``w = 2 p^(beta+alpha) / (p^beta + r^beta)`` and has no gradient; r is the token's
+    probability under the original model. The pull on a token fades once it is less likely than it
+    was, and with ``alpha`` also as it becomes unlikely, which is weighted token NPO.
 
     Args:
         forget: B_f records; ``token_nll`` is (n,) float32.
@@ -94,8 +94,8 @@ def dpo(
         forget_ref: ``forget`` under the original model, no gradient.
         refusal_ref: ``refusal`` under the original model, no gradient.
         beta: 1/nats, > 0.
-        scale: >= 0; 2 is this literature's, ``beta`` that of DPO as first published, whose factor
-            is 1.
+        scale: >= 0; 2 is usual in the unlearning literature; ``beta`` gives DPO as first published,
+            whose factor is 1.
 
     Source: Rafailov et al. 2023, arXiv 2305.18290; with refusals Maini et al. 2024 (TOFU), arXiv
     2401.06121; its factor as in Zhang et al. 2024, arXiv 2404.05868.
@@ -114,7 +114,7 @@ def dpo_alt(
     beta: float = 0.1,
     scale: float = 2.0,
 ) -> Tensor:
-    """``dpo`` with another plausible answer in place of the refusal: alternate preference.
+    """``dpo`` with another plausible answer instead of the refusal: alternate preference.
 
     Args:
         forget: B_f records under the trained model; ``nll_sum`` is (B_f,) float32.

@@ -2,7 +2,7 @@
 
 A refusal, another record's answer, random tokens, or the answer itself. Each function is a forget
 term, a loss per forget record, (B_f,) float32, or the retain term that goes with one, (B_r,).
-To add one: a function here, its entry in RELABEL, a test beside the others.
+To add one: a function here, its entry in RELABEL, and a test.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from wagle.unlearning.objectives.settings import positive
 def refusal(refusal: Scored) -> Tensor:
     """Answer with a refusal: its mean NLL per record, end of text included.
 
-    With a retain term it is preference optimisation, PO (``nll``), or refusal with retain KL.
+    With a retain term it is preference optimisation, PO (``nll``), or refusal with retain KL
+    (``kl``).
 
     Args:
         refusal: B_f forget prompts with a refusal as the answer; ``nll_mean`` is (B_f,) float32.
 
-    Source: Maini et al. 2024 (TOFU), arXiv 2401.06121, IDK; ``CL`` of the code of arXiv
+    Source: Maini et al. 2024 (TOFU), arXiv 2401.06121, IDK; ``CL`` in the code of arXiv
     2410.17509.
     """
     return refusal.nll_mean
@@ -35,18 +36,18 @@ def random_label(mismatch: Scored) -> Tensor:
     Args:
         mismatch: B_f forget prompts with the answer of another record; ``nll_mean`` is (B_f,).
 
-    Source: Golatkar et al. 2020, arXiv 1911.04933, for classes; ``RL`` of the code of arXiv
+    Source: Golatkar et al. 2020, arXiv 1911.04933, for classes; ``RL`` in the code of arXiv
     2410.17509.
     """
     return mismatch.nll_mean
 
 
 def random_label_uniform(uniform: Scored) -> Tensor:
-    """Answer with random tokens: their mean NLL per record, each given the true ones before it.
+    """Answer with random tokens: their mean NLL per record, each given the true tokens before it.
 
     Args:
-        uniform: B_f forget records whose scored tokens stand for tokens drawn uniformly from the
-            vocabulary; ``nll_mean`` is (B_f,) float32.
+        uniform: B_f forget records whose scored tokens are replaced by tokens drawn uniformly from
+            the vocabulary; ``nll_mean`` is (B_f,) float32.
 
     Source: Yao et al. 2024, arXiv 2402.15159, random labels.
     """
@@ -56,7 +57,7 @@ def random_label_uniform(uniform: Scored) -> Tensor:
 def llmu(forget: Scored, mismatch: Scored) -> Tensor:
     """Ascent on the answer and descent on another record's: ``-M_f + M_mismatch`` per record.
 
-    Unbounded below: it needs a stop rule. The retain KL of its source is its default retain term.
+    Unbounded below: it needs a stop rule. Its default retain term is retain KL, as in its source.
 
     Args:
         forget: B_f records; ``nll_mean`` is (B_f,) float32, in nats.
@@ -84,12 +85,12 @@ def idk_ap_retain(retain: Scored, retain_refusal: Scored, *, beta: float = 0.1) 
 
 
 def forget_finetune(forget: Scored) -> Tensor:
-    """Plain training on the forget set: ``M_f`` per record. It learns them, for task vectors.
+    """Plain training on the forget set: ``M_f`` per record. It learns the set, for task vectors.
 
     Args:
         forget: B_f records; ``nll_mean`` is (B_f,) float32, in nats.
 
-    Source: Ilharco et al. 2022, arXiv 2212.04089, the model whose difference is subtracted.
+    Source: Ilharco et al. 2022, arXiv 2212.04089, where the resulting change is subtracted.
     """
     return forget.nll_mean
 

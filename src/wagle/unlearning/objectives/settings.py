@@ -1,7 +1,8 @@
-"""Settings of an objective: its defaults with what is given in their place, checked before any work.
+"""Settings of an objective: its defaults with the given values over them, checked before any work.
 
-A default says what its setting may be: a number is finite and >= 0, a whole number stays whole, and
-texts, yes or no, and lists of texts stay what they are. What else must hold is an objective's check.
+A default determines what its setting may be: a number is finite and >= 0, a whole number stays
+whole, and a text, true or false, and a list of texts keep their type. An objective's check covers
+the rest.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ Check: TypeAlias = Callable[[Mapping[str, Any]], "str | None"]
 
 
 def positive(name: str) -> Check:
-    """The check that a number, where there is such a setting, is not 0: what is divided by it."""
+    """A check that a setting, if there is one of this name, is not 0, because it is a divisor."""
 
     def check(settings: Mapping[str, Any]) -> str | None:
         value = settings.get(name, 1)
@@ -27,15 +28,15 @@ def positive(name: str) -> Check:
 
 
 def merge(what: str, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The defaults, with what is given in their place.
+    """The defaults with the given values over them.
 
     Args:
         what: whose settings they are, for messages ("objective npo").
-        defaults: all settings that there are.
-        given: some of them.
+        defaults: all settings with their defaults.
+        given: the settings that override them.
 
     Raises:
-        WagleError: a setting that is not among them.
+        WagleError: a given setting does not exist.
     """
     for key in given:
         if key not in defaults:
@@ -44,7 +45,7 @@ def merge(what: str, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> d
 
 
 def problem(value: Any, default: object) -> str | None:
-    """What a setting has to be and is not, by its default, or None."""
+    """What a setting must be according to its default, if it is not that; else None."""
     if isinstance(default, bool):
         return None if isinstance(value, bool) else "give true or false"
     if isinstance(default, int | float):

@@ -1,4 +1,4 @@
-"""What objectives are given and give: losses per record, distributions, activations."""
+"""What objectives take and return: losses per record, distributions, activations."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Terms(NamedTuple):
 class Distribution(NamedTuple):
     """Next-token distributions of the original model at scored positions, without gradient.
 
-    Whole, or the largest K log-probabilities of each position (the true token always among them)
-    and the mass of the others together.
+    Complete, or the largest K log-probabilities of each position (always including the true token)
+    and the total mass of the others.
 
     Attributes:
         log_probs: (n, V) or (n, K) float32.
-        tokens: (n, K) int64, which tokens they belong to; None if all are there, in order.
-        tail: (n,) float32, log of the mass of the others; None if all are there.
+        tokens: (n, K) int64, the tokens they belong to; None if complete and in order.
+        tail: (n,) float32, the log of the mass of the others; None if complete.
     """
 
     log_probs: Tensor
@@ -42,7 +42,7 @@ class Distribution(NamedTuple):
     def of(self, logits: Tensor) -> Tensor:
         """The log-probabilities of ``logits`` (n, V) over the same events, float32, finite.
 
-        Of a whole distribution (n, V); else (n, K + 1), the last one being "any other token".
+        (n, V) for a complete distribution; else (n, K + 1), the last being "any other token".
         """
         log_probs = logits.float().log_softmax(-1)
         if self.tokens is None:
@@ -50,7 +50,7 @@ class Distribution(NamedTuple):
         own = log_probs.gather(-1, self.tokens)
         if self.tokens.shape[-1] == logits.shape[-1]:  # no others; the sum below would be log 0,
             others = own.new_full((len(own), 1), _LOG_ZERO)  # whose gradient is NaN
-        else:  # summed over the others: 1 - sum would lose what is small
+        else:  # summed over the others, as 1 - sum would lose small values
             others = log_probs.scatter(-1, self.tokens, -torch.inf).logsumexp(-1, keepdim=True)
         return torch.cat([own, others], -1).clamp(min=_LOG_ZERO)
 
@@ -70,7 +70,7 @@ class Distribution(NamedTuple):
 
 
 class Hidden(NamedTuple):
-    """What comes out of a block at the real positions of a batch, records one after the other.
+    """The output of a block at the real positions of a batch, records concatenated.
 
     Attributes:
         states: (m, d) float32.
@@ -88,19 +88,19 @@ class Hidden(NamedTuple):
 def per_position(
     function: Callable[..., Tensor], logits: Tensor, *others: Tensor | Distribution
 ) -> Tensor:
-    """A function of the logits of a position, some positions at a time.
+    """A function of the logits at each position, computed a few positions at a time.
 
-    What the function makes of them on the way is made again in the backward pass, so a float32
-    copy of the logits of a large vocabulary is never whole.
+    The function's intermediate results are recomputed in the backward pass, so there is never a
+    full float32 copy of the logits over a large vocabulary.
 
     Args:
         function: from rows (k, V) of the logits, in their own dtype, and the same rows of
             ``others``, to (k,).
         logits: (n, V).
-        others: of n positions each.
+        others: tensors with n positions each.
 
     Returns:
-        (n,), with the gradient to ``logits``.
+        (n,), with a gradient to ``logits``.
     """
     parts: Any = zip(*(given.split(_ROWS) for given in (logits, *others)), strict=True)
     values = [
@@ -112,8 +112,8 @@ def per_position(
 def forward_kl(reference: Distribution, logits: Tensor) -> Tensor:
     """``KL(reference || model)`` at every position: (n,) float32, in nats, >= 0.
 
-    Over the largest K tokens and "any other" it is a lower bound of that over all tokens. Zero
-    with zero gradient where the model is the reference.
+    Over the largest K tokens and "any other" it is a lower bound of the one over all tokens. It is
+    zero, with zero gradient, where the model equals the reference.
     """
     return per_position(_forward_kl, logits, reference)
 
@@ -122,7 +122,7 @@ def jensen_shannon(reference: Distribution, logits: Tensor) -> Tensor:
     """``JSD(model, reference)`` at every position: (n,) float32, in nats, 0 to ln 2.
 
     ``(KL(model || m) + KL(reference || m)) / 2`` with m their mean; over the largest K tokens and
-    "any other" a lower bound of that over all tokens.
+    "any other" it is a lower bound of the one over all tokens.
     """
     return per_position(_jensen_shannon, logits, reference)
 

@@ -1,4 +1,4 @@
-"""All objectives by name: the tables of the families, each at the end of its file, in one."""
+"""All objectives by name: the tables at the end of each family's file, combined."""
 
 from __future__ import annotations
 
@@ -14,4 +14,4 @@ FAMILIES = (ASCENT, PREFERENCE, RELABEL, DISTRIBUTIONS, ACTIVATIONS, RETAINING)
 OBJECTIVES: dict[str, Objective] = dict(
     sorted(((n, e) for family in FAMILIES for n, e in family.items()), key=lambda item: item[0])
 )
-"""Every objective, in the order of the alphabet."""
+"""Every objective, in alphabetical order."""

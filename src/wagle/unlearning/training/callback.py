@@ -16,17 +16,17 @@ from wagle.unlearning.training.steps import StepLoss
 
 OnStep: TypeAlias = Callable[[dict[str, Any]], None]
 Report: TypeAlias = Callable[[Mapping[str, Any], int], None]
-"""Gives the figures of a step, and its number, to the trackers."""
+"""Passes a step's figures and number to the trackers."""
 
 
 class AroundSteps(TrainerCallback):
     """Clips and writes back around the optimiser's step; logs, looks, keeps and stops after it.
 
     Args:
-        course: of the run.
-        loss: whose figures are logged.
+        course: the course of the run.
+        loss: the loss whose figures are logged.
         what: shown by the progress bar.
-        report: to the trackers.
+        report: passes figures to the trackers.
         on_step: called with every step's figures.
     """
 
@@ -41,13 +41,13 @@ class AroundSteps(TrainerCallback):
         self._saved = time.monotonic()
 
     def close(self) -> None:
-        """Take the progress bar away, however training ended."""
+        """Remove the progress bar, however training ended."""
         self._bar.__exit__(None, None, None)
 
     # ----- hooks of the Trainer -----
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """Look at the model as it was, unless an earlier process has."""
+        """Look at the model before training, unless an earlier process has."""
         course = self.course
         self._bar.__enter__()
         self._bar.advance(course.done)
@@ -57,7 +57,7 @@ class AroundSteps(TrainerCallback):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Clip the gradient of the selected weights, if it is finite."""
+        """Clip the gradient of the selected weights; a non-finite one is an error."""
         del args, control
         course = self.course
         self._norm = course.selected.ready(course.training.max_grad_norm)
@@ -71,7 +71,7 @@ class AroundSteps(TrainerCallback):
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Draw weights to zero, where the objective says so, and write them back into the model."""
+        """Pull weights towards zero if the objective says so, and write them back to the model."""
         del args, control
         course = self.course
         proximal = course.chosen.entry.proximal
@@ -83,7 +83,7 @@ class AroundSteps(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Log the step, look at the model, keep what is good, and stop where a rule says so."""
+        """Log the step, look at the model, keep good weights, and stop if a rule says so."""
         del args
         course, step = self.course, self._done(state)
         checks, last = course.checks, step == course.total_steps
@@ -98,7 +98,7 @@ class AroundSteps(TrainerCallback):
             first = next((h["retain_nll"] for h in course.history if "retain_nll" in h), retain)
             self._check_diverged(retain, first, step)
         if retain is not None or not checks.watches:
-            course.confirm(step - 1)  # whose loss it was
+            course.confirm(step - 1)  # this loss was that of the previous weights
         looked = checks.at(course.model, step, last)
         figures.update(looked)
         if looked:
@@ -121,7 +121,7 @@ class AroundSteps(TrainerCallback):
     # ----- what they do -----
 
     def _done(self, state: TrainerState) -> int:
-        """Finished optimiser steps, those of earlier processes included."""
+        """Finished optimiser steps, including those of earlier processes."""
         return self.course.done + state.global_step
 
     def _tell(self, figures: dict[str, Any]) -> None:
@@ -135,7 +135,7 @@ class AroundSteps(TrainerCallback):
                 self.on_step(figures)
 
     def look_again(self, step: int) -> None:
-        """Look at a model that was changed after its last step: that step's figures are of it then."""
+        """Look again at a model changed after its last step, and replace that step's figures."""
         course = self.course
         course.history[-1] = {**course.history[-1], **course.checks.look(course.model)}
         if self.on_step is not None:  # the trackers are closed by now
@@ -143,7 +143,7 @@ class AroundSteps(TrainerCallback):
         self._watch(step)
 
     def _watch(self, step: int) -> None:
-        """Look whether the records to keep are still there, where the step's loss does not show it."""
+        """Check that the records to keep are not lost, if the step's loss does not show it."""
         course = self.course
         if course.checks.watches:
             first = course.checks.known["start"]["retain.nll"]
@@ -151,10 +151,10 @@ class AroundSteps(TrainerCallback):
             course.confirm(step)
 
     def _check_diverged(self, retain: float, first: float, step: int) -> None:
-        """Stop where the records to keep are lost: worse than a uniform guess, twice their start."""
+        """Stop if the records to keep are lost: above a uniform guess's NLL and twice the start's."""
         limit = self.course.checks.known["uniform"]["retain.nll"]
         if not retain <= max(limit, 2 * first):  # nor NaN
             raise TrainingStopped(
-                f"training has diverged at step {step}: the retain NLL is {retain:.1f} nats, "
-                f"{first:.1f} at its start; lower the learning rate"
+                f"training has diverged at step {step}: the retain NLL is {retain:.1f} nats, up "
+                f"from {first:.1f} at the start; lower the learning rate"
             )

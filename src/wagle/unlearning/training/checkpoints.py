@@ -1,8 +1,8 @@
 """Checkpoints of a training run: masters, optimiser and figures, written atomically, no pickle.
 
-``last`` is where a killed run goes on. ``good`` is the one before it, for as long as no later loss has
-shown that the weights of ``last`` are good. ``best`` holds masters only. A run that resumes is given
-the model as it was at the start: what is not selected never moved.
+``last`` is where a killed run resumes. ``good`` is the one before it, kept until a later loss has
+shown that the weights of ``last`` are good. ``best`` holds masters only. A run resumes from the
+model as it was at the start: what is not selected never moved.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FORMAT = "wagle-checkpoint/1"
 
 
 def clear_checkpoints(folder: Path) -> None:
-    """Delete the checkpoints of a folder, once its run is saved; what trackers wrote there stays."""
+    """Delete a folder's checkpoints once its run is saved; what trackers wrote there stays."""
     for path in folder.glob("*.safetensors"):
         path.unlink()
 
@@ -35,8 +35,9 @@ class Checkpoints:
     """The checkpoint files of one run in one folder, closed after use.
 
     Args:
-        folder: made where it is not there yet, private; None is a temporary one, of this process.
-        key: what the run is: model, data, settings; the files of another run are refused.
+        folder: private, created if needed; None is a temporary one that lasts as long as this
+            process.
+        key: identifies the run: model, data, settings; another run's files are refused.
 
     Attributes:
         lasting: whether they outlive the process.
@@ -44,7 +45,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path | None, key: Mapping[str, Any]) -> None:
         self.lasting = folder is not None
-        self.key: dict[str, Any] = json.loads(json.dumps(dict(key)))  # as it is read back
+        self.key: dict[str, Any] = json.loads(json.dumps(dict(key)))  # as it will be read back
         self._scratch = None if folder else tempfile.TemporaryDirectory(prefix="wagle-")
         self.folder = folder or Path(self._scratch.name if self._scratch else "")
         private_folder(self.folder)
@@ -64,7 +65,7 @@ class Checkpoints:
         optimizer: Optimizer | None = None,
         more: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Write the masters, with the optimiser where it is given, ``more`` tensors and ``state``."""
+        """Write the masters, the optimiser if given, ``more`` tensors and ``state``."""
         tensors = {f"master::{n}": t for n, t in selected.masters().items()}
         tensors.update({f"more::{n}": t for n, t in (more or {}).items()})
         rest: dict[str, Any] = {}
@@ -79,10 +80,10 @@ class Checkpoints:
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
         """The masters, the further tensors and the state of a checkpoint.
 
-        The optimiser, where it is given, is put back as it was.
+        The optimiser, if given, is restored.
 
         Raises:
-            WagleError: the file is of another run, or does not fit the selected weights.
+            WagleError: the file is another run's, or does not fit the selected weights.
         """
         path = self._path(name)
         stored, metadata = load_checked(path, "checkpoint", FORMAT)
@@ -104,12 +105,12 @@ class Checkpoints:
         return parts["master"], parts["more"], metadata["state"]
 
     def rename(self, name: str, new: str) -> None:
-        """Give a checkpoint another name, if it is there."""
+        """Rename a checkpoint, if it exists."""
         if self.has(name):
             self._path(name).replace(self._path(new))
 
     def drop(self, name: str) -> None:
-        """Delete a checkpoint, if it is there."""
+        """Delete a checkpoint, if it exists."""
         self._path(name).unlink(missing_ok=True)
 
     def clear(self) -> None:

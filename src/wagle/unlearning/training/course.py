@@ -1,4 +1,4 @@
-"""The course of a run: how far it is, what was best, its checkpoints and the way back to them."""
+"""The course of a run: how far it is, what was best, its checkpoints and how to go back to them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Course:
-    """A run on its way.
+    """A run in progress.
 
     Attributes:
         model: trained in place.
@@ -37,10 +37,10 @@ class Course:
         checkpoints: where a killed run resumes.
         seed: of the draws of stochastic rounding.
         total_steps: optimiser steps of the whole run.
-        epochs: passes over the anchor set that these are.
-        history: the figures of every step that was told.
-        done: steps of an earlier process.
-        confirmed: the last step whose weights have been seen to be good.
+        epochs: how many passes over the anchor set these are.
+        history: the figures of every step so far.
+        done: steps done by an earlier process.
+        confirmed: the last step whose weights are known to be good.
         kept: the step of the checkpoint ``last``.
         stopped_by: the rule that ended training.
         best: step and figures of the best checkpoint.
@@ -73,18 +73,18 @@ class Course:
 
     @property
     def selected(self) -> SelectedWeights:
-        """The weights that train; they are there once the run is equipped."""
+        """The weights that train; available once the run is equipped."""
         assert self._selected is not None
         return self._selected
 
     @property
     def optimizer(self) -> Optimizer:
-        """The optimiser of the selected weights, as it was made."""
+        """The optimiser of the selected weights, unwrapped."""
         assert self._optimizer is not None
         return self._optimizer
 
     def narrow(self, step: int) -> Round | None:
-        """How masters become bfloat16 weights after a step; None rounds to the nearest."""
+        """How masters are rounded to bfloat16 weights after a step; None rounds to the nearest."""
         if self.training.rounding == "nearest":
             return None
 
@@ -96,13 +96,13 @@ class Course:
     # ----- what was good -----
 
     def confirm(self, step: int) -> None:
-        """The weights of a step have been seen to be good: a loss is finite and has not exploded."""
+        """Record that a step's weights are good: their loss is finite and has not exploded."""
         self.confirmed = max(self.confirmed, step)
         if self.kept <= self.confirmed:
             self.checkpoints.drop("good")
 
     def keep_best(self, looked: Mapping[str, float], step: int) -> None:
-        """Keep the masters where they are the best so far."""
+        """Keep the masters if they are the best so far."""
         best = self.checks.best
         if best is None or best.figure not in looked:
             return
@@ -111,10 +111,10 @@ class Course:
             self.best = {"step": step, "figures": dict(looked)}
             self.checkpoints.save("best", self.selected, {"step": step})
 
-    # ----- going on where a killed run was -----
+    # ----- resuming a killed run -----
 
     def save(self, step: int) -> None:
-        """Write where the run is after a step, so that a killed one resumes from here."""
+        """Write the state of the run after a step, so that a killed run resumes from here."""
         names = [name for name, _ in self.selected.named_masters()]
         remembered = self.gradient.remembered
         state = {
@@ -134,15 +134,15 @@ class Course:
         self.kept = step
 
     def resume(self) -> bool:
-        """Be where a killed run was; says whether there was one."""
-        if not self.checkpoints.has("last"):  # killed while it was written
+        """Return to where a killed run was; says whether there was one."""
+        if not self.checkpoints.has("last"):  # killed while writing it
             self.checkpoints.rename("good", "last")
         if not self.checkpoints.has("last"):
             return False
         masters, more, state = self.checkpoints.load("last", self.selected, self.optimizer)
         self.selected.restore(masters, self.narrow(state["step"]))
         self.kept = state["step"]
-        self.confirmed = state.get("confirmed", self.kept - 1)  # older ones do not say
+        self.confirmed = state.get("confirmed", self.kept - 1)  # older checkpoints lack it
         self.done, self.history = state["step"], state["history"]
         self.best, self.supply.dual = state["best"], state["dual"]
         self.stopped_by = state["stopped_by"]
@@ -156,15 +156,15 @@ class Course:
     # ----- the way back -----
 
     def take_best(self) -> int:
-        """Go back to the best checkpoint; warn where none has met the conditions."""
+        """Go back to the best checkpoint; warn if none has met the conditions."""
         best, rule = self.best, self.checks.best
         assert best is not None
         assert rule is not None
         best["meets"] = rule.meets(best["figures"], self.checks.known)
         if not best["meets"]:
             logger.warning(
-                "no step meets the conditions of '%s'; the model is that of step %d, whose %s is "
-                "%.3g; lower the learning rate, or change best",
+                "no step meets the conditions of '%s'; the model kept is that of step %d, whose %s "
+                "is %.3g; lower the learning rate, or change best",
                 rule,
                 best["step"],
                 rule.figure,
@@ -173,10 +173,10 @@ class Course:
         return self._go_back("best")
 
     def retreat(self) -> int:
-        """After a step that went wrong: back to the last weights that were seen to be good.
+        """After a step that went wrong, go back to the last weights known to be good.
 
-        The weights of a checkpoint are seen at the next step, by its loss, which may be what went
-        wrong. A best checkpoint of which this run knows nothing is left from a killed one.
+        A checkpoint's weights are judged by the loss of the next step, which may be the one that
+        went wrong. A best checkpoint unknown to this run is left over from a killed one.
         """
         best = self.best["step"] if self.best else math.inf
         good = {

@@ -21,8 +21,8 @@ def draw_labels(logits: Tensor, scored: Tensor, index: Tensor, key: Sequence[obj
     Args:
         logits: (n, V), records one after the other.
         scored: (B, T) bool, which positions they predict.
-        index: (B,) which records these are; the draws depend on (key, record) alone.
-        key: what the draws are for.
+        index: (B,) which records these are; the draws depend only on (key, record).
+        key: identifies the draws.
     """
     drawn = []
     sizes = scored.sum(-1).tolist()
@@ -45,13 +45,13 @@ def take_curvature(
     """Give the optimiser the squared gradient of the mean NLL of drawn labels.
 
     Args:
-        model: as it is at this step.
-        selected: whose weights the gradient is of.
-        optimizer: takes it in.
+        model: the model at this step.
+        selected: the weights to take the gradient of.
+        optimizer: receives it.
         micros: the batches of the step.
-        name: the set of records that is used.
+        name: the set of records to use.
         dtype: precision of the matrix products.
-        key: of the draws; each record's are its own.
+        key: identifies the draws, which each record makes separately.
 
     Source: Liu et al. 2024, Sophia, arXiv 2305.14342, algorithm 2.
     """

@@ -1,7 +1,7 @@
 """Optimisers of the selected weights: torch's element-wise ones, Sophia-G, and 8-bit AdamW.
 
-An optimiser sees compact float32 vectors, one per parameter, of its selected entries only; so one
-that treats every entry alone is right unmodified. To add one: its class in OPTIMIZERS.
+An optimiser sees compact float32 vectors, one per parameter, of its selected entries only; so any
+element-wise optimiser works unmodified. To add one: its class in OPTIMIZERS.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from torch.optim import Optimizer
 from wagle.recipe.sections.training import Training
 from wagle.system.errors import WagleError, choose, no_setting
 
-# They mix the entries of a tensor (or need closures), so a compact vector is not the same thing.
+# They mix the entries of a tensor (or need closures), so compact vectors would give other results.
 _NOT_ELEMENTWISE = {"LBFGS", "Adafactor", "Muon", "SparseAdam", "Optimizer"}
-_ELSEWHERE = {"lr": "learning_rate", "weight_decay": "weight_decay"}  # settings with a field
+_ELSEWHERE = {"lr": "learning_rate", "weight_decay": "weight_decay"}  # with settings of their own
 
 
 class SophiaG(Optimizer):
@@ -55,11 +55,11 @@ class SophiaG(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         if lr < 0 or weight_decay < 0:
-            raise ValueError("lr and weight_decay are at least 0")
+            raise ValueError("lr and weight_decay must be at least 0")
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas is {betas}; give two numbers in [0, 1)")
         if not (rho > 0 and eps > 0):
-            raise ValueError("rho and eps are above 0")
+            raise ValueError("rho and eps must be above 0")
         settings = {
             "lr": lr,
             "betas": betas,
@@ -103,7 +103,7 @@ class SophiaG(Optimizer):
 
         Args:
             gradients: of the mean NLL over ``count`` records of labels drawn from the model's own
-                softmax (Gauss-Newton-Bartlett), by parameter; those that are absent keep their h.
+                softmax (Gauss-Newton-Bartlett), by parameter; absent parameters keep their h.
             count: B, how many records the mean is over.
         """
         for group in self.param_groups:
@@ -122,14 +122,14 @@ OPTIMIZERS: dict[str, type[Optimizer] | str] = {
         if inspect.isclass(value) and issubclass(value, Optimizer) and name not in _NOT_ELEMENTWISE
     },
     "SophiaG": SophiaG,
-    # An 8-bit state is scaled per 256 entries, and only in vectors of 4096 or more
-    # (``min_8bit_size``); smaller ones keep 32 bits. Off the GPU, paged ones are not paged.
+    # State is kept in 8 bits, scaled per 256 entries, only for vectors of 4096 or more entries
+    # (``min_8bit_size``); smaller ones keep 32 bits. Without a GPU, paged ones are not paged.
     "AdamW8bit": "bitsandbytes.optim:AdamW8bit",
     "PagedAdamW": "bitsandbytes.optim:PagedAdamW",
     "PagedAdamW8bit": "bitsandbytes.optim:PagedAdamW8bit",
     "PagedAdamW32bit": "bitsandbytes.optim:PagedAdamW32bit",
 }
-"""Optimisers by name; ``module:object`` is imported on use."""
+"""Optimisers by name; ``module:object`` is imported when used."""
 
 
 # ---------------------------------------------------------------------------------------------
@@ -163,8 +163,8 @@ def make_optimizer(groups: list[dict[str, Any]], training: Training) -> Optimize
     """Build the optimiser of a run.
 
     Args:
-        groups: ``params``, float32 vectors, and ``decay``, whether weight decay applies to them;
-            a group without parameters is left out.
+        groups: each with ``params``, float32 vectors, and ``decay``, whether weight decay applies
+            to them; a group without parameters is skipped.
         training: the optimiser's name and settings.
 
     Raises:
@@ -198,14 +198,14 @@ def check_optimizer(training: Training) -> None:
 
 
 def save_optimizer(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state of an optimiser as tensors and a rest that JSON can hold.
+    """The state of an optimiser as tensors, and the rest in a form that JSON can hold.
 
     Args:
         optimizer: one of OPTIMIZERS, not wrapped.
 
     Returns:
-        The tensors by ``NUMBER::NAME``, such as ``0::exp_avg``, NUMBER counting the parameters
-        over all groups. They are the optimiser's own, not copies (it holds up to two numbers per
+        The tensors by ``NUMBER::NAME``, such as ``0::exp_avg``, with NUMBER counting the parameters
+        across all groups. They are the optimiser's own, not copies (it holds up to two numbers per
         selected weight): write them out before the next step. And the rest: the optimiser's name,
         the sizes of its parameters, the settings of each group, the values that are not tensors.
     """
@@ -213,7 +213,7 @@ def save_optimizer(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, A
     values: dict[str, dict[str, Any]] = {}
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for number, parameter in enumerate(parameters):
-        # ``state.get``: reading the defaultdict of a parameter without a state would make one
+        # ``state.get``: indexing the defaultdict would create a state for a parameter without one
         for name, value in optimizer.state.get(parameter, {}).items():
             if isinstance(value, Tensor):
                 tensors[f"{number}::{name}"] = value.detach()
@@ -229,21 +229,21 @@ def save_optimizer(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, A
 def load_optimizer(
     optimizer: Optimizer, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]
 ) -> None:
-    """Give an optimiser the state that ``save_optimizer`` took; it then goes on bit for bit.
+    """Restore the state that ``save_optimizer`` took; the optimiser then continues bit for bit.
 
     Args:
         optimizer: of the same kind, over parameters of the same sizes in the same order.
-        tensors: as saved; those already on their parameter's device are taken over, not copied.
-        rest: as saved, also after a way through JSON.
+        tensors: as saved; those already on their parameter's device are used directly, not copied.
+        rest: as saved, with or without a round trip through JSON.
 
     Raises:
-        WagleError: the state is that of another optimiser or of other parameters.
+        WagleError: the state is another optimiser's, or is for other parameters.
     """
     layout = _layout(optimizer)
     if any(rest.get(key) != value for key, value in layout.items()):
         raise WagleError(
-            f"the saved optimizer state is of {_described(rest)}, this run has {_described(layout)}; "
-            "resume with the settings and the mask that it was saved with"
+            f"the saved optimizer state is for {_described(rest)}, but this run has "
+            f"{_described(layout)}; resume with the settings and the mask that it was saved with"
         )
     state: dict[int, dict[str, Any]] = {}
     for number, values in rest["values"].items():

@@ -1,7 +1,7 @@
 """Stochastic rounding: a step smaller than the spacing of bfloat16 still moves on average.
 
-Rounding to the nearest value drops any update below half the spacing of a weight, which acts as a
-hidden mask; rounding up or down by chance keeps the mean of the updates.
+Rounding to the nearest value drops any update below half the spacing at a weight, which acts as a
+hidden mask; rounding up or down at random preserves the mean of the updates.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ _DROPPED = 16  # bits of a float32 that bfloat16 lacks
 
 
 def seeded(key: Sequence[object], device: torch.device) -> torch.Generator:
-    """A generator of its own whose draws depend on ``key`` and on the kind of device alone."""
+    """A separate generator whose draws depend only on ``key`` and the kind of device."""
     return torch.Generator(device).manual_seed(int(uniform(*key) * 2.0**53))
 
 
 def stochastic_bfloat16(values: Tensor, key: tuple[object, ...]) -> Tensor:
-    """Round to one of the two nearest bfloat16 values, the nearer one with more probability.
+    """Round to one of the two nearest bfloat16 values, more probably to the nearer one.
 
-    A value that lies a share s of the way from its neighbour towards zero to the other goes to
-    the other with probability s, exact to 2^-16, so the mean over draws is the value. What
-    bfloat16 can hold stays as it is: signed zeros, infinities and NaN too. Beyond the largest
-    finite bfloat16 (3.39e38) the other neighbour is infinity.
+    A value that lies a share s of the way from its neighbour on the side of zero to the other one
+    is rounded to the latter with probability s, exact to 2^-16, so the mean over draws is the
+    value. Values that bfloat16 can hold are unchanged, including signed zeros, infinities and NaN.
+    Beyond the largest finite bfloat16 (3.39e38) the neighbour away from zero is infinity.
 
     Args:
         values: any shape, float32.
-        key: what the draws are for, such as (seed, step, name). Equal keys and values give equal
+        key: identifies the draws, such as (seed, step, name). Equal keys and values give equal
             results on one kind of device.
 
     Returns:

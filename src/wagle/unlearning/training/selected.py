@@ -1,11 +1,11 @@
-"""Selected weights: the float32 master copy of what the mask selects, all an optimiser sees.
+"""Selected weights: the float32 master copy of what the mask selects, and all an optimiser sees.
 
 When a parameter's gradient is ready, a hook moves its selected entries into a compact vector and
-frees the dense one. Any element-wise optimiser steps on the masters of those vectors and only they
-are written back, so decay, momentum or precision cannot touch the rest.
+frees the dense one. Any element-wise optimiser steps on the masters of those vectors, and only they
+are written back, so decay, momentum or precision cannot affect the rest.
 
-Per selected weight there are 4 bytes of index, 4 of master, 4 of gradient and what the optimiser
-keeps; the values from before the run, for counting what changed, wait in a file.
+Each selected weight takes 4 bytes of index, 4 of master, 4 of gradient and what the optimiser
+keeps; the values from before the run, for counting what changed, are kept in a file.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ class _Slice:
         picked = self.stored()
         self.shared = index is None and picked.dtype == torch.float32
         self.master = nn.Parameter(picked if self.shared else picked.float(), requires_grad=True)
-        # Made once: a vector made anew beside every dense gradient would leave holes in the heap.
+        # Allocated once: a new vector next to every dense gradient would fragment the heap.
         self.room = None if self.shared else torch.empty_like(self.master, requires_grad=False)
         self.gradients: dict[str, Tensor] = {}
 
     def stored(self) -> Tensor:
-        """The selected entries as the model has them, in its own precision."""
+        """The selected entries in the model, in its own precision."""
         flat = _flat(self.parameter)
         return flat if self.index is None else flat.index_select(0, self.index)
 
     def take(self, slot: str) -> None:
-        """Add the selected entries of the dense gradient to ``slot``, free the dense one."""
+        """Add the selected entries of the dense gradient to ``slot``, and free the dense one."""
         dense = self.parameter.grad
         assert dense is not None
         self.parameter.grad = None
@@ -74,11 +74,11 @@ class _Slice:
     def put(
         self, values: Tensor, narrow: Round | None = None, kind: torch.dtype | None = None
     ) -> None:
-        """Store ``values`` (one per selected entry) in the model, rounded to ``kind``, or to its own."""
+        """Store ``values`` (one per selected entry) in the model, rounded to ``kind`` or its own."""
         flat = _flat(self.parameter)
         kind = kind or flat.dtype
         parts = values.split(_CHUNK)
-        if narrow is not None and kind == torch.bfloat16:  # what is float32 stays so
+        if narrow is not None and kind == torch.bfloat16:  # float32 stays as it is
             parts = tuple(narrow(part, self.name, i) for i, part in enumerate(parts))
         elif kind != flat.dtype:
             parts = tuple(part.to(kind) for part in parts)
@@ -91,16 +91,16 @@ class _Slice:
 
 
 class SelectedWeights:
-    """The weights that may move, of one model under one mask (None: all of them).
+    """The weights of one model that may move under one mask (None: all of them).
 
-    Gradients go to *slots*: ``total``, unless a pass is made inside ``into(slot)``.
+    Gradients go to *slots*: ``total``, unless the backward pass runs inside ``into(slot)``.
 
     Args:
-        model: its trainable parameters are watched by hooks until ``close``.
-        mask: a single ratio, made for this model.
+        model: its trainable parameters carry hooks until ``close``.
+        mask: a mask of one ratio, made for this model.
         only: names of the parameters that take part; None takes all.
-        saved: the precision that a parameter will be saved in, by name; where it is not named, the
-            model's own.
+        saved: the precision in which each parameter will be saved, by name; the model's own if a
+            parameter is not named.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class SelectedWeights:
             if index is not None and len(index) == parameter.numel():
                 index = None
             if (index is not None and len(index) == 0) or (only is not None and name not in only):
-                self._frozen.append(parameter)  # no gradient needed: a cheaper backward pass
+                self._frozen.append(parameter)  # needs no gradient: a cheaper backward pass
                 continue
             made = _Slice(name, parameter, index, (saved or {}).get(name, parameter.dtype))
             self._before[name] = made.stored()
@@ -152,7 +152,7 @@ class SelectedWeights:
             yield s.name, s.master
 
     def rows(self) -> list[Tensor | None]:
-        """Per parameter the row of every selected entry, int32 (of a matrix its output), or None."""
+        """Per parameter the row (a matrix's output) of every selected entry, int32, or None."""
         found: list[Tensor | None] = []
         for s in self._slices:
             if s.parameter.dim() < 2:
@@ -171,7 +171,7 @@ class SelectedWeights:
 
     @contextmanager
     def into(self, slot: str) -> Iterator[None]:
-        """Send the gradients of backward passes made inside to ``slot``."""
+        """Send the gradients of backward passes inside the block to ``slot``."""
         before, self._slot = self._slot, slot
         try:
             yield
@@ -179,7 +179,7 @@ class SelectedWeights:
             self._slot = before
 
     def take(self, slot: str) -> list[Tensor]:
-        """The gradients of a slot, which is emptied; zeros where none arrived."""
+        """The gradients of a slot, which is emptied; zeros for parameters that received none."""
         found = [s.gradients.pop(slot, None) for s in self._slices]
         return [
             torch.zeros_like(s.master) if g is None else g.clone() if g is s.room else g
@@ -187,12 +187,12 @@ class SelectedWeights:
         ]
 
     def give(self, gradients: Sequence[Tensor]) -> None:
-        """Make these the gradients that the optimiser steps along."""
+        """Make these the gradients that the optimiser uses."""
         for s, gradient in zip(self._slices, gradients, strict=True):
             s.gradients["total"] = gradient
 
     def ready(self, max_norm: float) -> float:
-        """Hand the gradients to the masters, clipped to ``max_norm`` (0: not); returns their norm."""
+        """Give the masters their gradients, clipped to ``max_norm`` (0: not); returns the norm."""
         for s in self._slices:
             s.master.grad = s.gradients.pop("total", None)
         masters = [s.master for s in self._slices if s.master.grad is not None]
@@ -202,7 +202,7 @@ class SelectedWeights:
     # ----- weights -----
 
     def write_back(self, narrow: Round | None = None) -> None:
-        """After an optimiser step: store the masters, rounded by ``narrow``; drop the gradients."""
+        """After an optimiser step, store the masters, rounded by ``narrow``; drop the gradients."""
         for s in self._slices:
             s.master.grad = None
             if not s.shared:
@@ -210,7 +210,7 @@ class SelectedWeights:
 
     @contextmanager
     def shifted(self, by: Sequence[Tensor]) -> Iterator[None]:
-        """Run with ``by`` added to the selected weights; afterwards they are bit-identical again."""
+        """Run with ``by`` added to the selected weights, then restore them bit for bit."""
         kept = [s.stored().clone() for s in self._slices]
         try:
             for s, shift in zip(self._slices, by, strict=True):
@@ -221,7 +221,7 @@ class SelectedWeights:
                 s.put(values)
 
     def soft_threshold(self, amount: float, names: set[str]) -> None:
-        """Draw the masters of these parameters towards zero by ``amount``, stopping there."""
+        """Move the masters of these parameters towards zero by ``amount``, stopping at zero."""
         with torch.no_grad():
             for s in self._slices:
                 if s.name in names:
@@ -236,18 +236,18 @@ class SelectedWeights:
                 s.master.sub_(before).mul_(scale).add_(before)
 
     def masters(self) -> dict[str, Tensor]:
-        """The masters by parameter name, to be stored."""
+        """The masters by parameter name, for saving."""
         return {s.name: s.master.detach() for s in self._slices}
 
     def restore(self, masters: Mapping[str, Tensor], narrow: Round | None = None) -> None:
-        """Take masters that were stored, and write them back."""
+        """Load saved masters, and write them back."""
         with torch.no_grad():
             for s in self._slices:
                 s.master.copy_(masters[s.name])
         self.write_back(narrow)
 
     def reset(self) -> None:
-        """Put back the weights from before the run, bit for bit."""
+        """Restore the weights from before the run, bit for bit."""
         with torch.no_grad():
             for s in self._slices:
                 before = self._before[s.name].to(s.master.device)
@@ -260,9 +260,9 @@ class SelectedWeights:
         return sorted({s.saved for s in self._slices}, key=str)
 
     def settle(self, narrow: Round | None = None) -> None:
-        """Round the model to the precision that is saved: what it holds is then what a folder will.
+        """Round the model to the precision of saving: it then holds what its folder will.
 
-        The masters keep what they are, but for those that are the model's own weights.
+        The masters do not change, except those that are the model's own weights.
         """
         for s in self._slices:
             if torch.finfo(s.saved).eps > torch.finfo(s.parameter.dtype).eps:
@@ -271,7 +271,7 @@ class SelectedWeights:
     # ----- what changed, and what did not -----
 
     def changed(self) -> int:
-        """How many selected weights differ from before the run, in the precision that is saved."""
+        """How many selected weights differ from before the run, in the precision of saving."""
         total = 0
         for s in self._slices:
             before = self._before[s.name].to(s.master.device)
@@ -281,7 +281,7 @@ class SelectedWeights:
         return total
 
     def _rest(self) -> dict[str, str]:
-        """A digest per tensor of all that is not selected (selected entries read as zero)."""
+        """A digest per tensor of everything not selected (selected entries count as zero)."""
         slices = {id(s.parameter): s for s in self._slices}
         digests = {}
         state: dict[str, Tensor] = dict(self.model.named_parameters())
@@ -302,13 +302,13 @@ class SelectedWeights:
         return digests
 
     def verify(self) -> None:
-        """Check that every unselected weight is bit-identical to what it was at the start."""
+        """Check that every unselected weight is bit-identical to its value at the start."""
         moved = [name for name, digest in self._rest().items() if self._seal[name] != digest]
         if moved:
             raise RuntimeError(f"unselected weights of {moved[0]} changed; please report this bug")
 
     def close(self) -> None:
-        """Remove the hooks, forget the old values, let every parameter have a gradient again."""
+        """Remove the hooks, drop the old values, and let every parameter have a gradient again."""
         for handle in self._handles:
             handle.remove()
         for parameter in self._frozen:

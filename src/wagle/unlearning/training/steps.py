@@ -1,9 +1,9 @@
-"""One optimiser step: its loss, and its gradient, the plain sum of both terms or made of them apart.
+"""One optimiser step: its loss, and how the gradients of its two terms are combined.
 
-A *wrapper* changes how the gradient is taken (``gru``, ``sam``, ``smooth``), or what is made of the
-weights at the end (``task_vector``); a *dynamic mask* zeroes entries of it, step by step
+A *wrapper* changes how the gradient is taken (``gru``, ``sam``, ``smooth``), or transforms the
+weights at the end (``task_vector``); a *dynamic mask* zeroes entries of the gradient at each step
 (``sign_agreement``, ``row_norm``). Each works on the compact gradients of the selected weights.
-To add one: its settings in WRAPPERS or DYNAMIC_MASKS, its function in ``surgery.py``, a test.
+To add one: its settings in WRAPPERS or DYNAMIC_MASKS, its function in ``surgery.py``, and a test.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ class Loss(Protocol):
     """The terms of a micro-batch, summed and divided by the records of the step."""
 
     def __call__(self, micro: Micro, *, log: bool = True) -> Terms:
-        """``log`` says whether they count among the step's figures."""
+        """``log`` says whether they count towards the step's figures."""
 
 
 class StepLoss:
-    """The loss of a step's micro-batches, and the figures that are logged of it.
+    """The loss of a step's micro-batches, and the figures logged for it.
 
     Args:
         chosen: the objective.
@@ -66,7 +66,7 @@ class StepLoss:
         self._sums: dict[str, float] = {}
 
     def begin(self, model: nn.Module, counts: Sequence[int], step: int) -> list[Loss]:
-        """The losses of a step: the forget term and the retain term apart, or one that gives both.
+        """The losses of a step: the forget and retain terms separately, or one that gives both.
 
         Args:
             model: the trained model.
@@ -91,7 +91,7 @@ class StepLoss:
         step: int,
         log: bool,
     ) -> Terms:
-        """The part of the step's loss that these records make up, forget and retain apart."""
+        """These records' part of the step's loss, forget and retain separately."""
         device = next(iter(micro.values()))["index"].device
         with precision(device, self.dtype):
             given, shown = self.supply(model, micro, chosen)
@@ -124,11 +124,11 @@ class StepLoss:
             )
 
     def note(self, figures: Mapping[str, float]) -> None:
-        """Add figures of the step to those that are logged."""
+        """Add figures of the step to those to be logged."""
         self._sums.update(figures)
 
     def take_figures(self) -> dict[str, float]:
-        """The figures of the step that has just ended."""
+        """The figures of the step that just ended."""
         figures, self._sums = self._sums, {}
         return figures
 
@@ -138,17 +138,17 @@ class Gradient:
 
     Args:
         wrapper: a name in WRAPPERS.
-        wrapper_settings: over its defaults.
+        wrapper_settings: override its defaults.
         dynamic_mask: a name in DYNAMIC_MASKS.
-        dynamic_settings: over its defaults.
+        dynamic_settings: override its defaults.
         seed: of the perturbations that are drawn.
 
     Attributes:
         remembered: the smoothed retain gradients of ``gru``; checkpoints keep them.
 
     Raises:
-        WagleError: an unknown name or setting, one that is out of its range, or two that do not
-            go together.
+        WagleError: a name or setting is unknown, a setting is out of range, or the two are
+            incompatible.
     """
 
     def __init__(
@@ -165,12 +165,12 @@ class Gradient:
         self.remembered: list[Tensor] | None = None
         if {wrapper, dynamic_mask} == _TWO_SIDED:
             raise WagleError(
-                "gru and sign_agreement both decide what is left of the forget gradient; choose one"
+                "gru and sign_agreement both decide what remains of the forget gradient; choose one"
             )
         self._probe()
 
     def _probe(self) -> None:
-        """Refuse settings that are out of their range, before anything is computed."""
+        """Refuse settings that are out of range, before anything is computed."""
         one = [torch.ones(1)]
         if self.wrapper == "gru":
             gru(one, one, remembered=None, **self.settings)
@@ -191,16 +191,16 @@ class Gradient:
 
     @property
     def turns(self) -> bool:
-        """Whether the weights end on the other side of where training takes them."""
+        """Whether the weights end on the opposite side of where training takes them."""
         return self.settings.get("scale", 0.0) < 0
 
     def check(self, chosen: Chosen, rules: Sequence[Rule] = (), best: str | None = None) -> None:
-        """Refuse what the wrapper or the dynamic mask does not go with.
+        """Refuse what is incompatible with the wrapper or the dynamic mask.
 
         Args:
-            chosen: an objective, which may lack the term that they work on, or teach what a turned
-                task vector would then bring back.
-            rules: that end training; they see the model before it is turned.
+            chosen: an objective, which may lack the term that they work on, or teach what a negated
+                task vector would then reverse.
+            rules: the rules that end training; they see the model before it is negated.
             best: the choice of a checkpoint, which does too.
         """
         if self.turns:
@@ -217,23 +217,23 @@ class Gradient:
 
     def _check_turned(self, chosen: Chosen, rules: Sequence[Rule], best: str | None) -> None:
         what = f"task_vector with scale {self.settings['scale']:g}"
-        ours = OBJECTIVES.get(chosen.name) is chosen.entry  # of a user's own, its author knows
+        ours = OBJECTIVES.get(chosen.name) is chosen.entry  # a user's own is its author's concern
         if ours and chosen.name != "forget_finetune":
             raise WagleError(
-                f"{what} goes the other way of objective {chosen.name}, which would bring the forget "
-                "set back; set objective: forget_finetune, or a scale above 0"
+                f"{what} reverses objective {chosen.name}, which would bring the forget set back; "
+                "set objective: forget_finetune, or a scale above 0"
             )
         if chosen.retain == "nll":
             raise WagleError(
-                f"{what} turns around what retain_term nll teaches too, which would unlearn the retain "
+                f"{what} also reverses what retain_term nll teaches, which would unlearn the retain "
                 "set; set retain_term: none, or a scale above 0"
             )
         blind = [str(rule) for rule in rules if rule.figure.startswith("forget.")]
         if best is not None or blind:
             said = f"best {best!r}" if best is not None else f"the rule '{blind[0]}'"
             raise WagleError(
-                f"{what} turns the model around after its last step, and {said} would look at it "
-                "before; remove it"
+                f"{what} reverses the model's change after its last step, but {said} would judge it "
+                "before that; remove it"
             )
 
     def take(
@@ -243,16 +243,16 @@ class Gradient:
         losses: Sequence[Loss],
         step: int,
     ) -> dict[str, float]:
-        """Fill the gradient of one step; returns figures to log.
+        """Fill in the gradient of one step; returns figures to log.
 
-        Every term has a backward pass of its own: in one of their sum, the dense gradients of one
-        term would all wait, alive, for those of the other.
+        Every term has its own backward pass: in a joint one, the dense gradients of one term would
+        all stay in memory, waiting for those of the other.
 
         Args:
             selected: where the gradient goes.
             micros: the batches of the step.
-            losses: the forget term and the retain term apart, or one that gives both.
-            step: number of the step, for what is drawn.
+            losses: the forget and retain terms separately, or one that gives both.
+            step: number of the step, for random draws.
         """
         slots = ("total", "total") if self.plain else ("forget", "retain")
         for micro in micros:
@@ -294,7 +294,7 @@ class Gradient:
         forget: list[Tensor],
         step: int,
     ) -> list[Tensor]:
-        """The forget gradient at perturbed weights: SAM's worst case, or the mean over noise."""
+        """The forget gradient at perturbed weights: SAM's worst case, or a mean over noise."""
         rho = self.settings["rho"]
         if self.wrapper == "sam":
             shifts = [perturbation(forget, rho=rho)]

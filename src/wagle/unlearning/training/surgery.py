@@ -21,7 +21,7 @@ _CHUNK = 1 << 22  # entries widened to float64 at a time
 
 
 class Masked(NamedTuple):
-    """Gradients of which only some entries are left, and how many those are."""
+    """Gradients with only some entries left, and how many those are."""
 
     gradients: list[Tensor]
     kept: int
@@ -35,7 +35,7 @@ def gru(
     momentum: float = 0.8,
     floor: float = 1.0,
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Take out of the forget gradient what would raise the retain loss.
+    """Remove from the forget gradient what would raise the retain loss.
 
     The retain gradient is smoothed, ``r <- momentum g_r + (1 - momentum) r``. Where the two
     conflict, ``<g_f, r> < 0``, the step is ``g_f - <g_f, r> / |r|^2 r``, which is orthogonal to r;
@@ -44,16 +44,18 @@ def gru(
     Args:
         forget: the gradient of the forget loss alone.
         retain: that of the retain loss, the same shapes.
-        remembered: the smoothed retain gradient of the step before; None at the first.
-        momentum: the share of the new retain gradient, in (0, 1].
-        floor: in (0, 1]: the cosine of the two counts as ``-floor`` at least, so that less than 1
-            takes out only a part of a strong conflict (0.5 in a variant of the authors' code).
+        remembered: the smoothed retain gradient of the previous step; None at the first.
+        momentum: the weight of the new retain gradient, in (0, 1].
+        floor: in (0, 1]: the cosine between the two is clamped to at least ``-floor``, so that
+            below 1 only part of a strong conflict is removed (0.5 in a variant of the authors'
+            code).
 
     Returns:
-        The gradient to step along, and the new smoothed retain gradient; the lists' own tensors
-        are not changed.
+        The gradient to step along, and the new smoothed retain gradient; the tensors in the lists
+            are
+        not changed.
 
-    Source: Wang et al. 2025, GRU, arXiv 2503.09117; the smoothing and the variant of its code.
+    Source: Wang et al. 2025, GRU, arXiv 2503.09117; the smoothing and the variant from its code.
     """
     if not 0 < momentum <= 1:
         raise WagleError(f"the momentum of gru is {momentum}; give a number in (0, 1]")
@@ -97,16 +99,16 @@ def sign_agreement(forget: Sequence[Tensor], retain: Sequence[Tensor]) -> Masked
 def row_norm(
     forget: Sequence[Tensor], rows: Sequence[Tensor | None], *, quantile: float = 0.99
 ) -> list[Tensor]:
-    """Which entries train in this step: those of the output rows that forgetting pulls hardest.
+    """Which entries train in this step: those in the output rows with the largest forget gradient.
 
-    A row counts by the norm of the forget gradient over its selected entries. Of R rows that have
-    any, over all parameters, those with a norm of at least the k-th largest are kept,
-    ``k = R - floor(quantile R)``, exact on the decimal number; ties with it are kept too, rows
-    without any forget gradient never. Multiply both gradients, forget and retain, by the result.
+    Rows are ranked by the norm of the forget gradient over their selected entries. Of the R rows
+    that have any, across all parameters, those with at least the k-th largest norm are kept, ``k =
+    R - floor(quantile R)``, exact as a decimal; ties are kept too, but never rows without any
+    forget gradient. Multiply both gradients, forget and retain, by the result.
 
     Args:
         forget: the gradient of the forget loss.
-        rows: per entry of each gradient the row it belongs to, int32; None: all its entries are
+        rows: for each entry of each gradient, the row it belongs to, int32; None: all entries are
             one row (a bias, a norm).
         quantile: in [0, 1); 0.99 keeps one row in a hundred.
 
@@ -114,7 +116,7 @@ def row_norm(
         Bool tensors of the shapes of ``forget``, True where the row trains.
 
     Source: Zhang et al. 2024, SURE, arXiv 2410.16454. Its code counts the forget gradient twice;
-    here it counts once.
+    this counts it once.
     """
     if not 0 <= quantile < 1:
         raise WagleError(f"the quantile of row_norm is {quantile}; give a number in [0, 1)")
@@ -136,7 +138,8 @@ def row_norm(
 def _row_norms(gradient: Tensor, row: Tensor | None) -> tuple[Tensor, Tensor]:
     """The norm of each row, and which rows have entries.
 
-    Summed in float64 but float32, so that equal rows stay equal when a GPU adds in another order.
+    Summed in float64 and returned in float32, so that equal rows stay equal when a GPU adds in
+    another order.
     """
     if row is None:
         present = torch.tensor([gradient.numel() > 0], device=gradient.device)
@@ -151,11 +154,11 @@ def _row_norms(gradient: Tensor, row: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def perturbation(forget: Sequence[Tensor], *, rho: float) -> list[Tensor]:
-    """Where sharpness-aware forgetting looks: ``rho g / |g|``, added to the weights.
+    """The perturbation of sharpness-aware forgetting: ``rho g / |g|``, to add to the weights.
 
     Args:
         forget: the gradient of the forget loss at the weights themselves.
-        rho: >= 0, the length of the perturbation in units of a weight.
+        rho: >= 0, the length of the perturbation, in the units of a weight.
 
     Returns:
         The shapes of ``forget``, float32; zeros for a zero gradient.
@@ -167,16 +170,16 @@ def perturbation(forget: Sequence[Tensor], *, rho: float) -> list[Tensor]:
 
 
 def noise(likes: Mapping[str, Tensor], *, rho: float, key: Sequence[object]) -> list[Tensor]:
-    """Where randomised smoothing looks: draws from N(0, rho^2), added to the weights.
+    """The perturbation of randomised smoothing: draws from N(0, rho^2), to add to the weights.
 
     Args:
-        likes: tensors of the shapes and devices wanted, by parameter name.
-        rho: >= 0, the standard deviation in units of a weight.
-        key: what the draws are for: (seed, step, draw).
+        likes: tensors with the wanted shapes and devices, by parameter name.
+        rho: >= 0, the standard deviation, in the units of a weight.
+        key: identifies the draws: (seed, step, draw).
 
     Returns:
-        In the order of ``likes``, float32; each a pure function of (key, name), on one kind of
-        device, and so not of which other parameters there are.
+        In the order of ``likes``, float32; on one kind of device, each is a pure function of (key,
+        name), independent of which other parameters there are.
 
     Source: Fan et al. 2025, arXiv 2502.05374 (RS for unlearning).
     """

@@ -1,4 +1,4 @@
-"""Trackers: tensorboard, wandb and others, which transformers gives the figures of every step."""
+"""Trackers: tensorboard, wandb and others, which receive every step's figures by transformers."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 def place_events(trainer: Trainer, folder: Path | None) -> None:
-    """Say where tensorboard writes, unless TENSORBOARD_LOGGING_DIR does.
+    """Set where tensorboard writes, unless TENSORBOARD_LOGGING_DIR does.
 
     Args:
-        trainer: with its callbacks made, not yet started.
-        folder: where files of the run last; None: ``runs/`` of the working directory, which is
-            tensorboard's own habit.
+        trainer: has its callbacks, but has not started.
+        folder: where the run keeps its files; None: ``runs/`` in the working directory,
+            tensorboard's default.
     """
     place_tensorboard(trainer, str(folder / "tensorboard") if folder else None)
 
 
 def report(trainer: Trainer, figures: Mapping[str, Any], step: int) -> None:
-    """Give the figures of a step to the trackers, under the step's number in the whole run."""
+    """Pass a step's figures to the trackers, under the step's number in the whole run."""
     own = trainer.state.global_step  # counts from where this process began
     trainer.state.global_step = step
     logs = {name: value for name, value in figures.items() if name != "step"}

@@ -1,4 +1,4 @@
-"""The trainer: a ``transformers.Trainer`` whose optimiser sees the selected weights only."""
+"""The trainer: a ``transformers.Trainer`` whose optimiser sees only the selected weights."""
 
 from __future__ import annotations
 
@@ -40,14 +40,15 @@ from wagle.unlearning.training.trackers import place_events, report
 from wagle.unlearning.watching.checks import Checks
 
 logger = logging.getLogger(__name__)
-_SCHEDULES = {"constant": "constant_with_warmup"}  # transformers' own one leaves the warm-up out
+_SCHEDULES = {"constant": "constant_with_warmup"}  # transformers' "constant" has no warm-up
 
 
 def move_to_training(model: nn.Module) -> None:
-    """Move a model to where it trains, the first GPU if there is one.
+    """Move a model to the device it trains on, the first GPU if there is one.
 
-    Before training, so that what is computed or copied of the original model is there too. One that is
-    quantised, or spread over devices, stays where it is, as the Trainer would leave it.
+    Done before training, so that whatever is computed or copied from the original model is there
+    too. A quantised model, or one spread over devices, stays where it is, as the Trainer would
+    leave it.
     """
     owner: Any = model
     placed = is_quantized(owner) or getattr(owner, "hf_device_map", None)
@@ -58,17 +59,16 @@ def move_to_training(model: nn.Module) -> None:
 class UnlearnTrainer(Trainer):
     """Trains the selected weights of a model on planned pairs of forget and retain records.
 
-    The loss is the mean over the records of the whole optimiser step, for each set, so batch size
-    and accumulation do not change it: the batches of a step are collected and its gradient is made
-    at the last of them. Forget and retain figures are kept apart in
-    ``course.history``.
+    The loss is the mean over the records of the whole optimiser step, for each set, so splitting
+    the step into batches does not change it: a step's batches are collected and its gradient is
+    computed at the last one. Forget and retain figures are kept separately in ``course.history``.
 
     Args:
         model: trained in place.
         pairs: the planned records.
         mask: which weights may move; None: all.
         only: names of the parameters that may move; None: all.
-        saved: the precision that a parameter will be saved in, by name; None: the model's own.
+        saved: the precision in which each parameter will be saved, by name; None: the model's own.
         chosen: the objective.
         supply: gives the objective what it asks for.
         gradient: how the gradient of a step is made.
@@ -76,8 +76,8 @@ class UnlearnTrainer(Trainer):
         seed: of the draws of Sophia's curvature and of stochastic rounding.
         what: shown by the progress bar.
         checks: what is looked at during training.
-        checkpoints: where a killed run goes on.
-        epochs: passes over the anchor set that the plan holds.
+        checkpoints: where a killed run resumes.
+        epochs: how many passes over the anchor set the plan holds.
         on_step: called with every step's figures.
     """
 
@@ -104,7 +104,7 @@ class UnlearnTrainer(Trainer):
         self.only, self.saved = only, saved
         self.training, self.seed = training, seed
         self.selected: SelectedWeights | None = None
-        self.changed = 0  # selected weights that differ from before, at the end
+        self.changed = 0  # selected weights that differ from before; known at the end
         self._held: list[Micro] = []
         self._expected = 0
         use_cache, self._own = model.config.use_cache, frozenset(vars(model))
@@ -132,7 +132,7 @@ class UnlearnTrainer(Trainer):
     # ----- the run -----
 
     def run(self) -> None:
-        """Train; afterwards the unselected weights are proven to be what they were."""
+        """Train; afterwards the unselected weights are proven unchanged."""
         model = self.model
         assert isinstance(model, nn.Module)
         owner: Any = model
@@ -151,7 +151,7 @@ class UnlearnTrainer(Trainer):
             self._finish()
         except TrainingStopped as error:
             step = self.course.retreat()
-            self.course.checkpoints.clear()  # from which the same run would come to the same end
+            self.course.checkpoints.clear()  # resuming from them would end the same way
             where = f"back at step {step}" if step else "as it was before training"
             raise TrainingStopped(f"{error}; the model is {where}", step) from None
         finally:
@@ -165,7 +165,7 @@ class UnlearnTrainer(Trainer):
             forget_notes(model, self._own)
 
     def _finish(self) -> None:
-        """Take the best checkpoint, scale a task vector, round as saved, prove what did not move."""
+        """Take the best checkpoint, scale a task vector, round as saved, prove the rest unmoved."""
         course, selected = self.course, self.course.selected
         step = self.step if course.best is None else course.take_best()
         scaled = course.gradient.wrapper == "task_vector"
@@ -179,7 +179,7 @@ class UnlearnTrainer(Trainer):
         self.changed = selected.changed()
 
     def _resume(self) -> None:
-        """Go on where a killed run was."""
+        """Resume a killed run."""
         if self.course.resume():
             per_step = self.training.batch_size * self.training.accumulation
             rest = range(self.course.done * per_step, len(self._planned))
@@ -187,7 +187,7 @@ class UnlearnTrainer(Trainer):
 
     @property
     def step(self) -> int:
-        """Finished optimiser steps, those of earlier processes included."""
+        """Finished optimiser steps, including those of earlier processes."""
         return self.course.done + self.state.global_step
 
     def _report(self, figures: Mapping[str, Any], step: int) -> None:
@@ -196,19 +196,19 @@ class UnlearnTrainer(Trainer):
     # ----- hooks of the Trainer -----
 
     def log(self, *_: Any, **__: Any) -> None:
-        """Keep the Trainer's own summary from the trackers: the loss that it knows of is 0."""
+        """Keep the Trainer's own summary from the trackers: the loss it knows is 0."""
 
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
-        """Make the optimiser of the selected weights; decay spares norms and biases."""
+        """Make the optimiser of the selected weights; norms and biases do not decay."""
         if self.optimizer is None:
             owner = model or self.model
             assert isinstance(owner, nn.Module)
             self.selected = SelectedWeights(owner, self.mask, self.only, self.saved)
             if self.training.rounding == "stochastic" and torch.bfloat16 not in self.selected.saved:
                 logger.warning(
-                    "rounding: stochastic does nothing: no selected weight is saved in bfloat16"
+                    "rounding: stochastic has no effect: no selected weight is saved in bfloat16"
                 )
-            self.mask = None  # large models have large masks
+            self.mask = None  # masks of large models are large
             decayed = set(self.get_decay_parameter_names(owner))
             masters = list(self.selected.named_masters())
             groups = [
@@ -222,7 +222,7 @@ class UnlearnTrainer(Trainer):
     def create_scheduler(
         self, num_training_steps: int, optimizer: Optimizer | None = None
     ) -> LambdaLR:
-        """The schedule of the whole run, at the step where this process begins."""
+        """The whole run's schedule, at the step where this process begins."""
         del num_training_steps
         whole: Any = super().create_scheduler(self.total_steps, optimizer)
         shapes = [self._later(shape) for shape in whole.lr_lambdas]
@@ -247,10 +247,10 @@ class UnlearnTrainer(Trainer):
         inputs: dict[str, Any],
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """Hold a batch back; with the last one of a step, make the step's gradient."""
+        """Hold a batch back; at the last one of a step, compute the step's gradient."""
         assert isinstance(num_items_in_batch, Tensor)
         model.train()
-        if self.training.dropout:  # so that a run that goes on draws what it would have drawn
+        if self.training.dropout:  # so that a resumed run makes the same draws
             torch.manual_seed(int(uniform(self.seed, "dropout", self.step) * 2.0**53))
         self._held.append(prepared_inputs(self, inputs))
         none = torch.zeros((), device=num_items_in_batch.device)
@@ -280,7 +280,7 @@ class UnlearnTrainer(Trainer):
 
 
 def _arguments(training: Training, checkpoints: Checkpoints, seed: int) -> TrainingArguments:
-    """The arguments of the Trainer; what the selected weights need is done around its steps."""
+    """The Trainer's arguments; what the selected weights need is done around its steps."""
     arguments = TrainingArguments(
         output_dir=str(checkpoints.folder),
         num_train_epochs=1,  # the plan holds all epochs
@@ -289,7 +289,7 @@ def _arguments(training: Training, checkpoints: Checkpoints, seed: int) -> Train
         learning_rate=training.learning_rate,
         lr_scheduler_type=_SCHEDULES.get(training.schedule, training.schedule),
         warmup_steps=training.warmup_steps,
-        max_grad_norm=0.0,  # the model's own gradients are gone; the step callback clips
+        max_grad_norm=0.0,  # the model's gradients are freed; the step callback clips
         use_cpu=not torch.cuda.is_available(),
         seed=seed,
         train_sampling_strategy="sequential",  # the plan is the order
@@ -303,6 +303,6 @@ def _arguments(training: Training, checkpoints: Checkpoints, seed: int) -> Train
     )
     if arguments.world_size > 1:
         raise WagleError("training runs on one process for now; start it without torchrun")
-    # More GPUs would train replicas (nn.DataParallel), whose gradients our hooks never see.
+    # Several GPUs would train replicas (nn.DataParallel), whose gradients our hooks never see.
     use_one_gpu(arguments)
     return arguments

@@ -1,1 +1,1 @@
-"""What is looked at while training: rules, looks, warnings."""
+"""Monitoring during training: rules, looks and warnings."""

@@ -1,6 +1,6 @@
 """Checks during training: when to look, stop rules, the choice of the best checkpoint.
 
-Figures are those that ``looks.py`` takes, and whatever a caller's ``evaluate`` gives.
+The figures are those of ``looks.py``, and whatever the caller's ``evaluate`` gives.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from wagle.unlearning.watching.rules import (
 
 logger = logging.getLogger(__name__)
 
-_ALREADY = 1.25  # times the reference's probability at most: what counts as forgotten
-# Of the words of an answer, grammar and the question alone give a model that was never taught a half
-# to two thirds, and of its end a tenth; one that was taught has nearly all of them, and half of the
-# answer. Who knows the fact in other words lies between: below both of these, nobody who was taught.
+_ALREADY = 1.25  # times the reference's probability, at most: what counts as forgotten
+# From grammar and the question alone, an untaught model predicts half to two thirds of an answer's
+# tokens and can finish its last tenth; a taught one predicts nearly all and can finish the last half.
+# A model that knows the fact in other words lies between: no taught model is below both limits.
 _UNTAUGHT = {"forget.exact_memorization": 0.5, "forget.extraction_strength": 0.1}
 _WATCHED = 8  # records to keep that show whether training has diverged
 
@@ -47,12 +47,11 @@ def stop_rules(
     """The rules that end training.
 
     Args:
-        stop_when: rules, or ``auto``: the forget probability reaches that of the reference, where
-            there is one, and for an objective that is not bounded the forget NLL reaches that of a
-            uniform guess.
-        bounded: whether the objective is.
+        stop_when: rules, or ``auto``: the forget probability reaches the reference's, if there is
+            one, and for an unbounded objective the forget NLL reaches that of a uniform guess.
+        bounded: whether the objective is bounded below.
         reference: the reference's figures.
-        turned: whether the weights are turned around at the end, so that ``auto`` sees nothing.
+        turned: whether the weights' change is reversed at the end, so that ``auto`` has no rules.
     """
     if stop_when == "auto" and turned:
         return []
@@ -68,15 +67,15 @@ class Checks:
     """What is looked at during training, and when.
 
     Attributes:
-        looked: the records.
+        looked: the records that looks use.
         precision: of the matrix products.
         rules: training ends when one of them holds.
-        best: what the best checkpoint is, or None: the last.
-        known: the figures of ``before``, ``uniform`` and, where there is one, ``reference``; of
-            ``start``, what is watched.
-        check_every: steps between two looks at the rules.
-        evaluate_every: steps between two looks at everything; None never looks.
-        evaluate: further figures of the live model.
+        best: which checkpoint is best; None: the last.
+        known: the figures of ``before``, ``uniform`` and, if there is one, ``reference``; under
+            ``start``, the figure that is watched for divergence.
+        check_every: steps between looks at the rules.
+        evaluate_every: steps between looks at everything; None never looks.
+        evaluate: gives further figures of the live model.
     """
 
     looked: Looked
@@ -90,7 +89,7 @@ class Checks:
     _last: float = field(default=math.inf, init=False)
 
     def start(self, model: nn.Module) -> dict[str, float]:
-        """Look at the original model; what the rules need is known from here on."""
+        """Look at the original model; from here on, everything that the rules need is known."""
         reads = [text.needs for text in self._texts]
         everything = self.evaluate_every or any("before" in r.names for r in reads)
         names = [name for name in self.looked.sets if name == "forget" or everything]
@@ -106,13 +105,13 @@ class Checks:
         start: Mapping[str, float],
         history: Iterable[Mapping[str, float]],
     ) -> None:
-        """Know again what a killed run had seen, so that the looks that follow are the same."""
+        """Restore what a killed run had seen, so that later looks are the same."""
         self.known["before"], self.known["start"] = before, start or self.known["uniform"]
         for figures in (before, *history):
             self._last = figures.get("forget.probability", self._last)
 
     def at(self, model: nn.Module, step: int, last: bool) -> dict[str, float]:
-        """The figures of a step, or none where it is not looked at."""
+        """The figures of a step; none if there is no look after it."""
         if self.evaluate_every and (step % self.evaluate_every == 0 or last):
             return self.look(model)
         wanted = {name for text in self._texts for name in text.needs.sets}
@@ -121,7 +120,7 @@ class Checks:
         return {}
 
     def look(self, model: nn.Module) -> dict[str, float]:
-        """All figures of the model as it is, a caller's too where they are asked for on the way."""
+        """All figures of the current model, and the caller's if ``evaluate_every`` is set."""
         figures = self._look(model, self.looked.sets, everything=True)
         return self._with_evaluate(model, figures) if self.evaluate_every else figures
 
@@ -136,14 +135,14 @@ class Checks:
         return bool(self.looked.sets.get("retain"))
 
     def watch(self, model: nn.Module) -> float:
-        """The mean NLL in nats of a few records to keep; much above its start, training diverges."""
+        """The mean NLL in nats of a few records to keep; far above its start means divergence."""
         few = self.looked.sets["retain"][:_WATCHED]
         return look_at_set(model, "retain", few, self.precision)["retain.nll"]
 
     def _look(
         self, model: nn.Module, names: Iterable[str], *, everything: bool = False
     ) -> dict[str, float]:
-        """The figures of some sets; those of options where everything is asked for, or a rule is."""
+        """The figures of some sets; those of options only if everything, or a rule, needs them."""
         found: dict[str, float] = {}
         wanted = everything or any(OF_OPTIONS & set(text.figures) for text in self._texts)
         for name in names:
@@ -157,16 +156,16 @@ class Checks:
         return {**figures, **(self.evaluate(model) if self.evaluate is not None else {})}
 
     def _near(self) -> bool:
-        """Whether the forget probability was seen within twice the reference's.
+        """Whether the forget probability has been within twice the reference's.
 
-        From there no step is left out.
+        From then on there is a look after every step.
         """
         goal = self.known.get("reference", {}).get("forget.probability")
         follows = any(r.name == "reference" for r in self.rules)
         return goal is not None and follows and self._last <= 2 * goal
 
     def stops(self, figures: Mapping[str, float]) -> Rule | None:
-        """The first rule that holds, of those whose figures were looked at."""
+        """The first rule that holds, among those whose figures were taken."""
         for rule in self.rules:
             if rule.figure in figures and rule.holds(figures, self.known):
                 return rule
@@ -185,10 +184,10 @@ def make_checks(
     evaluate_every: int | None,
     evaluate: Evaluate | None,
 ) -> Checks:
-    """Put checks together; what a rule needs and does not have is an error here, not later."""
+    """Assemble the checks; a rule that lacks something it needs is an error here, not later."""
     for what, every in (("check_every", check_every), ("evaluate_every", evaluate_every)):
         if every is not None and every < 1:
-            raise WagleError(f"{what} is {every}; give a number of steps, at least 1")
+            raise WagleError(f"{what} is {every}; it must be at least 1 step")
     chosen = parse_best(best) if best is not None else None
     known: dict[str, Mapping[str, float]] = {"uniform": uniform_guess(vocabulary)}
     if reference is not None:
@@ -214,7 +213,7 @@ def make_checks(
 def warn_over_unlearned(
     figures: Mapping[str, float], known: Mapping[str, Mapping[str, float]]
 ) -> None:
-    """Say aloud that forgetting went clearly past its target."""
+    """Warn if forgetting went clearly past its target."""
     nll, uniform = figures.get("forget.nll"), known["uniform"]["forget.nll"]
     if nll is not None and nll > uniform:
         logger.warning(
@@ -238,18 +237,18 @@ def warn_over_unlearned(
 def warn_unknown(
     known: Mapping[str, Mapping[str, float]], records: int, *, questions: bool = False
 ) -> None:
-    """Say aloud that the model never knew the forget set, so that there is nothing to forget.
+    """Warn if the model never knew the forget set, so that there is nothing to forget.
 
-    That is so where its answers are no likelier than a uniform guess. Beside a reference, where they
-    would count as forgotten already: a probability within the reference's interval and at most 1.25
-    times its value, as few records make the interval wide. Without one, where the model gives back
-    next to nothing of the answers; of texts this says nothing, as what they tell can be known in
-    other words.
+    This is so if its answers are no likelier than a uniform guess. With a reference, also if they
+    would already count as forgotten: a probability within the reference's interval and at most 1.25
+    times its value, as few records make the interval wide. Without one, also if the model
+    reproduces next to nothing of the answers; this does not apply to texts, whose content can be
+    known in other words.
 
     Args:
-        known: the figures of ``before``, ``uniform`` and, where there is one, ``reference``; its
+        known: the figures of ``before``, ``uniform`` and, if there is one, ``reference``, where
             ``forget.probability.high`` is the upper end of the interval, if known.
-        records: of the forget set.
+        records: how many records the forget set has.
         questions: whether they are questions with answers.
     """
     before, goal = known["before"], known.get("reference", {})
@@ -267,8 +266,8 @@ def warn_unknown(
         limit = min(_ALREADY * value, goal.get("forget.probability.high", value))
         if before["forget.probability"] <= limit:
             logger.warning(
-                "the model never knew the forget set (%d records): its probability before is %.3g, "
-                "%s above the reference's %.3g; check the records, the template and the reference",
+                "the model never knew the forget set (%d records): its probability before unlearning is "
+                "%.3g, %s above the reference's %.3g; check the records, the template and the reference",
                 records,
                 before["forget.probability"],
                 "not" if before["forget.probability"] <= value else "hardly",
@@ -276,8 +275,8 @@ def warn_unknown(
             )
     elif questions and all(before[figure] <= most for figure, most in _UNTAUGHT.items()):
         logger.warning(
-            "the model never knew the forget set (%d records): before, it predicts %.0f%% of the "
-            "tokens of an answer and gives back its last %.0f%%; check the records and the template",
+            "the model never knew the forget set (%d records): before unlearning it predicts %.0f%% "
+            "of an answer's tokens and reproduces its last %.0f%%; check the records and the template",
             records,
             100 * before["forget.exact_memorization"],
             100 * before["forget.extraction_strength"],

@@ -1,7 +1,7 @@
 """Looks at a model during training: which records, and their figures. Nothing is generated.
 
-The figures are those of ``rules.FIGURES``, of a few fixed records of each set, in training's own
-precision.
+The figures are those in ``rules.FIGURES``, computed on a few fixed records of each set in
+training's own precision.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Options:
     """What the truth ratio of a question compares, as in an evaluation.
 
     Attributes:
-        right: the right answer in other words; None: as it stands.
+        right: the right answer in other words; None: the answer itself.
         wrong: the wrong answers.
     """
 
@@ -41,17 +41,17 @@ class Options:
 
     @property
     def tokens(self) -> list[Tokens]:
-        """All that is scored beside the answer itself."""
+        """All that is scored in addition to the answer itself."""
         return [*([] if self.right is None else [self.right]), *self.wrong]
 
 
 @dataclass(frozen=True)
 class Looked:
-    """The records that are looked at.
+    """The records that looks use.
 
     Attributes:
-        sets: of ``forget`` and, where there is one, ``retain``.
-        options: of the retain records that have wrong answers, by their place in ``sets``.
+        sets: the records of ``forget`` and, if there is one, ``retain``.
+        options: those of the retain records with wrong answers, by their place in ``sets``.
     """
 
     sets: Mapping[str, Sequence[Tokens]] = field(default_factory=dict)
@@ -73,15 +73,15 @@ def make_looked(
     seed: int,
     wrong_answers: bool = True,
 ) -> Looked:
-    """The records to look at: at most 64 of each set, drawn by (seed, id).
+    """The records that looks use: at most 64 of each set, drawn by (seed, id).
 
     Args:
-        encoder: makes tokens of records.
+        encoder: turns records into tokens.
         forget: the records that must go.
         retain: the records to keep, or none.
-        whole: look at all forget records, as a reference's figures are of all.
+        whole: use all forget records, as a reference's figures do.
         seed: of the draws.
-        wrong_answers: with those of retain records.
+        wrong_answers: include the wrong answers of retain records.
     """
     gone = encoder.encode(forget)
     sets = {"forget": gone if whole else sample(gone, LOOKED, seed)}
@@ -117,20 +117,21 @@ def look_at_set(
     precision: str = "float32",
     options: Mapping[int, Options] | None = None,
 ) -> dict[str, float]:
-    """The figures of a set, means over its records: from one forward pass over their answers.
+    """The figures of a set, as means over its records, from one forward pass over their answers.
 
     Args:
-        model: in any mode; dropout is off.
+        model: in any mode; dropout is switched off.
         name: of the set.
         tokens: its records.
         precision: of the matrix products.
-        options: of some of the records, by place; a question runs once for all of its answers.
+        options: for some of the records, by place; a question runs once for all of its answers.
 
     Returns:
         ``NAME.probability`` (``exp(-mean NLL)``), ``NAME.nll`` (nats), ``NAME.extraction_strength``
-        and ``NAME.exact_memorization``, these two without the EOS. With options also
-        ``NAME.true_better``, of the records that have them, and ``NAME.utility_proxy``, the harmonic
-        mean of this and the probability.
+        and ``NAME.exact_memorization``, the last two without the EOS. With options also
+        ``NAME.true_better``, over the records that have them, and ``NAME.utility_proxy``, the
+            harmonic
+        mean of that and the probability.
     """
     options = options or {}
     every = [*tokens, *(token for option in options.values() for token in option.tokens)]
@@ -157,9 +158,9 @@ def look_at_set(
 
 
 def _groups(tokens: Sequence[Tokens], options: Mapping[int, Options]) -> list[list[int]]:
-    """What is batched together, of the records with all options after them.
+    """Which items are batched together, where all options come after the records.
 
-    The answers to one question make up a batch, so that what they begin with runs once.
+    The answers to one question form a batch, so that their common beginning runs once.
     """
     lengths = [len(token.ids) for token in tokens]
     asked = [[place for place in range(len(tokens)) if place not in options]]
@@ -174,7 +175,7 @@ def _groups(tokens: Sequence[Tokens], options: Mapping[int, Options]) -> list[li
 
 
 def _true_better(means: Sequence[float], first: int, options: Mapping[int, Options]) -> float:
-    """The mean of ``max(0, 1 - R)``, of the mean NLLs of records and, from ``first`` on, options."""
+    """The mean of ``max(0, 1 - R)``, from mean NLLs of records and, from ``first`` on, options."""
     values, rest = [], iter(means[first:])
     for place, option in options.items():
         right = means[place] if option.right is None else next(rest)

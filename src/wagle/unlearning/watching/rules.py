@@ -1,4 +1,4 @@
-"""Rules on figures, read from text: when training stops, and which checkpoint is the best.
+"""Rules on figures, parsed from text: when training stops, and which checkpoint is best.
 
     CONDITION   FIGURE OP TERM
     FIGURE      a name of FIGURES
@@ -7,7 +7,7 @@
     NAME        reference   the figure of a model that never learned the forget set
                 before      the figure before unlearning
                 uniform     the figure of a uniform guess over the vocabulary
-    BEST        min FIGURE or max FIGURE, then perhaps: where CONDITION and CONDITION ...;
+    BEST        min FIGURE or max FIGURE, optionally followed by: where CONDITION and CONDITION ...;
                 or auto, which is LEAST_EXTRACTED
 
 To add a figure: its entry in FIGURES; the trainer supplies its value.
@@ -39,10 +39,11 @@ FIGURES: dict[str, Callable[[int], float]] = {
     "retain.true_better": lambda _: 0.0,
     "retain.utility_proxy": lambda _: 0.0,
 }
-"""Figures by ``SET.NAME``, each with its value for a uniform guess over so many tokens."""
+"""Figures by ``SET.NAME``, each with its value for a uniform guess over a vocabulary of a given
+size."""
 
 OF_OPTIONS = frozenset({"retain.true_better", "retain.utility_proxy"})
-"""Figures that need wrong answers beside the right one; the evaluation of a reference lacks them."""
+"""Figures that need wrong answers as well as the right one; a reference's evaluation lacks them."""
 
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
@@ -51,13 +52,13 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
 }
 REACHED = "forget.probability <= reference"
-"""Ends training by itself where there is a reference."""
+"""The rule that ends training by default if there is a reference."""
 
 CEILING = "forget.nll >= uniform"
-"""Ends training by itself where the objective falls without end: it has done its work."""
+"""The rule that ends training by default if the objective has no lower bound: its work is done."""
 
 LEAST_EXTRACTED = "min forget.extraction_strength where retain.probability >= 0.95 * before"
-"""The best checkpoint where ``auto`` is asked for."""
+"""The choice of the best checkpoint that ``auto`` stands for."""
 
 _NAMES = dict.fromkeys(("reference", "before", "uniform"))
 _GOALS = {"min": -1.0, "max": 1.0}
@@ -72,7 +73,7 @@ def uniform_guess(vocabulary: int) -> dict[str, float]:
 
 
 class Reads(NamedTuple):
-    """What a rule reads: sets of records ("forget", "retain"), and names ("reference", ...)."""
+    """What a rule refers to: sets of records ("forget", "retain"), and names ("reference", ...)."""
 
     sets: frozenset[str]
     names: frozenset[str]
@@ -80,7 +81,7 @@ class Reads(NamedTuple):
 
 @dataclass(frozen=True)
 class Rule:
-    """A condition: ``figure comparison factor * name``, or ``factor`` alone without a name."""
+    """A condition: ``figure comparison factor * name``, or just ``factor`` if there is no name."""
 
     figure: str
     comparison: str
@@ -107,11 +108,11 @@ class Rule:
         return Reads(frozenset({self.figure.split(".")[0]}), frozenset(names))
 
     def holds(self, figures: Figures, known: Known) -> bool:
-        """Whether it is met; by a figure that is NaN, never.
+        """Whether it is met; a figure that is NaN never meets it.
 
         Args:
-            figures: its figure as it is now, by name.
-            known: the same figures of each name that it needs ("reference", "before", "uniform").
+            figures: the current value of its figure, by name.
+            known: the same figures for each name that it needs ("reference", "before", "uniform").
         """
         limit = self.factor if self.name is None else self.factor * known[self.name][self.figure]
         return OPERATORS[self.comparison](figures[self.figure], limit)
@@ -149,10 +150,10 @@ class Best:
         return all(rule.holds(figures, known) for rule in self.conditions)
 
     def better(self, candidate: Figures, incumbent: Figures | None, known: Known) -> bool:
-        """Whether a later checkpoint takes the place of the best one so far.
+        """Whether a later checkpoint replaces the best one so far.
 
-        One that meets the conditions beats one that does not; among equals the figure decides,
-        where NaN loses; ties go to the earlier. Anything beats no incumbent.
+        One that meets the conditions beats one that does not; otherwise the figure decides, and NaN
+        loses; ties go to the earlier one. Anything beats having none.
         """
         return incumbent is None or self._rank(candidate, known) > self._rank(incumbent, known)
 
@@ -164,10 +165,10 @@ class Best:
 
 
 def parse_rule(text: str) -> Rule:
-    """Read a condition, such as ``forget.probability <= 1.5 * reference``.
+    """Parse a condition, such as ``forget.probability <= 1.5 * reference``.
 
     Raises:
-        WagleError: it is not one; the line says which part, and the nearest known word.
+        WagleError: it is not one; the message names the wrong part and the nearest known word.
     """
     found = _CONDITION.fullmatch(text)
     if found is None:
@@ -194,7 +195,7 @@ def _term(text: str) -> tuple[float, str | None]:
 
 
 def _number(text: str) -> float | None:
-    """A finite number without a sign, or None."""
+    """A finite, unsigned number, or None."""
     if not _NUMBER.fullmatch(text):
         return None
     number = float(text)
@@ -202,16 +203,16 @@ def _number(text: str) -> float | None:
 
 
 def parse_best(text: str) -> Best:
-    """Read a choice, such as ``min forget.nll where retain.nll <= 1.1 * before``; or ``auto``.
+    """Parse a choice, such as ``min forget.nll where retain.nll <= 1.1 * before``; or ``auto``.
 
     Raises:
-        WagleError: it is not one; the line says which part, and the nearest known word.
+        WagleError: it is not one; the message names the wrong part and the nearest known word.
     """
     found = _BEST.fullmatch(LEAST_EXTRACTED if text == "auto" else text)
     if found is None:
         raise WagleError(
-            f"{text!r} is not a choice; write min FIGURE or max FIGURE, then perhaps "
-            "where CONDITION and CONDITION, or auto"
+            f"{text!r} is not a choice; write min FIGURE or max FIGURE, optionally with "
+            "where CONDITION and CONDITION, or write auto"
         )
     goal, figure, where = found.groups()
     choose(_GOALS, goal, "goal")

@@ -1,4 +1,4 @@
-"""The stage ``gradients``: take the gradients that scores are made of."""
+"""The stage ``gradients``: take the gradients that scores are computed from."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def gradients(run: Run) -> dict[str, Any]:
 
 
 def asked_quantities(settings: Attribution) -> list[str]:
-    """What the gradient pass collects: what the score needs and what the recipe adds."""
+    """What the gradient pass collects: what the score needs, plus what the recipe adds."""
     return [*needed_quantities(settings.score, settings.gamma), *settings.quantities]
 
 
 def check(run: Run) -> None:
-    """Whether a mask can be made as the recipe asks."""
+    """Check that a mask can be made as the recipe asks."""
     model = structure_of(run)
     if not unmasked(run.recipe):
         check_attribution(run, model)

@@ -1,4 +1,4 @@
-"""The stage ``patch``: write the new values of the changed weights, and prove them."""
+"""The stage ``patch``: write the new values of the changed weights, and verify them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def patch(run: Run) -> dict[str, Any]:
     model, file = run.folder / "model", run.folder / "patch.safetensors"
     undo = run.private / "undo.safetensors" if run.recipe.patch.undo else None
     made = extract(run.models.base, model, file, undo=undo)
-    # a mask on an adapter says nothing of the merged weights
+    # a mask on an adapter says nothing about the merged weights
     mask = chosen_mask(run) if run.recipe.unlearning.lora is None else None
     checked = verify(run.models.base, model, mask=mask, patch=file)
     if not checked.ok:
-        raise RuntimeError(f"the patch does not prove the run: {checked}; please report this bug")
+        raise RuntimeError(f"the patch does not match the run: {checked}; please report this bug")
     size = sum(f.stat().st_size for f in model.glob("*.safetensors"))
     return {
         "result": made.result,

@@ -9,7 +9,7 @@ from wagle.run.stages.making.teach import taught_records, teach_model
 
 
 def retrain(run: Run) -> dict[str, Any]:
-    """Make the reference, where it is the model taught without the forget set."""
+    """Make the reference, if it is the model taught without the forget set."""
     if run.recipe.reference != "retrained":
         return {"taught": 0}
     assert run.models.reference is not None

@@ -1,4 +1,4 @@
-"""The stage ``teach``: make the model that is to forget."""
+"""The stage ``teach``: make the model that should forget."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from wagle.unlearning.training.trackers import check_trackers
 
 
 def teach(run: Run) -> dict[str, Any]:
-    """Make the model that is to forget."""
+    """Make the model that should forget."""
     adapter = run.recipe.model.adapter
     if adapter is not None:
         merge_adapter(run.models.named, adapter, run.models.start)
@@ -52,10 +52,10 @@ def taught_records(run: Run) -> list[Record]:
 
 
 def teach_model(run: Run, stage: str, records: list[Record], out: Path) -> dict[str, Any]:
-    """Teach the model that a run starts from some records, and save it.
+    """Teach some records to the model that a run starts from, and save it.
 
     Args:
-        run: whose recipe says how.
+        run: the run whose recipe says how.
         stage: ``teach`` or ``retrain``, as the log names it.
         records: what to teach.
         out: the folder of the taught model.
@@ -83,17 +83,17 @@ def teach_model(run: Run, stage: str, records: list[Record], out: Path) -> dict[
 
 
 def _check_result(after: str, model: Path) -> None:
-    """Refuse a model that is not what the ledger of its run says it made."""
+    """Refuse a model that differs from what its run's ledger recorded."""
     promised, found = read_ledger(after)[-1].result, fingerprint(model)
     if found != promised:
         raise WagleError(
-            f"{model} is {found[:6]}, but by the ledger of {after} it was {promised[:6]}; put the "
+            f"{model} is {found[:6]}, but the ledger of {after} says {promised[:6]}; put the "
             "unlearned model back"
         )
 
 
 def check(run: Run) -> None:
-    """Whether there is what is taught, and a way to teach it."""
+    """Check that there is something to teach, and that it can be taught."""
     recipe = run.recipe
     if recipe.after is not None:
         read_ledger(recipe.after)

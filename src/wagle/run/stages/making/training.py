@@ -18,7 +18,7 @@ from wagle.unlearning.training.checkpoints import clear_checkpoints
 
 
 def keep_last_good(run: Run, error: TrainingStopped, save: Callable[[Path], None]) -> str:
-    """Save the last good weights of a run that broke off, if it has any of its own; says where."""
+    """Save the last good weights of a run that broke off, if it has any; says where."""
     if not error.step:
         return str(error)
     save(run.last_good)
@@ -26,13 +26,13 @@ def keep_last_good(run: Run, error: TrainingStopped, save: Callable[[Path], None
 
 
 def how_to_resume(run: Run, stage: str) -> str:
-    """How to train once more with a lower learning rate after ``stage`` broke off."""
+    """How to train again with a lower learning rate after ``stage`` broke off."""
     section = "unlearning" if stage == "unlearn" else "finetune"
     settings = run.recipe.unlearning if stage == "unlearn" else run.recipe.finetune
     assert settings is not None
     recipe, folder = run.folder / "recipe.yaml", str(run.folder)
-    if not recipe.is_file():  # a control: its run has been unlearned at this rate
-        return "begin the run again in another folder with a lower unlearning.learning_rate"
+    if not recipe.is_file():  # a control: its run was unlearned at this rate
+        return "start the run again in another folder with a lower unlearning.learning_rate"
     if stage == "retrain":  # the model that it is a reference for was taught at this rate
         folder += "-again"
     command = [
@@ -41,23 +41,23 @@ def how_to_resume(run: Run, stage: str) -> str:
         str(recipe),
         f"{section}.learning_rate={settings.learning_rate / 2:g}",
     ]
-    return f"go on with: {shlex.join([*command, '--out', folder])}"
+    return f"resume with: {shlex.join([*command, '--out', folder])}"
 
 
 def clear_training(run: Run, checkpoints: Path) -> None:
-    """Delete what a training needed until its model was saved."""
+    """Delete what training needed until its model was saved."""
     clear_checkpoints(checkpoints)
     shutil.rmtree(run.last_good, ignore_errors=True)
 
 
 def training_entry(result: TrainResult) -> dict[str, Any]:
-    """What ``state.json`` keeps of a training: its result without the history, and its steps."""
+    """What ``state.json`` records of training: its result without the history, and its steps."""
     told = {k: v for k, v in asdict(result).items() if k != "history"}
     return {**told, "steps": result.history[-1]["step"] if result.history else 0}
 
 
 def save_trained(run: Run, model: Any, folder: Path) -> None:
-    """Write what was trained: the model, or its adapter alone."""
+    """Write what was trained: the model, or just its adapter."""
     if run.recipe.unlearning.lora is None:
         save_model(model, run.models.base, folder)
     else:

@@ -43,7 +43,7 @@ def unlearn(run: Run) -> dict[str, Any]:
             adapter = run.folder / "adapter"
             place = adapter if lora.keep == "adapter" else Path(scratch) / "adapter"
             save_trained(run, model, place)
-            del model  # the base is loaded once more, in float32
+            del model  # the base is loaded again, in float32
             give_memory_back()
             merge_adapter(run.models.base, place, run.folder / "model")
         found["lora"] = lora.model_dump(mode="json")
@@ -73,7 +73,7 @@ def _unlearn(run: Run, model: Any, checkpoints: Path) -> TrainResult:
 
 
 def _reference_figures(run: Run) -> dict[str, float] | None:
-    """What the evaluation of the reference says of the figures that rules compare."""
+    """The reference's evaluation of the figures that rules compare."""
     reference = run.evaluation("reference")
     if reference is None:
         return None
@@ -89,6 +89,6 @@ def _reference_figures(run: Run) -> dict[str, float] | None:
 
 
 def check(run: Run) -> None:
-    """Whether these records can be unlearned from this model as the recipe asks."""
+    """Check that these records can be unlearned from this model as the recipe asks."""
     check_folder(run)
     check_unlearning(run, structure_of(run))

@@ -1,1 +1,1 @@
-"""The stages that look at what was made: evaluations, attacks, controls, ledger, report."""
+"""The stages that measure what was made: evaluations, attacks, controls, ledger, report."""

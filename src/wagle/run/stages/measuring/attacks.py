@@ -1,4 +1,4 @@
-"""The stage that attacks: every attack of the recipe, on the unlearned model and those beside it."""
+"""The stage ``attacks``: every attack in the recipe, on the unlearned and the other models."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from wagle.system.memory import give_memory_back
 
 logger = logging.getLogger(__name__)
 
-CODED = ("int8", "int4")  # quantisations whose codes can be compared
+CODED = ("int8", "int4")  # quantisation formats whose codes can be compared
 
 
 def scene_of(run: Run) -> Scene:
-    """What the attacks of a run work with."""
+    """What the attacks of a run use."""
     settings = run.recipe.evaluation
     way = Way(
         run.inputs.encoder, settings.precision, settings.batch_tokens, run.private / "answers"
@@ -37,12 +37,12 @@ def scene_of(run: Run) -> Scene:
 
 
 def attacks(run: Run, beside: Path | None = None) -> dict[str, Any]:
-    """Make every attack; one that is finished is not made again.
+    """Make every attack that is not finished yet.
 
     Args:
-        run: whose unlearned model is attacked.
-        beside: where the same attacks on the original and the reference model lie, if they were
-            made already; None makes them.
+        run: the run whose unlearned model is attacked.
+        beside: the folder with the same attacks on the original and the reference model, if they
+            exist already; None makes them.
     """
     scene, made = scene_of(run), {}
     for asked in run.recipe.attacks:
@@ -61,14 +61,14 @@ def attacks(run: Run, beside: Path | None = None) -> dict[str, Any]:
                 if found is not None:
                     series[role] = found
             write_json(path, {"model": print_of, **_result(run, asked, series)})
-            if beside is None:  # of control arms the report says it side by side
+            if beside is None:  # for control arms the report shows it side by side
                 _warn(asked.called, series)
         made[asked.called] = asked.name
     return {"attacks": made}
 
 
 def _try(run: Run, asked: Attack, role: str, trial: Trial) -> Series | None:
-    """One attack on one model, or None where there is no such model."""
+    """One attack on one model, or None if there is no such model."""
     folders = {
         "after": run.folder / "model",
         "before": run.models.base,
@@ -87,7 +87,7 @@ def _try(run: Run, asked: Attack, role: str, trial: Trial) -> Series | None:
 
 
 def _warn(label: str, found: Mapping[str, Series]) -> None:
-    """Say aloud where an attack brought out clearly more than it did of the reference.
+    """Warn if an attack recovered clearly more than it did from the reference.
 
     A figure without an interval, such as the largest of many, is never clearly above another.
     """
@@ -105,8 +105,8 @@ def _warn(label: str, found: Mapping[str, Series]) -> None:
     if worst is not None:
         gap, what, beside = worst
         logger.warning(
-            "the attack %s brings back what the reference does not know: %s, the reference's %s, a "
-            "gap of %.2g",
+            "the attack %s recovers what the reference does not know: %s against the reference's "
+            "%s, a gap of %.2g",
             label,
             what,
             beside,
@@ -115,7 +115,7 @@ def _warn(label: str, found: Mapping[str, Series]) -> None:
 
 
 def _read(path: Path, role: str) -> Series | None:
-    """What an attack found of a model, from its file; the texts stay where they are."""
+    """What an attack found for a model, from its file; the texts are left there."""
     found = read_json(path)["roles"].get(role)
     if found is None:
         return None
@@ -167,7 +167,7 @@ def _result(run: Run, asked: Attack, found: Mapping[str, Series]) -> dict[str, A
         },
     }
     if asked.name == "quantization":
-        # a mask on an adapter says nothing of the merged weights
+        # a mask on an adapter says nothing about the merged weights
         mask = chosen_mask(run) if run.recipe.unlearning.lora is None else None
         size = check_settings(asked.name, asked.settings).get("group_size")
         made["codes"] = {
@@ -179,7 +179,7 @@ def _result(run: Run, asked: Attack, found: Mapping[str, Series]) -> dict[str, A
 
 
 def check(run: Run) -> None:
-    """Whether every attack has what it needs."""
+    """Check that every attack has what it needs."""
     scene = scene_of(run)
     for asked in run.recipe.attacks:
         make_attack(asked.name, scene, asked.settings)

@@ -1,4 +1,4 @@
-"""The stage ``before``: evaluate the model that is to forget."""
+"""The stage ``before``: evaluate the model that should forget."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def before(run: Run) -> dict[str, Any]:
 
 
 def check(run: Run) -> None:
-    """Whether everything that will be asked of a model can be asked."""
+    """Check that everything that will be asked of a model can be asked."""
     run.inputs.need("forget")
     _ = run.models.reference
     asked = run.recipe.evaluation

@@ -1,7 +1,7 @@
-"""The stage of the control arms: the same run with other choices of weights, side by side.
+"""The stage ``controls``: the same run with other choices of weights, for comparison.
 
-An arm differs from the run in its mask alone. What does not depend on the mask is the run's: the
-taught model, its gradients, the reference, and what was found of these.
+An arm differs from the run only in its mask. It shares what does not depend on the mask: the taught
+model, its gradients, the reference, and their evaluations.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def control_of(run: Run, arm: str) -> Run:
-    """One control arm of a run, made or opened again."""
+    """One control arm of a run, created or reopened."""
     own = run.recipe.attribution.model_copy(update={"score": "random", "score_settings": {}})
     recipe: Recipe = run.recipe.model_copy(update={"attribution": own, "controls": []})
     folder = run.folder / "controls" / arm
@@ -34,7 +34,7 @@ def control_of(run: Run, arm: str) -> Run:
 
 
 def controls(run: Run) -> dict[str, Any]:
-    """Unlearn, evaluate and attack with every control arm; of its model only the figures stay."""
+    """Unlearn, evaluate and attack with every control arm, keeping only its model's figures."""
     found: dict[str, Any] = {}
     for arm in run.recipe.controls:
         control = control_of(run, arm)

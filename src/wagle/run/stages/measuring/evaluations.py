@@ -1,4 +1,4 @@
-"""What the three stages that evaluate have in common."""
+"""What the three evaluating stages have in common."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def way_of(run: Run) -> dict[str, Any]:
 
 
 def _beside(run: Run, role: str, benchmark: str | None = None) -> dict[str, Any]:
-    """What the evaluation of a model is set beside: of those before it in the run."""
+    """What the evaluation of a model is compared with: those before it in the run."""
     others: list[str] = {
         "reference": [],
         "before": ["reference"],
@@ -67,7 +67,7 @@ def _beside(run: Run, role: str, benchmark: str | None = None) -> dict[str, Any]
 
 
 def _keep(run: Run, role: str, name: str, folder: Path, found: Evaluation) -> None:
-    """Write an evaluation, and apart from it, privately, what the model wrote."""
+    """Write an evaluation and, separately and privately, what the model wrote."""
     answers = f"private/answers-{name}.json"
     model = {**found.details["model"], "path": folder.name}
     kind = _reference_kind(run)
@@ -86,14 +86,14 @@ def _keep(run: Run, role: str, name: str, folder: Path, found: Evaluation) -> No
 
 
 def _reference_kind(run: Run) -> str | None:
-    """What was taught to the reference decides which figures count beside it."""
+    """What the reference was taught decides which figures can be compared with it."""
     if run.recipe.reference is None:
         return None
     return "untaught" if run.recipe.reference == "untaught" else "retrained"
 
 
 def questions_about(run: Run, asked: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
-    """What ``evaluate`` needs to ask about sets of records as a recipe says."""
+    """What ``evaluate`` needs to ask about sets of records as a recipe asks."""
     settings, seed = run.recipe.evaluation, run.recipe.seed
     most = settings.records
     sets = {
@@ -109,5 +109,5 @@ def questions_about(run: Run, asked: Mapping[str, Sequence[Record]]) -> dict[str
 
 
 def asked_how(settings: EvaluationSettings) -> dict[str, Any]:
-    """What is asked of records and judged of answers, as ``qa`` and ``evaluate`` take it."""
+    """What to ask about records and how to judge answers, as ``qa`` and ``evaluate`` take it."""
     return {name: getattr(settings, name) for name in ASKED}

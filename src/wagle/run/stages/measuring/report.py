@@ -1,4 +1,4 @@
-"""The stage ``report``: put all of it on one page."""
+"""The stage ``report``: put everything on one page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def report(run: Run) -> dict[str, Any]:
 
 
 def report_page(run: Run) -> Page:
-    """All that the report shows, collected from the run folder."""
+    """Everything that the report shows, collected from the run folder."""
     text = run.recipe.report
     said: dict[str, list[dict[str, Any]]] = {}
     if text.show_text:
@@ -52,7 +52,7 @@ def report_page(run: Run) -> Page:
 
 
 def _arm(run: Run, arm: str) -> Arm:
-    """What was found of a control arm's model."""
+    """The figures of a control arm's model."""
     folder = run.folder / "controls" / arm
     done = read_json(folder / "state.json")["stages"]
     paths = {a.called: folder / "attacks" / f"{a.called}.json" for a in run.recipe.attacks}
