@@ -25,4 +25,4 @@ def test_without_a_reference_nothing_is_called_evidence():
     )
     alone = relearning(reference=False)
     alone["effects"] = {}
-    assert strongest(alone) == "what it brought back cannot be told"
+    assert strongest(alone) == "how much it brought back cannot be determined"
