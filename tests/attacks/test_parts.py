@@ -64,7 +64,7 @@ def test_a_limit_that_is_no_limit_takes_all_as_they_stand(limit):
 
 @pytest.mark.parametrize("limit", [0, -3])
 def test_a_limit_of_nothing_is_refused(limit):
-    with pytest.raises(WagleError, match=f"limit is {limit}; look at one record at least"):
+    with pytest.raises(WagleError, match=f"limit is {limit}; use at least one record"):
         at_most(limit, QUESTIONS, 3)
 
 

@@ -34,7 +34,7 @@ def test_without_a_reference_nothing_is_called_evidence():
     )
     alone = relearning(reference=False)
     alone["effects"] = {}
-    assert strongest(alone) == "what it brought back cannot be told"
+    assert strongest(alone) == "how much it brought back cannot be determined"
 
 
 def test_what_the_models_say_at_once_is_shown_beside_the_model_before():

@@ -116,13 +116,13 @@ def test_an_ordinary_comparison_needs_no_note():
     [
         (
             {"at_least": True},
-            "had fallen to 0.95 of before, so the figure is that of its end (grad",
+            "had fallen to 0.95 of before, so the figure is that at its end (grad",
         ),
-        ({"edge": True}, "lowest or highest that was tried (grad@0.5)"),
+        ({"edge": True}, "lowest or highest one tried (grad@0.5)"),
         ({"over": True}, "under half of the reference's figure: grad@0.5."),
         (
             {"units": [{"stopped": None}, {"stopped": "diverged"}]},
-            "Broke off, and read up to there: grad@0.5 (unit 1).",
+            "Broke off, so read up to that point: grad@0.5 (unit 1).",
         ),
     ],
 )
@@ -140,6 +140,6 @@ def test_a_missing_dense_run_and_units_of_one_forget_set_are_said():
     found = comparison(forget_set_varies=False)
     found["arms"] = [one for one in found["arms"] if one["arm"] != "dense"]
     assert [note.partition(";")[0].partition(":")[0] for note in comparison_notes(found)] == [
-        "There is no dense run beside the masks",
+        "There is no dense run to compare the masks with",
         "Every unit forgets the same records",
     ]

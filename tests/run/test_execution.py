@@ -395,7 +395,7 @@ BAD = [
     ("evaluation.fluency=no/such", "cannot load the classifier no/such, which is no local folder"),
     (
         "evaluation={entailment: x, generate: false}",
-        "entailment judges what the model writes, which is nothing; leave it out",
+        "entailment judges what the model writes, but it writes nothing here; leave it out",
     ),
     ("model=RENAMED", "the model has no tensor 'embed_tokens.weight' that its folder has; save it"),
 ]

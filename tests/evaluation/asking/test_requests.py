@@ -116,8 +116,8 @@ def test_a_single_token_without_a_prefix_scores_nothing():
             torch.float32,
             "",
             "",
-            "the model gives losses that are not finite; its weights are not usable: look at what "
-            "made it",
+            "the model gives losses that are not finite; its weights are unusable: check how it was "
+            "made",
         ),
         (
             torch.bfloat16,

@@ -61,7 +61,7 @@ def test_a_limit_below_one_is_refused(limit):
 
 @pytest.mark.parametrize(
     ("split", "named"),
-    [("forget10", "no holdout10 beside"), ("authors", "no holdout split beside")],
+    [("forget10", "no holdout10 for forget10"), ("authors", "no holdout split for authors")],
 )
 def test_attacks_without_a_holdout_set_name_the_split_that_is_not_there(split, named):
     check_holdout({"holdout": [1]}, "data", split)  # type: ignore[list-item]

@@ -78,7 +78,7 @@ def test_the_length_of_training_is_told_in_epochs_or_in_steps():
 def test_an_adapter_stands_in_the_place_of_a_mask_and_beside_it_where_it_is_masked():
     lora = {"rank": 4, "alpha": 8, "targets": ["q_proj", "v_proj"]}
     found = facts(unlearning={"lora": lora})
-    said = "LoRA of rank 4, alpha 8, beside q_proj, v_proj, then merged"
+    said = "LoRA of rank 4, alpha 8, on q_proj, v_proj, then merged"
     assert found["Adapter"] == said
     assert "Score" not in found
     masked = facts(unlearning={"lora": {**lora, "masked": True}}, attribution={"ratio": 0.25})
