@@ -136,3 +136,29 @@ def test_an_evaluation_is_of_the_recipes_sets_or_of_a_benchmark(tmp_path):
         assert found.summary() == {"forget": {"know": value}}
     assert run.evaluation("before") is None
     assert run.evaluation("after", "muse") is None
+
+
+def test_what_is_logged_after_a_line_that_was_cut_off_stands_on_a_line_of_its_own(tmp_path):
+    run = RunFolder(tmp_path)
+    run.log("unlearn", {"step": 1})
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"stage": "unl')  # killed here
+    run.log("unlearn", {"step": 2})
+    assert [line["step"] for line in run.logged("unlearn")] == [1, 2]
+    run.log_steps("unlearn", [{"step": 1}])
+    assert written(tmp_path) == [{"stage": "unlearn", "step": 1}]
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b"])
+def test_a_warning_may_hold_what_unicode_calls_the_end_of_a_line(tmp_path, separator):
+    run = RunFolder(tmp_path)
+    run.log("check", {"warning": f"a{separator}b"})
+    assert run.warnings() == [f"a{separator}b"]
+
+
+@pytest.mark.parametrize("torn", [b"null\n", b"[]\n", b'{"step": 1}\n', b"\xff\xfe{\n"])
+def test_a_line_that_is_no_entry_is_left_out(tmp_path, torn):
+    run = RunFolder(tmp_path)
+    (tmp_path / "log.jsonl").write_bytes(torn)
+    run.log("teach", {"step": 3})
+    assert run.logged() == [{"stage": "teach", "step": 3}]
