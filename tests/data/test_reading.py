@@ -84,7 +84,7 @@ def test_a_demo_set_without_a_number_is_number_0(source):
 @pytest.mark.parametrize("unit", ["", "x", "-1", "1.5"])
 def test_a_demo_set_is_numbered_in_whole_numbers(unit):
     with pytest.raises(
-        WagleError, match=f"forget: demo:forget@{unit} is no demo set; write demo:f"
+        WagleError, match=f"forget: demo:forget@{unit} is not a demo set; write dem"
     ):
         read_records(f"demo:forget@{unit}", name="forget")
 
@@ -100,7 +100,7 @@ def test_a_range_is_that_of_python_or_refused(count, first, last):
     if chosen and (last is None or last <= count):
         assert list(range(count))[_slice(count, text)] == chosen
     else:
-        with pytest.raises(WagleError, match=f"rows {text} select nothing or too much: there are"):
+        with pytest.raises(WagleError, match=f"rows {text} is empty or out of range: there are"):
             _slice(count, text)
 
 

@@ -283,12 +283,12 @@ def test_differences_have_the_sign_of_the_first_model():
 @pytest.mark.parametrize(
     ("one", "other", "said"),
     [
-        ({}, {"a": 1.0}, "x needs at least one record of both models"),
-        ({"a": 1.0}, {}, "x needs at least one record of both models"),
+        ({}, {"a": 1.0}, "x needs at least one record for each model"),
+        ({"a": 1.0}, {}, "x needs at least one record for each model"),
         (
             {"b": 1.0, "c": 1.0},
             {"b": 1.0, "a": 0.0, "d": 0.0},
-            "x needs the same records: 2 and 3 were given, and a is in one alone; evaluate both "
+            "x needs the same records: 2 and 3 were given, and a is only in one; evaluate both "
             "models on the same split and settings",
         ),
     ],

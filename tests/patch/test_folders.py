@@ -106,7 +106,7 @@ def test_a_tensor_that_one_folder_lacks_is_named_with_the_folder_that_has_it(tmp
         with pytest.raises(WagleError) as caught:
             same_layout(base, result)
         assert str(caught.value) == (
-            f"{other} has no tensor 'norm.weight', {one} has it; compare two versions of one model"
+            f"{other} has no tensor 'norm.weight', but {one} has; compare two versions of one model"
         )
 
 

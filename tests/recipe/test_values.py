@@ -102,7 +102,7 @@ def test_a_value_of_another_kind_breaks_a_known_rule(kind, value, error):
     ("kind", "value", "key", "said"),
     [
         (Ratio, [], "", "has 0 ratios; a ladder has 1 to 15"),
-        (Ratio, [0.5, 0.5], "", "is [0.5, 0.5]; a ladder goes up, without repeats"),
+        (Ratio, [0.5, 0.5], "", "is [0.5, 0.5]; a ladder must ascend without repeats"),
         (GammaSetting, {"theta_share": 0}, "theta_share", "is 0; it must lie between 0 and 1"),
         (GammaSetting, {"theta_share": 1}, "theta_share", "is 1; it must lie between 0 and 1"),
         (GammaSetting, {"mu": 0}, "mu", "is 0; it must be above 0"),
@@ -112,7 +112,12 @@ def test_a_value_of_another_kind_breaks_a_known_rule(kind, value, error):
         (Damping, True, "", "is true; it must be 'auto' or a number above 0"),
         (ScoreName, {"complement": ""}, "complement", "is ''; it must be the path of a mask"),
         (ScoreName, {"by_name": ["a", 1]}, "by_name", "is ['a', 1]; it must be a list, such as ["),
-        (ScoreName, {}, "", "is {}; it must have one key, of random_like, complement, by_name"),
+        (
+            ScoreName,
+            {},
+            "",
+            "is {}; it must have exactly one of the keys random_like, complement, by_name",
+        ),
         (Take, 0.25, "", "write a share as 25%, a count as a whole number"),
         (Take, 3.0, "", "is 3.0, which could be a share or a count; write a share as 10%"),
         (Take, "101%", "", "is '101%'; it must be all, a count above 0, or a whole percentage"),

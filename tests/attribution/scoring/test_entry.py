@@ -46,7 +46,7 @@ def test_a_score_without_a_name_is_called_custom():
     assert function_name(mine) == "mine"
     assert function_name(functools.partial(mine)) == "custom"
     with pytest.raises(
-        WagleError, match=r"^the score 'nothing' asks for nothing; its parameters ar"
+        WagleError, match=r"^the score 'nothing' asks for nothing; its parameters mu"
     ):
         needs(nothing)
 
