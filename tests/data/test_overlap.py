@@ -60,3 +60,11 @@ def test_near_duplicates_come_record_by_record():
         ("f[1]", "r[0]"),
         ("f[1]", "r[2]"),
     ]
+
+
+@pytest.mark.parametrize(("one", "other"), [("की", "के"), ("😀", "🎉"), ("!!!", "???")])
+def test_signs_that_are_all_a_text_has_tell_records_apart(one, other):
+    first, second = read_records([{"text": one}]), read_records([{"text": other}])
+    check_disjoint(first, second)
+    with pytest.raises(WagleError, match="the same record"):
+        check_disjoint(first, read_records([{"text": f" {one} "}]))

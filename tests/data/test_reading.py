@@ -140,3 +140,15 @@ def test_a_repeat_is_numbered_in_what_is_read_and_its_own_refusal_is_kept():
     assert [r.id for r in read_records(rows, rows="2:")] == [ids[0], f"{ids[0]}#2"]
     (asked,) = read_records([ROW | {"refusal": "I will not say."}])
     assert asked.refusal == "I will not say."
+
+
+@pytest.mark.parametrize("asked", ["question", "prompt", "instruction"])
+def test_a_perturbed_file_is_matched_whatever_its_question_is_called(tmp_path, asked):
+    rows = [{asked: "Who?", "answer": "Ada."}, {asked: "Where?", "answer": "Oslo."}]
+    more = [{"question": "Where?", "answer": "Oslo.", "perturbed_answer": ["Bergen."]}]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    (tmp_path / "a_perturbed.json").write_text(json.dumps(more if asked == "question" else rows))
+    found = read_records(tmp_path, split="a")
+    assert [record.answer for record in found] == ["Ada.", "Oslo."]
+    wrong = ("Bergen.",) if asked == "question" else ()
+    assert tuple(found[1].perturbed_answers) == wrong

@@ -103,3 +103,13 @@ def test_an_empty_chunk_changes_nothing():
     for levels in ([], [1], [], [0, 1]):
         writer.add("w", torch.tensor(levels, dtype=torch.uint8))
     assert writer.finish([2], {}).bits["w"].tolist() == [0b101]
+
+
+def test_an_empty_chunk_changes_nothing_wherever_it_comes():
+    writer = MaskWriter({"w": (3,), "v": (2,)}, [0.5])
+    nothing = torch.tensor([], dtype=torch.uint8)
+    for part in (nothing, torch.tensor([1, 0, 1], dtype=torch.uint8), nothing):
+        writer.add("w", part)
+    bits = writer.finish([2], {}).bits
+    assert bits["w"].tolist() == [0b101]
+    assert bits["v"].tolist() == [0]
