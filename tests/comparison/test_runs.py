@@ -183,6 +183,6 @@ def test_records_without_a_paraphrase_are_left_out_and_none_at_all_is_an_error(u
     sets = {**unit.run.inputs.sets, "forget": [*unit.run.inputs.need("forget")[:2], *plain[2:]]}
     monkeypatch.setitem(unit.run.inputs.__dict__, "sets", sets)
     assert len(heldout_tokens(unit.run)) == 2
-    monkeypatch.setitem(unit.run.__dict__, "sets", {**sets, "forget": plain})
+    monkeypatch.setitem(unit.run.inputs.__dict__, "sets", {**sets, "forget": plain})
     with pytest.raises(WagleError, match="add the field paraphrased_question"):
         heldout_tokens(unit.run)

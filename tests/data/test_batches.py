@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Subset
 
-from wagle.data.batches import PAIRINGS, Pairs, by_length, collate, plan, token_batches
+from wagle.data.batches import PAIRINGS, Pairs, _quotas, by_length, collate, plan, token_batches
 from wagle.data.draws import order, uniform
 from wagle.data.reading import read_records
 from wagle.data.tokens import Tokens
@@ -280,3 +280,69 @@ def test_wrong_plans_are_one_line_errors(change, message):
     forget, retain = given.pop("forget"), given.pop("retain")
     with pytest.raises(WagleError, match=message):
         plan(forget, retain, epochs=1, seed=0, **given)
+
+
+# ---------------------------------------------------------------------------------------------
+# Shares and widths by hand
+
+
+@pytest.mark.parametrize(
+    ("draws", "weights", "quotas"),
+    [
+        (7, [1, 2, 4], [1, 2, 4]),
+        (3, [1, 1], [2, 1]),  # a tie: the earlier one
+        (2, [1, 1, 1], [1, 1, 0]),
+        (10, [0.1, 0.2, 0.7], [1, 2, 7]),
+        (5, [3, 1], [4, 1]),  # 3.75 and 1.25: the larger remainder
+        (0, [2, 1], [0, 0]),
+        (4, [9], [4]),
+        (1, [1e-9, 1], [0, 1]),
+    ],
+)
+def test_quotas_go_by_the_largest_remainder(draws, weights, quotas):
+    assert _quotas(draws, weights) == quotas
+
+
+@given(st.lists(st.floats(0.01, 50), min_size=1, max_size=8), st.integers(0, 200))
+def test_quotas_add_up_and_are_never_a_whole_draw_away(weights, draws):
+    quotas = _quotas(draws, weights)
+    assert sum(quotas) == draws
+    for weight, quota in zip(weights, quotas, strict=True):
+        assert abs(quota - draws * weight / sum(weights)) < 1
+
+
+def test_domains_that_are_not_weighed_are_drawn_by_size():
+    retain = [*records(6, "a", domain=0, weight=2.0), *records(3, "b", domain=1, weight=None)]
+    drawn = [r for _, r in plan(records(5, "f"), retain, epochs=1, seed=0)]  # 2 : 3
+    assert sum(r < 6 for r in drawn) == 2
+
+
+def test_a_batch_is_at_least_as_wide_as_asked_and_its_labels_stand_in_one_row():
+    one = Tokens((5, 6, 7), (False, True, True), labels=(8, 9))
+    other = Tokens((5, 6), (False, True), labels=(4,))
+    batch = collate([one, other], [0, 1], least=9, multiple=4)
+    assert batch["input_ids"].shape == (2, 12)
+    assert batch["labels"].tolist() == [8, 9, 4]
+    assert int(batch["scored"].sum()) == len(batch["labels"])
+    assert "labels" not in collate([Tokens((5, 6), (False, True))], [0])
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_positions_count_from_the_first_real_token(side):
+    tokens = [Tokens((7,) * n, (False,) + (True,) * (n - 1)) for n in (2, 4)]
+    batch = collate(tokens, [0, 1], side=side, multiple=1)
+    real = batch["attention_mask"].bool()
+    assert batch["position_ids"][0][real[0]].tolist() == [0, 1]
+    assert batch["position_ids"][1].tolist() == [0, 1, 2, 3]
+    assert int(batch["position_ids"].min()) == 0  # padding too: no position is negative
+
+
+def test_a_batch_of_pairs_leaves_out_the_side_that_is_absent():
+    sets = {"forget": records(2, "f"), "refusal": records(2, "n")}
+    pairs = Pairs([(1, -1), (0, 2), (-1, 0)], sets, {"retain": records(3)})
+    batch = pairs.collate([pairs[0], pairs[1], pairs[2]])
+    assert batch["forget"]["index"].tolist() == batch["refusal"]["index"].tolist() == [1, 0]
+    assert batch["retain"]["index"].tolist() == [2, 0]
+    assert set(pairs.collate([pairs[0]])) == {"forget", "refusal"}
+    assert pairs.collate([]) == {}
+    assert len(pairs) == 3

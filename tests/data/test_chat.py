@@ -243,7 +243,7 @@ def test_a_chat_is_cut_at_its_end_with_a_warning(caplog):
     assert "1 of 1 answers do not fit into max_length=" in caplog.text
     first = one(*CHATS[1], max_length=len(whole.context) + 1)
     assert sum(first.scored) == 1
-    with pytest.raises(WagleError, match=r"^all that is scored of forget\[0\] lies beyond max_len"):
+    with pytest.raises(WagleError, match=r"^everything scored in forget\[0\] lies beyond max_len"):
         one(*CHATS[1], max_length=len(whole.context))
 
 
@@ -378,7 +378,7 @@ def test_the_same_chat_in_two_sets_is_an_overlap_whatever_its_system_turn():
         ({"messages": [{"content": "a"}]}, "forget[0]: role None is unknown"),
         (
             {"messages": [USER, {"role": "assistant", "content": " \n"}]},
-            "forget[0]: messages[1] has an empty content; remove the record or fill it in",
+            "forget[0]: messages[1] has empty content; remove the record or fill it in",
         ),
         (
             {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}, ADA]},
@@ -386,16 +386,16 @@ def test_the_same_chat_in_two_sets_is_an_overlap_whatever_its_system_turn():
         ),
         (
             {"messages": [USER, {**ADA, "tool_calls": [{"name": "f"}]}]},
-            "forget[0]: messages[1] calls a tool; only turns of text can be read",
+            "forget[0]: messages[1] calls a tool; only text turns can be read",
         ),
         ({"messages": [SYSTEM, SYSTEM, USER, ADA]}, "forget[0] has several system turns; join"),
         (
             {"messages": [USER, ADA], "few_shot": [["a", "b"]]},
-            "forget[0]: few_shot does not go with messages; refusal and alternatives do",
+            "forget[0]: few_shot cannot be used with messages; refusal and alternatives can",
         ),
         (
             {"messages": [USER, ADA], "perturbed_answer": ["Bo."]},
-            "forget[0]: perturbed_answers does not go with messages",
+            "forget[0]: perturbed_answers cannot be used with messages",
         ),
     ],
 )
@@ -436,14 +436,14 @@ def test_chats_without_a_chat_template_are_an_error():
     )
     with pytest.raises(WagleError, match="need a chat template, not 'plain'; set template: chat"):
         one(USER, ADA, template="plain")
-    with pytest.raises(WagleError, match=r"forget\[0\] is chat: give a tokenizer with it"):
+    with pytest.raises(WagleError, match=r"forget\[0\] is a chat record, which needs a tokenizer"):
         one(USER, ADA, tokenizer=None)
 
 
 def test_turns_that_a_template_refuses_are_an_error_with_its_words():
     with pytest.raises(WagleError) as caught:
         one(SYSTEM, USER, ADA, tokenizer=tokenizer_with(GEMMA))
-    assert str(caught.value) == "the chat template refuses the turns of forget[0]: No system here"
+    assert str(caught.value) == "the chat template rejects the turns of forget[0]: No system here"
 
 
 @pytest.mark.parametrize("change", ["m['content'] | upper", "'(no answer)'"])

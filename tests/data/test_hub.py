@@ -111,7 +111,9 @@ def test_whatever_the_library_raises_is_one_line_with_the_ways_to_get_it(hub, mo
     with pytest.raises(WagleError, match=message) as caught:
         HubSet("some/set", "v1").read("small", ["train"])
     line = str(caught.value)
-    assert line.startswith("some/set is no folder here, and of the hub's data set small (train) at")
+    assert line.startswith(
+        "some/set is not a local folder, and the hub's data set small (train) at"
+    )
     assert "\n" not in line
     assert line.endswith("give the folder of a local copy: data=FOLDER")
 
@@ -128,7 +130,7 @@ def test_a_hub_that_may_not_be_asked_is_told(monkeypatch):
     online(monkeypatch, False)
     line = explain("x", "not cached", "give a folder")
     assert line.startswith("x: not cached; give a folder; the hub itself was not asked")
-    assert line.endswith("set HF_HUB_OFFLINE=0 to let it be asked")
+    assert line.endswith("set HF_HUB_OFFLINE=0 to allow it")
     online(monkeypatch)
     assert explain("x", "not cached", "give a folder") == "x: not cached; give a folder"
 
@@ -137,7 +139,7 @@ def test_a_source_is_a_folder_or_a_name_of_the_hub(tmp_path):
     assert open_source(tmp_path, "some/set") == tmp_path
     assert open_source("other/set", "some/set", "v1") == HubSet("other/set", "v1")
     for wrong in (tmp_path / "none", "none", "../x", "a/b/c"):
-        with pytest.raises(WagleError, match=r"is no folder; data: give a folder with .*some/set"):
+        with pytest.raises(WagleError, match=r"is not a folder; set data to a folder .*some/set"):
             open_source(wrong, "some/set")
-    with pytest.raises(WagleError, match="revision is of a data set of the hub"):
+    with pytest.raises(WagleError, match="revision applies only to data sets on the hub"):
         open_source(tmp_path, "some/set", "main")

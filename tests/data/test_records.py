@@ -307,7 +307,7 @@ def test_an_overlap_is_refused_up_to_case_and_punctuation():
 
 def test_a_set_inside_another_is_counted():
     rows = numbered(10)
-    with pytest.raises(WagleError, match=r"\(4 shared in all\); .* set overlap: allow"):
+    with pytest.raises(WagleError, match=r"\(4 in both sets\); .* set overlap: allow"):
         check_disjoint(read_records(rows[6:]), read_records(rows))
 
 
@@ -380,7 +380,7 @@ def test_near_duplicates_share_most_of_their_words():
         ),
         ({"input_ids": [5, 6], "labels": [5, -100]}, "forget[0] has no scored token"),
         ({"input_ids": ["a"], "labels": [1]}, "must be lists of whole numbers"),
-        ("a text", "forget[0] is str, not a dict; of a DatasetDict, give one split"),
+        ("a text", "forget[0] is str, not a dict; if this is a DatasetDict, give one split"),
     ],
 )
 def test_a_wrong_record_is_named_by_its_place(row, message):
@@ -455,9 +455,9 @@ def test_files_and_splits_that_do_not_exist_are_named(tmp_path, tofu):
         ({"take": "200%"}, "forget.take asks for 10 of 5 records"),
         ({"take": -1}, "forget.take is '-1'"),
         ({"rows": "1-3"}, "rows '1-3' is not a range; write FIRST:LAST, such as 0:360 or 20:"),
-        ({"rows": "3:3"}, "rows 3:3 select nothing or too much: there are 5 records"),
-        ({"rows": "0:6"}, "rows 0:6 select nothing or too much"),
-        ({"rows": "5:"}, "rows 5: select nothing or too much"),
+        ({"rows": "3:3"}, "rows 3:3 is empty or out of range: there are 5 records"),
+        ({"rows": "0:6"}, "rows 0:6 is empty or out of range"),
+        ({"rows": "5:"}, "rows 5: is empty or out of range"),
     ],
 )
 def test_wrong_subsets_are_one_line_errors(options, message):

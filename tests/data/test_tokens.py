@@ -459,7 +459,7 @@ def test_wrong_templates_are_errors(tokenizer, template, message):
 
 
 def test_texts_without_a_tokenizer_are_an_error():
-    with pytest.raises(WagleError, match=r"forget\[3\] is qa: give a tokenizer with it"):
+    with pytest.raises(WagleError, match=r"forget\[3\] is a qa record, which needs a tokenizer"):
         one(None, qa())
 
 

@@ -481,11 +481,11 @@ def test_an_empty_set_and_a_wrong_record_are_named(taught):
 
 
 def test_questions_without_a_tokenizer_are_an_error(taught):
-    with pytest.raises(WagleError, match=r"forget\[0\] is qa: give a tokenizer with it"):
+    with pytest.raises(WagleError, match=r"forget\[0\] is a qa record, which needs a tokenizer"):
         wagle.evaluate(taught, None, forget=FULL)
 
 
 def test_more_tokens_than_the_model_has_positions_is_a_one_line_error(tokenizer, forget):
     model = make_model("gpt2")  # 128 learned positions
-    with pytest.raises(WagleError, match=r"needs \d+ tokens, the model has 128 positions"):
+    with pytest.raises(WagleError, match=r"needs \d+ tokens, but the model has 128 positions"):
         wagle.evaluate(model, tokenizer, forget=forget, max_new_tokens=128)

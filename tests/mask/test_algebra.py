@@ -94,7 +94,7 @@ def test_how_a_mask_was_made_is_kept_short():
 
 def test_masks_of_two_models_or_shapes_and_ladders_are_not_combined():
     mask = single([True] * N)
-    with pytest.raises(WagleError, match="belong to two models, a1a1a1 and b2b2b2"):
+    with pytest.raises(WagleError, match="belong to different models, a1a1a1 and b2b2b2"):
         mask | single([True] * N, model="b2" * 32)
     other = Mask.from_levels(
         {"x": torch.ones(2, dtype=torch.uint8)}, ratios=[1.0], counts=[2], metadata=metadata()
@@ -109,7 +109,7 @@ def test_masks_of_two_models_or_shapes_and_ladders_are_not_combined():
 
 def test_a_mask_that_hides_its_candidates_has_no_complement():
     mask = single([True] + [False] * (N - 1), candidates=24)
-    with pytest.raises(WagleError, match="does not say which parameters it selects among"):
+    with pytest.raises(WagleError, match="does not say which parameters it selects from"):
         mask.complement()
 
 

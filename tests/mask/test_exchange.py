@@ -118,9 +118,9 @@ def test_objects_other_than_tensors_are_code_too(folder, tmp_path, value):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (torch.ones(3), "is not a dict from parameter names"),
-        ({}, "is not a dict from parameter names"),
-        ({"a": torch.ones(3), 1: torch.ones(3)}, "is not a dict from parameter names"),
+        (torch.ones(3), "is not a dict that maps parameter names"),
+        ({}, "is not a dict that maps parameter names"),
+        ({"a": torch.ones(3), 1: torch.ones(3)}, "is not a dict that maps parameter names"),
         ({"a": 1}, "holds no plain tensor for a"),
         ({"a": torch.ones(3).to_sparse()}, "holds no plain tensor for a"),
     ],
@@ -138,7 +138,7 @@ def test_a_missing_a_truncated_and_a_foreign_file_are_one_line(folder, model, tm
     torch.save(draw(parameters(model)), path)
     for content in (path.read_bytes()[:-100], b"", b"a text"):
         path.write_bytes(content)
-        with pytest.raises(WagleError, match=r"no file of torch\.save") as found:
+        with pytest.raises(WagleError, match=r"was not saved by torch\.save") as found:
             import_mask(path, folder)
         assert len(str(found.value).splitlines()) == 1
 
@@ -167,10 +167,10 @@ def test_names_and_shapes_that_do_not_fit_name_the_first(folder, model, tmp_path
     refused({**shapes, "score.weight": (2, 2)}, r"score\.weight is \(2, 2\) in the mask and absent")
     embedding = "model.embed_tokens.weight"
     refused(
-        {**shapes, embedding: (401, 32)}, r"one row more in the mask: was a token such as \[pad"
+        {**shapes, embedding: (401, 32)}, r"the mask has one row more: was a token such as \[pad"
     )
     refused(
-        {**shapes, embedding: (399, 32)}, r"one row more in the model: was a token such as \[pad"
+        {**shapes, embedding: (399, 32)}, r"the model has one row more: was a token such as \[pad"
     )
     torch.save(draw({**shapes, embedding: (300, 32)}), path)
     with pytest.raises(WagleError) as found:

@@ -132,11 +132,11 @@ def test_a_truncated_a_flipped_and_a_foreign_file_are_refused(store, tmp_path):
     with pytest.raises(WagleError, match="truncated or corrupt"):
         Mask.load(path)
     path.write_bytes(whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:])
-    with pytest.raises(WagleError, match="its checksum does not fit"):
+    with pytest.raises(WagleError, match="its checksum does not match"):
         Mask.load(path)
     digit = whole.index(b'counts\\":[') + len(b'counts\\":[')
     path.write_bytes(whole[:digit] + b"9" + whole[digit + 1 :])
-    with pytest.raises(WagleError, match="its checksum does not fit"):
+    with pytest.raises(WagleError, match="its checksum does not match"):
         Mask.load(path)
     with pytest.raises(WagleError, match="does not exist"):
         Mask.load(tmp_path / "none")
@@ -146,7 +146,7 @@ def test_a_mask_of_another_model_is_refused(store, model):
     mask = Mask.from_scores(store, ratio=0.4)
     mask.check_model(model)
     other = make_model("llama-tied", seed=5)
-    with pytest.raises(WagleError, match=r"the mask belongs to model \w{6}, this is \w{6}"):
+    with pytest.raises(WagleError, match=r"the mask belongs to model \w{6}, but this is \w{6}"):
         mask.check_model(other)
     mask.check_model(other, allow_other_model=True)
     with pytest.raises(WagleError, match="does not fit the model"):

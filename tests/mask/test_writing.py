@@ -48,9 +48,9 @@ def test_levels_may_be_bools_or_wider_integers():
 def test_too_many_too_few_and_too_high_levels_are_refused():
     writer = MaskWriter({"w": (3,)}, [0.5])
     writer.add("w", torch.ones(2, dtype=torch.uint8))
-    with pytest.raises(WagleError, match="w has 3 weights, but 4 levels came"):
+    with pytest.raises(WagleError, match="w has 3 weights, but got 4 levels"):
         writer.add("w", torch.ones(2, dtype=torch.uint8))
-    with pytest.raises(WagleError, match="w has 3 weights, but only 2 levels came"):
+    with pytest.raises(WagleError, match="w has 3 weights, but got only 2 levels"):
         writer.finish([2], {})
     with pytest.raises(WagleError, match="w has level 2 in a ladder of 1 ratios"):
         writer.add("w", torch.tensor([2], dtype=torch.uint8))

@@ -216,5 +216,5 @@ def test_equal_models_do_not_differ_and_one_record_proves_nothing():
 
 
 def test_a_paired_difference_refuses_other_records():
-    with pytest.raises(WagleError, match=r"2 and 1 were given, and b is in one alone"):
+    with pytest.raises(WagleError, match=r"2 and 1 were given, and b is only in one"):
         paired_difference({"a": 1.0, "b": 1.0}, {"a": 1.0})

@@ -170,7 +170,7 @@ def test_an_adapter_of_another_folder_is_refused(tmp_path, adapter):
     said = refusal(other, adapter)
     assert said == (
         f"adapter {adapter} was made for {tmp_path / 'base'} "
-        f"({fingerprint(tmp_path / 'base')[:6]}), this is {other} ({fingerprint(other)[:6]}); "
+        f"({fingerprint(tmp_path / 'base')[:6]}), but this is {other} ({fingerprint(other)[:6]}); "
         "use the adapter with its own base"
     )
 
@@ -181,8 +181,8 @@ def test_an_adapter_of_another_name_is_refused_and_the_way_out_works(base, adapt
     assert load_merged(base, rename(adapter, "org/chat-7b"))
     said = refusal(base, rename(adapter, "org/base-7b"))
     assert said == (
-        f"adapter {adapter} was made for org/base-7b, {base} calls itself org/chat-7b; if they are "
-        f"the same, write {base} as base_model_name_or_path into the adapter's adapter_config.json"
+        f"adapter {adapter} was made for org/base-7b, but {base} calls itself org/chat-7b; if they "
+        f"are the same, set base_model_name_or_path in the adapter's adapter_config.json to {base}"
     )
     assert load_merged(base, rename(adapter, str(base)))
 
@@ -194,7 +194,7 @@ def test_a_base_in_the_local_hub_cache_is_known_by_its_place(tmp_path, base, ada
     assert not caplog.records
     said = refusal(snapshot, rename(adapter, "org/base-7b"))
     assert said.startswith(
-        f"adapter {adapter} was made for org/base-7b, {snapshot} calls itself org/chat-7b; if they"
+        f"adapter {adapter} was made for org/base-7b, but {snapshot} calls itself org/chat-7b; if"
     )
 
 
@@ -262,7 +262,9 @@ def test_an_adapter_that_lacks_weights_is_refused(base, adapter):
     gone = sorted(name for name in parts if "layers.1" in name and "q_proj" in name)
     save_file({name: part for name, part in parts.items() if name not in gone}, file)
     said = refusal(base, adapter)
-    assert said.startswith(f"adapter {adapter} does not fit {base}: it lacks base_model.model.")
+    assert said.startswith(
+        f"adapter {adapter} does not fit {base}: the adapter lacks base_model.model."
+    )
     assert said.endswith("(2 in all)")
 
 
@@ -295,10 +297,10 @@ def test_a_folder_that_is_no_adapter_is_refused(tmp_path, base, adapter):
     assert refusal(base, tmp_path / "nowhere") == f"{tmp_path / 'nowhere'} {said}"
     assert refusal(base, base) == f"{base} {said}"
     (adapter / "adapter_model.safetensors").unlink()
-    assert refusal(base, adapter) == f"{adapter} lacks its weights adapter_model.safetensors"
+    assert refusal(base, adapter) == f"{adapter} lacks its weight file adapter_model.safetensors"
     torch.save({}, adapter / "adapter_model.bin")
     assert refusal(base, adapter) == (
-        f"{adapter} has its weights in adapter_model.bin, a pickle, which is never opened; save "
+        f"{adapter} stores its weights in adapter_model.bin, a pickle, which is never opened; save "
         "the adapter as safetensors"
     )
 

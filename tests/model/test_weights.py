@@ -11,7 +11,15 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from tests.conftest import make_model
 from wagle.model.loading import load_model, load_tokenizer
 from wagle.model.saving import save_model
-from wagle.model.weights import _AS_STORED, Weights, fingerprint, weight_files
+from wagle.model.weights import (
+    _AS_STORED,
+    Weights,
+    fingerprint,
+    folder_tensors,
+    own_tensors,
+    place_buffers,
+    weight_files,
+)
 from wagle.system.errors import WagleError
 
 
@@ -70,7 +78,7 @@ def test_missing_shards_and_tokenizers_are_named(tmp_path):
     make_model("gpt2").save_pretrained(tmp_path / "m", max_shard_size="20KB")
     lost = weight_files(tmp_path / "m")[1]
     lost.unlink()
-    with pytest.raises(WagleError, match=f"lacks its weights {lost.name}"):
+    with pytest.raises(WagleError, match=f"lacks its weight file {lost.name}"):
         fingerprint(tmp_path / "m")
     with pytest.raises(WagleError, match="holds no tokenizer"):
         load_tokenizer(tmp_path / "m")
@@ -104,3 +112,64 @@ def test_what_is_read_without_asking_transformers_is_not_converted_by_it(kind):
     assert _AS_STORED[kind] == MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind]
     assert get_checkpoint_conversion_mapping(kind) is None
     assert get_checkpoint_conversion_mapping(_AS_STORED[kind]) is None
+
+
+# ---------------------------------------------------------------------------------------------
+# Weights by name
+
+
+@pytest.mark.parametrize("size", ["1GB", "20KB"])
+def test_the_tensors_of_a_folder_come_in_name_order_whatever_its_shards(tmp_path, size):
+    model = make_model("gpt2")
+    model.save_pretrained(tmp_path, max_shard_size=size)
+    found = list(folder_tensors(tmp_path))
+    assert [n for n, _ in found] == sorted(dict(model.named_parameters()))
+    assert all(torch.equal(t, model.get_parameter(n)) for n, t in found)
+
+
+def test_the_tensors_of_a_live_model_have_ties_once_and_saved_buffers_too():
+    model = make_model("llama-tied")
+    model.register_buffer("counts", torch.arange(3))
+    model.register_buffer("scratch", torch.zeros(1), persistent=False)
+    found = dict(own_tensors(model))
+    assert list(found) == sorted(found)
+    assert set(found) == {n for n, _ in model.named_parameters()} | {"counts"}
+    assert "lm_head.weight" not in found
+    assert not any(t.requires_grad for t in found.values())
+
+
+def test_buffers_that_a_folder_holds_have_its_values_and_the_others_stay(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "config.json").write_text("{}")
+    module = torch.nn.Module()
+    module.inner = torch.nn.Module()
+    module.inner.register_buffer("table", torch.tensor([1.0, 2.0]))
+    module.register_buffer("own", torch.tensor([3.0]))
+    save_file({"inner.table": torch.tensor([8.0, 9.0])}, tmp_path / "b" / "model.safetensors")
+    weights = Weights(tmp_path / "b")
+    place_buffers(module, weights, torch.device("cpu"))
+    weights.close()
+    assert module.inner.table.tolist() == [8, 9]
+    assert module.own.tolist() == [3]
+    assert dict(module.named_buffers()).keys() == {"inner.table", "own"}
+
+
+def test_weights_are_read_in_the_order_of_the_names_and_in_the_dtype_that_is_asked_for(tmp_path):
+    make_model("mixtral").save_pretrained(tmp_path)
+    weights = Weights(tmp_path)
+    names = ["model.layers.0.mlp.experts.down_proj", "model.norm.weight"]  # one is converted
+    found = weights.load(names, torch.bfloat16)
+    assert list(found) == names
+    assert {t.dtype for t in found.values()} == {torch.bfloat16}
+    assert weights.dtype == torch.float32
+    assert weights.count() == sum(p.numel() for p in make_model("mixtral").parameters())
+    found[names[1]].fill_(5)
+    assert not (weights.get(names[1]) == 5).any()  # fresh memory
+    weights.close()
+
+
+def test_a_folder_of_integers_has_no_dtype(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    save_file({"w": torch.arange(3)}, tmp_path / "model.safetensors")
+    with pytest.raises(WagleError, match="holds no floating-point weights"):
+        _ = Weights(tmp_path).dtype

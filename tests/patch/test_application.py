@@ -54,8 +54,8 @@ def test_a_wrong_base_is_refused(trio, tmp_path):
         apply(result, path, tmp_path / "out")
     ours, theirs = fingerprint(base)[:6], fingerprint(result)[:6]
     assert str(raised.value) == (
-        f"patch {path} belongs to base {ours}, {result} is {theirs} (what the patch makes: it was "
-        "applied already); apply it to the model that it was made for"
+        f"patch {path} belongs to base {ours}, but {result} is {theirs} (the model that the patch "
+        "makes: it is already applied); apply it to the model that it was made for"
     )
     assert not list(tmp_path.glob("out*"))
 
@@ -119,7 +119,7 @@ def test_an_occupied_output_folder_is_left_alone(trio, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "letter.txt").write_text("dear")
     for out in [tmp_path / "out", tmp_path / "out" / "letter.txt", base]:
-        with pytest.raises(WagleError, match="exists already"):
+        with pytest.raises(WagleError, match="already exists"):
             apply(base, path, out)
     assert (tmp_path / "out" / "letter.txt").read_text() == "dear"
 
@@ -247,7 +247,7 @@ def test_another_result_is_refused_by_the_first_tensor_that_differs(undone, tmp_
     with pytest.raises(WagleError) as raised:
         undo(other, path, tmp_path / "out")
     assert str(raised.value) == (
-        f"undo file {path} belongs to result {fingerprint(result)[:6]}, {other} is "
+        f"undo file {path} belongs to result {fingerprint(result)[:6]}, but {other} is "
         f"{fingerprint(other)[:6]} (first differing tensor: norm.weight); apply it to the model "
         "that it was made for"
     )
@@ -256,5 +256,7 @@ def test_another_result_is_refused_by_the_first_tensor_that_differs(undone, tmp_
 
 def test_a_base_is_not_undone_twice(undone, tmp_path):
     base, _, _, path = undone
-    with pytest.raises(WagleError, match="what the undo file makes: it was applied already"):
+    with pytest.raises(
+        WagleError, match="the model that the undo file makes: it is already applied"
+    ):
         undo(base, path, tmp_path / "out")

@@ -102,7 +102,7 @@ def test_a_file_of_the_first_format_is_read_and_applied(tmp_path):
     apply(base, path, tmp_path / "out")
     assert_same_models(tmp_path / "out", result)
     other = folder(tmp_path / "other", changed_at(old, {"norm.weight": [0]}))
-    said = f"belongs to base {ends['base'][:6]}, {other} is {fingerprint(other)[:6]}; apply it"
+    said = f"belongs to base {ends['base'][:6]}, but {other} is {fingerprint(other)[:6]}; apply it"
     with pytest.raises(WagleError, match=said):
         apply(other, path, tmp_path / "no")
 
@@ -185,7 +185,7 @@ def test_a_newer_format_is_refused_by_name(trio):
     with safe_open(path, framework="pt") as file:
         metadata = json.loads(file.metadata()["wagle"])
     save_tensors(path, stored, {**metadata, "format": "wagle-patch/3"})
-    with pytest.raises(WagleError, match=f"has format wagle-patch/3, this wagle reads {FORMAT}"):
+    with pytest.raises(WagleError, match=f"has format wagle-patch/3; this wagle reads {FORMAT}"):
         Patch.load(path)
 
 

@@ -66,7 +66,7 @@ def test_of_independent_patches_the_later_one_wins(base, tmp_path, caplog):
     assert not applied.promised
     assert [record.getMessage() for record in caplog.records] == [
         f"patch {first} and patch {second} both change 2 weights, 2 of them to different values; "
-        "there the later one wins: evaluate what they make together"
+        "there the later one wins: evaluate the combined model"
     ]
 
 

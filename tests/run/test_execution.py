@@ -334,7 +334,10 @@ BAD = [
         "attribution.mask=LADDER unlearning.lora={masked: true}",
         "does not fit the model: base_model.",
     ),
-    ("attribution={mask: LADDER, use: 0.5} UNTAUGHT", "the mask belongs to model 000000, this is"),
+    (
+        "attribution={mask: LADDER, use: 0.5} UNTAUGHT",
+        "the mask belongs to model 000000, but this is",
+    ),
     ("unlearning.objective=nop", "unknown objective 'nop'; did you mean 'npo'"),
     ("unlearning.objective_settings={bata: 1}", "no setting 'bata'; nearest: beta"),
     (

@@ -109,7 +109,7 @@ def test_a_checked_file_comes_back_and_notices_every_flipped_byte(tmp_path):
 def test_a_newer_and_a_foreign_format_are_refused_by_name(tmp_path):
     save_checked(tmp_path / "f", {}, {}, "wagle-thing/2")
     with pytest.raises(
-        WagleError, match="has format wagle-thing/2, this wagle reads wagle-thing/1"
+        WagleError, match="has format wagle-thing/2; this wagle reads wagle-thing/1"
     ):
         load_checked(tmp_path / "f", "thing", "wagle-thing/1")
     with pytest.raises(WagleError, match="is not a wagle mask"):

@@ -21,7 +21,9 @@ DOCUMENTED = {  # places that the documentation named
     ("old", "name"), [(m, n) for m, names in DOCUMENTED.items() for n in names]
 )
 def test_a_documented_place_still_gives_its_name_and_says_where_it_is_now(old, name):
-    with pytest.warns(DeprecationWarning, match=rf"{old}\.{name} goes in 0\.3: import") as caught:
+    with pytest.warns(
+        DeprecationWarning, match=rf"{old}\.{name} will be removed in 0\.3: import"
+    ) as caught:
         found = getattr(import_module(old), name)
     new = str(caught[0].message).rpartition(" ")[2]
     assert getattr(import_module(new), name) is found

@@ -1,8 +1,20 @@
+import hashlib
+import os
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from wagle.system.tensors import TensorFile, save_tensors, types_by_name
+from wagle.system import tensors
+from wagle.system.errors import WagleError
+from wagle.system.tensors import (
+    TensorFile,
+    load_checked,
+    save_checked,
+    save_tensors,
+    tensors_digest,
+    types_by_name,
+)
 
 KINDS = types_by_name()
 UNREAD = {"torch.float8_e8m0fnu", "torch.float4_e2m1fn_x2"}  # scales and codes; no weights
@@ -34,3 +46,152 @@ def test_every_dtype_of_weights_that_safetensors_writes_is_known(tmp_path):
             continue  # of this one there is no file
         written.add(kind)
     assert {kind for kind in written if str(kind) not in UNREAD} == set(KINDS.values())
+
+
+# ---------------------------------------------------------------------------------------------
+# Parts and digests
+
+
+def digest_by_hand(tensors):
+    """The documented digest: name, type, shape and bytes, in name order."""
+    text = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        text.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
+        text.update(bytes(tensor.contiguous().reshape(-1).view(torch.uint8).tolist()))
+    return text.hexdigest()
+
+
+MIXED = {
+    "odd": torch.tensor([1, 2, 3], dtype=torch.uint8),
+    "half": torch.arange(6).view(2, 3).to(torch.bfloat16),
+    "turned": torch.arange(12.0).view(3, 4).T,  # not contiguous
+    "none": torch.empty(0, 5),
+    "one": torch.tensor(2.5),
+}
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 1 << 22])
+def test_a_digest_does_not_depend_on_the_parts_that_a_file_is_read_in(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(tensors, "_CHUNK", chunk)
+    save_tensors(tmp_path / "x", MIXED, {})
+    with TensorFile(tmp_path / "x") as file:
+        assert tensors._file_digest(file) == tensors_digest(MIXED) == digest_by_hand(MIXED)
+
+
+def test_a_digest_sees_names_types_and_shapes():
+    base = {"a": torch.zeros(2, 2)}
+    others = [
+        {"b": torch.zeros(2, 2)},
+        {"a": torch.zeros(4)},
+        {"a": torch.zeros(2, 2, dtype=torch.int32)},
+        {"a": -torch.zeros(2, 2)},
+    ]
+    assert len({tensors_digest(found) for found in (base, *others)}) == 5
+
+
+def test_wide_tensors_come_first_so_that_all_are_aligned(tmp_path):
+    save_tensors(tmp_path / "x", MIXED, {"z": 1, "a": None})
+    with TensorFile(tmp_path / "x") as file:
+        # by width, then by name; "none" takes no bytes, so it begins where "one" does
+        assert sorted(file.names, key=lambda n: (file.offset(n), n)) == [
+            *("none", "one", "turned", "half", "odd")
+        ]
+        for name in file.names:
+            assert file.offset(name) % MIXED[name].element_size() == 0
+            assert (file.dtype(name), file.shape(name)) == (MIXED[name].dtype, MIXED[name].shape)
+        assert file.metadata == {"z": 1, "a": None}
+    raw = (tmp_path / "x").read_bytes()
+    assert int.from_bytes(raw[:8], "little") % 8 == 0
+    assert b'{\\"a\\":null,\\"z\\":1}' in raw  # sorted, without blanks
+
+
+def test_a_part_of_a_tensor_is_that_slice_of_the_flat_one(tmp_path):
+    save_tensors(tmp_path / "x", MIXED, {})
+    with TensorFile(tmp_path / "x") as file:
+        for name in ("turned", "half", "odd"):
+            flat = MIXED[name].reshape(-1)
+            for start in range(len(flat) + 1):
+                for stop in range(start, len(flat) + 1):
+                    assert torch.equal(file.read(name, start, stop), flat[start:stop])
+
+
+def test_whole_tensors_come_in_fresh_memory_with_their_shape(tmp_path):
+    save_tensors(tmp_path / "x", MIXED, {})
+    with TensorFile(tmp_path / "x") as file:
+        for name, tensor in MIXED.items():
+            found = file.read_all(name)
+            assert found.shape == tensor.shape
+            assert torch.equal(found, tensor)
+        file.read_all("one").fill_(7)
+        assert file.get("one") == 2.5
+
+
+def test_floats_are_converted_on_the_way_and_integers_are_not(tmp_path):
+    given = {"w": torch.tensor([1.0, 1 + 2**-12]), "n": torch.tensor([300])}
+    save_tensors(tmp_path / "x", given, {}, dtype=torch.bfloat16)
+    found = load_file(tmp_path / "x")
+    assert found["w"].dtype == torch.bfloat16
+    assert found["w"].tolist() == [1.0, 1.0]  # rounded
+    assert (found["n"].dtype, found["n"].tolist()) == (torch.int64, [300])
+
+
+def test_a_file_without_tensors_keeps_its_metadata(tmp_path):
+    save_tensors(tmp_path / "x", {}, {"why": "nothing changed"})
+    with TensorFile(tmp_path / "x") as file:
+        assert file.names == []
+        assert file.metadata == {"why": "nothing changed"}
+
+
+def test_metadata_with_nan_is_refused_and_leaves_no_file(tmp_path):
+    with pytest.raises(ValueError, match="Out of range float values"):
+        save_tensors(tmp_path / "x", {}, {"loss": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_cut_off_while_it_is_open_is_said(tmp_path):
+    save_tensors(tmp_path / "x", {"w": torch.arange(1000.0)}, {})
+    with TensorFile(tmp_path / "x") as file:
+        os.truncate(tmp_path / "x", file.offset("w") + 100)
+        assert file.read("w", 0, 25).tolist() == list(range(25))
+        with pytest.raises(WagleError, match=r"x was cut off while it was read; make it again"):
+            file.read("w", 20, 30)
+
+
+def test_missing_and_truncated_files_are_named_by_what_they_are(tmp_path):
+    with pytest.raises(WagleError, match=r"^weight file .*/no does not exist$"):
+        TensorFile(tmp_path / "no", "weight file")
+    (tmp_path / "cut").write_bytes(b"\x08\0\0\0\0\0\0\0{")
+    with pytest.raises(WagleError, match=r"^mask .*/cut is truncated or corrupt \(.+\); make it"):
+        TensorFile(tmp_path / "cut", "mask")
+
+
+def test_closing_twice_is_harmless_and_releases_the_file(tmp_path):
+    save_tensors(tmp_path / "x", {"w": torch.zeros(3)}, {})
+    file = TensorFile(tmp_path / "x")
+    handle = file._handle
+    file.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(handle)
+    file.close()
+    assert file._handle == -1
+
+
+def test_a_checksum_covers_the_metadata_and_the_format_is_kept_apart(tmp_path):
+    save_checked(tmp_path / "x", {"w": torch.ones(2)}, {"score": "a", "of": (1, 2)}, "wagle-y/3")
+    found, metadata = load_checked(tmp_path / "x", "y", "wagle-y/4")  # older ones are read
+    assert metadata == {"score": "a", "of": [1, 2]}
+    assert found["w"].tolist() == [1.0, 1.0]
+    raw = (tmp_path / "x").read_bytes()
+    (tmp_path / "x").write_bytes(raw.replace(b'\\"score\\":\\"a\\"', b'\\"score\\":\\"b\\"'))
+    with pytest.raises(WagleError, match=r"y .*x is corrupt: its checksum does not fit; make it"):
+        load_checked(tmp_path / "x", "y", "wagle-y/4")
+
+
+@pytest.mark.parametrize("version", ["0", "5", "04", "4 ", "-1", ""])
+def test_only_whole_versions_up_to_the_newest_are_read(tmp_path, version):
+    save_checked(tmp_path / "x", {}, {}, f"wagle-y/{version}")
+    with pytest.raises(
+        WagleError, match=f"has format wagle-y/{version}, this wagle reads wagle-y/4"
+    ):
+        load_checked(tmp_path / "x", "y", "wagle-y/4")

@@ -1,8 +1,8 @@
-"""Quantities: what a pass over records can measure of every weight.
+"""Quantities: what a pass over records can measure for every weight.
 
-A quantity is a number per weight, and the name under which a score asks for it. To add one: an
+A quantity is a number per weight, with a name by which a score asks for it. To add one, write an
 entry here, its name in ``Quantity`` of ``wagle.recipe.values`` (a test compares them), its sum in
-``gradients.passes`` if it is a new kind, a test beside the others.
+``gradients.passes`` if it is a new kind, and a test next to the others.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ class Origin(NamedTuple):
     """Where a quantity comes from.
 
     Attributes:
-        set: whose records: ``forget``, ``retain``, or ``refusal`` (the forget questions answered by
-            refusals).
+        set: the set of records: ``forget``, ``retain``, or ``refusal`` (the forget questions
+            answered by refusals).
         kind: ``mean`` (of gradients), ``square`` (mean of the squared gradients of groups) or
             ``inputs`` (mean over records of squared layer inputs, summed over tokens).
-        group: how many records a square is taken of, in record order.
+        group: how many records each squared gradient covers, in record order.
     """
 
     set: str

@@ -1,4 +1,4 @@
-"""The gradient store: what was measured of every weight on the forget set and on the retain set."""
+"""The gradient store: what was measured for every weight on the forget set and the retain set."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FORMAT = "wagle-gradients/2"
 
 
 def weight_stamps(folder: str | Path) -> list[list[Any]]:
-    """Name, size and time of change of a model's weight files: what changes when they change."""
+    """Name, size and modification time of a model's weight files, to notice when they change."""
     stats = [(file.name, file.stat()) for file in weight_files(folder)]
     return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
 
@@ -29,12 +29,12 @@ class GradientStore:
     """Gradients by parameter, in memory or in a folder, and the weights they belong to.
 
     A *quantity* is a number per weight: ``weight`` itself, ``grad_forget``, ``grad_retain`` and
-    whatever else was collected (``quantities``); their names are the parameters of a score.
+    anything else that was collected (``quantities``); a score names them as its parameters.
 
     Attributes:
         metadata: format, versions, model fingerprint, engine, reduction, dtype, record ids.
         shapes: the shape of every parameter that requires a gradient, in parameter order.
-        quantities: what was collected, without ``weight``, which is always there.
+        quantities: what was collected, apart from ``weight``, which is always there.
         transposed: parameters whose rows (outputs) are the last dimension, as in GPT-2's Conv1D.
     """
 
@@ -61,7 +61,7 @@ class GradientStore:
 
     @property
     def model_fingerprint(self) -> str:
-        """The fingerprint of the model that the gradients were taken of."""
+        """The fingerprint of the model whose gradients these are."""
         return str(self.metadata["model"]["fingerprint"])
 
     def size(self, name: str) -> int:
@@ -75,7 +75,7 @@ class GradientStore:
         return name in self._tensors.get(quantity, {}) or name in self._homes.get(quantity, {})
 
     def get(self, quantity: str, name: str) -> Tensor:
-        """One whole tensor, as it is stored.
+        """One whole tensor, as stored.
 
         Its shape is the parameter's; that of ``input_square`` broadcasts to it.
         """
@@ -86,7 +86,7 @@ class GradientStore:
         return self._home(quantity, name).get(name)
 
     def read(self, quantity: str, name: str, start: int, stop: int) -> Tensor:
-        """A quantity of the weights ``start`` to ``stop`` of the flattened parameter, float32.
+        """A quantity for weights ``start`` to ``stop`` of the flattened parameter, float32.
 
         Only that part is read, so memory does not grow with the model.
         """
@@ -110,24 +110,24 @@ class GradientStore:
     def _home(self, quantity: str, name: str) -> TensorFile:
         home = self._homes.get(quantity, {}).get(name)
         if home is None:
-            raise WagleError(f"the gradient store has no {quantity} of {name}; make it again")
+            raise WagleError(f"the gradient store has no {quantity} for {name}; make it again")
         return home
 
     def select(self, **asked: Any) -> Mask:
-        """``Mask.from_scores`` of this store, which has the defaults: here every keyword is given."""
+        """What ``Mask.from_scores`` calls: it has the defaults, so every keyword is given here."""
         return mask_from_scores(self, **asked)
 
     def check_weights(self) -> None:
-        """Refuse to score weights that changed since the gradients were taken.
+        """Refuse to score weights that changed since the gradients were computed.
 
-        Files of the same size and time are the same; others are read.
+        Files with the same size and time count as unchanged; others are read.
         """
         folder = self.metadata["model"]["folder"]
         if folder is None or weight_stamps(folder) == self.metadata["model"]["files"]:
             return
         if fingerprint(folder) != self.model_fingerprint:
             raise WagleError(
-                f"{folder} is not the model of this gradient store any more; attribute it again"
+                f"{folder} is no longer the model of this gradient store; attribute it again"
             )
 
     @classmethod
@@ -145,5 +145,5 @@ class GradientStore:
         for kind in kinds:
             missing = [n for n in store.shapes if not store.has(kind, n)]
             if missing and kind != "input_square":
-                raise WagleError(f"{path} lacks {kind} of {missing[0]}; make it again")
+                raise WagleError(f"{path} lacks {kind} for {missing[0]}; make it again")
         return store

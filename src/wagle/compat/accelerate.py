@@ -1,4 +1,4 @@
-"""What wagle needs of accelerate beyond its public names. Tested with accelerate 1.15.0."""
+"""What wagle needs from accelerate beyond its public names. Tested with accelerate 1.15.0."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ if TYPE_CHECKING:
 
 
 def forget_notes(model: nn.Module, own: Container[str]) -> None:
-    """Take from a model what accelerate noted on it (``_is_accelerate_prepared``), in place.
+    """Remove the marks that accelerate left on a model (``_is_accelerate_prepared``), in place.
 
-    ``Accelerator.free_memory`` leaves the notes there, and a model that is given back should be what
-    it was.
+    ``Accelerator.free_memory`` leaves them there, and a model should be handed back as it was.
     Source: https://github.com/huggingface/accelerate/blob/main/src/accelerate/accelerator.py,
     ``prepare_model``.
 
     Args:
-        model: that was prepared.
-        own: the names of ``vars(model)`` from before.
+        model: a model that was prepared.
+        own: the names in ``vars(model)`` before that.
     """
     for name in list(vars(model)):
         if name not in own:

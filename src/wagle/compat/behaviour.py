@@ -1,6 +1,6 @@
-"""What has to hold of a private name beyond its being there: checks for the table of contracts.
+"""Checks for the table of contracts: what must hold for a private name beyond its existence.
 
-Each is given who holds the name, says whether it still is what wagle takes it for, and may raise.
+Each gets the holder of the name, says whether it is still what wagle assumes, and may raise.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def layer_grows(module: Any) -> bool:
 
 
 def cache_has_layers(cache: Any) -> bool:
-    """A ``DynamicCache`` has a list of layers, each of the plain kind unless its model asks else."""
+    """A ``DynamicCache`` has a list of layers, of the plain kind unless the model needs another."""
     import torch
     from transformers.cache_utils import DynamicLayer
 
@@ -36,17 +36,17 @@ def cache_has_layers(cache: Any) -> bool:
 
 
 def attention_is_told(config: Any) -> bool:
-    """A configuration tells which attention code was asked for."""
+    """A configuration records which attention code was requested."""
     return bool(config(attn_implementation="sdpa")._attn_implementation == "sdpa")
 
 
 def quantizer_says_so(quantizer: Any) -> bool:
-    """Loading with few bits notes ``is_quantized`` on the model."""
+    """Loading in few bits sets ``is_quantized`` on the model."""
     return "is_quantized" in quantizer.preprocess_model.__code__.co_consts
 
 
 def count_is_kept(arguments: Any) -> bool:
-    """``TrainingArguments.n_gpu`` gives what ``_n_gpu`` was set to."""
+    """``TrainingArguments.n_gpu`` returns what ``_n_gpu`` was set to."""
 
     class Bare(arguments):  # type: ignore[misc]
         _setup_devices = None
@@ -70,7 +70,7 @@ def callbacks_are_listed(handler: Any) -> bool:
 
 
 def model_is_noted(accelerator: Any) -> bool:
-    """``Accelerator.prepare_model`` notes one thing on the model."""
+    """``Accelerator.prepare_model`` sets one attribute on the model."""
     import torch
 
     model = torch.nn.Identity()
@@ -89,7 +89,7 @@ def leaf_is_told(_: Any) -> bool:
 
 
 def logger_is_named(module: Any) -> bool:
-    """Torch's logger of registered types is called like its module."""
+    """Torch's logger of registered types is named after its module."""
     return bool(module.log.name == module.__name__)
 
 
@@ -98,12 +98,12 @@ def logger_is_named(module: Any) -> bool:
 
 
 def int8_has_codes(module: Any) -> bool:
-    """A weight in eight bits has ``qdata`` and ``scale``."""
+    """An eight-bit weight has ``qdata`` and ``scale``."""
     return _has_codes(module.Int8WeightOnlyConfig())
 
 
 def int4_has_codes(module: Any) -> bool:
-    """A weight in four bits has ``qdata`` and ``scale``."""
+    """A four-bit weight has ``qdata`` and ``scale``."""
     import torch
 
     kind = torch.int4  # type: ignore[attr-defined]
@@ -112,7 +112,7 @@ def int4_has_codes(module: Any) -> bool:
 
 
 def _has_codes(config: Any) -> bool:
-    """Codes times steps is what the weight stands for."""
+    """Codes times steps is the value of the weight."""
     import torch
     from torchao.quantization import quantize_
 
@@ -125,13 +125,13 @@ def _has_codes(config: Any) -> bool:
 
 
 def index_is_one(manager: Any) -> bool:
-    """A ``TaskManager`` has one index, which can be written to."""
+    """A ``TaskManager`` has a single index, which can be written to."""
     made = manager(include_defaults=False)
     return type(made.task_index) is dict and made.task_index is made.task_index
 
 
 def entry_is_whole(module: Any) -> bool:
-    """An ``Entry`` is a dataclass with the settings, the tags and the file of a task."""
+    """An ``Entry`` is a dataclass with the settings, tags and file of a task."""
     import dataclasses
 
     names = {field.name for field in dataclasses.fields(module.Entry)}
@@ -139,5 +139,5 @@ def entry_is_whole(module: Any) -> bool:
 
 
 def task_says_so(task: Any) -> bool:
-    """A task that runs code of the model has ``UNSAFE_CODE``."""
+    """A task that runs code written by the model has ``UNSAFE_CODE``."""
     return "UNSAFE_CODE" in task.__init__.__code__.co_names

@@ -1,4 +1,4 @@
-"""What wagle expects of a private name of another library, and how that is checked."""
+"""Contracts: what wagle expects of another library's private name, and how that is checked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class BrokenContract(Exception):
-    """A library no longer has what wagle uses of it; the message says what, and who needs it."""
+    """A library no longer has something wagle uses; the message says what, and who needs it."""
 
 
 @dataclass(frozen=True)
@@ -18,14 +18,14 @@ class Contract:
     """One private or undocumented name.
 
     Attributes:
-        home: who holds it: a module, or ``module:Class.attribute``.
-        name: of the attribute.
-        user: what of ``wagle.compat`` stands before it.
-        purpose: what that is for; it ends the sentence "... needs another way to".
+        home: what holds it: a module, or ``module:Class.attribute``.
+        name: the attribute's name.
+        user: the part of ``wagle.compat`` that wraps it.
+        purpose: what the wrapper is for; completes the sentence "... needs another way to".
         takes: the parameters that it is called with.
-        called_by: a method of the same home that has to call it, or read it.
-        check: what else has to hold, of its home; an error counts as no.
-        promise: says what ``check`` looks at.
+        called_by: a method of the same home that must call it, or read it.
+        check: what else must hold for its home; an error counts as a failure.
+        promise: says in words what ``check`` tests.
     """
 
     home: str
@@ -39,11 +39,11 @@ class Contract:
 
     @property
     def library(self) -> str:
-        """The package that it belongs to."""
+        """The package it belongs to."""
         return self.home.partition(".")[0].partition(":")[0]
 
     def owner(self) -> Any:
-        """Who holds it."""
+        """The object that holds it."""
         module, _, path = self.home.partition(":")
         found: Any = import_module(module)
         for part in path.split(".") if path else ():
@@ -51,7 +51,7 @@ class Contract:
         return found
 
     def sentence(self) -> str:
-        """What to say where it does not hold."""
+        """The message for a contract that is broken."""
         called = f"{self.home.replace(':', '.')}.{self.name}"
         called = called.removeprefix(f"{self.library}.")
         said = f"({', '.join(self.takes)})" if self.takes else ""
@@ -64,10 +64,10 @@ class Contract:
         )
 
     def hold(self) -> None:
-        """Check that the library still keeps it.
+        """Check that the library still keeps the contract.
 
         Raises:
-            BrokenContract: it does not.
+            BrokenContract: if it does not.
         """
         try:
             kept = self._kept()

@@ -1,4 +1,4 @@
-"""What wagle needs of datasets beyond its documented names. Tested with datasets 5.2.0."""
+"""What wagle needs from datasets beyond its documented names. Tested with datasets 5.2.0."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """``DatasetsError``, on first use: the base of what the library raises, documented nowhere.
+    """``DatasetsError``, imported on first use: the undocumented base of the library's errors.
 
     Source: https://github.com/huggingface/datasets/blob/main/src/datasets/exceptions.py
     """
@@ -21,9 +21,9 @@ def __getattr__(name: str) -> Any:
 
 
 def hub_is_offline() -> bool:
-    """Whether the library may not ask the hub.
+    """Whether the library is barred from asking the hub.
 
-    It reads the environment once, ``HF_DATASETS_OFFLINE`` too, so the environment does not tell.
+    It reads the environment (``HF_DATASETS_OFFLINE`` too) once, so looking there is not enough.
     Source: https://github.com/huggingface/datasets/blob/main/src/datasets/config.py
     """
     from datasets import config

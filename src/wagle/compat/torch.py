@@ -1,4 +1,4 @@
-"""What wagle needs of torch beyond its public names. Tested with torch 2.13.0."""
+"""What wagle needs from torch beyond its public names. Tested with torch 2.13.0."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PYTREE_LOGGER = "torch.utils._pytree"
-"""The logger that warns when torchao registers its types, which no user can change.
+"""The logger that warns when torchao registers its types; users can do nothing about it.
 
 Source: https://github.com/pytorch/pytorch/blob/main/torch/utils/_pytree.py
 """
 
 
 def leaf_of(node: Any) -> Tensor | None:
-    """The leaf at a node of an autograd graph, where gradients are accumulated; None at any other.
+    """The leaf at a gradient-accumulating node of an autograd graph; None at any other node.
 
-    The documented way, ``torch.autograd.graph.get_gradient_edge``, goes from a leaf to its node only.
+    The documented way, ``torch.autograd.graph.get_gradient_edge``, only goes from leaf to node.
     Source: https://github.com/pytorch/pytorch/blob/main/torch/csrc/autograd/python_function.cpp,
     ``AccumulateGrad.variable``.
     """

@@ -1,4 +1,4 @@
-"""What wagle needs of torchao beyond its public names. Tested with torchao 0.18.0."""
+"""What wagle needs from torchao beyond its public names. Tested with torchao 0.18.0."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ if TYPE_CHECKING:
 
 
 def codes_and_steps(weight: Any) -> tuple[Tensor, Tensor]:
-    """What a weight of ``quantize_`` is stored as: its integer codes and the sizes of its steps.
+    """The integer codes and step sizes as which ``quantize_`` stores a weight.
 
-    The public way, ``dequantize``, gives their product only.
+    The public method, ``dequantize``, gives only their product.
     Source: https://github.com/pytorch/ao/tree/main/torchao/quantization/quantize_/workflows,
     ``Int8Tensor`` and ``IntxUnpackedToInt8Tensor``.
 
@@ -19,6 +19,6 @@ def codes_and_steps(weight: Any) -> tuple[Tensor, Tensor]:
         weight: (out, in), quantised with int8 or int4 weights.
 
     Returns:
-        (out, in) int8 and (out, groups of a row).
+        (out, in) int8 and (out, groups per row).
     """
     return weight.qdata, weight.scale

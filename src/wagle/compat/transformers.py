@@ -1,4 +1,4 @@
-"""What wagle needs of transformers beyond its documented names. Tested with transformers 5.23.0."""
+"""What wagle needs from transformers beyond its public names. Tested with transformers 5.23.0."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 OVERRIDDEN: dict[str, str] = {"_get_num_items_in_batch": "get_batch_samples"}
 """Private methods of ``Trainer`` that wagle's trainer overrides, and which method calls each.
 
-What they give goes to ``training_step``; no public hook counts the records of a whole step.
+Their results go to ``training_step``; no public hook counts the records of a whole step.
 Source: https://github.com/huggingface/transformers/blob/main/src/transformers/trainer.py
 """
 
 
 def __getattr__(name: str) -> Any:
-    """``DynamicLayer``, on first use: the keys and values of one block, which grow by each token.
+    """``DynamicLayer``, imported on first use: one block's keys and values, which grow per token.
 
-    ``DynamicCache`` is public, how it holds what it holds is not, and only this kind keeps every
+    ``DynamicCache`` is public, how it stores its contents is not, and only this kind keeps every
     token.
     Source: https://github.com/huggingface/transformers/blob/main/src/transformers/cache_utils.py
     """
@@ -34,7 +34,7 @@ def __getattr__(name: str) -> Any:
 
 
 # ---------------------------------------------------------------------------------------------
-# Weights that a folder holds in another shape than the model
+# Weights that a folder stores in another form than the model holds
 #
 # ``from_pretrained`` converts whole models only. Source:
 # https://github.com/huggingface/transformers/blob/main/src/transformers/core_model_loading.py and
@@ -42,18 +42,18 @@ def __getattr__(name: str) -> Any:
 
 
 def has_conversion(kind: str | None) -> bool:
-    """Whether folders of a model type, or of an architecture, hold other tensors than the model."""
+    """Whether folders of a model type or architecture hold tensors other than the model's own."""
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
     return get_checkpoint_conversion_mapping(kind) is not None
 
 
 def stored_names(model: PreTrainedModel, keys: Iterable[str]) -> dict[str, list[str]]:
-    """Which tensors of a folder each tensor of the model is made of.
+    """Which tensors of a folder each tensor of the model is made from.
 
     Args:
-        model: of the folder, with or without weights.
-        keys: the names of all tensors of the folder.
+        model: the folder's model, with or without weights.
+        keys: the names of all tensors in the folder.
     """
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
@@ -70,12 +70,12 @@ def stored_names(model: PreTrainedModel, keys: Iterable[str]) -> dict[str, list[
 
 
 def load_converted(model: PreTrainedModel, state: dict[str, Tensor], dtype: torch.dtype) -> None:
-    """Put tensors of a folder into a model, converted; parameters that they do not make stay.
+    """Convert tensors of a folder and put them into a model; other parameters stay as they are.
 
     Args:
-        model: without weights where they go.
-        state: all tensors that some of its parameters are made of.
-        dtype: of the parameters that are made.
+        model: a model without weights in the places to fill.
+        state: all tensors that some of its parameters are made from.
+        dtype: the dtype of those parameters.
     """
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import convert_and_load_state_dict_in_model
@@ -87,13 +87,13 @@ def load_converted(model: PreTrainedModel, state: dict[str, Tensor], dtype: torc
 
 
 # ---------------------------------------------------------------------------------------------
-# What a model is
+# Properties of a model
 
 
 def attention_of(config: PreTrainedConfig) -> str | None:
     """The attention code of a live model: ``eager``, ``sdpa``, ...
 
-    ``set_attn_implementation`` is public, asking is not.
+    Setting it, ``set_attn_implementation``, is public; reading it is not.
     Source: https://github.com/huggingface/transformers/blob/main/src/transformers/configuration_utils.py
     """
     found: str | None = config._attn_implementation
@@ -101,7 +101,7 @@ def attention_of(config: PreTrainedConfig) -> str | None:
 
 
 def is_quantized(model: Any) -> bool:
-    """Whether a model was loaded with its weights in few bits.
+    """Whether a model was loaded with quantised weights.
 
     Source: https://github.com/huggingface/transformers/blob/main/src/transformers/quantizers/base.py
     """
@@ -109,10 +109,10 @@ def is_quantized(model: Any) -> bool:
 
 
 def forget_ties(model: Any) -> None:
-    """Let a model forget which of its weights it ties, in place.
+    """Make a model forget which of its weights it ties, in place.
 
-    It notes them when it is made. ``tie_word_embeddings`` of its configuration is the public half:
-    ``tie_weights`` goes by that, what transformers does by itself goes by the note.
+    It records them when it is built. ``tie_word_embeddings`` in its configuration is the public
+    half: ``tie_weights`` goes by that; what transformers does on its own goes by the record.
     Source: https://github.com/huggingface/transformers/blob/main/src/transformers/modeling_utils.py
     """
     model.all_tied_weights_keys = {}
@@ -123,16 +123,16 @@ def forget_ties(model: Any) -> None:
 
 
 def use_one_gpu(arguments: TrainingArguments) -> None:
-    """Let a Trainer compute on one GPU, however many there are, in place.
+    """Make a Trainer compute on one GPU, however many there are, in place.
 
-    The public property ``n_gpu`` cannot be set, and hiding the other GPUs is up to the environment.
+    The public property ``n_gpu`` cannot be set, and only the environment can hide the other GPUs.
     Source: https://github.com/huggingface/transformers/blob/main/src/transformers/training_args.py
     """
     arguments._n_gpu = min(arguments.n_gpu, 1)
 
 
 def prepared_inputs(trainer: Trainer, inputs: dict[str, Any]) -> dict[str, Any]:
-    """A batch where the Trainer's own ``training_step`` would have it: on the device of the model.
+    """A batch where the Trainer's own ``training_step`` would put it: on the model's device.
 
     Source: https://github.com/huggingface/transformers/blob/main/src/transformers/trainer.py
     """
@@ -143,19 +143,19 @@ def prepared_inputs(trainer: Trainer, inputs: dict[str, Any]) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------
 # Trackers
 #
-# ``report_to`` is public; which names it takes, and giving them figures of one's own, is not. Source:
+# ``report_to`` is public; listing the names it takes and sending your own figures are not. Source:
 # https://github.com/huggingface/transformers/blob/main/src/transformers/integrations/integration_utils.py
 
 
 def known_trackers() -> Mapping[str, type]:
-    """The classes of all trackers, by the names that ``report_to`` takes."""
+    """The classes of all trackers, by the names that ``report_to`` accepts."""
     from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
     return INTEGRATION_TO_CALLBACK
 
 
 def installed_trackers() -> Sequence[str]:
-    """The names of those that are installed."""
+    """The names of the trackers that are installed."""
     from transformers.integrations.integration_utils import get_available_reporting_integrations
 
     names: Sequence[str] = get_available_reporting_integrations()
@@ -163,11 +163,11 @@ def installed_trackers() -> Sequence[str]:
 
 
 def place_tensorboard(trainer: Trainer, folder: str | None) -> None:
-    """Say where tensorboard writes, unless it has been said.
+    """Set where tensorboard writes, unless it is set already.
 
     Args:
-        trainer: with its callbacks made, not yet started.
-        folder: None is tensorboard's own habit: a name of time and machine in ``runs/``.
+        trainer: a trainer with its callbacks created, not yet started.
+        folder: None keeps tensorboard's default, a name of time and machine in ``runs/``.
     """
     from transformers.integrations.integration_utils import TensorBoardCallback, default_logdir
 
@@ -177,7 +177,7 @@ def place_tensorboard(trainer: Trainer, folder: str | None) -> None:
 
 
 def tell_trackers(trainer: Trainer, logs: dict[str, Any]) -> None:
-    """Give figures to the trackers, under the step of the trainer's state.
+    """Send figures to the trackers, under the step in the trainer's state.
 
     ``Trainer.log`` would add figures of its own.
     """

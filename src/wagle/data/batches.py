@@ -1,4 +1,4 @@
-"""Token batches: length-sorted, padded to their longest record, padding known by length alone."""
+"""Token batches: sorted by length, padded to their longest record; only lengths mark padding."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def collate(
     multiple: int = 8,
     least: int = 0,
 ) -> dict[str, Tensor]:
-    """Pad records to a batch.
+    """Pad records into a batch.
 
     Args:
         tokens: B tokenised records.
-        index: B places that say which records these are.
-        side: where the padding goes; right for scoring, left for generation.
-        multiple: the width is rounded up to this.
-        least: the smallest width.
+        index: B numbers saying which records these are.
+        side: where the padding goes: right for scoring, left for generation.
+        multiple: the width is rounded up to a multiple of this.
+        least: the smallest width allowed.
 
     Returns:
         ``input_ids``, ``attention_mask``, ``position_ids`` (B, T) int64, ``scored`` (B, T) bool,
-        ``index`` (B,) int64; with records that have ``labels`` also these, (n,) int64, one per scored
-        token, records one after the other. The padding's id is 0 and means nothing: attention comes from the
-        lengths, never from ids.
+        ``index`` (B,) int64; if the records have ``labels``, these too, (n,) int64, one per scored
+        token, records one after the other. The padding's id, 0, means nothing: attention comes
+        from the lengths, never from ids.
     """
     longest = max(least, *(len(t.ids) for t in tokens))
     width = -(-longest // multiple) * multiple
@@ -66,8 +66,8 @@ def collate(
 def by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
     """Group records of similar length so that no group pads to more than ``batch_tokens``.
 
-    Longest first: if memory is short, the first batch says so. A record longer than the budget
-    stands alone.
+    The longest come first, so that the first batch fails if memory is short. A record longer than
+    the budget is a group of its own.
     """
     groups: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
@@ -90,23 +90,23 @@ def token_batches(
 
 
 # ---------------------------------------------------------------------------------------------
-# Pairing: which retain record goes with which forget record, and in which order
+# Pairing: which retain record goes with which forget record, in which order
 
 
 def _cycle(count: int, draws: int, seed: int, purpose: object, ids: Sequence[str]) -> list[int]:
-    """``draws`` indices out of ``count``: every record once before any repeats."""
+    """``draws`` indices out of ``count``, using every record once before any repeats."""
     rounds = -(-draws // count)
     flat = [i for r in range(rounds) for i in order(seed, (purpose, r), ids)]
     return flat[:draws]
 
 
 def _pairs_shuffle(epoch: int, draws: int, seed: int, ids: Sequence[str]) -> list[int]:
-    """One long shuffle over all epochs, cut per epoch: no repeat before every record was used."""
+    """One long shuffle split into epochs: no record repeats before all have been used."""
     return _cycle(len(ids), (epoch + 1) * draws, seed, "pair", ids)[epoch * draws :]
 
 
 def _pairs_random(epoch: int, draws: int, seed: int, ids: Sequence[str]) -> list[int]:
-    """Drawn anew each time, with replacement."""
+    """Independent draws, with replacement."""
     return [int(uniform(seed, "pair", epoch, i) * len(ids)) for i in range(draws)]
 
 
@@ -141,7 +141,7 @@ def _quotas(draws: int, weights: Sequence[float]) -> list[int]:
 
 
 def _by_domain(epoch: int, draws: int, seed: int, tokens: Sequence[Tokens]) -> list[int]:
-    """Draws from weighted domains: each has its quota and its own shuffle, then all are mixed."""
+    """Draws from weighted domains: each has its own quota and shuffle, then all are mixed."""
     domains: dict[int, list[int]] = {}
     for i, token in enumerate(tokens):
         domains.setdefault(token.domain, []).append(i)
@@ -169,9 +169,9 @@ def plan(
         forget: the forget records, or none.
         retain: the retain records, or none.
         epochs: passes over the anchor set; a set with weighted domains is drawn by weight.
-        seed: all draws are functions of (seed, epoch, id).
+        seed: every draw is a function of (seed, epoch, id).
         pairing: a name in PAIRINGS.
-        anchor: ``forget`` or ``retain``: the set whose length is an epoch.
+        anchor: ``forget`` or ``retain``: the set whose length defines an epoch.
     """
     choose({"forget": 0, "retain": 0}, anchor, "anchor")
     partner = choose(PAIRINGS, pairing, "pairing")
@@ -191,7 +191,7 @@ def plan(
             second = _by_domain(epoch, len(first), seed, other)
         else:
             ranked = partner(epoch, len(first), seed, [t.id for t in other])
-            # `fixed` ties a partner to the record, the others to the place in the epoch
+            # `fixed` ties a partner to the record, the others to the position in the epoch
             second = [ranked[i] for i in first] if pairing == "fixed" else ranked
         pairs += zip(second, first, strict=True) if swap else zip(first, second, strict=True)
     return pairs
@@ -205,7 +205,7 @@ class Pairs(Dataset[dict[str, Any]]):
         pairs: (forget, retain) indices, -1 where a side is absent.
         forget: the sets of the forget side by name (the records themselves, their refusals, ...):
             entry i of each belongs to forget record i.
-        retain: the same of the retain side.
+        retain: the same for the retain side.
     """
 
     pairs: list[tuple[int, int]]
@@ -220,7 +220,7 @@ class Pairs(Dataset[dict[str, Any]]):
         return {"forget": forget, "retain": retain}
 
     def collate(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """A batch of every set that has records here, by name."""
+        """A batch for every set that has records here, by name."""
         batch = {}
         for side, sets in (("forget", self.forget), ("retain", self.retain)):
             index = [item[side] for item in items if item[side] >= 0]

@@ -1,4 +1,4 @@
-"""Chats: turns as they are read, and where a chat template puts the answers among them."""
+"""Chats: reading their turns, and finding where a chat template puts the answers."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class Turn(NamedTuple):
 def parse_chat(
     messages: Any, prompt: Any, completion: Any, place: str
 ) -> tuple[tuple[Turn, ...], int]:
-    """Read a chat: its messages or, without these, a prompt and a completion of messages.
+    """Read a chat: its messages or, failing these, a prompt and a completion, both of messages.
 
     A message is ``{"role", "content"}``, or ShareGPT's ``{"from", "value"}``.
 
     Returns:
-        The turns, and how many of them are the prompt, in which nothing is scored.
+        The turns, and how many of them form the prompt, in which nothing is scored.
 
     Raises:
-        WagleError: what is no list of messages; an unknown role; content that is empty or no text;
-            several system turns; no assistant turn that could be scored.
+        WagleError: not a list of messages; an unknown role; content that is empty or not text;
+            several system turns; no assistant turn to score.
     """
     what = "completion" if messages is None else "messages"
     given = _turns(prompt, "prompt", place) if messages is None else ()
@@ -61,18 +61,18 @@ def _turns(value: Any, field: str, place: str) -> tuple[Turn, ...]:
         if not isinstance(role, str) or role not in _ROLES:
             raise WagleError(f"{place}: role {role!r} is unknown; use system, user or assistant")
         if message.get("tool_calls"):
-            raise WagleError(f"{where} calls a tool; only turns of text can be read")
+            raise WagleError(f"{where} calls a tool; only text turns can be read")
         content = message.get("content", message.get("value"))
         if not isinstance(content, str):
             raise WagleError(f"{where}: content is {type(content).__name__}, not text")
         if not content.strip():
-            raise WagleError(f"{where} has an empty content; remove the record or fill it in")
+            raise WagleError(f"{where} has empty content; remove the record or fill it in")
         turns.append(Turn(_ROLES[role], content))
     return tuple(turns)
 
 
 def to_last_answer(turns: Sequence[Turn]) -> tuple[Turn, ...]:
-    """The turns up to the last one of the assistant."""
+    """The turns up to the assistant's last one."""
     last = max(number for number, turn in enumerate(turns) if turn.role == "assistant")
     return tuple(turns[: last + 1])
 
@@ -80,23 +80,23 @@ def to_last_answer(turns: Sequence[Turn]) -> tuple[Turn, ...]:
 def render(
     tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], place: str
 ) -> tuple[str, list[tuple[int, int]]]:
-    """Write a chat with the tokenizer's template.
+    """Render a chat with the tokenizer's template.
 
-    The template is run twice, once with marks in place of the answers: so a template needs no
-    generation markers, and what it does between the answers (a system turn moved into a question,
-    a reasoning block) does not matter.
+    The template is run twice, once with marks in place of the answers, so it needs no generation
+    markers, and what it does between the answers (moving a system turn into a question, adding a
+    reasoning block) does not matter.
 
     Args:
-        tokenizer: with a chat template.
-        turns: at least one of the assistant.
-        place: of the record, for messages.
+        tokenizer: a tokenizer with a chat template.
+        turns: the turns, at least one of them the assistant's.
+        place: the record's place, for messages.
 
     Returns:
-        The text, and for every assistant turn where its content starts and ends there.
+        The text, and where in it the content of each assistant turn starts and ends.
 
     Raises:
-        WagleError: the template refuses the turns, or changes an answer by more than blanks at its
-            ends.
+        WagleError: the template rejects the turns, or changes an answer by more than whitespace at
+            its ends.
     """
     text = _write(tokenizer, turns, place)
     answers = [turn.content for turn in turns if turn.role == "assistant"]
@@ -125,4 +125,4 @@ def _write(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], place: str
         )
     except TemplateError as error:
         reason = str(error).splitlines() or [type(error).__name__]
-        raise WagleError(f"the chat template refuses the turns of {place}: {reason[0]}") from None
+        raise WagleError(f"the chat template rejects the turns of {place}: {reason[0]}") from None

@@ -1,4 +1,4 @@
-"""Random draws that are pure functions of what they are for: never of a global generator."""
+"""Random draws as pure functions of their purpose; no global generator is ever used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def uniform(*key: object) -> float:
 def order(seed: int, purpose: object, ids: Sequence[str]) -> list[int]:
     """A permutation of ``range(len(ids))``: the order of the draws of (seed, purpose, id).
 
-    Leaving records out does not change the order of those that stay.
+    Leaving records out does not change the order of the others.
     """
     return sorted(range(len(ids)), key=lambda i: (uniform(seed, purpose, ids[i]), i))
 

@@ -1,6 +1,6 @@
-"""Data sets of the hub: from its cache, or from the hub itself where that may be asked.
+"""Data sets from the hub: from its local cache, or from the hub itself where access is allowed.
 
-A process asks the hub unless ``HF_HUB_OFFLINE=1`` is set; the command line sets that by itself.
+A process accesses the hub unless ``HF_HUB_OFFLINE=1`` is set; the command line sets it by default.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _MOST = 300  # characters of another library's message
 
 @dataclass
 class HubSet:
-    """A data set of the hub, by its name.
+    """A data set on the hub, by its name.
 
     Attributes:
         name: ``owner/name``.
-        revision: a commit, a tag or a branch; None: main.
-        commit: the one that was read; None before, and where the cache does not tell.
+        revision: a commit, a tag or a branch; None means main.
+        commit: the commit that was read; None before that, or if the cache does not say.
     """
 
     name: str
@@ -37,19 +37,19 @@ class HubSet:
 
     @property
     def used(self) -> str:
-        """The revision that was read: its commit, else the name it was asked for by."""
+        """The revision that was read: its commit if known, else the revision asked for."""
         return self.commit or self.revision or "main"
 
     def read(self, config: str, splits: Sequence[str]) -> Dataset:
-        """The first of some splits that there is.
+        """Read the first of some splits that exists.
 
         Args:
             config: one of the data set's configurations.
-            splits: names of one and the same split.
+            splits: alternative names for the same split.
 
         Raises:
             WagleError: none can be read, or the cache holds another revision. The message says
-                what was looked for and how to get it.
+                what was wanted and how to get it.
         """
         found, why = self.find(config, splits)
         if found is not None:
@@ -58,19 +58,19 @@ class HubSet:
         at = "" if self.revision is None else f" at revision {self.revision}"
         raise WagleError(
             explain(
-                f"{self.name} is no folder here, and of the hub's data set {config} ({wanted}){at} "
-                "cannot be read",
+                f"{self.name} is not a local folder, and the hub's data set {config} "
+                f"({wanted}){at} cannot be read",
                 why,
                 "give the folder of a local copy: data=FOLDER",
             )
         )
 
     def find(self, config: str, splits: Sequence[str]) -> tuple[Dataset | None, str]:
-        """The first of some splits that there is, or None and why none can be read.
+        """The first of some splits that exists, or None and why none can be read.
 
         Args:
             config: one of the data set's configurations.
-            splits: names of one and the same split.
+            splits: alternative names for the same split.
 
         Raises:
             WagleError: the cache holds another revision.
@@ -91,9 +91,9 @@ class HubSet:
         return None, "; ".join(dict.fromkeys(whys))
 
     def _note_commit(self, found: Dataset) -> None:
-        """Take down which commit was read; another one than was asked for is an error.
+        """Note which commit was read; if it is not the one asked for, that is an error.
 
-        Without the hub the library takes what the cache holds, whatever the revision.
+        Offline, the library takes whatever the cache holds, regardless of the revision.
         """
         urls = getattr(getattr(found, "info", None), "download_checksums", None) or {}
         commits = {match[1] for url in urls if (match := _COMMIT.search(str(url)))}
@@ -111,58 +111,58 @@ class HubSet:
 def open_source(
     data: str | Path, hub: str, revision: str | None = None, *, what: str = "a local copy"
 ) -> Path | HubSet:
-    """A folder as it is, or a data set of the hub by its name.
+    """A local folder, or a data set on the hub by its name.
 
     Args:
         data: a folder, or a hub name: ``owner/name``.
-        hub: the name on the hub of what is wanted, for the message.
-        revision: of the hub.
-        what: a folder has to hold, for the message.
+        hub: the hub name of the data that is wanted, for the message.
+        revision: the revision on the hub.
+        what: what a folder must hold, for the message.
 
     Raises:
-        WagleError: neither a folder nor a hub name; a revision of a folder.
+        WagleError: neither a folder nor a hub name; a revision given with a folder.
     """
     if Path(data).is_dir():
         if revision is not None:
             raise WagleError(
-                f"revision is of a data set of the hub; {data} is a folder, leave it out"
+                f"revision applies only to data sets on the hub; {data} is a folder: leave it out"
             )
         return Path(data)
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(data)):
         raise WagleError(
-            f"{data} is no folder; data: give a folder with {what}, or its name on the hub, {hub}"
+            f"{data} is not a folder; set data to a folder with {what}, or to its hub name, {hub}"
         )
     return HubSet(str(data), revision)
 
 
 def explain(what: str, why: str, local: str) -> str:
-    """One line about a data set that cannot be read: what, why, and the ways to get it.
+    """One line about a data set that cannot be read: what, why, and how to get it.
 
     Args:
-        what: cannot be read.
-        why: another library's reason.
+        what: what cannot be read.
+        why: the other library's reason.
         local: how to give a copy.
     """
     if "gated" in why.lower():
         return (
-            f"{what}: it is gated ({why}): ask for access on its page on the hub and log in with "
+            f"{what}: it is gated ({why}): ask for access on its hub page and log in with "
             f"'hf auth login', or {local}"
         )
     return f"{what}: {why}; {local}{_offline()}"
 
 
 def _offline() -> str:
-    """How to let the hub be asked, where it may not be."""
+    """How to allow access to the hub, where it is off."""
     if not hub_is_offline():
         return ""
     return (
-        "; the hub itself was not asked, for HF_HUB_OFFLINE is set (by the command line too): set "
-        "HF_HUB_OFFLINE=0 to let it be asked"
+        "; the hub itself was not asked because HF_HUB_OFFLINE is set (the command line sets it "
+        "too): set HF_HUB_OFFLINE=0 to allow it"
     )
 
 
 def _reason(error: BaseException) -> str:
-    """An error of another library in one line, with what caused it."""
+    """Another library's error in one line, with its cause."""
     texts: list[Any] = [error, *([error.__cause__] if error.__cause__ is not None else [])]
     whys = [" ".join(str(text).split()) or type(text).__name__ for text in texts]
     named = [

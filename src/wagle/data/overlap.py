@@ -1,4 +1,4 @@
-"""Whether two sets of records share records, or nearly the same ones."""
+"""Whether two sets share records, or near-duplicates."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from wagle.system.errors import WagleError
 def _normal(record: Record) -> str:
     if record.kind == "tokens":
         return " ".join(map(str, record.input_ids))
-    if record.kind == "chat":  # what it says; how the model was told to behave is no difference
+    if record.kind == "chat":  # what it says; the system prompt makes no difference
         said = " ".join(turn.content for turn in record.messages if turn.role != "system")
         return " ".join(re.findall(r"\w+", said.lower()))
     return " ".join(re.findall(r"\w+", f"{record.prompt} {record.answer}".lower()))
 
 
 def check_disjoint(one: Sequence[Record], other: Sequence[Record], *, allow: bool = False) -> None:
-    """Refuse two sets that share records (up to case, blanks and punctuation).
+    """Refuse two sets that share records (ignoring case, whitespace and punctuation).
 
     Args:
-        one: the first set, forget as a rule.
+        one: the first set, usually forget.
         other: the second set.
         allow: let an overlap pass (``overlap: allow``).
     """
@@ -32,7 +32,7 @@ def check_disjoint(one: Sequence[Record], other: Sequence[Record], *, allow: boo
     shared = [(homes[n], r.place) for r in other if (n := _normal(r)) in homes]
     if shared:
         raise WagleError(
-            f"{shared[0][0]} and {shared[0][1]} are the same record ({len(shared)} shared in all); "
+            f"{shared[0][0]} and {shared[0][1]} are the same record ({len(shared)} in both sets); "
             "remove them from one set, or set overlap: allow"
         )
 

@@ -1,6 +1,6 @@
 """Read records from files, folders, data sets and lists.
 
-To add a format: a reader here, its entry in READERS, a test beside the others.
+To add a format, write a reader here, its entry in READERS, and a test next to the others.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from wagle.system.errors import WagleError, choose
 
 
 def _json_lines(path: Path) -> Read:
-    """JSON lines, also under the name .json (as TOFU's are), or one JSON list."""
+    """JSON lines, also in a file named .json (as in TOFU), or a single JSON list."""
     text = path.read_text(encoding="utf-8-sig")
     if text.lstrip().startswith("["):
         try:
@@ -31,7 +31,7 @@ def _json_lines(path: Path) -> Read:
         except json.JSONDecodeError as error:
             raise WagleError(f"{path} is not valid JSON ({error})") from None
         return
-    for number, line in enumerate(text.split("\n"), 1):  # a text may hold U+2028 and its kind
+    for number, line in enumerate(text.split("\n"), 1):  # a text may contain U+2028 and the like
         if line.strip():
             try:
                 yield number, json.loads(line)
@@ -69,7 +69,7 @@ READERS: dict[str, Callable[[Path], Read]] = {
 
 
 def _rows_of_file(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
-    """The rows of a file, each with where it stands."""
+    """The rows of a file, each with its location."""
     reader = choose(READERS, path.suffix, f"file type of {path}")
     try:
         rows = list(reader(path))
@@ -81,10 +81,10 @@ def _rows_of_file(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def _rows_of_folder(folder: Path, split: str | None) -> list[tuple[str, Mapping[str, Any]]]:
-    """A folder of splits, such as TOFU's.
+    """The rows of one split of a folder of splits, such as TOFU's.
 
-    ``forget01`` is read with what its ``forget01_perturbed`` adds (paraphrases and wrong answers),
-    where that exists.
+    ``forget01`` is read together with what ``forget01_perturbed``, if present, adds (paraphrases
+    and wrong answers).
     """
     names = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix in READERS}
     if not names:
@@ -102,7 +102,7 @@ def _rows_of_folder(folder: Path, split: str | None) -> list[tuple[str, Mapping[
 def _rows(
     source: Source, split: str | None, name: str
 ) -> list[tuple[str, Mapping[str, Any] | Record]]:
-    """The rows of any source, each with where in a file it stands."""
+    """The rows of any source, each with its location in a file."""
     if isinstance(source, str | Path):
         try:
             return [*_rows_of_path(source, split)]
@@ -124,7 +124,7 @@ def _rows_of_path(source: str | Path, split: str | None) -> Sequence[tuple[str, 
         name, at, unit = source.removeprefix("demo:").partition("@")
         choose(dict.fromkeys(DEMO_SETS), name, "demo set")
         if at and not unit.isdecimal():
-            raise WagleError(f"{source} is no demo set; write demo:{name}@N with a whole number N")
+            raise WagleError(f"{source} is not a demo set; write demo:{name}@N with an integer N")
         return [("", row) for row in demo_records(name, int(unit or 0))]
     path = Path(source)
     if path.is_dir():
@@ -140,7 +140,7 @@ def _slice(count: int, rows: str) -> slice:
         raise WagleError(f"rows {rows!r} is not a range; write FIRST:LAST, such as 0:360 or 20:")
     first, last = (int(v) if v else None for v in found.groups())
     if (first or 0) >= (last if last is not None else count) or (last or 0) > count:
-        raise WagleError(f"rows {rows} select nothing or too much: there are {count} records")
+        raise WagleError(f"rows {rows} is empty or out of range: there are {count} records")
     return slice(first, last)
 
 
@@ -157,17 +157,17 @@ def read_records(
 
     Args:
         source: a JSON, JSON-lines or CSV file; a folder of them (a local TOFU folder) with
-            ``split``; ``demo:forget`` and its kind; a ``datasets.Dataset``; a list of dicts or of
+            ``split``; ``demo:forget`` and the like; a ``datasets.Dataset``; a list of dicts or of
             records.
         name: what messages call the set.
-        split: the file of a folder, without its ending.
+        split: the file in a folder, without its extension.
         rows: a range of rows, ``FIRST:LAST``, before ``take``.
         take: ``all``, a count, or a percentage such as ``"10%"``: a subset drawn by (seed, id);
-            smaller subsets are contained in larger ones. The order of the file is kept.
-        seed: of the draws of ``take`` and of the refusals.
+            smaller subsets are contained in larger ones. File order is kept.
+        seed: the seed for the draws of ``take`` and of refusals.
 
     Returns:
-        The records, each with its id, its place and its refusal.
+        The records, each with its id, place and refusal.
     """
     records = [
         row

@@ -1,4 +1,4 @@
-"""Records: one item of data each, a question with an answer, a chat, a text or tokens."""
+"""Records: each is one item of data, a question with an answer, a chat, a text or tokens."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-Read: TypeAlias = "Iterator[tuple[int | None, Mapping[str, Any]]]"  # with the line, if known
+Read: TypeAlias = "Iterator[tuple[int | None, Mapping[str, Any]]]"  # with the line number, if known
 Source: TypeAlias = "str | Path | Sequence[Mapping[str, Any]] | Sequence[Record] | Dataset"
 
 
 @dataclass(frozen=True)
 class Record:
-    """One item of data: a question with an answer, a chat, a text, or tokens made elsewhere.
+    """One item of data: a question with an answer, a chat, a text, or a pre-tokenised record.
 
     Attributes:
         kind: ``qa``, ``chat``, ``text`` or ``tokens``.
-        prompt: the question (``qa``; ``chat``: the last user turn before the last answer), or a
-            beginning that is not scored (``text``).
+        prompt: the question (``qa``; ``chat``: the last user turn before the last answer), or an
+            unscored beginning (``text``).
         answer: the answer (``qa``; ``chat``: the last assistant turn) or the text (``text``).
         paraphrased_prompt: the same question in other words, never trained on.
         paraphrased_answer: the same answer in other words.
         perturbed_answers: wrong answers of the same form.
         alternatives: other answers that an objective may teach instead.
-        decomposed: simpler questions, whose answers together are the answer; never trained on.
+        decomposed: simpler questions whose answers together make the answer; never trained on.
         translations: the same question in other languages, never trained on.
-        refusal: the answer of refusal objectives; drawn per (seed, id) where none is given.
+        refusal: the answer that refusal objectives teach; drawn per (seed, id) if none is given.
         few_shot: (question, answer) pairs that come before the question.
         messages: the turns (``chat``).
-        given: how many turns come before the first that is scored (``chat``); of the others, those
-            of the assistant are.
+        given: how many turns come before the first scored one (``chat``); of the rest, the
+            assistant's are scored.
         input_ids: the tokens (``tokens``).
-        labels: the tokens that are scored, -100 elsewhere, unshifted (``tokens``).
+        labels: the tokens to score, -100 elsewhere, unshifted (``tokens``).
         id: 16 hex digits of SHA-256 over the content, with ``#n`` for exact repeats. Internal:
-            it can be guessed from a short record, so it never leaves a private folder.
-        place: where the record stands, as messages show it: ``forget[17]``.
+            for a short record it can be guessed, so it never leaves a private folder.
+        place: where the record is, as messages show it: ``forget[17]``.
         domain: which of several joined sources it comes from.
-        weight: how often its source is drawn relative to the others; None: by its size.
+        weight: how often its source is drawn relative to the others; None means by its size.
     """
 
     kind: str
@@ -71,14 +71,14 @@ class Record:
 
     @property
     def content_id(self) -> str:
-        """The id without the number that tells exact repeats apart."""
+        """The id without the number that distinguishes exact repeats."""
         return self.id.partition("#")[0]
 
     def content(self) -> dict[str, Any]:
-        """The fields that make the record what it is, without its name and its place."""
+        """The fields that define the record, without its id and its place."""
         names = {"id", "place", "refusal", "domain", "weight"}
         if self.kind == "chat":
-            names |= {"prompt", "answer"}  # which stand in the messages
+            names |= {"prompt", "answer"}  # the messages contain these
         own = {k: v for k, v in vars(self).items() if k not in names}
         return {k: v for k, v in own.items() if v}
 
@@ -123,16 +123,16 @@ _NOT_FIELDS = re.compile(r"^(option\d+|id|metadata|attention_mask|source|title|u
 
 
 def parse_record(row: Mapping[str, Any], place: str) -> Record:
-    """Make a record of a dict in any of the known shapes; what is missing is named.
+    """Make a record from a dict in any of the known shapes; errors name what is missing.
 
     Raises:
         WagleError: an empty text, question or answer; neither ``text`` nor a question with an
-            answer nor ``messages`` nor ``input_ids`` with ``labels``; a chat that is none; labels
-            that score nothing.
+            answer nor ``messages`` nor ``input_ids`` with ``labels``; an invalid chat; labels that
+            score nothing.
     """
     if not isinstance(row, Mapping):
         raise WagleError(
-            f"{place} is {type(row).__name__}, not a dict; of a DatasetDict, give one split"
+            f"{place} is {type(row).__name__}, not a dict; if this is a DatasetDict, give one split"
         )
     got = {FIELD[k]: v for k, v in row.items() if k in FIELD and v is not None}
     if "input_ids" in got:
@@ -205,7 +205,7 @@ def _chat_record(got: Mapping[str, Any], place: str) -> Record:
     more = [field for field in _NOT_OF_CHATS if got.get(field)]
     if more:
         raise WagleError(
-            f"{place}: {more[0]} does not go with messages; refusal and alternatives do"
+            f"{place}: {more[0]} cannot be used with messages; refusal and alternatives can"
         )
     turns, given = parse_chat(got.get("messages"), got.get("prompt"), got.get("answer"), place)
     *before, last = to_last_answer(turns)

@@ -1,7 +1,7 @@
-"""Refusals: what an objective may teach a model to say in place of what it should forget.
+"""Refusals: what an objective may teach a model to say instead of what it should forget.
 
-Refusal objectives train the model on a forget record's question with one of these as its answer;
-which one is drawn per (seed, record id). They name no topic, so any of them fits any question.
+Refusal objectives train the model on a forget record's question with one of these as the answer,
+drawn per (seed, record id). They name no topic, so any of them fits any question.
 """
 
 from __future__ import annotations

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Template:
-    """How a question becomes text: ``head`` + answer + ``tail``; the EOS closes what has no end.
+    """How a question becomes text: ``head`` + answer + ``tail``; without an end, the EOS closes it.
 
     Attributes:
-        question: text with ``{prompt}``; the answer follows at once.
+        question: text with ``{prompt}``; the answer follows immediately.
         end: what follows the answer, before the tokenizer's EOS.
         between: what separates a few-shot answer from the next question.
     """

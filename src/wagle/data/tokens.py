@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
-_ROOM = 2**20  # tokens that an encoder remembers at most, about 50 MB
+_ROOM = 2**20  # the most tokens that an encoder remembers, about 50 MB
 
 
 @dataclass(frozen=True)
 class Tokens:
     """A tokenised record: ``ids`` and, for each, whether it is ``scored`` (never position 0).
 
-    ``whole`` is False where the answer was cut at the length limit; ``closed`` is True where the
-    last token is the EOS or end of turn that the encoder added; ``domain`` and ``weight`` are the
-    record's; ``labels``, one per scored token, are what should stand there instead, or empty.
+    ``whole`` is False if the answer was cut at the length limit; ``closed`` is True if the last
+    token is the EOS or end of turn that the encoder added; ``domain`` and ``weight`` are the
+    record's; ``labels``, one per scored token, are the tokens to predict instead, or empty.
     """
 
     ids: tuple[int, ...]
@@ -42,19 +42,19 @@ class Tokens:
 
     @property
     def context(self) -> tuple[int, ...]:
-        """What comes before the first scored token."""
+        """The tokens before the first scored one."""
         return self.ids[: self.scored.index(True)]
 
     @property
     def continuation(self) -> tuple[int, ...]:
-        """The first scored token and all that follows; of a chat, other people's turns too."""
+        """The first scored token and all that follow; in a chat, other people's turns too."""
         return self.ids[self.scored.index(True) :]
 
     @property
     def last_context(self) -> tuple[int, ...]:
-        """What comes before the last answer; only in a chat of several turns not ``context``.
+        """The tokens before the last answer; differs from ``context`` only in a multi-turn chat.
 
-        A model that is asked for an answer of its own continues this.
+        A model that is asked for its own answer continues from here.
         """
         stop = len(self.scored) - self.scored[::-1].index(True)
         return self.ids[: stop - self.scored[:stop][::-1].index(False)]
@@ -64,10 +64,10 @@ class Encoder:
     """Turns records into tokens with one tokenizer, one template and one length limit.
 
     Args:
-        tokenizer: a fast tokenizer (offsets are needed); None reads pre-tokenised records only.
+        tokenizer: a fast tokenizer (offsets are needed); None reads only pre-tokenised records.
         template: ``auto`` (the tokenizer's chat template, else ``plain``) or a name in TEMPLATES.
-        system_prompt: the system turn of a chat template; None leaves the template's own.
-        max_length: the longest record in tokens.
+        system_prompt: the system turn for the chat template; None keeps the template's own.
+        max_length: the most tokens a record may have.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self.system_prompt = system_prompt
         self.max_length = max_length
-        self._told: set[str] = set()  # records whose cut was warned about
+        self._told: set[str] = set()  # records for which a cut was already reported
         self._made: Kept[list[Tokens]] = Kept(_ROOM, lambda made: sum(len(t.ids) for t in made))
         if tokenizer is not None and not tokenizer.is_fast:
             raise WagleError(f"{type(tokenizer).__name__} has no offsets; use a fast tokenizer")
@@ -95,7 +95,7 @@ class Encoder:
             raise WagleError(f"system_prompt needs a chat template, not {self.template!r}")
 
     def describe(self) -> dict[str, Any]:
-        """The template as it is stored with a run: its name and an example, filled in."""
+        """The template as stored with a run: its name and a filled-in example."""
         example = ""
         if self.tokenizer is not None:
             example = "".join(self._render("QUESTION", "ANSWER", (), "the example"))
@@ -107,7 +107,7 @@ class Encoder:
         }
 
     def encode(self, records: Sequence[Record]) -> list[Tokens]:
-        """Tokenise records; a text longer than the limit becomes several windows."""
+        """Tokenise records; a text longer than the limit is split into several windows."""
         encoded: list[Tokens] = []
         cut = set()
         for record in records:
@@ -124,7 +124,7 @@ class Encoder:
             encoded += [replace(t, domain=record.domain, weight=record.weight) for t in made]
         if cut - self._told:
             logger.warning(
-                "%d of %d answers do not fit into max_length=%d and lost their end; "
+                "%d of %d answers do not fit into max_length=%d and were truncated; "
                 "raise model.max_length",
                 len(cut),
                 len(records),
@@ -134,7 +134,7 @@ class Encoder:
         return encoded
 
     def _once(self, make: Any, record: Record, *given: Any) -> list[Tokens]:
-        """What ``make`` gives for a record, which is all that it reads of it beside its name."""
+        """The result of ``make`` for a record, made once; it reads only ``given`` and the name."""
         key = (record.id, record.place, *given)
         return self._made.get(key, lambda: make(record, *given))
 
@@ -161,14 +161,14 @@ class Encoder:
         return self._once(self._mark, record, head + body + tail, answers)[0]
 
     def replaced(self, record: Record, answer: str) -> Tokens:
-        """Tokenise a record with another answer, which alone is scored.
+        """Tokenise a record with another answer; only that answer is scored.
 
         Args:
-            record: a question, or a chat: then its last assistant turn is replaced.
-            answer: a refusal, say.
+            record: a question, or a chat, whose last assistant turn is then replaced.
+            answer: the new answer, such as a refusal.
 
         Raises:
-            WagleError: a record without a question; an answer that is empty or finds no room.
+            WagleError: a record without a question; an answer that is empty or does not fit.
         """
         if record.kind == "qa":
             made = self.answer(record, record.prompt, answer)
@@ -194,7 +194,7 @@ class Encoder:
         return self._once(self._mark, record, text, tuple(answers[given:]))[0]
 
     def _written(self, record: Record, turns: Sequence[Turn]) -> tuple[str, list[tuple[int, int]]]:
-        """The text of a chat, and where in it each assistant turn starts and ends."""
+        """The text of a chat, and where each assistant turn starts and ends in it."""
         tokenizer = self._need_tokenizer(record)
         if self.template != "chat":
             has = bool(tokenizer.chat_template)
@@ -208,7 +208,7 @@ class Encoder:
         return render(tokenizer, turns, record.place)
 
     def _mark(self, record: Record, text: str, answers: Sequence[tuple[int, int]]) -> list[Tokens]:
-        """Tokenise a text; score its ``answers``, (start, end) in order, and what closes each."""
+        """Tokenise a text; score its ``answers``, (start, end) in order, and the end of each."""
         tokenizer = self._need_tokenizer(record)
         ids, lefts, rights = self._coded(tokenizer, text)
         scored = [False] * len(ids)
@@ -217,11 +217,11 @@ class Encoder:
         limits = [bisect_left(lefts, start) for start, _ in answers[1:]] + [len(ids)]
         for (start, end), limit in zip(answers, limits, strict=True):
             first, last = bisect_left(lefts, start), bisect_left(lefts, end)
-            # A token across the border is part of the answer if only blanks lie left of it.
+            # A token across the border belongs to the answer if only whitespace is left of it.
             if first and rights[first - 1] > start and not text[lefts[first - 1] : start].strip():
                 first -= 1
             close = next((i for i in range(last, limit) if ids[i] in ends), limit)
-            # A BOS closes nothing: it opens the next turn where a template writes no ends.
+            # A BOS closes nothing: it opens the next turn if a template writes no ends.
             closed = close < limit and (ids[close] != bos or bos == eos)
             last = close + 1 if closed else last
             scored[first:last] = [True] * (last - first)
@@ -234,7 +234,7 @@ class Encoder:
         limit = self.max_length
         if True not in scored[:limit]:
             what = (
-                f"all that is scored of {record.place} lies beyond max_length={limit} tokens"
+                f"everything scored in {record.place} lies beyond max_length={limit} tokens"
                 if record.kind == "chat"
                 else f"the prompt of {record.place} leaves no room for an answer within "
                 f"max_length={limit} tokens"
@@ -248,7 +248,7 @@ class Encoder:
     def _coded(
         self, tokenizer: PreTrainedTokenizerBase, text: str
     ) -> tuple[list[int], list[int], list[int]]:
-        """The tokens of a text, without the tokenizer's own EOS; where each starts and ends."""
+        """The tokens of a text without the tokenizer's own EOS, and where each starts and ends."""
         coded = tokenizer(
             text,
             add_special_tokens=self.template != "chat",
@@ -278,7 +278,7 @@ class Encoder:
         return text[:start], text[start:end], text[end:]
 
     def _windows(self, record: Record, prefix: str, body: str) -> list[Tokens]:
-        """Cut a text into windows of ``max_length``; together they hold every id of it once."""
+        """Cut a text into windows of ``max_length`` that together hold each of its ids once."""
         tokenizer = self._need_tokenizer(record)
         text = prefix + body
         coded = tokenizer(
@@ -297,7 +297,7 @@ class Encoder:
         room = self.max_length - len(first)
         cuts = list(range(0, len(ids), room))
         if not first and len(ids) - cuts[-1] == 1 and len(cuts) > 1:
-            cuts[-1] -= 1  # a lone last token could not be scored: it needs one before it
+            cuts[-1] -= 1  # a single token could not be scored: it needs one before it
         windows = []
         for number, (left, right) in enumerate(zip(cuts, [*cuts[1:], len(ids)], strict=True)):
             window = (*first, *ids[left:right])
@@ -313,11 +313,11 @@ class Encoder:
 
     def _need_tokenizer(self, record: Record) -> PreTrainedTokenizerBase:
         if self.tokenizer is None:
-            raise WagleError(f"{record.place} is {record.kind}: give a tokenizer with it")
+            raise WagleError(f"{record.place} is a {record.kind} record, which needs a tokenizer")
         return self.tokenizer
 
     def stop_ids(self, generation_eos: int | Sequence[int] | None = None) -> list[int]:
-        """The ids that end a generated answer: EOS, end of turn, the generation config's own."""
+        """The ids that end a generated answer: EOS, end of turn, and the generation config's."""
         assert self.tokenizer is not None
         probe = Record("qa", place="probe")
         made = self.answer(probe, "a", "b")
@@ -328,18 +328,18 @@ class Encoder:
 
 
 def leading_bos(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """The BOS that the tokenizer puts before a text, or nothing: SmolLM2's would open a chat turn."""
+    """The BOS that the tokenizer puts before a text, or none: SmolLM2's would open a chat turn."""
     added = tokenizer("", add_special_tokens=True)["input_ids"]
     return tuple(i for i in added[:1] if i == tokenizer.bos_token_id)
 
 
 def text_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """What a model wrote: the text of ids without special tokens, its blanks as they are."""
+    """The text that a model wrote: ids decoded without special tokens, whitespace unchanged."""
     return str(
         tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
     )
 
 
 def as_encoder(tokenizer: PreTrainedTokenizerBase | Encoder | None) -> Encoder:
-    """An encoder as it is; a tokenizer (or None) with the default template and length limit."""
+    """An encoder unchanged; a tokenizer (or None) with the default template and length limit."""
     return tokenizer if isinstance(tokenizer, Encoder) else Encoder(tokenizer)

@@ -1,6 +1,6 @@
-"""Set operations on masks of one model, and how far two masks agree.
+"""Set operations on masks of one model, and how closely two masks agree.
 
-What is combined are levels, and the result is packed levels: the mask composes both.
+The operations work on levels and return packed levels, from which the mask is made.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from wagle.system.errors import WagleError
 
 
 class Leveled(Protocol):
-    """What is read of a mask; ``mask[name]`` and ``count`` are those of one ratio."""
+    """What is read from a mask; ``mask[name]`` and ``count`` need a single ratio."""
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Of every parameter, in parameter order."""
+        """The shape of every parameter, in parameter order."""
 
     @property
     def ratios(self) -> Sequence[float]:
-        """Those of the ladder, ascending."""
+        """The ratios of the ladder, ascending."""
 
     @property
     def counts(self) -> Sequence[int]:
@@ -36,18 +36,18 @@ class Leveled(Protocol):
 
     @property
     def count(self) -> int:
-        """How many weights the only ratio selects."""
+        """How many weights the single ratio selects."""
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """What the mask is: score, settings, model."""
+        """What the mask was made from: score, settings, model."""
 
     @property
     def candidate_names(self) -> list[str]:
         """The parameters that the selection ranged over, in parameter order."""
 
     def level(self, name: str) -> Tensor:
-        """Levels of one parameter: (its shape), uint8."""
+        """The levels of one parameter, in its shape, uint8."""
 
     def __getitem__(self, name: str) -> Tensor: ...
 
@@ -55,7 +55,7 @@ class Leveled(Protocol):
 
 
 class _Operation(NamedTuple):
-    """What a set operation does to the selected weights, and to the candidate parameters."""
+    """A set operation on the selected weights, and on the candidate parameters."""
 
     weights: Callable[[Tensor, Tensor], Tensor]
     candidates: Callable[[set[str], set[str]], set[str]]
@@ -69,18 +69,18 @@ _OPERATIONS: dict[str, _Operation] = {
 
 
 def combine(operation: str, a: Leveled, b: Leveled) -> Packed:
-    """The ``union``, ``intersection`` or ``difference`` of two masks of one ratio each.
+    """The ``union``, ``intersection`` or ``difference`` of two single-ratio masks.
 
     The candidates are the parameters that either mask ranged over, that both did, or that ``a``
-    did; the ratio is the count over them. Masks of other models or shapes, and a result that
-    selects nothing, are errors.
+    did, respectively; the ratio is the count over them. Masks of different models or shapes, and a
+    result that selects nothing, are errors.
     """
     _check_shapes(a, b)
     models = [str(mask.metadata.get("model")) for mask in (a, b)]
     if models[0] != models[1]:
         raise WagleError(
-            f"the masks belong to two models, {models[0][:6]} and {models[1][:6]}; combine masks of "
-            "one model"
+            f"the masks belong to different models, {models[0][:6]} and {models[1][:6]}; combine "
+            "masks of one model"
         )
     weights, candidates = _OPERATIONS[operation]
     inside = candidates(set(a.candidate_names), set(b.candidate_names))
@@ -103,7 +103,7 @@ def combine(operation: str, a: Leveled, b: Leveled) -> Packed:
 
 
 def complement(mask: Leveled) -> Packed:
-    """The candidate weights that a mask leaves out; of a ladder, the ladder of complements.
+    """The candidate weights that a mask leaves out; for a ladder, the ladder of complements.
 
     Parameters that the mask did not range over stay out. The ratios are counts over candidates.
     """
@@ -116,7 +116,7 @@ def complement(mask: Leveled) -> Packed:
             "none; choose a lower ratio"
         )
     writer = MaskWriter(mask.shapes, [count / total for count in counts])
-    for name in names:  # in i of n masks is in n - i of their complements
+    for name in names:  # what is in i of n masks is in n - i of their complements
         writer.add(name, len(mask.ratios) - mask.level(name))
     return writer.finish(counts, _metadata("complement", [mask], names, total))
 
@@ -126,7 +126,7 @@ def _check_shapes(a: Leveled, b: Leveled) -> None:
         differ = sorted(n for n in {*a.shapes, *b.shapes} if a.shapes.get(n) != b.shapes.get(n))
         raise WagleError(
             f"the masks do not fit together: {differ[0]} is {a.shapes.get(differ[0])} in one and "
-            f"{b.shapes.get(differ[0])} in the other; they must be of one model"
+            f"{b.shapes.get(differ[0])} in the other; they must belong to one model"
         )
 
 
@@ -159,15 +159,15 @@ def _metadata(score: str, of: list[Leveled], names: list[str], total: int) -> di
 
 @dataclass(frozen=True)
 class Overlap:
-    """How far two masks A and B agree over some weights.
+    """How closely two masks A and B agree over some weights.
 
     Attributes:
-        weights: how many weights these are.
+        weights: how many weights there are.
         a: how many of them A selects.
         b: how many of them B selects.
         both: how many of them both select.
-        chance: how many both would select if each chose its weights at random, as many in every
-            parameter as it has there: the sum of density_A * density_B * weights over parameters.
+        chance: how many both would select if each chose at random, in every parameter as many
+            weights as it has there: the sum of density_A * density_B * weights over parameters.
     """
 
     weights: int
@@ -178,22 +178,22 @@ class Overlap:
 
     @property
     def jaccard(self) -> float | None:
-        """``|A and B| / |A or B|``; None where neither mask selects anything."""
+        """``|A and B| / |A or B|``; None if neither mask selects anything."""
         return _jaccard(self.a, self.b, self.both)
 
     @property
     def chance_jaccard(self) -> float | None:
-        """The Jaccard index at the overlap by ``chance``."""
+        """The Jaccard index if the overlap were ``chance``."""
         return _jaccard(self.a, self.b, self.chance)
 
     @property
     def coefficient(self) -> float | None:
-        """``|A and B|`` over the smaller of both counts; None where that is 0."""
+        """``|A and B|`` divided by the smaller count; None if that is 0."""
         least = min(self.a, self.b)
         return self.both / least if least else None
 
     def __add__(self, other: Overlap) -> Overlap:
-        """The agreement over the weights of both."""
+        """The agreement over the weights of both overlaps."""
         return Overlap(
             self.weights + other.weights,
             self.a + other.a,
@@ -205,13 +205,13 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How far two masks agree: over all weights, and place by place.
+    """How closely two masks agree: over all weights, and place by place.
 
     Attributes:
         overall: over all weights.
-        places: per block, and outside the blocks per parameter.
+        places: per block and, outside the blocks, per parameter.
         plain_chance: the Jaccard index of two masks that select as many weights at random, each
-            anywhere among its candidates; rho / (2 - rho) where both have density rho.
+            anywhere among its candidates; rho / (2 - rho) if both have density rho.
         same_model: whether both were made for the same weights.
     """
 
@@ -227,7 +227,7 @@ def _jaccard(a: float, b: float, both: float) -> float | None:
 
 
 def compare(a: Leveled, b: Leveled) -> Comparison:
-    """How far two masks of one ratio each agree, beside what chance alone would give.
+    """How closely two single-ratio masks agree, compared with what chance alone would give.
 
     The masks may belong to related checkpoints: parameters and shapes must agree.
     """

@@ -1,8 +1,8 @@
-"""Masks in the format that others publish: a ``.pt`` file of bool tensors.
+"""Masks in the format in which others publish them: a ``.pt`` file of bool tensors.
 
-Two kinds are read: ``{parameter name: tensor}``, and ``{0, 1, 2, ...: tensor}`` with the linear
-layers of all blocks counted in the order in which they are registered (how wanda masks are kept).
-Only tensors are read; code in such a file is never run.
+Two kinds can be read: ``{parameter name: tensor}``, and ``{0, 1, 2, ...: tensor}``, which numbers
+the linear layers of all blocks in the order of registration (as wanda masks are stored). Only
+tensors are read; code in such a file is never run.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ def import_mask(file: str | Path, model_folder: str | Path) -> Mask:
     """Read a published mask of a model.
 
     Args:
-        file: a ``.pt`` file: parameter names, or the numbers of linear layers, to tensors of 0 and
-            1 (bool, int or float) of the parameter's shape.
+        file: a ``.pt`` file that maps parameter names, or numbers of linear layers, to tensors of 0
+            and 1 (bool, int or float) in the parameter's shape.
         model_folder: the model that the mask is for; names and shapes must agree.
 
     Returns:
-        A mask of one ratio: count / candidates. Candidates are all weights; of a file with numbers
-        those of the linear layers, and everything else is not selected.
+        A mask of one ratio: count / candidates. The candidates are all weights or, for a numbered
+        file, those of the linear layers; everything else is not selected.
     """
     model = empty_model(model_folder)
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
@@ -71,21 +71,21 @@ def import_mask(file: str | Path, model_folder: str | Path) -> Mask:
 def export_mask(mask: Mask, path: str | Path) -> None:
     """Write a mask of one ratio as ``{parameter name: bool tensor}``, atomically.
 
-    Equal masks give equal files; a ladder is an error.
+    Equal masks give identical files; a ladder is an error.
     """
-    tensors = dict(mask)  # the error of a ladder comes before the file
+    tensors = dict(mask)  # raises for a ladder before the file is made
     with atomic_file(path) as part, part.open("wb") as file:
         torch.save(tensors, file)
 
 
 def _read(path: Path) -> dict[Any, Tensor]:
-    """The tensors of a ``.pt`` file, mapped into memory where its format allows."""
+    """The tensors in a ``.pt`` file, mapped into memory if its format allows."""
     if not path.is_file():
         raise WagleError(f"mask {path} does not exist")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a foreign pickle protocol fails below anyway
-            found = torch.load(  # noqa: TID251 - this is the loader of foreign masks
+            warnings.simplefilter("ignore")  # an unknown pickle protocol fails below anyway
+            found = torch.load(  # noqa: TID251 - this is the loader for published masks
                 path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
             )
     except Exception as error:
@@ -93,7 +93,8 @@ def _read(path: Path) -> dict[Any, Tensor]:
     kinds = {type(key) for key in found} if isinstance(found, dict) else set()
     if kinds not in ({str}, {int}):
         raise WagleError(
-            f"mask {path} is not a dict from parameter names, or numbers of linear layers, to tensors"
+            f"mask {path} is not a dict that maps parameter names, or numbers of linear layers, to "
+            "tensors"
         )
     for key, value in found.items():
         if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta:
@@ -102,20 +103,20 @@ def _read(path: Path) -> dict[Any, Tensor]:
 
 
 def _unreadable(path: Path, error: Exception) -> str:
-    """Why a file could not be read, in one line: torch's own message is a page."""
-    advice = "have it saved again with torch.save({name: bool tensor})"
+    """Why a file could not be read, in one line: torch's own message fills a page."""
+    advice = "have it saved with torch.save({name: bool tensor})"
     if not isinstance(error, pickle.UnpicklingError):
-        return f"mask {path} is truncated or no file of torch.save; get it again, or {advice}"
+        return f"mask {path} is truncated or was not saved by torch.save; get it again, or {advice}"
     code = re.search(r"GLOBAL ([\w.]+)", str(error))
     if code is None:
-        return f"mask {path} holds code, not only tensors, or is no file of torch.save; {advice}"
+        return f"mask {path} holds code, not only tensors, or was not saved by torch.save; {advice}"
     return f"mask {path} holds code, not only tensors ({code[1]} was not run); {advice}"
 
 
 def _by_name(
     found: Mapping[Any, Tensor], model: PreTrainedModel, file: str | Path
 ) -> dict[Any, Tensor]:
-    """Numbered tensors under the names of the weights that they stand for."""
+    """Numbered tensors under the names of the weights that they belong to."""
     from transformers.pytorch_utils import Conv1D
 
     inside, blocks = find_blocks(model)
@@ -127,8 +128,8 @@ def _by_name(
     ]
     if sorted(found) != list(range(len(names))):
         raise WagleError(
-            f"mask {file} numbers {len(found)} linear layers ({min(found)} to {max(found)}), the "
-            f"blocks of the model have {len(names)}; is it the mask of another model?"
+            f"mask {file} numbers {len(found)} linear layers ({min(found)} to {max(found)}), but "
+            f"the blocks of the model have {len(names)}; is it the mask of another model?"
         )
     return {name: found[number] for number, name in enumerate(names)}
 
@@ -136,7 +137,7 @@ def _by_name(
 def _check(
     found: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], file: str | Path
 ) -> None:
-    """Refuse names, shapes and values that are not those of a mask of the model."""
+    """Refuse names, shapes and values that a mask of the model cannot have."""
     for name in [*shapes, *found]:
         here, wanted = tuple(found[name].shape) if name in found else None, shapes.get(name)
         if here != wanted:
@@ -149,18 +150,18 @@ def _check(
         if other.numel():
             raise WagleError(
                 f"mask {file} holds {other.reshape(-1)[0].item()} in {name}; a mask holds only 0 and "
-                "1 (scores must be cut off at a ratio first)"
+                "1 (scores must first be cut off at a ratio)"
             )
 
 
 def _padding(mask: tuple[int, ...] | None, model: tuple[int, ...] | None) -> str:
-    """A hint where both differ in one row: a padding token was added to one of the two models."""
+    """A hint if the two differ by one row: a padding token was added to one of the two models."""
     if not mask or not model or len(mask) != 2 or mask[1:] != model[1:]:
         return ""
     if abs(mask[0] - model[0]) != 1:
         return ""
     where = "mask" if mask[0] > model[0] else "model"
     return (
-        f"; one row more in the {where}: was a token such as [pad] added there? give both the same "
-        "tokens (resize_token_embeddings)"
+        f"; the {where} has one row more: was a token such as [pad] added there? give both the "
+        "same tokens (resize_token_embeddings)"
     )

@@ -29,22 +29,22 @@ _PLACES: dict[str, Callable[[str], str]] = {
 
 
 class Selects(Protocol):
-    """What masks are made from: a gradient store, which knows the scores."""
+    """What masks are made from: a gradient store, which can compute scores."""
 
     def select(self, **asked: Any) -> Mask:
-        """The mask of what is asked: every keyword of ``Mask.from_scores``."""
+        """The mask that is asked for, by every keyword of ``Mask.from_scores``."""
 
 
 class Mask(Mapping[str, Tensor]):
     """A mapping from parameter name to bool tensor (True: selected), in parameter order.
 
-    A mask of several ratios is a ladder: ``mask.at(ratio)`` is one of them; using a ladder as a
-    mapping is an error. Excluded parameters are there, all False.
+    A mask of several ratios is a ladder: ``mask.at(ratio)`` gives one of them; using a ladder as a
+    mapping is an error. Excluded parameters are included, all False.
 
     Attributes:
         ratios: the ratios of the ladder, ascending.
         counts: how many weights each of them selects: floor(ratio * N).
-        metadata: score, settings, thresholds, candidates N, fingerprint of the model.
+        metadata: score, settings, thresholds, number of candidates N, fingerprint of the model.
     """
 
     def __init__(
@@ -81,17 +81,17 @@ class Mask(Mapping[str, Tensor]):
         Args:
             store: gradients, from ``wagle.gradients``.
             score: the name of a score, a function of the same shape, or a mapping with one key.
-            gamma: of the WAGLE score: a number on mean gradients, ``auto``, or
+            gamma: for the WAGLE score: a number on mean gradients, ``auto``, or
                 ``{"theta_share": s}``, the value at which a share s of weights is theta-dominated.
-            damping: of scores that divide by a curvature: a number, or ``auto``, its median.
-            settings: further settings of the score, over its defaults.
-            ratio: the share to select, or several of them, one selection for all; None is 0.8, or
-                that of the mask that the score names.
-            scope: within what the share is selected: ``global``, ``tensor``, ``row``, ``block``, or
-                ``auto``, the scope that the score is meant for.
-            include: glob patterns of parameter names; empty takes all.
+            damping: for scores that divide by a curvature: a number, or ``auto``, its median.
+            settings: further settings of the score, overriding its defaults.
+            ratio: the share to select, or several, all from one selection; None means 0.8, or the
+                ratio of the mask that the score names.
+            scope: where the share is taken: ``global``, ``tensor``, ``row``, ``block``, or
+                ``auto``, the scope that the score is designed for.
+            include: glob patterns of parameter names; empty includes all.
             exclude: glob patterns of parameter names to leave out.
-            seed: of random scores.
+            seed: the seed for random scores.
 
         Source: WAGLE, Jia et al. 2024, arXiv 2410.17509.
         """
@@ -116,7 +116,7 @@ class Mask(Mapping[str, Tensor]):
         counts: Sequence[int],
         metadata: dict[str, Any],
     ) -> Mask:
-        """Pack levels: per weight, how many of the ladder's ratios select it (uint8)."""
+        """Make a mask from levels: how many of the ladder's ratios select each weight (uint8)."""
         shapes = {name: tuple(level.shape) for name, level in levels.items()}
         writer = MaskWriter(shapes, ratios)
         for name, level in levels.items():
@@ -124,7 +124,7 @@ class Mask(Mapping[str, Tensor]):
         return cls(*writer.finish(counts, metadata))
 
     def level(self, name: str) -> Tensor:
-        """Levels of one parameter: (its shape), uint8, 0 where no ratio selects the weight."""
+        """The levels of one parameter, in its shape, uint8; 0 where no ratio selects the weight."""
         shape = self.shapes[name]
         return unpack(self._packed[name], bits_per_level(self.ratios), math.prod(shape)).view(shape)
 
@@ -148,18 +148,18 @@ class Mask(Mapping[str, Tensor]):
 
     @property
     def candidates(self) -> int:
-        """N: the weights that the selection ranged over."""
+        """N: the number of weights that the selection ranged over."""
         return int(self.metadata["candidates"])
 
     @property
     def candidate_names(self) -> list[str]:
         """The parameters that the selection ranged over, in parameter order."""
-        names = self.metadata.get("names")  # null: all of them
+        names = self.metadata.get("names")  # null means all of them
         inside = set(self.shapes if names is None else names)
         found = [name for name in self.shapes if name in inside]
         if sum(math.prod(self.shapes[name]) for name in found) != self.candidates:
             raise WagleError(
-                "the mask does not say which parameters it selects among; make it again with "
+                "the mask does not say which parameters it selects from; make it again with "
                 "wagle attribute"
             )
         return found
@@ -192,13 +192,13 @@ class Mask(Mapping[str, Tensor]):
         return len(self.shapes)
 
     def selected(self, name: str) -> Tensor:
-        """Flat indices of the selected weights of one parameter, ascending, int32."""
+        """Flat indices of one parameter's selected weights, ascending, int32."""
         return self[name].view(-1).nonzero().squeeze(-1).to(torch.int32)
 
     def density(self, by: str = "block") -> dict[str, tuple[int, int]]:
         """(selected, weights) per ``block``, per ``kind`` of module, or per ``parameter``.
 
-        Outside the blocks, a parameter's name stands for both.
+        Outside the blocks, a parameter's name serves as its block and as its kind.
         """
         self._single()
         return {key: (chosen[0], of) for key, (chosen, of) in self.densities(by).items()}
@@ -209,7 +209,7 @@ class Mask(Mapping[str, Tensor]):
         found: dict[str, tuple[list[int], int]] = {}
         for name in self.shapes:
             levels = level_counts(self._packed[name], bits_per_level(self.ratios))
-            # the first ratio selects what has the highest level, the next one that and more
+            # the first ratio selects the highest level, each further ratio one level more
             here = levels[: len(self.ratios)].flip(0).cumsum(0).tolist()
             chosen, weights = found.get(key_of(name), ([0] * len(here), 0))
             found[key_of(name)] = (
@@ -219,11 +219,11 @@ class Mask(Mapping[str, Tensor]):
         return found
 
     def complement(self) -> Mask:
-        """Select the candidate weights that this mask leaves out; of a ladder, the ladder of them."""
+        """The candidate weights that this mask leaves out; for a ladder, a ladder of them."""
         return Mask(*complement(self))
 
     def compare(self, other: Mask) -> Comparison:
-        """How far this mask and another of the same model agree, beside what chance would give."""
+        """How closely this mask and another of the same model agree, compared with chance."""
         return compare(self, other)
 
     def _combined(self, other: object, operation: str) -> Mask:
@@ -242,7 +242,7 @@ class Mask(Mapping[str, Tensor]):
         return self._combined(other, "difference")
 
     def digest(self) -> str:
-        """64 hex digits that name what is selected, whatever the mask was made of."""
+        """64 hex digits that identify the selection, however the mask was made."""
         return tensors_digest(self._packed)
 
     def check_model(
@@ -257,8 +257,8 @@ class Mask(Mapping[str, Tensor]):
         Args:
             model: the live model, or its structure without weights.
             allow_other_model: accept other weights (a related checkpoint); names and shapes must
-                agree in any case.
-            folder: where the weights are that the structure lacks.
+                agree regardless.
+            folder: where to find the weights that the structure lacks.
         """
         have = {n: tuple(p.shape) for n, p in model.named_parameters() if p.requires_grad}
         if have != self.shapes:
@@ -271,8 +271,8 @@ class Mask(Mapping[str, Tensor]):
             actual, wanted = fingerprint(folder or model), str(self.metadata["model"])
             if actual != wanted:
                 raise WagleError(
-                    f"the mask belongs to model {wanted[:6]}, this is {actual[:6]}; make one for it "
-                    "with wagle attribute, or set allow_other_model: true"
+                    f"the mask belongs to model {wanted[:6]}, but this is {actual[:6]}; make one "
+                    "for it with wagle attribute, or set allow_other_model: true"
                 )
 
     def save(self, path: str | Path) -> None:
@@ -292,5 +292,5 @@ class Mask(Mapping[str, Tensor]):
         return cls(packed, shapes, ratios, counts, metadata)
 
     def describe(self) -> dict[str, Any]:
-        """What the mask is, as JSON: score, settings, ratios, counts, thresholds, model."""
+        """Describe the mask as JSON: score, settings, ratios, counts, thresholds, model."""
         return {**self.metadata, "ratios": list(self.ratios), "counts": list(self.counts)}

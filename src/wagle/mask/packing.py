@@ -1,4 +1,4 @@
-"""Levels of a mask packed into one or four bits per weight."""
+"""A mask's levels, packed into one or four bits per weight."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_CHUNK = 1 << 22  # bytes that are widened at once
+_CHUNK = 1 << 22  # bytes widened at once
 
 
 class Packed(NamedTuple):
-    """What a mask is made of: ``Mask(*packed)``.
+    """The parts of a mask: ``Mask(*packed)``.
 
     Attributes:
-        bits: by parameter, the levels packed.
-        shapes: of every parameter of the model, in parameter order.
-        ratios: of the ladder, ascending.
+        bits: the packed levels, by parameter.
+        shapes: the shape of every parameter of the model, in parameter order.
+        ratios: the ratios of the ladder, ascending.
         counts: how many weights each of them selects.
-        metadata: what the mask is, as JSON.
+        metadata: a description of the mask, as JSON.
     """
 
     bits: Mapping[Any, Tensor]
@@ -31,25 +31,25 @@ class Packed(NamedTuple):
 
 
 def bits_per_level(ratios: Sequence[float]) -> int:
-    """How many bits a level takes: 1 where there is one ratio, 4 in a ladder."""
+    """How many bits a level takes: 1 for a single ratio, 4 for a ladder."""
     return 1 if len(ratios) == 1 else 4
 
 
 def pack(level: Tensor, bits: int) -> Tensor:
-    """Levels (uint8, flat) as 1 or 4 bits each, the first in the lowest bits."""
+    """Pack levels (uint8, flat) into 1 or 4 bits each, the first in the lowest bits."""
     values = level.reshape(-1).numpy()
     if bits == 1:
         return torch.from_numpy(np.packbits(values, bitorder="little"))
     even = len(values) // 2 * 2
     pairs = values[:even].view("<u2")
     packed = np.empty((len(values) + 1) // 2, dtype=np.uint8)
-    packed[: len(pairs)] = (pairs >> 4) | pairs  # its low byte; the cast drops the other
+    packed[: len(pairs)] = (pairs >> 4) | pairs  # the cast keeps only the low byte
     packed[len(pairs) :] = values[even:]
     return torch.from_numpy(packed)
 
 
 def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
-    """The first ``count`` levels (uint8, flat) of what ``pack`` made."""
+    """The first ``count`` levels (uint8, flat) of the output of ``pack``."""
     if bits == 1:
         return torch.from_numpy(np.unpackbits(packed.numpy(), count=count, bitorder="little"))
     pairs = packed.numpy().astype("<u2")
@@ -67,4 +67,4 @@ def level_counts(packed: Tensor, bits: int) -> Tensor:
         ones = torch.stack([byte >> bit & 1 for bit in range(8)]).sum(0)
         return (found * ones).sum().view(1)
     pairs = found.view(16, 16)
-    return (pairs.sum(0) + pairs.sum(1))[1:]  # what fills up the last byte has level 0
+    return (pairs.sum(0) + pairs.sum(1))[1:]  # the last byte is filled up with level 0

@@ -1,4 +1,4 @@
-"""Levels that come in chunks, packed as they come: what a mask is made of."""
+"""Building a mask from levels that arrive in chunks and are packed as they arrive."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from wagle.recipe.rules import MOST_RATIOS, Unfit, check_ladder
 from wagle.system.errors import WagleError
 from wagle.system.memory import Spill
 
-_IN_MEMORY = 1 << 30  # bytes of packed levels, before they go to a file
+_IN_MEMORY = 1 << 30  # bytes of packed levels before they go to a file
 T = TypeVar("T", bound="float | str")
 
 
 def refuse_ladder(ratios: Sequence[T], exact: Callable[[T], Any] = float) -> None:
-    """Refuse ratios that are no ladder: 1 to 15 of them, ascending without repeats.
+    """Refuse ratios that do not form a ladder: 1 to 15 of them, ascending, without repeats.
 
     Args:
-        ratios: those asked for.
-        exact: the number that a ratio stands for.
+        ratios: the ratios asked for.
+        exact: converts a ratio to the number it stands for.
     """
     try:
         check_ladder(ratios, exact)
@@ -36,9 +36,9 @@ def refuse_ladder(ratios: Sequence[T], exact: Callable[[T], Any] = float) -> Non
 
 
 class MaskWriter:
-    """Builds a mask from levels that come in chunks: only the packed bits are kept.
+    """Builds a mask from levels that arrive in chunks; only the packed bits are kept.
 
-    What is never added is not selected. Example::
+    Weights that are never added are not selected. Example::
 
         writer = MaskWriter(shapes, ratios)
         for name, levels in chunks:
@@ -50,8 +50,8 @@ class MaskWriter:
         """Reserve the packed bits.
 
         Args:
-            shapes: of every parameter of the model, in parameter order.
-            ratios: of the ladder, ascending: 1 to 15 of them.
+            shapes: the shape of every parameter of the model, in parameter order.
+            ratios: the ratios of the ladder, ascending: 1 to 15 of them.
         """
         refuse_ladder(ratios)
         self.shapes = dict(shapes)
@@ -70,20 +70,20 @@ class MaskWriter:
 
         Args:
             name: the parameter.
-            levels: any number of them, of any shape, uint8 or bool, row by row: per weight, how
+            levels: any number of levels, in any shape, uint8 or bool, row by row: per weight, how
                 many ratios of the ladder select it.
         """
         values = levels.reshape(-1).to("cpu", torch.uint8)
         done, size = self._filled[name], math.prod(self.shapes[name])
         if done + len(values) > size:
-            raise WagleError(f"{name} has {size} weights, but {done + len(values)} levels came")
+            raise WagleError(f"{name} has {size} weights, but got {done + len(values)} levels")
         if len(values) and int(values.max()) > len(self.ratios):
             raise WagleError(
                 f"{name} has level {int(values.max())} in a ladder of {len(self.ratios)} ratios"
             )
         self._filled[name] = done + len(values)
         per_byte = 8 // self._bits
-        head = min(-done % per_byte, len(values))  # these belong in a byte already begun
+        head = min(-done % per_byte, len(values))  # these belong in a byte that is partly filled
         if name not in self._begun:
             self._begun[name] = self._room(name)
         packed, at = self._begun[name], done // per_byte
@@ -96,16 +96,17 @@ class MaskWriter:
             self._packed[name] = self._begun.pop(name)
 
     def finish(self, counts: Sequence[int], metadata: dict[str, Any]) -> Packed:
-        """What a mask is made of; a parameter that was begun and not completed is an error.
+        """The parts of the mask; a parameter that was begun but not completed is an error.
 
         Args:
             counts: how many weights each ratio selects.
-            metadata: what the mask is, as JSON: score, settings, candidates, thresholds, model.
+            metadata: a description of the mask, as JSON: score, settings, candidates, thresholds,
+                model.
         """
         for name, done in self._filled.items():
             if done not in (0, math.prod(self.shapes[name])):
                 raise WagleError(
-                    f"{name} has {math.prod(self.shapes[name])} weights, but only {done} levels came"
+                    f"{name} has {math.prod(self.shapes[name])} weights, but got only {done} levels"
                 )
             if name not in self._packed:
                 self._packed[name] = self._room(name)

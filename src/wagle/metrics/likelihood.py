@@ -1,6 +1,6 @@
-"""Metrics of log-probabilities: pure functions of the NLLs of answers.
+"""Likelihood metrics: pure functions of the NLLs of answers.
 
-To add one: a function here, its entry in LIKELIHOODS, a test beside the others.
+To add one, write a function here, its entry in LIKELIHOODS, and a test next to the others.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ NATS = "nats per token"
 
 
 def log_truth_ratio(right: float, wrong: Sequence[float]) -> float:
-    """``log R = M(right) - mean_j M(wrong_j)``: below 0 where the right answer is the likelier.
+    """``log R = M(right) - mean_j M(wrong_j)``: below 0 if the right answer is likelier.
 
     Source: TOFU, Maini et al. 2024, arXiv 2401.06121, with the geometric mean of its code.
     """
@@ -63,7 +63,7 @@ def closer_to_1(log_ratio: float) -> float:
 
 
 def know(log_ratio: float) -> float:
-    """``1 / (1 + R)``: the share of the right answer between it and the wrong ones, 0 to 1."""
+    """``1 / (1 + R)``: the right answer's share against the wrong ones, 0 to 1."""
     if log_ratio > 0:  # both forms are exact; each avoids the other's overflow
         small = math.exp(-log_ratio)
         return small / (1 + small)
@@ -73,8 +73,8 @@ def know(log_ratio: float) -> float:
 def published_ratio(right: float, wrong: Sequence[float]) -> float:
     """``mean_j P(wrong_j) / (P(right) + 1e-12)``, at most 1e12: for comparison only.
 
-    The published code averages it as it is: it has no upper end, so that one record whose right
-    answer has collapsed outweighs all others.
+    The published code averages it without a bound, so a single record whose right answer has
+    collapsed outweighs all others.
 
     Source: the published WAGLE code, arXiv 2410.17509.
     """
@@ -83,7 +83,7 @@ def published_ratio(right: float, wrong: Sequence[float]) -> float:
 
 
 def accuracy(right: float, wrong: Sequence[float]) -> float:
-    """1 where the true answer is more probable than every wrong one, else 0 (ties are wrong)."""
+    """1 if the right answer is more probable than every wrong one, else 0 (ties count as wrong)."""
     return float(all(right < other for other in wrong))
 
 

@@ -1,12 +1,13 @@
 """Membership: does the model still treat a text as one that it was trained on?
 
-An attack makes of what is known of a text a number ``u``, its unfamiliarity: larger is less likely
-a member. How well ``u`` tells texts to forget from texts that were never seen is an AUC, and how
-far that is from a retrained model's is the privacy leakage.
-To add an attack: a function here, its entry in MEMBERSHIP_ATTACKS, a test beside the others.
+An attack turns what is known about a text into a number ``u``, its unfamiliarity: the larger, the
+less likely a member. How well ``u`` separates texts to forget from texts never seen is an AUC; how
+far that is from a retrained model's AUC is the privacy leakage.
+To add an attack, write a function here, its entry in MEMBERSHIP_ATTACKS, and a test next to the
+others.
 
-M is the mean NLL of a text's scored tokens in nats: of a text all after the first, of an answer all
-without the EOS.
+M is the mean NLL, in nats, of the scored tokens: for a text all after the first, for an answer all
+but the EOS.
 """
 
 from __future__ import annotations
@@ -27,22 +28,22 @@ from torch import Tensor
 from wagle.metrics.statistics import auc_interval
 from wagle.system.errors import WagleError
 
-HIGHEST_REFERENCE = 0.9  # AUC of a reference: above it, it knows the forget set itself
+HIGHEST_REFERENCE = 0.9  # AUC of a reference: above this, it knows the forget set itself
 _SMALLEST_VARIANCE = 1e-6  # of log-probabilities, in nats squared
-_SMALLEST_NLL = 1e-9  # nats; what a mean NLL counts as where it is divided by
+_SMALLEST_NLL = 1e-9  # nats; the floor for a mean NLL used as a divisor
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What is known of one text under a model; an attack that needs more than there is refuses.
+    """What is known about one text under a model; an attack that needs more raises an error.
 
     Attributes:
-        place: of the text's record, for messages.
+        place: the place of the text's record, for messages.
         token_nll: (n,) float64, the NLL of each scored token in nats.
         moments: (n, 2) float64, mean and variance of the log-probability at each scored position.
         lower: M of the lower-cased text.
         reference: M under a model that never learned the text.
-        size: bytes of the text compressed, ``zlib_size``.
+        size: the compressed size of the text in bytes, ``zlib_size``.
         gradient: the norm of dM/d(weights).
 
     Raises:
@@ -64,7 +65,7 @@ class Trace:
             value = getattr(self, name)
             if value is not None and not bool(torch.isfinite(torch.as_tensor(value)).all()):
                 raise WagleError(
-                    f"{self.place}: {name} is not finite; the model's answers are not usable"
+                    f"{self.place}: {name} is not finite; the model's answers cannot be used"
                 )
 
     @property
@@ -73,29 +74,29 @@ class Trace:
         return math.fsum(self.token_nll.tolist()) / len(self.token_nll)
 
     def need(self, field: str, attack: str) -> float:
-        """A number that ``attack`` cannot do without."""
+        """The value of a field that ``attack`` requires."""
         value = getattr(self, field)
         if value is None:
             raise WagleError(
-                f"{self.place}: the attack {attack} needs {field}; give it or leave it"
+                f"{self.place}: the attack {attack} needs {field}; provide it or drop the attack"
             )
         return float(value)
 
 
 def zlib_size(text: str) -> int:
-    """Bytes of ``text`` in UTF-8 after zlib at level 6; other builds of zlib differ a little."""
+    """Bytes of ``text`` in UTF-8 after zlib at level 6; zlib builds differ slightly."""
     return len(compression.compress(text.encode("utf-8"), 6))
 
 
 def share_of(k: float | str, count: int) -> int:
-    """``floor(k * count)`` with k as the decimal that is written: 0.29 of 100 is 29, not 28."""
+    """``floor(k * count)`` with k taken as the decimal written: 0.29 of 100 is 29, not 28."""
     return int(Decimal(str(k)) * count)
 
 
 def check_share(k: float | str) -> None:
-    """Refuse a k that is no share of the tokens: it is above 0 and at most 1."""
+    """Refuse a k that is not a share of the tokens, above 0 and at most 1."""
     if not 0 < Decimal(str(k)) <= 1:
-        raise WagleError(f"k is {k}; it is a share of the tokens, above 0 and at most 1")
+        raise WagleError(f"k is {k}; it must be a share of the tokens, above 0 and at most 1")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -111,7 +112,7 @@ def loss(trace: Trace) -> float:
 
 
 def reference(trace: Trace) -> float:
-    """``M - M_ref``: what every model finds hard to predict does not count.
+    """``M - M_ref``: text that every model finds hard to predict does not count.
 
     Source: Carlini et al. 2021, arXiv 2012.07805, as a difference.
     """
@@ -121,7 +122,8 @@ def reference(trace: Trace) -> float:
 def zlib(trace: Trace, *, summed: bool = False) -> float:
     """``M / z``, z the bytes of the compressed text; ``summed``: ``S / z``, S the summed NLL.
 
-    M is per token already, so that a long text looks familiar twice; S / z is free of that.
+    M is already per token, so the length of a text counts twice and makes it look familiar; S / z
+    avoids that.
 
     Source: Carlini et al. 2021, arXiv 2012.07805; M as MUSE and OpenUnlearning have it.
     """
@@ -130,7 +132,7 @@ def zlib(trace: Trace, *, summed: bool = False) -> float:
 
 
 def lower(trace: Trace) -> float:
-    """``M / M(lower-cased text)``; a mean NLL below 1e-9 nats counts as 1e-9 below the line.
+    """``M / M(lower-cased text)``; a mean NLL below 1e-9 nats counts as 1e-9 in the denominator.
 
     Source: Carlini et al. 2021, arXiv 2012.07805, as MUSE has it.
     """
@@ -141,7 +143,7 @@ def min_k(trace: Trace, *, k: float | str = 0.4) -> float:
     """``-mean`` of the ``max(1, floor(k n))`` lowest log-probabilities of tokens.
 
     Args:
-        trace: with n scored tokens.
+        trace: a trace with n scored tokens.
         k: a share of the tokens, 0 < k <= 1, exact as a decimal.
 
     Source: Shi et al. 2024, arXiv 2310.16789.
@@ -153,20 +155,20 @@ def min_k_plus_plus(trace: Trace, *, k: float | str = 0.4) -> float:
     """``-mean`` of the ``max(1, floor(k n))`` lowest ``(log p - mean) / sqrt(max(var, 1e-6))``.
 
     Args:
-        trace: with n scored tokens and their moments.
+        trace: a trace with n scored tokens and their moments.
         k: a share of the tokens, 0 < k <= 1, exact as a decimal.
 
     Source: Zhang et al. 2024, arXiv 2404.02936; the smallest variance as in OpenUnlearning.
     """
     if trace.moments is None:
-        raise WagleError(f"{trace.place}: the attack min_k++ needs moments; ask for them")
+        raise WagleError(f"{trace.place}: the attack min_k++ needs moments; request them")
     mean, variance = trace.moments.unbind(dim=1)
     spread = variance.clamp(min=_SMALLEST_VARIANCE).sqrt()
     return -_mean_of_lowest((-trace.token_nll - mean) / spread, k)
 
 
 def gradnorm(trace: Trace) -> float:
-    """The norm of dM/d(weights), as it was measured (of all weights as one vector, or a mean)."""
+    """The norm of dM/d(weights) as measured (over all weights as one vector, or a mean)."""
     return trace.need("gradient", "gradnorm")
 
 
@@ -189,11 +191,11 @@ MEMBERSHIP_ATTACKS: dict[str, Callable[..., float]] = {
 
 
 # ---------------------------------------------------------------------------------------------
-# From the scores of two sets to a figure
+# From the scores of two sets to a single figure
 
 
 def auc(forget: Sequence[float], holdout: Sequence[float]) -> float:
-    """``P(u_holdout > u_forget) + P(=) / 2``: 1 is fully memorised, a retrained model the target.
+    """``P(u_holdout > u_forget) + P(=) / 2``: 1 is fully memorised; the target is a retrained one.
 
     MUSE's keys ``forget_holdout_*`` hold 1 minus this.
 
@@ -202,7 +204,7 @@ def auc(forget: Sequence[float], holdout: Sequence[float]) -> float:
         holdout: (m,) u of texts of the same kind that were never trained on.
 
     Raises:
-        WagleError: a set without texts, or a number that is not finite.
+        WagleError: an empty set, or a number that is not finite.
     """
     from scipy.stats import rankdata
 
@@ -215,14 +217,14 @@ def auc(forget: Sequence[float], holdout: Sequence[float]) -> float:
 def tpr_at_fpr(
     forget: Sequence[float], holdout: Sequence[float], fpr: float | str, *, forgotten: bool = False
 ) -> float:
-    """The share of the forget texts that are found while at most ``fpr`` of the holdout texts are.
+    """The share of forget texts that are flagged while at most ``fpr`` of the holdout texts are.
 
     Args:
         forget: (n,) u of the texts to forget.
         holdout: (m,) u of the holdout texts.
         fpr: 0 <= fpr < 1, exact as a decimal.
-        forgotten: find a text by its being less familiar than the holdout texts, as after too much
-            unlearning, instead of more.
+        forgotten: flag texts that are less familiar than the holdout texts, as after too much
+            unlearning, rather than more.
     """
     members, others = _checked(forget, holdout)
     if forgotten:
@@ -235,7 +237,7 @@ def _checked(forget: Sequence[float], holdout: Sequence[float]) -> tuple[np.ndar
     sets = np.asarray(forget, np.float64), np.asarray(holdout, np.float64)
     for name, values in zip(("forget", "holdout"), sets, strict=True):
         if not len(values) or not np.isfinite(values).all():
-            raise WagleError(f"membership needs finite scores of at least one {name} text")
+            raise WagleError(f"membership needs finite scores for at least one {name} text")
     return sets
 
 
@@ -247,15 +249,15 @@ def privleak(value: float, retrained: float) -> float | None:
         retrained: A_r, that of a model that never learned the forget set.
 
     Returns:
-        The leakage; None where A_r is 1.
+        The leakage; None if A_r is 1.
 
-    Source: Shi et al. 2024 (MUSE), arXiv 2407.06460, privacy leakage, which has 1 - A for A.
+    Source: Shi et al. 2024 (MUSE), arXiv 2407.06460, privacy leakage, with 1 - A in place of A.
     """
     return None if retrained == 1 else 100 * (retrained - value) / (1 - retrained)
 
 
 def rel_diff(value: float, retrained: float) -> float | None:
-    """``100 (A - A_r) / A_r`` (OpenUnlearning); None where A_r is 0."""
+    """``100 (A - A_r) / A_r`` (OpenUnlearning); None if A_r is 0."""
     return None if retrained == 0 else 100 * (value - retrained) / retrained
 
 
@@ -272,15 +274,15 @@ def check_reference(retrained: float, what: str = "the reference") -> None:
     """
     if retrained > HIGHEST_REFERENCE:
         raise WagleError(
-            f"{what} knows the forget set (AUC {retrained:.4g}, above {HIGHEST_REFERENCE}), so no "
-            "leakage can be told; give a model that never learned it"
+            f"{what} knows the forget set (AUC {retrained:.4g}, above {HIGHEST_REFERENCE}), so "
+            "leakage cannot be measured; give a model that never learned it"
         )
 
 
 class Separation(NamedTuple):
-    """How well two sets of texts are told apart without the model: AUC and 95 % interval.
+    """How well two sets of texts can be told apart without the model: AUC and 95 % interval.
 
-    Both are None where no text has a word to tell it by.
+    Both are None if no text contains a word to go by.
     """
 
     auc: float | None
@@ -288,7 +290,7 @@ class Separation(NamedTuple):
 
     @property
     def warning(self) -> str | None:
-        """What to know of an attack on these sets, where chance does not explain the AUC."""
+        """A warning about attacks on these sets if chance does not explain the AUC, else None."""
         if self.interval is None:
             return "not checked whether words alone tell the sets apart: no text has a word"
         if self.interval[0] <= 0.5:
@@ -301,15 +303,15 @@ class Separation(NamedTuple):
 
 
 def bag_of_words(forget: Sequence[str], holdout: Sequence[str], seed: int = 0) -> Separation:
-    """Tell two sets of texts apart by which words they hold, without the model.
+    """Tell two sets of texts apart by the words they contain, without the model.
 
-    The scores are those of a logistic regression on texts left out of its training, in at most
-    five folds.
+    The scores come from a logistic regression, for texts left out of its training, in at most five
+    folds.
 
     Args:
         forget: texts; at least two.
         holdout: texts; at least two.
-        seed: of the folds and of the interval.
+        seed: the seed for the folds and the interval.
 
     Raises:
         WagleError: too few texts; scikit-learn is missing.
@@ -324,11 +326,11 @@ def bag_of_words(forget: Sequence[str], holdout: Sequence[str], seed: int = 0) -
         ) from None
     folds = min(5, len(forget), len(holdout))
     if folds < 2:
-        raise WagleError("the bag-of-words check needs at least two texts of both sets")
+        raise WagleError("the bag-of-words check needs at least two texts in each set")
     texts = [*forget, *holdout]
     if not any(re.search(r"\w", text) for text in texts):
         return Separation(None, None)
-    # a word that only left-out texts hold has the weight 0, so all may share one vocabulary
+    # a word that occurs only in left-out texts has weight 0, so all may share one vocabulary
     words = CountVectorizer(binary=True, token_pattern=r"\w+").fit_transform(texts)
     scores = cross_val_predict(
         LogisticRegression(max_iter=1000),

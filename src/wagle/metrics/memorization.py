@@ -1,8 +1,8 @@
-"""Memorisation: how much of an answer or a passage the model gives back word by word.
+"""Memorisation: how much of an answer or a passage the model reproduces word for word.
 
-``hits`` say of each scored token, without the EOS, whether the model's arg-max token is right, the
-tokens before it given. An answer decoded from a right prefix agrees with them exactly.
-To add a metric: a function here, its entry in MEMORIZATION, a test beside the others.
+``hits`` says for each scored token but the EOS whether the model's arg-max token is correct, given
+the tokens before it. An answer decoded from a correct prefix agrees with it exactly.
+To add a metric, write a function here, its entry in MEMORIZATION, and a test next to the others.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from wagle.system.errors import WagleError
 
 
 def exact_memorization(hits: Sequence[bool]) -> float:
-    """``mean_t [arg-max_t = x_t]``: the share of the tokens that the model would have said.
+    """``mean_t [arg-max_t = x_t]``: the share of tokens that the model would have produced.
 
     Args:
         hits: (n,), per scored token.
@@ -31,12 +31,12 @@ def exact_memorization(hits: Sequence[bool]) -> float:
 
 
 def extraction_strength(hits: Sequence[bool], *, floor: bool = False) -> float:
-    """``1 - k/n``: k is the smallest prefix after which every arg-max token is right.
+    """``1 - k/n``: k is the shortest prefix length after which every arg-max token is correct.
 
     Args:
         hits: (n,), per scored token.
-        floor: OpenUnlearning's code, which never looks past k = n - 1: an answer whose last token
-            is wrong gets 1/n, not 0.
+        floor: as in OpenUnlearning's code, which stops at k = n - 1: an answer whose last token is
+            wrong gets 1/n, not 0.
 
     Raises:
         WagleError: no token is scored.
@@ -49,12 +49,12 @@ def extraction_strength(hits: Sequence[bool], *, floor: bool = False) -> float:
 
 
 def longest_run(one: Sequence[Hashable], other: Sequence[Hashable]) -> int:
-    """The length of the longest run of items, tokens or words, that stands in both."""
+    """The length of the longest run of items, tokens or words, that occurs in both."""
     return SequenceMatcher(None, one, other, autojunk=False).find_longest_match().size
 
 
 def prefix_run(one: Sequence[Hashable], other: Sequence[Hashable]) -> int:
-    """How many items, tokens or words, are equal from the start."""
+    """How many leading items, tokens or words, are equal."""
     pairs = zip(one, other, strict=False)  # the shorter one ends the run
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 

@@ -1,4 +1,4 @@
-"""What a metric of one record is: its function, and which of the record's answers that takes."""
+"""A metric of one record: its function, and which of the record's answers the function takes."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Answered:
-    """What is known of one record under a model; None where that was not asked, or is not there.
+    """What is known about one record under a model; None if it was not asked for, or is absent.
 
-    M is the mean NLL of an answer's scored tokens in nats. A metric names these as what it needs.
+    M is the mean NLL of an answer's scored tokens in nats. Metrics name the fields that they need.
 
     Attributes:
         right: M of the right answer.
-        hits: of each scored token of it, without the EOS, whether the arg-max token is right.
-        reworded: M of the right answer in other words; of the right answer where there are none.
+        hits: for each scored token of it but the EOS, whether the arg-max token is correct.
+        reworded: M of the right answer in other words, or of the right answer if there are none.
         wrong: M of each wrong answer.
         paraphrased: M of the right answer after the paraphrased question.
         expected: the right answer.
-        said: what the model wrote itself.
-        finished: whether it came to its own end.
+        said: what the model wrote.
+        finished: whether it ended by itself.
     """
 
     right: float | None = None
@@ -35,18 +35,19 @@ class Answered:
 
 @dataclass(frozen=True)
 class Metric:
-    """What a figure is.
+    """The definition of a figure.
 
     Attributes:
-        unit: of its values.
-        of: its value for one record; None where it is made of more than one record's answers, by a
-            benchmark or a classifier. It may return None: not defined of this record.
-        needs: fields of ``Answered``: the arguments of ``of``, in their order.
-        direction: ``higher``, ``lower`` or ``target`` is better where the model should know less.
+        unit: the unit of its values.
+        of: its value for one record; None if a benchmark or a classifier computes it from more than
+            one record's answers. It may return None: not defined for this record.
+        needs: fields of ``Answered``: the arguments of ``of``, in order.
+        direction: ``higher``, ``lower`` or ``target``: what is better where the model should know
+            less.
         kept: the same where it should know as much as before.
-        share: a share of records, whose interval is Wilson's.
-        everywhere: made of all that a model writes in any benchmark, whatever was asked; it has a
-            value for every text, the empty one too.
+        share: whether it is a share of records, whose interval is Wilson's.
+        everywhere: whether it is computed from all that a model writes in any benchmark, whatever
+            was asked; it has a value for every text, even an empty one.
     """
 
     unit: str
@@ -58,7 +59,7 @@ class Metric:
     everywhere: bool = False
 
     def value(self, answered: Answered) -> float | None:
-        """The value for one record; None where something that it needs is not there."""
+        """The value for one record; None if something it needs is missing."""
         given = [getattr(answered, need) for need in self.needs]
         if self.of is None or any(one is None for one in given):
             return None
@@ -66,11 +67,11 @@ class Metric:
 
 
 def values(metrics: Mapping[str, Metric], answered: Answered) -> dict[str, float]:
-    """The values of one record by metric, of those that have one.
+    """The values of one record, by metric; metrics without a value are left out.
 
     Args:
-        metrics: by name.
-        answered: what is known of the record.
+        metrics: the metrics, by name.
+        answered: what is known about the record.
     """
     found = {name: metric.value(answered) for name, metric in metrics.items()}
     return {name: value for name, value in found.items() if value is not None}

@@ -1,6 +1,6 @@
-"""Intervals and tests over records: means, shares, AUCs, composites, differences of two models.
+"""Intervals and tests over records: means, shares, AUCs, composites, differences between models.
 
-All intervals are percentile intervals at 95 %, all draws are functions of ``seed`` and the counts.
+All intervals are 95 % percentile intervals; all draws are functions of ``seed`` and the counts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ AUC_REPLICATES = 2_000
 NO_WIDTH = "all values are equal, so the interval has no width"
 
 _Floats = NDArray[np.float64]
-_BLOCK = 1 << 22  # draws that are in memory at once
+_BLOCK = 1 << 22  # draws held in memory at once
 
 
 def bootstrap_interval(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
@@ -29,7 +29,7 @@ def bootstrap_interval(values: Sequence[float], seed: int = 0) -> tuple[float, f
 
 
 def draws(generator: np.random.Generator, count: int) -> Iterator[NDArray[np.int64]]:
-    """Records (r, count) drawn for all replicates, some replicates at a time; how many never matters."""
+    """Records (r, count) drawn for all replicates, in chunks whose size never changes them."""
     most = max(1, _BLOCK // count)
     for start in range(0, REPLICATES, most):
         yield generator.integers(0, count, (min(most, REPLICATES - start), count))
@@ -44,13 +44,13 @@ def wilson_interval(successes: int, count: int) -> tuple[float, float]:
 
 
 def percentiles(replicates: _Floats) -> tuple[float, float]:
-    """The 2.5 and the 97.5 % quantile, linear between two replicates."""
+    """The 2.5 % and 97.5 % quantiles, interpolated linearly between replicates."""
     low, high = np.quantile(replicates, [0.025, 0.975])
     return float(low), float(high)
 
 
 def width_note(values: Sequence[float]) -> str | None:
-    """What the reader of an interval has to know where all ``values`` are equal; else None."""
+    """A note for readers of an interval if all ``values`` are equal, else None."""
     return NO_WIDTH if len(set(values)) == 1 else None
 
 
@@ -59,17 +59,17 @@ def cluster_interval(
 ) -> tuple[float, float]:
     """95 % bootstrap interval of the mean over records that come in clusters.
 
-    Whole clusters are drawn, as many as there are; a replicate is the mean over all records of
-    those drawn. Of records that resemble one another within a cluster (TOFU's 20 questions per
-    author), ``bootstrap_interval`` is too narrow.
+    Whole clusters are drawn, as many as there are; a replicate is the mean over all records in
+    those drawn. If records resemble one another within a cluster (TOFU's 20 questions per author),
+    ``bootstrap_interval`` is too narrow.
 
     Args:
-        values: (n,) per record.
+        values: (n,) a value per record.
         clusters: (n,) the name of each record's cluster.
-        seed: of the draws.
+        seed: the seed for the draws.
 
     Raises:
-        WagleError: other numbers of values and names, or none.
+        WagleError: different numbers of values and names, or none.
     """
     if len(values) != len(clusters) or not clusters:
         raise WagleError(
@@ -92,13 +92,13 @@ def cluster_interval(
 def auc_replicates(greater: Sequence[float], smaller: Sequence[float], seed: int = 0) -> _Floats:
     """Bootstrap replicates (2 000,) of ``P(greater > smaller) + P(equal) / 2``.
 
-    Both sets are drawn separately, ``greater`` first in each replicate. The draws depend on seed
-    and counts alone, so those of two models over the same records, in the same order, are paired.
+    The two sets are drawn separately, ``greater`` first in each replicate. The draws depend only on
+    seed and counts, so those of two models over the same records, in the same order, are paired.
 
     Args:
-        greater: (n,), of membership scores the holdout set's.
-        smaller: (m,), the forget set's.
-        seed: of the draws.
+        greater: (n,), for membership the scores of the holdout set.
+        smaller: (m,), for membership those of the forget set.
+        seed: the seed for the draws.
     """
     one, other = np.asarray(greater, np.float64), np.asarray(smaller, np.float64)
     wins = (one[:, None] > other) + (one[:, None] == other) / 2  # (n, m)
@@ -128,15 +128,15 @@ def composite_interval(
     compose: Callable[[Sequence[float]], float],
     seed: int = 0,
 ) -> tuple[float, float]:
-    """95 % bootstrap interval of a figure made of means, such as a harmonic mean of nine.
+    """95 % bootstrap interval of a figure computed from means, such as a harmonic mean of nine.
 
-    In each of 10 000 replicates the records of every component are drawn, the means are taken and
-    the composite is made of them again. Components over the same records share their draws.
+    In each of 10 000 replicates the records of every component are drawn, their means are taken and
+    the composite is recomputed. Components over the same records share their draws.
 
     Args:
         components: the values per record, by place.
-        compose: from the means, in the order of the components, to the composite.
-        seed: of the draws.
+        compose: computes the composite from the means, in the order of the components.
+        seed: the seed for the draws.
 
     Raises:
         WagleError: a component without records, or a composite that is not finite.
@@ -157,18 +157,18 @@ def composite_interval(
             done += len(block)
     made = np.asarray([compose(row) for row in means.tolist()], dtype=np.float64)
     if not np.isfinite(made).all():
-        raise WagleError("a composite is not finite in some bootstrap replicates; has it zeros?")
+        raise WagleError("a composite is not finite in some bootstrap replicates; are there zeros?")
     return percentiles(made)
 
 
 class PairedDifference(NamedTuple):
-    """How far two models are apart on the same records.
+    """How far apart two models are on the same records.
 
     Attributes:
-        mean: of the per-record differences.
-        interval: 95 % bootstrap interval of it.
-        p: two-sided, of the sign-flip permutation test against a mean of 0.
-        n: of records.
+        mean: the mean of the per-record differences.
+        interval: its 95 % bootstrap interval.
+        p: the two-sided p of the sign-flip permutation test against a mean of 0.
+        n: the number of records.
     """
 
     mean: float
@@ -182,13 +182,13 @@ def paired_difference(
 ) -> PairedDifference:
     """The mean of ``one - other`` over the records of both.
 
-    The test flips the sign of each difference, in all ways where there are at most 9 999 of them
-    (13 records), else in 9 999 drawn ways.
+    The test flips the signs of the differences, in every way if there are at most 9 999 of them (13
+    records), else in 9 999 drawn at random.
 
     Args:
         one: values per record, by place.
-        other: another model's values of the same records.
-        seed: of the draws.
+        other: another model's values for the same records.
+        seed: the seed for the draws.
 
     Raises:
         WagleError: no records, or not the same ones.
@@ -204,7 +204,7 @@ def paired_difference(
 
 def _flip_p(gaps: _Floats, seed: int) -> float:
     if len(gaps) == 1:
-        return 1.0  # either sign is as far from 0; scipy wants two values
+        return 1.0  # either sign is as far from 0; scipy needs two values
     from scipy.stats import permutation_test
 
     def mean(sample: _Floats, axis: int) -> Any:
@@ -223,16 +223,16 @@ def _flip_p(gaps: _Floats, seed: int) -> float:
 
 
 def same_records(one: Mapping[str, float], other: Mapping[str, float], what: str) -> None:
-    """Refuse values of other records, or of none.
+    """Refuse values for different records, or for none.
 
     Raises:
-        WagleError: which says how many records there are on each side, and one that is not shared.
+        WagleError: says how many records each side has, and names one that is not shared.
     """
     if not one or not other:
-        raise WagleError(f"{what} needs at least one record of both models")
+        raise WagleError(f"{what} needs at least one record for each model")
     lone = sorted(one.keys() ^ other.keys())
     if lone:
         raise WagleError(
             f"{what} needs the same records: {len(one)} and {len(other)} were given, and "
-            f"{lone[0]} is in one alone; evaluate both models on the same split and settings"
+            f"{lone[0]} is only in one; evaluate both models on the same split and settings"
         )

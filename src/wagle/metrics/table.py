@@ -9,7 +9,7 @@ from wagle.metrics.metric import Metric
 from wagle.metrics.text import TEXTS
 
 _FAMILIES = {**LIKELIHOODS, **MEMORIZATION, **TEXTS}
-_FIRST = (  # how the tables begin; other metrics follow as their families have them
+_FIRST = (  # first in tables; the others follow in the order of their families
     "probability",
     "paraphrased",
     "rouge_l",
@@ -23,20 +23,20 @@ _FIRST = (  # how the tables begin; other metrics follow as their families have 
     "empty",
     "at_limit",
 )
-WRITTEN = ("empty", "at_limit")  # of METRICS, those that say whether an answer was written at all
+WRITTEN = ("empty", "at_limit")  # the METRICS that say whether an answer was written at all
 
 METRICS: dict[str, Metric] = {
     name: _FAMILIES[name] for name in dict.fromkeys((*_FIRST, *_FAMILIES))
 }
 
-JUDGED: dict[str, Metric] = {  # by classifiers, where they are named
+JUDGED: dict[str, Metric] = {  # by classifiers, if any are named
     "fluency": Metric("probability of clean language", direction="higher"),
     "entailment": Metric("share of answers", share=True),
 }
 
 ALL: dict[str, Metric] = {**METRICS, **JUDGED}
 
-PROBES = (  # what a verdict turns on, of the forget set
+PROBES = (  # what a verdict depends on, on the forget set
     "probability",
     "paraphrased",
     "extraction_strength",

@@ -1,8 +1,8 @@
-"""Metrics of texts: what a model wrote against what it should have written, and how it reads.
+"""Text metrics: what a model wrote against what it should have written, and how well it reads.
 
 Words are runs of letters, digits and underscores in any script, in lower case, except inside
 ROUGE and BLEU, whose libraries cut texts in their own way.
-To add one: a function here, its entry in TEXTS, a test beside the others.
+To add one, write a function here, its entry in TEXTS, and a test next to the others.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ROUGE_WORD = re.compile("[a-z0-9]")
 
 
 class Rouge(NamedTuple):
-    """How much of two texts is common, each 0 to 1; all are 0 where one side has no word."""
+    """How much two texts overlap, each 0 to 1; all are 0 if one side has no words."""
 
     precision: float
     recall: float
@@ -50,15 +50,15 @@ def rouge(
 ) -> Rouge:
     """ROUGE: the longest common subsequence (``rougeL``) or the common bag (``rouge1``) of words.
 
-    Words are runs of ASCII letters and digits, in lower case; every other character separates.
-    So accents split words, and a text without such a character scores 0 even against itself:
+    Words are runs of ASCII letters and digits, in lower case; every other character is a separator.
+    So accents split words, and a text with no ASCII letter or digit scores 0 even against itself:
     see ``has_rouge_words``.
 
     Args:
         reference: what should have been written; recall is over its words.
         answer: what was written; precision is over its words.
-        kind: of the overlap.
-        stemmer: words of more than three characters count by their Porter stem.
+        kind: the kind of overlap.
+        stemmer: compare words of more than three characters by their Porter stem.
     """
     found = _scorer(kind, stemmer).score(reference, answer)[kind]
     return Rouge(float(found.precision), float(found.recall), float(found.fmeasure))
@@ -67,13 +67,13 @@ def rouge(
 def rouge_l(reference: str, answer: str) -> float:
     """ROUGE-L recall with stemming: the longest common subsequence of words over the reference's.
 
-    An answer that rambles loses nothing by it: show ``rouge(...).f1`` beside it.
+    An answer loses nothing by rambling, so show ``rouge(...).f1`` next to it.
     """
     return rouge(reference, answer).recall
 
 
 def has_rouge_words(text: str) -> bool:
-    """Whether ROUGE sees a word in ``text``; of one without, every ROUGE is 0."""
+    """Whether ROUGE sees a word in ``text``; if not, every ROUGE is 0."""
     return _ROUGE_WORD.search(text.lower()) is not None
 
 
@@ -93,8 +93,8 @@ def bleu(reference: str, answer: str, how: Literal["sentence", "published"] = "s
         reference: what should have been written.
         answer: what was written.
         how: ``sentence`` leaves out the n-gram orders that a short answer cannot have;
-            ``published`` is a corpus of this one text, whose score is 0 where the answer has fewer
-            than four words, even if they are all right.
+            ``published`` treats the text as a corpus of one, so the score is 0 if the answer has
+            fewer than four words, even if they are all right.
     """
     if how == "published":
         return corpus_bleu([reference], [answer])
@@ -112,12 +112,12 @@ def words(text: str) -> list[str]:
 
 
 def longest_word_run(reference: str, answer: str) -> int:
-    """The most words that both texts have in one piece, whatever their case and punctuation."""
+    """The longest run of words that both texts share, ignoring case and punctuation."""
     return longest_run(words(reference), words(answer))
 
 
 def cut_at(text: str, stops: Sequence[str]) -> str:
-    """``text`` up to the earliest match of any of ``stops``, which is cut off too.
+    """``text`` up to, and without, the earliest match of any of ``stops``.
 
     Raises:
         WagleError: an empty stop string.
@@ -130,10 +130,10 @@ def cut_at(text: str, stops: Sequence[str]) -> str:
 def token_entropy(text: str) -> float:
     """``-sum f log2 f / log2 n`` over the frequencies of a text's n words, 0 to 1.
 
-    1 where all words differ, 0 where one is repeated, and 0 for at most one word.
+    1 if all words differ, 0 if a single one is repeated, and 0 for at most one word.
 
-    Source: Yuan et al. 2024, arXiv 2410.08109, which counts tokens; words do not depend on the
-    model's tokenizer.
+    Source: Yuan et al. 2024, arXiv 2410.08109, which counts tokens; counting words does not depend
+    on the model's tokenizer.
     """
     found = words(text)
     if len(found) <= 1:
@@ -143,7 +143,7 @@ def token_entropy(text: str) -> float:
 
 
 def repetition(text: str, order: int = 4) -> float:
-    """The share of n-grams of words that were there before; 0 for a text of fewer than n words.
+    """The share of word n-grams that occurred before; 0 for a text of fewer than n words.
 
     Args:
         text: what the model wrote.
@@ -155,7 +155,7 @@ def repetition(text: str, order: int = 4) -> float:
 
 
 def brunet(text: str) -> float:
-    """Brunet's index ``N ** (V ** -0.165)`` of N words, V of them distinct: small is rich.
+    """Brunet's index ``N ** (V ** -0.165)`` for N words, V of them distinct: small means rich.
 
     Raises:
         WagleError: a text without a word.
@@ -165,9 +165,9 @@ def brunet(text: str) -> float:
 
 
 def honore(text: str) -> float:
-    """Honoré's statistic ``100 ln N / (1 - V1/V + 0.1)``: large is rich; 0 for a single word.
+    """Honoré's statistic ``100 ln N / (1 - V1/V + 0.1)``: large means rich; 0 for a single word.
 
-    N words, V of them distinct, V1 of these used once.
+    N words, V of them distinct, V1 used exactly once.
 
     Raises:
         WagleError: a text without a word.
@@ -204,7 +204,7 @@ def closer_look_efficacy(
     """Forget efficacy ``1 - mean(P, ROUGE, 1 - closer_to_1, cosine, entailment)``, 0 to 1.
 
     Args:
-        probability: of the forget answers, per token.
+        probability: the probability of the forget answers, per token.
         rouge_recall: ROUGE-L recall of the forget answers.
         closer_to_1: the truth ratio of the forget set, ``mean min(R, 1/R)``.
         cosine: mean of ``max(0, cos)`` between answer and reference, as sentence embeddings.

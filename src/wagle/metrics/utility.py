@@ -1,4 +1,4 @@
-"""Figures made of figures: model utility, forget quality, aggregates. Pure functions of numbers."""
+"""Derived figures: model utility, forget quality, aggregates. Pure functions of numbers."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ UTILITY = tuple(
 
 
 def harmonic_mean(members: Mapping[str, float | None]) -> float:
-    """The harmonic mean: 0 where any member is 0, and no member is ever left out.
+    """The harmonic mean: 0 if any member is 0; no member is ever left out.
 
     Args:
-        members: at least one, by name; finite and not negative.
+        members: at least one value, by name; finite and not negative.
 
     Raises:
-        WagleError: a member that is missing, negative or not finite, by its name.
+        WagleError: a member that is missing, negative or not finite; it is named.
     """
     if not members:
         raise WagleError("a harmonic mean needs at least one member")
@@ -39,13 +39,13 @@ def harmonic_mean(members: Mapping[str, float | None]) -> float:
 
 
 def model_utility(values: Mapping[str, Mapping[str, float | None]]) -> float:
-    """Model utility: what is left of the model beside the forget set, 0 to 1.
+    """Model utility: how much of the model is left apart from the forget set, 0 to 1.
 
     The harmonic mean of nine numbers: the probability, the ROUGE-L recall and the truth ratio
     (``true_better``) of the retain set, the real authors and the world facts.
 
     Args:
-        values: ``values[set][metric]``; what stands there beside the nine is not looked at.
+        values: ``values[set][metric]``; anything other than the nine is ignored.
 
     Raises:
         WagleError: one of the nine is missing, negative or not finite.
@@ -62,15 +62,15 @@ def model_utility(values: Mapping[str, Mapping[str, float | None]]) -> float:
 
 
 class Distance(NamedTuple):
-    """How far two samples are apart by the two-sided Kolmogorov-Smirnov test.
+    """How far apart two samples are, by the two-sided Kolmogorov-Smirnov test.
 
     Attributes:
-        p: how likely so large a distance is for samples of one distribution; it depends on the
-            counts, so those of other counts do not compare.
+        p: how likely a distance this large is for samples of one distribution; it depends on the
+            counts, so values for other counts cannot be compared.
         statistic: D, 0 to 1.
-        counts: of the two samples.
-        log10_p: None where p is too small for a float64 and not at its floor.
-        at_floor: the samples do not overlap: for these counts p cannot be smaller.
+        counts: the sizes of the two samples.
+        log10_p: None if p is too small for a float64 and not at its floor.
+        at_floor: whether the samples do not overlap at all: p cannot be smaller for these counts.
         shift: the median of the first sample less that of the second.
     """
 
@@ -83,7 +83,7 @@ class Distance(NamedTuple):
 
     @property
     def note(self) -> str | None:
-        """What the reader of p has to know, or None."""
+        """A note for readers of p, or None."""
         if not self.at_floor:
             return None
         return f"the floor for {self.counts[0]} and {self.counts[1]} records: no overlap at all"
@@ -92,11 +92,11 @@ class Distance(NamedTuple):
 def forget_quality(own: Sequence[float], reference: Sequence[float]) -> Distance:
     """Forget quality: could the model pass for one that was trained without the forget set?
 
-    The paper's criterion is p > 0.05. A model that is more indifferent than the reference fails
-    too: ``shift`` tells to which side.
+    The paper's criterion is p > 0.05. A model that is more indifferent than the reference also
+    fails: ``shift`` says in which direction.
 
     Args:
-        own: log R of the forget records. Monotone maps (R, 1/R) change nothing.
+        own: log R of the forget records. Monotone maps (R, 1/R) make no difference.
         reference: the same records under a model that never learned them.
 
     Raises:
@@ -108,13 +108,13 @@ def forget_quality(own: Sequence[float], reference: Sequence[float]) -> Distance
 
 
 def forget_retain_ks(forget: Sequence[float], retain: Sequence[float]) -> Distance:
-    """What the published code calls forget quality: forget against retain, of one model.
+    """What the published code calls forget quality: forget against retain, for one model.
 
     It is highest before unlearning, and lowest for an ideally retrained model.
 
     Args:
         forget: R or log R of the forget records.
-        retain: the same of the retain records, same model.
+        retain: the same for the retain records, under the same model.
 
     Source: the published WAGLE code, arXiv 2410.17509.
     """
@@ -132,13 +132,13 @@ def _distance(one: Sequence[float], other: Sequence[float], what: str) -> Distan
         wrong = next((i for i, value in enumerate(values) if not math.isfinite(value)), None)
         if wrong is not None:
             raise WagleError(f"{what}: truth ratio {wrong} is {values[wrong]}; it must be finite")
-    with warnings.catch_warnings():  # scipy 1.17 warns where an exact p of 1 is rounded above 1
+    with warnings.catch_warnings():  # scipy 1.17 warns if an exact p of 1 is rounded above 1
         warnings.filterwarnings("ignore", "ks_2samp: Exact calculation", RuntimeWarning)
         found = ks_2samp(one, other)
     p, statistic = float(found.pvalue), float(found.statistic)
     at_floor = max(one) < min(other) or max(other) < min(one)
     n, m = len(one), len(other)
-    if at_floor:  # 2 / C(n + m, n), which has a logarithm even where it is no float64
+    if at_floor:  # 2 / C(n + m, n), whose logarithm exists even if it is too small for a float64
         ways = math.lgamma(n + m + 1) - math.lgamma(n + 1) - math.lgamma(m + 1)
         log10_p: float | None = min(0.0, (math.log(2) - ways) / math.log(10))
     else:
@@ -161,7 +161,7 @@ def memorization_score(
 ) -> float:
     """``HM(1 - ES, 1 - EM, 1 - P(paraphrased answer), 1 - know)`` on forget records, 0 to 1.
 
-    Memorisation by OpenUnlearning's four, with raw values; the scaling of its table is not public.
+    OpenUnlearning's four measures of memorisation, raw; the scaling in its table is not public.
     """
     return harmonic_mean(
         {
@@ -183,13 +183,13 @@ def utility_score(
 ) -> float | None:
     """``HM(min(1, MU / MU of the original), min(1, F / F of the original))``, 0 to 1.
 
-    None where the original has nothing to compare with: one of its two is 0.
+    None if the original gives nothing to compare with: one of its two values is 0.
 
     Args:
         utility: model utility after unlearning.
-        original_utility: and before.
-        fluency: of the answers to the forget questions, higher is better.
-        original_fluency: and before.
+        original_utility: model utility before.
+        fluency: the fluency of the answers to the forget questions, higher is better.
+        original_fluency: their fluency before.
     """
     if not (original_utility > 0 and original_fluency > 0):
         return None
@@ -202,7 +202,7 @@ def utility_score(
 
 
 def overall_score(memorization: float, privacy: float, utility: float) -> float:
-    """``HM(memorization, privacy, utility)`` of the three scores above: an aggregate of wagle's."""
+    """``HM(memorization, privacy, utility)`` of the three scores above: wagle's own aggregate."""
     return harmonic_mean({"memorization": memorization, "privacy": privacy, "utility": utility})
 
 

@@ -1,4 +1,4 @@
-"""A model: loading, structure, log-probabilities, weights on disk."""
+"""Models: loading, structure, log-probabilities, weights on disk."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A base model with an adapter of peft: checked against each other, merged into one model.
+"""A base model and a peft adapter: checked against each other, merged into one model.
 
-An adapter holds small matrices that are added to weights of its base. Merged, it is gone: what is
-left is an ordinary model, the only kind that the rest of wagle knows.
+An adapter holds small matrices that are added to weights of its base. Once merged, it is gone: what
+remains is an ordinary model, the only kind that the rest of wagle knows.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
 def merge_adapter(base: str | Path, adapter: str | Path, out: str | Path) -> None:
-    """Write a base with an adapter merged into it as an ordinary model folder.
+    """Merge an adapter into a base and write the result as an ordinary model folder.
 
-    The merge is computed in float32; every tensor is stored in the precision that it has in the
-    base. All other files (configuration, tokenizer, chat template) are the base's.
+    The merge is computed in float32; every tensor is stored in the precision it has in the base.
+    All other files (configuration, tokenizer, chat template) are the base's.
 
     Args:
         base: the model folder that the adapter was trained on.
@@ -56,8 +56,8 @@ def load_merged(base: str | Path, adapter: str | Path, attention: str = "auto") 
         attention: as in ``load_model``.
 
     Raises:
-        WagleError: peft is missing; the adapter is none, is stored as a pickle, cannot be merged,
-            belongs to another base, or does not fit the base in every tensor.
+        WagleError: peft is missing; the folder is not an adapter's, the adapter is stored as a
+            pickle, cannot be merged, belongs to another base, or does not fit it in every tensor.
     """
     home, folder = model_folder(base), Path(adapter)
     settings = _read_settings(folder)
@@ -78,7 +78,7 @@ def load_merged(base: str | Path, adapter: str | Path, attention: str = "auto") 
 
 
 def _read_settings(folder: Path) -> PeftConfig:
-    """The settings of an adapter folder that can be merged."""
+    """Read the settings of an adapter folder; one that cannot be merged is refused."""
     try:
         from peft import PeftConfig
     except ImportError:
@@ -88,10 +88,10 @@ def _read_settings(folder: Path) -> PeftConfig:
     if not (folder / "adapter_model.safetensors").is_file():
         if (folder / "adapter_model.bin").is_file():
             raise WagleError(
-                f"{folder} has its weights in adapter_model.bin, a pickle, which is never opened; "
-                "save the adapter as safetensors"
+                f"{folder} stores its weights in adapter_model.bin, a pickle, which is never "
+                "opened; save the adapter as safetensors"
             )
-        raise WagleError(f"{folder} lacks its weights adapter_model.safetensors")
+        raise WagleError(f"{folder} lacks its weight file adapter_model.safetensors")
     try:
         settings: PeftConfig = PeftConfig.from_pretrained(str(folder))
     except Exception as error:
@@ -99,8 +99,8 @@ def _read_settings(folder: Path) -> PeftConfig:
         raise WagleError(f"cannot read {folder / 'adapter_config.json'}: {reason[0]}") from error
     if settings.is_prompt_learning:
         raise WagleError(
-            f"adapter {folder} is {settings.peft_type}, which has no weights to merge; use an "
-            "adapter such as LoRA"
+            f"adapter {folder} is of type {settings.peft_type}, which has no weights to merge; use "
+            "an adapter such as LoRA"
         )
     settings.inference_mode = True
     settings.base_model_name_or_path = None  # peft would warn of a folder; ``_check_base`` looks
@@ -108,10 +108,10 @@ def _read_settings(folder: Path) -> PeftConfig:
 
 
 def _check_base(base: Path, folder: Path) -> None:
-    """Refuse an adapter that names another base, as far as that can be known without network.
+    """Refuse an adapter that names another base, as far as can be told offline.
 
-    What is known of a base: the weights where a folder is named that is there, else the name of a
-    hub that its configuration or the hub's local cache gives it. Where neither is, a warning says so.
+    Bases are compared by their weights if the adapter names a folder that exists, else by the hub
+    name that the configuration or the hub's local cache gives. Failing both, a warning says so.
     """
     named = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
     if named and (Path(named) / "config.json").is_file():
@@ -120,7 +120,7 @@ def _check_base(base: Path, folder: Path) -> None:
         theirs, ours = fingerprint(named), fingerprint(base)
         if theirs != ours:
             raise WagleError(
-                f"adapter {folder} was made for {named} ({theirs[:6]}), this is {base} "
+                f"adapter {folder} was made for {named} ({theirs[:6]}), but this is {base} "
                 f"({ours[:6]}); use the adapter with its own base"
             )
         return
@@ -129,14 +129,14 @@ def _check_base(base: Path, folder: Path) -> None:
         return
     if named and own and _HUB_NAME.fullmatch(named):
         raise WagleError(
-            f"adapter {folder} was made for {named}, {base} calls itself {own}; if they are the "
-            f"same, write {base} as base_model_name_or_path into the adapter's adapter_config.json"
+            f"adapter {folder} was made for {named}, but {base} calls itself {own}; if they are "
+            f"the same, set base_model_name_or_path in the adapter's adapter_config.json to {base}"
         )
     if not named or Path(named).name not in {base.name, Path(own or "").name}:
         logger.warning(
             "adapter %s %s, and nothing says that %s is that model: only names, shapes and vocabulary "
-            "could be compared; if it is, write %s as base_model_name_or_path into the adapter's "
-            "adapter_config.json",
+            "could be compared; if it is, set base_model_name_or_path in the adapter's "
+            "adapter_config.json to %s",
             folder,
             f"was made for {named}" if named else "does not name its base",
             base,
@@ -145,7 +145,7 @@ def _check_base(base: Path, folder: Path) -> None:
 
 
 def _hub_name(base: Path) -> str | None:
-    """What a model folder is called on a hub, by its configuration or its place in the local cache."""
+    """The hub name of a model folder, from its configuration or its place in the local cache."""
     own = read_json(base / "config.json").get("_name_or_path")
     if own and _HUB_NAME.fullmatch(own):
         return str(own)
@@ -154,19 +154,19 @@ def _hub_name(base: Path) -> str | None:
 
 
 def _check_vocabulary(base: Path, folder: Path) -> None:
-    """Refuse an adapter whose own tokenizer, where it brings one, numbers tokens otherwise."""
+    """Refuse an adapter that brings its own tokenizer with other token numbers."""
     theirs, ours = _vocabulary(folder), _vocabulary(base)
     for token, number in theirs.items():
         if ours and ours.get(token) != number:
             raise WagleError(
                 f"adapter {folder} has another vocabulary than {base}: token {number} is {token!r} "
-                "in its tokenizer.json only; use the adapter with its own base, or remove that file "
-                "if they belong together"
+                "only in its tokenizer.json; use the adapter with its own base, or remove that "
+                "file if they belong together"
             )
 
 
 def _vocabulary(folder: Path) -> dict[str, int]:
-    """The tokens of a ``tokenizer.json`` but the added ones, with their numbers; none without it."""
+    """The tokens in a ``tokenizer.json`` and their numbers, without added ones; none without it."""
     path = folder / "tokenizer.json"
     found = read_json(path).get("model", {}).get("vocab", {}) if path.is_file() else {}
     if isinstance(found, list):  # with a score each
@@ -177,7 +177,7 @@ def _vocabulary(folder: Path) -> dict[str, int]:
 def _check_tied(
     model: PreTrainedModel, tensors: dict[str, Tensor], base: Path, folder: Path
 ) -> None:
-    """Refuse a change of the embeddings or the head alone where the two are one tensor."""
+    """Refuse an adapter that changes only the embeddings or the head if they are one tensor."""
     ends = [model.get_input_embeddings(), model.get_output_embeddings()]
     if any(end is None for end in ends) or ends[0].weight is not ends[1].weight:
         return
@@ -193,12 +193,12 @@ def _check_tied(
 def _merged(
     model: PreTrainedModel, settings: PeftConfig, tensors: dict[str, Tensor]
 ) -> PreTrainedModel:
-    """Merge an adapter; each of its tensors must have a place, and each place its tensor."""
+    """Merge an adapter; each of its tensors must have a place, and each place a tensor."""
     from peft import get_peft_model, set_peft_model_state_dict
 
     trained = {name: p.requires_grad for name, p in model.named_parameters()}
     base = {id(tensor) for tensor in model.state_dict(keep_vars=True).values()}
-    with warnings.catch_warnings():  # peft 0.21 asks transformers 5.23 something by its old name
+    with warnings.catch_warnings():  # peft 0.21 uses an old name of transformers 5.23
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
         wrapped: Any = get_peft_model(model, settings)
     state = wrapped.state_dict(keep_vars=True)
@@ -206,13 +206,13 @@ def _merged(
     found: Any = set_peft_model_state_dict(wrapped, tensors)
     for keys, said in (
         (found.unexpected_keys, "the base has no place for its"),
-        (sorted(places.intersection(found.missing_keys)), "it lacks"),
+        (sorted(places.intersection(found.missing_keys)), "the adapter lacks"),
     ):
         if keys:
             more = f" ({len(keys)} in all)" if len(keys) > 1 else ""
             raise WagleError(f"{said} {keys[0]}{more}")
     merged: PreTrainedModel = wrapped.merge_and_unload(safe_merge=True)
-    for name, parameter in merged.named_parameters():  # peft has frozen what is not the adapter's
+    for name, parameter in merged.named_parameters():  # peft froze everything but the adapter
         parameter.requires_grad_(trained[name])
     merged.eval()
     return merged

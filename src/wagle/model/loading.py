@@ -22,7 +22,7 @@ def load_model(
 
     Args:
         path: the folder.
-        dtype: of the weights.
+        dtype: the dtype of the weights.
         attention: ``eager``, ``sdpa``, or ``auto``: what transformers prefers for the model.
     """
     folder, kind = model_folder(path), choose(DTYPES, dtype, "dtype")
@@ -47,7 +47,7 @@ def load_model(
 def empty_model(
     path: str | Path, attention: str = "auto", dtype: str = "float32"
 ) -> PreTrainedModel:
-    """The model of a folder with every parameter on the meta device: its structure, no weights.
+    """The model in a folder with every parameter on the meta device: its structure, no weights.
 
     Buffers (rotary frequencies) are real. The arguments are those of ``load_model``.
     """
@@ -76,7 +76,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     folder = model_folder(path)
     if not any(
         (folder / name).is_file() for name in _TOKENIZERS
-    ):  # transformers makes an empty one
+    ):  # transformers would make an empty one
         raise WagleError(f"{path} holds no tokenizer; save it there with tokenizer.save_pretrained")
     from transformers import AutoTokenizer
 
@@ -91,5 +91,5 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
 
 
 def resolve_model(path: str) -> Path:
-    """A checked model folder; ``demo`` is the demo model."""
+    """The model folder that a path names, checked; ``demo`` is the demo model."""
     return demo_model() if path == "demo" else model_folder(path)

@@ -1,4 +1,4 @@
-"""Write a model folder that differs from another one in its weights only."""
+"""Write a model folder that differs from another only in its weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def save_model(model: PreTrainedModel, like: str | Path, out: str | Path) -> None:
-    """Write ``model`` as a folder that differs from the folder ``like`` in its weights only.
+    """Write ``model`` as a folder that differs from the folder ``like`` only in its weights.
 
     Shards, names and every other file (configuration, tokenizer, chat template) are those of
     ``like``, and each tensor keeps the precision it has there, so that a patch between the two
@@ -42,8 +42,8 @@ def saved_dtypes(model: nn.Module, like: str | Path) -> dict[str, torch.dtype]:
     """The precision that ``save_model`` writes each parameter in, by the parameter's own name.
 
     Args:
-        model: a live model; of tied parameters the first name counts.
-        like: the folder that it will be written like; only the headers of its weights are read.
+        model: a live model; tied parameters go by their first name.
+        like: the folder whose layout it will take; only the headers of its weight files are read.
     """
     own = {id(p): name for name, p in model.named_parameters()}
     state = model.state_dict(keep_vars=True)
@@ -58,11 +58,11 @@ def saved_dtypes(model: nn.Module, like: str | Path) -> dict[str, torch.dtype]:
 
 
 def check_names(like: str | Path, names: Container[str]) -> None:
-    """Refuse a folder whose tensors are not the model's own, so that ``save_model`` could not write it.
+    """Refuse a folder with tensors that are not the model's: ``save_model`` could not write it.
 
     Args:
         like: the folder; only the headers of its weight files are read.
-        names: of the tensors of its model.
+        names: the names of its model's tensors.
     """
     for file in weight_files(like):
         with TensorFile(file) as old:
@@ -78,17 +78,17 @@ def _stored(state: Mapping[str, Tensor], name: str, old: Tensor) -> Tensor:
     return state[name].detach().to("cpu", old.dtype).contiguous()
 
 
-# Whatever may hold weights: a copy of the old ones must not travel with the new.
+# Whatever may hold weights: no copy of the old ones may travel with the new.
 _WEIGHTS = re.compile(r"\.(safetensors|bin|pt|pth|ckpt|gguf|msgpack|h5|onnx|npz)(\.index\.json)?$")
 
 
 def copy_other_files(source: str | Path, target: Path) -> None:
-    """Copy the files of a model folder that hold no weights, and the index of its shards."""
+    """Copy the files of a model folder that hold no weights, and its shard index."""
     for file in sorted(model_folder(source).iterdir()):
         weights = _WEIGHTS.search(file.name) and file.name != "model.safetensors.index.json"
         if file.name.startswith("."):
             continue
-        if file.is_dir():  # such as additional_chat_templates
+        if file.is_dir():  # for example additional_chat_templates
             shutil.copytree(file, target / file.name, ignore=_weights_among)
         elif file.is_file() and not weights:
             shutil.copyfile(file, target / file.name)
@@ -99,7 +99,7 @@ def _weights_among(_: str, names: list[str]) -> list[str]:
 
 
 def write_shard(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write one weight file as ``save_pretrained`` would; its folder is made atomically."""
+    """Write one weight file as ``save_pretrained`` would; the caller's folder is atomic."""
     from safetensors.torch import save_file
 
     save_file(tensors, path, metadata={"format": "pt"})

@@ -1,4 +1,4 @@
-"""Log-probabilities of records at their scored positions only, in float32."""
+"""Log-probabilities of records, at their scored positions only, in float32."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from wagle.model.structure import device_of, head_at, precision, to_device, with
 if TYPE_CHECKING:
     from transformers import DynamicCache
 
-_ROWS = 16  # logits that are widened to float32 at once
-_SHARED = 8  # tokens that a batch must begin with in common for them to run apart, once
+_ROWS = 16  # rows of logits widened to float32 at once
+_SHARED = 8  # the fewest common first tokens of a batch that are run once, apart from the rest
 
 
 class Scored(NamedTuple):
-    """What an objective or a metric sees of a batch of records.
+    """The figures of a batch of records that an objective or a metric sees.
 
     Attributes:
         nll_sum: (B,) float32, a record's summed answer NLL in nats.
         nll_mean: (B,) float32, its mean over the scored tokens.
         length: (B,) int64, its number of scored tokens.
         token_nll: (n,) float32, the NLL of every scored token, records one after the other.
-        hit: (n,) bool, whether the arg-max token is the right one (lowest id on ties).
+        hit: (n,) bool, whether the arg-max token is correct (lowest id on ties).
     """
 
     nll_sum: Tensor
@@ -47,10 +47,10 @@ def sum_per_record(values: Tensor, length: Tensor) -> Tensor:
 
 
 class _TokenNLL(torch.autograd.Function):
-    """Cross-entropy of (n, V) logits and whether the arg-max is right, float32, row by row.
+    """Cross-entropy of (n, V) logits and whether the arg-max is correct, float32, row by row.
 
-    The logits stay in their own dtype: of a large vocabulary no float32 copy is ever whole, which
-    is what the plain functions keep, twice, while all activations are alive.
+    The logits stay in their own dtype: with a large vocabulary, the plain functions would keep two
+    whole float32 copies of them while all activations are alive.
     """
 
     @staticmethod
@@ -71,7 +71,7 @@ class _TokenNLL(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None]:
         logits, target, total = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a second derivative is wanted: plain functions have it
+        if torch.is_grad_enabled():  # a second derivative is wanted: the plain functions have one
             soft = logits.float().softmax(-1)
             right = F.one_hot(target, logits.shape[-1])
             return ((soft - right) * grad.unsqueeze(-1)).to(logits.dtype), None
@@ -88,23 +88,23 @@ def answer_nll(model: nn.Module, batch: Mapping[str, Any]) -> Scored:
     """Score the records of a batch, reading the head at scored positions only.
 
     Args:
-        model: any causal model, in any mode; gradients flow where they are enabled.
-        batch: what ``collate`` makes: ``input_ids``, ``attention_mask`` and ``position_ids``
-            (B, T) int64 and ``scored`` (B, T) bool, position 0 of a record never scored. With
-            ``past_key_values`` the attention mask covers what is in that cache too.
+        model: any causal model, in any mode; gradients flow if they are enabled.
+        batch: the output of ``collate``: ``input_ids``, ``attention_mask`` and ``position_ids``
+            (B, T) int64 and ``scored`` (B, T) bool, with position 0 of a record never scored. With
+            ``past_key_values``, the attention mask covers the tokens in that cache too.
 
     Returns:
-        The NLLs in float32, whatever the dtype of the model.
+        The NLLs in float32, whatever the model's dtype.
     """
     return score(*answer_logits(model, batch), batch["scored"])
 
 
 def answer_logits(model: nn.Module, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """What predicts the scored tokens of a batch, and these tokens.
+    """The logits that predict the scored tokens of a batch, and those tokens.
 
     Args:
         model: as in ``answer_nll``.
-        batch: as there; ``labels`` (n,) int64, where it has them, stand for the scored tokens.
+        batch: as there; ``labels`` (n,) int64, if present, replace the scored tokens.
 
     Returns:
         (n, V) logits in the model's own precision and (n,) int64 tokens, records one after the
@@ -131,10 +131,10 @@ def answer_logits(model: nn.Module, batch: Mapping[str, Any]) -> tuple[Tensor, T
 
 
 def begin(model: nn.Module, ids: Tensor, rows: int) -> DynamicCache:
-    """Run the tokens (1, n) that ``rows`` sequences begin with once; their key/value cache.
+    """Run once the tokens (1, n) that ``rows`` sequences begin with; returns their key/value cache.
 
-    Gradients must be off: with them, the weights' gradients of all blocks would wait, alive, for
-    those of the beginning.
+    Gradients must be off: otherwise the weight gradients of all blocks would be held in memory
+    until those of the beginning are done.
     """
     owner: Any = model
     cache = _empty_cache(model)
@@ -157,7 +157,7 @@ def _empty_cache(model: nn.Module) -> DynamicCache:
 
 
 def keeps_all(model: nn.Module, cache: DynamicCache) -> bool:
-    """Whether this is a model of ``transformers`` whose cache keeps every token of every block."""
+    """Whether this is a ``transformers`` model whose cache keeps every token of every block."""
     from wagle.compat.transformers import DynamicLayer
 
     own = type(model).__module__.startswith("transformers.")
@@ -165,7 +165,7 @@ def keeps_all(model: nn.Module, cache: DynamicCache) -> bool:
 
 
 def _shared_beginning(model: nn.Module, batch: Mapping[str, Any], keep: Tensor) -> int:
-    """How many tokens all records of a batch begin with; 0 where it does not pay to run them apart."""
+    """How many tokens all records of a batch begin with; 0 if running them once does not pay."""
     owner: Any = model
     ids, real = batch["input_ids"], batch["attention_mask"]
     same = ((ids == ids[:1]) & real.bool() & ~keep).all(0)  # (T,)
@@ -177,7 +177,7 @@ def _shared_beginning(model: nn.Module, batch: Mapping[str, Any], keep: Tensor) 
 
 
 def score(logits: Tensor, target: Tensor, scored: Tensor) -> Scored:
-    """The figures of ``answer_nll``, of logits (n, V), tokens (n,) and ``scored`` (B, T) bool."""
+    """The figures of ``answer_nll`` from logits (n, V), tokens (n,) and ``scored`` (B, T) bool."""
     with torch.autocast(scored.device.type, enabled=False):
         token_nll, hit = _TokenNLL.apply(logits, target)  # type: ignore[no-untyped-call]
         length = scored.sum(-1)
@@ -188,12 +188,12 @@ def score(logits: Tensor, target: Tensor, scored: Tensor) -> Scored:
 def records_nll(
     model: nn.Module, batches: Iterable[Mapping[str, Any]], count: int, dtype: str
 ) -> Scored:
-    """Score many batches without gradients, back in record order.
+    """Score many batches without gradients; the results are in record order.
 
     Args:
         model: the model; its mode is left alone, dropout is off.
-        batches: collated batches whose ``index`` (B,) gives each record's place.
-        count: the number of records in all.
+        batches: collated batches whose ``index`` (B,) gives each record's position.
+        count: the total number of records.
         dtype: the precision of the matrix products.
 
     Returns:

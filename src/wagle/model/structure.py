@@ -1,7 +1,7 @@
-"""The structure of a model: its folder, its blocks, its parameters by name, and how it computes.
+"""The structure of a model: its folder, its blocks, its parameters by name, and its precision.
 
-Nothing here knows an architecture: parameters come from ``named_parameters()``, and the head is
-reached by a hook on the model's own output embedding, so soft-capping and scaling stay as they are.
+Nothing here depends on an architecture: parameters come from ``named_parameters()``, and the head
+is reached by a hook on the model's own output embedding, so soft-capping and scaling still apply.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ DROPOUTS = (
     nn.AlphaDropout,
     nn.FeatureAlphaDropout,
 )
-"""The modules of torch that drop out, with the rate ``p``."""
+"""Torch's dropout modules, whose rate is ``p``."""
 
 
 def model_folder(path: str | Path) -> Path:
-    """The folder of a local model, checked: missing folders never turn into a download."""
+    """The folder of a local model, checked: a missing folder never turns into a download."""
     folder = Path(path)
     if not folder.is_dir():
-        raise WagleError(f"model folder {path} does not exist; give the path of a local model")
+        raise WagleError(f"model folder {path} does not exist; give the path to a local model")
     if not (folder / "config.json").is_file():
         raise WagleError(f"{path} holds no config.json, so it is not a model folder")
     return folder
 
 
 def find_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    """The list of decoder blocks of a model, and its name ("model.layers").
+    """The name of a model's list of decoder blocks ("model.layers"), and the list.
 
-    It is the one list of modules as long as the configuration has layers.
+    It is the one list of modules whose length is the configuration's number of layers.
     """
     depth = getattr(model.config.get_text_config(decoder=True), "num_hidden_layers", None)
     found = [
@@ -69,7 +69,7 @@ _BLOCK = re.compile(r"^(?P<stem>.*?)\.(?P<index>\d+)\.(?P<kind>.+)$")
 
 
 def place(name: str) -> tuple[str, str]:
-    """Where a parameter is: its block ("0", "1", ... or "" outside the blocks) and its kind.
+    """Where a parameter belongs: its block ("0", "1", ... or "" outside the blocks) and its kind.
 
     ``model.layers.3.mlp.up_proj.weight`` is ("3", "mlp.up_proj.weight").
     """
@@ -78,11 +78,11 @@ def place(name: str) -> tuple[str, str]:
 
 
 def check_length(model: PreTrainedModel, longest: int, what: str) -> None:
-    """Refuse records that are longer than the positions that a model has learned."""
+    """Refuse records longer than the number of positions that a model has learned."""
     most = getattr(model.config, "max_position_embeddings", None)
     if most is not None and longest > most:
         raise WagleError(
-            f"{what} needs {longest} tokens, the model has {most} positions; lower "
+            f"{what} needs {longest} tokens, but the model has {most} positions; lower "
             "model.max_length or evaluation.max_new_tokens"
         )
 
@@ -94,7 +94,7 @@ def device_of(model: nn.Module) -> torch.device:
 
 @contextlib.contextmanager
 def precision(device: torch.device, dtype: str) -> Iterator[None]:
-    """Run the matrix products in ``dtype`` (autocast); the weights stay as they are."""
+    """Run matrix products in ``dtype`` (autocast); the weights stay as they are."""
     kind = choose(DTYPES, dtype, "precision")
     with torch.autocast(device.type, kind, enabled=kind != torch.float32):
         yield
@@ -102,10 +102,10 @@ def precision(device: torch.device, dtype: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_dropout(model: nn.Module) -> Iterator[None]:
-    """Set every dropout rate to zero, also in training mode; restore them afterwards.
+    """Set every dropout rate to zero, even in training mode; restore them afterwards.
 
-    Attention reads its rate from a plain attribute of the module, so ``nn.Dropout`` alone is not
-    enough. Training mode itself stays: activation checkpointing works only there.
+    Attention reads its rate from a plain attribute of the module, so changing ``nn.Dropout`` is not
+    enough. The model stays in training mode: activation checkpointing works only there.
     """
     changed: list[tuple[nn.Module, str, float]] = []
     for module in model.modules():
@@ -124,7 +124,7 @@ def without_dropout(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def head_at(model: nn.Module, keep: Tensor) -> Iterator[None]:
-    """Let only the positions ``keep`` (B, T) bool reach the model's head: logits are (1, n, V)."""
+    """Pass only the positions in ``keep`` (B, T) bool to the model's head: logits are (1, n, V)."""
     owner: Any = getattr(model, "module", model)
     head = owner.get_output_embeddings()
     if head is None:
@@ -141,14 +141,14 @@ def head_at(model: nn.Module, keep: Tensor) -> Iterator[None]:
 
 
 def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """A batch with its tensors on ``device``."""
+    """Return the batch with its tensors on ``device``."""
     return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
 
 
 def place_parameters(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put tensors in the place of a model's parameters, tied places too.
+    """Replace a model's parameters with tensors, tied ones everywhere they are used.
 
-    A tensor that is no ``nn.Parameter`` becomes one that requires a gradient.
+    A tensor that is not an ``nn.Parameter`` becomes one that requires a gradient.
     """
     homes: dict[int, list[tuple[nn.Module, str]]] = {}
     for module in model.modules():
@@ -163,7 +163,7 @@ def place_parameters(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 @contextlib.contextmanager
 def placed(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[dict[str, nn.Parameter]]:
-    """Hold tensors as parameters of a model for a while; yields those parameters by name."""
+    """Temporarily use tensors as a model's parameters; yields those parameters by name."""
     before = {n: p for n, p in model.named_parameters() if n in tensors}
     place_parameters(model, tensors)
     now = dict(model.named_parameters())

@@ -1,7 +1,7 @@
-"""The weights of a model on disk, read by name and one at a time; fingerprints.
+"""The weights of a model on disk, read by name, one at a time; fingerprints.
 
-Where a folder stores tensors in another shape than the model holds them (each expert of a
-mixture by itself), transformers' own conversion is applied, to just the tensors asked for.
+If a folder stores tensors in a different form from the model (each expert of a mixture
+separately), transformers' own conversion is applied, to just the tensors asked for.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from wagle.system.tensors import TensorFile
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_CHUNK = 1 << 22  # weights that are widened at once
-# Kinds of models whose folders hold the model's own tensors, and the class of each: transformers,
-# which takes seconds to import, need not be asked about them.
+_CHUNK = 1 << 22  # weights widened at once
+# Model types whose folders hold the model's own tensors, and the class of each, so that
+# transformers, which takes seconds to import, need not be asked about them.
 _AS_STORED = {
     "gemma": "GemmaForCausalLM",
     "gemma2": "Gemma2ForCausalLM",
@@ -60,7 +60,7 @@ def weight_files(folder: str | Path) -> list[Path]:
     for file in files:
         if not file.is_file():
             raise WagleError(
-                f"{folder} lacks its weights {file.name}; save the model as safetensors"
+                f"{folder} lacks its weight file {file.name}; save the model as safetensors"
             )
     return files
 
@@ -70,7 +70,7 @@ class Weights:
 
     Args:
         folder: a local model folder with safetensors.
-        model: its structure without weights, from ``empty_model``; made where it is needed.
+        model: its structure without weights, from ``empty_model``; built when needed.
     """
 
     def __init__(self, folder: str | Path, model: PreTrainedModel | None = None) -> None:
@@ -88,14 +88,14 @@ class Weights:
 
     @property
     def model(self) -> PreTrainedModel:
-        """The structure of the model, every parameter on the meta device."""
+        """The structure of the model, with every parameter on the meta device."""
         if self._model is None:
             self._model = empty_model(self.folder)
         return self._model
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype in which the folder holds its first floating-point tensor."""
+        """The dtype of the folder's first floating-point tensor."""
         for name, file in self._files.items():
             found = file.dtype(name)
             if found.is_floating_point:
@@ -104,13 +104,13 @@ class Weights:
 
     @property
     def _plain(self) -> bool:
-        """Whether the folder holds the model's own tensors, nothing to convert."""
+        """Whether the folder holds the model's own tensors, with nothing to convert."""
         config = read_json(self.folder / "config.json")
         kinds = [config.get("model_type"), *(config.get("architectures") or ())]
         if self._model is None and any({*kinds} <= {*known} for known in _AS_STORED.items()):
             return True
         if self._model is None and not any(has_conversion(k) for k in kinds):
-            return True  # which spares building the structure
+            return True  # saves building the structure
         return {name for name, _ in self.model.named_parameters()} <= set(self._files)
 
     def names(self) -> list[str]:
@@ -126,18 +126,18 @@ class Weights:
         return tuple(self.model.state_dict()[name].shape)
 
     def has(self, name: str) -> bool:
-        """Whether the folder holds a tensor of this very name."""
+        """Whether the folder holds a tensor of exactly this name."""
         return name in self._files
 
     def count(self) -> int:
-        """How many numbers the folder holds."""
+        """The number of elements in all the folder's tensors."""
         return sum(math.prod(file.shape(name)) for name, file in self._files.items())
 
     def get(self, name: str) -> Tensor:
-        """One parameter; a memory map of the file where nothing has to be converted."""
+        """One parameter; a memory map of the file if nothing has to be converted."""
         if name in self._files:
             return self._files[name].get(name)
-        with self._converting:  # one thread at a time: it goes through the model
+        with self._converting:  # one thread at a time: the conversion uses the model
             if self._last is None or self._last[0] != name:
                 self._last = (name, self._converted([name])[name])
             return self._last[1]
@@ -162,13 +162,13 @@ class Weights:
         return {name: found[name] for name in names}
 
     def close(self) -> None:
-        """Release the files and what of them is mapped into memory."""
+        """Release the files and their memory maps."""
         self._last = None
         for file in set(self._files.values()):
             file.close()
 
     def _converted(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """Parameters that transformers makes of several tensors of the folder, or renames."""
+        """Parameters that transformers builds from several tensors of the folder, or renames."""
         sources = self._converted_from()
         wanted = list(names)
         for name in wanted:
@@ -185,14 +185,14 @@ class Weights:
         return found
 
     def _converted_from(self) -> dict[str, list[str]]:
-        """Which tensors of the folder each parameter is made of."""
+        """Which tensors of the folder each parameter is made from."""
         if self._sources is None:
             self._sources = stored_names(self.model, self._files)
         return self._sources
 
 
 def place_buffers(model: nn.Module, weights: Weights, device: torch.device) -> None:
-    """Move a model's buffers to ``device``, those that the folder holds with its values."""
+    """Move a model's buffers to ``device``, with the folder's values for those it holds."""
     for name, buffer in list(model.named_buffers()):
         module, _, leaf = name.rpartition(".")
         found = weights.get(name) if weights.has(name) else buffer
@@ -224,7 +224,7 @@ def fingerprint(source: nn.Module | str | Path) -> str:
     """SHA-256 over the tensors sorted by name (name, shape, values widened to float32), tied once.
 
     It does not depend on shards, metadata or lossless upcasts: a bfloat16 folder and the same
-    weights in float32 have one fingerprint. Returns 64 hex digits.
+    weights in float32 have the same fingerprint. Returns 64 hex digits.
     """
     digest = hashlib.sha256()
     tensors = _live_parts(source) if isinstance(source, nn.Module) else _folder_parts(source)
@@ -245,7 +245,7 @@ def _live_parts(model: nn.Module) -> _Parts:
 
 
 def _folder_parts(folder: str | Path) -> _Parts:
-    """The same of a folder, under the names of the model's own parameters."""
+    """The same for a folder, under the names of the model's own parameters."""
     weights = Weights(folder)
     try:
         for name in weights.names():

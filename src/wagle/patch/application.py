@@ -1,6 +1,6 @@
-"""Apply: a base and its patches make the result; a result and its undo file make the base again.
+"""Apply patches: base and patches give the result; result and undo file give the base back.
 
-Folders in, a folder out, one tensor at a time; ``load_patched`` makes the same model in memory.
+Folders in, a folder out, one tensor at a time; ``load_patched`` builds the same model in memory.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ logger = logging.getLogger(__name__)
 
 
 class Applied(NamedTuple):
-    """What applying patches made.
+    """The outcome of applying patches.
 
     Attributes:
-        fingerprint: of the model.
-        promised: whether it is the one that the patches promise; of independent ones none does.
+        fingerprint: the fingerprint of the model.
+        promised: whether it is the one that the patches promise; independent ones promise none.
         overlaps: for every pair of patches, what both change.
     """
 
@@ -53,17 +53,17 @@ class Applied(NamedTuple):
 
 
 def apply(base: str | Path, patches: str | Path | Sequence[str | Path], out: str | Path) -> Applied:
-    """Write the model folder that a patch, or several in order, make of a base.
+    """Write the model folder that results from applying a patch, or several in order, to a base.
 
-    Shards and all other files are those of the base; one tensor is in memory at a time, beside
-    its new values. The folder appears only when its weights have the fingerprint that the patches
+    Shards and all other files are those of the base; only one tensor and its new values are in
+    memory at a time. The folder appears only if its weights have the fingerprint that the patches
     promise.
 
     Args:
         base: the model folder that the patch was made for; another one is refused.
         patches: the patch, or several: each made on the result of the one before, or all on this
-            base; then the later one wins where two change the same weight, with a warning.
-        out: the folder to make; one that holds anything is refused.
+            base; in that case the later one wins where two change the same weight, with a warning.
+        out: the folder to make; one that is not empty is refused.
     """
     _check_free(out)
     stack = load_stack(patches)
@@ -83,12 +83,12 @@ def load_patched(
     dtype: str = "float32",
     attention: str = "auto",
 ) -> PreTrainedModel:
-    """The model that patches make of a base, in memory; no folder is written.
+    """The model that patches turn a base into, in memory; no folder is written.
 
     Args:
         base: the model folder that the patch was made for; another one is refused.
         patches: as ``apply`` takes them.
-        dtype: of the weights, after patching in the precision in which they are stored.
+        dtype: the dtype of the weights; they are patched in the precision in which they are stored.
         attention: ``eager``, ``sdpa`` or ``auto``.
     """
     stack = load_stack(patches)
@@ -108,18 +108,20 @@ def load_patched(
             named.patch.put(name, state[name])
     wanted = promised(stack, ours)
     if wanted is not None and fingerprint(model) != wanted:
-        raise WagleError(f"{stack[-1].name} does not make what it promises of {base}; make it anew")
+        raise WagleError(
+            f"{stack[-1].name} does not turn {base} into the promised model; make it again"
+        )
     for parameter in model.parameters():  # the buffers stay as loaded
         parameter.data = parameter.data.to(choose(DTYPES, dtype, "dtype"))
     return model
 
 
 def undo(result: str | Path, undo_file: str | Path, out: str | Path) -> None:
-    """Write the base again, bit for bit, from the result and the undo file.
+    """Restore the base, bit for bit, from the result and the undo file.
 
     Args:
         result: the model folder that the patch made; another one is refused.
-        undo_file: what ``extract`` wrote as ``undo``.
+        undo_file: the file that ``extract`` wrote as ``undo``.
         out: the folder to make; one that holds anything is refused.
     """
     _check_free(out)
@@ -131,7 +133,7 @@ def undo(result: str | Path, undo_file: str | Path, out: str | Path) -> None:
 def _check_free(out: str | Path) -> None:
     target = Path(out)
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise WagleError(f"{out} exists already and is not an empty folder; choose another one")
+        raise WagleError(f"{out} already exists and is not an empty folder; choose another one")
 
 
 def _check_fit(stack: Sequence[Named], folder: str | Path) -> str:
@@ -152,12 +154,12 @@ def _check_fit(stack: Sequence[Named], folder: str | Path) -> str:
 
 
 def _warn(stack: Sequence[Named], shared: Mapping[tuple[int, int], Shared]) -> None:
-    """Say where independent patches overlap: what they make together was never tried."""
+    """Warn where independent patches overlap: their combination was never tested."""
     for (first, second), found in shared.items():
         if found.count:
             logger.warning(
                 "%s and %s both change %s weights, %s of them to different values; there the later "
-                "one wins: evaluate what they make together",
+                "one wins: evaluate the combined model",
                 stack[first].name,
                 stack[second].name,
                 f"{found.count:,}",
@@ -166,7 +168,7 @@ def _warn(stack: Sequence[Named], shared: Mapping[tuple[int, int], Shared]) -> N
 
 
 def _write(folder: str | Path, stack: Sequence[Named], out: str | Path, wanted: str | None) -> str:
-    """Write what patches make of a folder; returns its fingerprint, which is ``wanted`` if given."""
+    """Apply patches to a folder; returns the result's fingerprint, which is ``wanted`` if given."""
     with atomic_folder(out) as part:
         copy_other_files(folder, part)
         for file in weight_files(folder):
@@ -174,14 +176,14 @@ def _write(folder: str | Path, stack: Sequence[Named], out: str | Path, wanted: 
         made = fingerprint(part)
         if wanted is not None and made != wanted:
             raise WagleError(
-                f"{stack[-1].name} made {made[:6]} of {folder} instead of {wanted[:6]}; nothing "
-                "was kept: make it again"
+                f"{stack[-1].name} turned {folder} into {made[:6]} instead of {wanted[:6]}; "
+                "nothing was kept: make it again"
             )
     return made
 
 
 def _write_shard(source: Path, target: Path, patches: Sequence[Patch]) -> None:
-    """Write one shard with the header of the old one, tensor by tensor as they lie in the file."""
+    """Write one shard with the header of the old one, tensor by tensor in file order."""
     with (
         TensorFile(source, "weight file") as shard,
         source.open("rb") as old,

@@ -1,16 +1,16 @@
-"""Extract: the patch holds the new values of changed weights only; it cannot restore its base.
+"""Extract a patch: it holds only the new values of changed weights and cannot restore its base.
 
-What a patch hides: the old values. No value of the base is in the file, so a patch alone gives
-neither model back, and ``apply`` works in one direction only.
+A patch hides the old values. No value of the base is in the file, so a patch alone yields neither
+model, and ``apply`` works in one direction only.
 
-What it does not hide: the result, from anyone who also holds the base; which weights changed, so
-it points at where the old values were; and the new values themselves, which may say something
-about what was there. A patch covers weights: configuration and tokenizer are those of the base.
+It does not hide the result from anyone who also holds the base; nor which weights changed, so it
+points at where the old values were; nor the new values themselves, which may say something about
+what was there. A patch covers weights only: configuration and tokenizer are those of the base.
 
-The undo file is the reverse and private: it holds the old values, and is written only when asked.
+The undo file is the reverse, and private: it holds the old values and is written only on request.
 
-Everything here works on model folders, holds one tensor at a time beside what a patch says of it,
-and compares stored bits. The file is described in ``wagle.patch.file``, the code of positions in
+Everything here works on model folders, holds one tensor and its part of the patch at a time, and
+compares stored bits. The file is described in ``wagle.patch.file``, the encoding of positions in
 ``wagle.patch.positions``.
 """
 
@@ -30,7 +30,7 @@ from wagle.patch.positions import Positions, decode, encode
 from wagle.system.errors import WagleError
 from wagle.system.memory import Spill
 
-_IN_MEMORY = 1 << 28  # bytes of values that are gathered, before they go to a file
+_IN_MEMORY = 1 << 28  # bytes of gathered values before they go to a file
 
 
 def extract(
@@ -39,24 +39,24 @@ def extract(
     """Write the patch that turns the model folder ``base`` into the model folder ``result``.
 
     Args:
-        base: the model that whoever applies the patch will hold.
+        base: the model that those who apply the patch will hold.
         result: the same model with other weights: equal tensor names, shapes and types.
         out: the file to write; not in a model folder, where it would count as weights.
-        undo: where to write the old values of the same weights too, mode 0600; None: nowhere.
+        undo: where to also write the old values of the same weights, mode 0600; None means nowhere.
 
     Returns:
-        The patch. Two equal models have none: that is an error.
+        The patch. For two equal models there is none, which is an error.
     """
     same_layout(base, result)
     _check_places((base, result), out, undo)
     made = _gather(base, result, Path(out).parent, undo=undo is not None)
     if not made.changes:
         raise WagleError(
-            f"nothing changed between {base} and {result}: no weight differs in any bit; check that "
-            "the second is the unlearned model"
+            f"nothing changed between {base} and {result}: every weight is bit-identical; check "
+            "that the second is the unlearned model"
         )
     ours, theirs = fingerprint(base), fingerprint(result)
-    if undo is not None:  # first: a patch that is there has its undo file
+    if undo is not None:  # first, so that no patch exists without its undo file
         back = Digests(base=made.result_digests)
         Patch(theirs, ours, made.changes, made.old, back, UNDO).save(undo)
     patch = Patch(ours, theirs, made.changes, made.new, made.digests)
@@ -70,14 +70,14 @@ def _check_places(folders: Sequence[str | Path], out: str | Path, undo: str | Pa
     for file in files:
         if file.resolve().parent in {Path(folder).resolve() for folder in folders}:
             raise WagleError(
-                f"{file} lies among the weights of a model; write it to another folder"
+                f"{file} would be among the weights of a model; write it to another folder"
             )
     if len({file.resolve() for file in files}) < len(files):
-        raise WagleError(f"{out} cannot be both patch and undo file; give them two names")
+        raise WagleError(f"{out} cannot be both patch and undo file; give them different names")
 
 
 class _Gathered(NamedTuple):
-    """What a patch and its undo file hold, by the names that it has in the file."""
+    """The contents of a patch and its undo file, by their names in the file."""
 
     changes: dict[str, Change]
     new: Spill
@@ -87,12 +87,12 @@ class _Gathered(NamedTuple):
 
 
 def _gather(base: str | Path, result: str | Path, place: Path, *, undo: bool) -> _Gathered:
-    """Compare two folders of one layout; old values and their digests only for an undo file.
+    """Compare two folders of one layout; old values and their digests only if ``undo`` is set.
 
     Args:
         base: the model before.
         result: the model after.
-        place: a folder for what does not fit into memory; no name in it is left.
+        place: a folder for what does not fit into memory; no file stays there.
         undo: whether old values are wanted too.
     """
     place.mkdir(parents=True, exist_ok=True)

@@ -1,18 +1,19 @@
-"""The file of a patch and of an undo file: what both hold, written and read.
+"""The file format of patches and undo files: their contents, writing and reading.
 
 One safetensors file, ``wagle-patch/2`` or ``wagle-undo/1``. Per changed tensor it holds
-``NAME::values``, flat and in position order, and, unless it changed everywhere, where these
-values go, as the smallest of the codes of ``wagle.patch_positions``: ``NAME::gaps``,
+``NAME::values``, flat and in position order, and, unless the tensor changed everywhere, where
+these values go, in the smallest of the codes of ``wagle.patch.positions``: ``NAME::gaps``,
 ``NAME::bits``, ``NAME::rice`` or ``NAME::rice_unchanged``, uint8. The metadata, JSON:
 
     base, result    fingerprints of the model that it applies to and of the model that it makes
     tensors         per changed tensor: shape, dtype, encoding, count
     digests         per tensor of the base, changed or not: 16 hex digits
-    digests_after   the same of the result, for tensors in which only a few weights change
+    digests_after   the same for the result, for tensors in which only a few weights change
 
-``digests`` say which tensor of a wrong base is another one. A tensor in which fewer than 256
-weights change has its digest in ``digests_after``: whoever holds the result could try old values
-for so few weights until a digest of the old tensor fits. Version 1 has no digests and no Rice codes.
+``digests`` shows which tensor of a wrong base differs. A tensor in which fewer than 256 weights
+change has its digest in ``digests_after`` instead: with so few weights, anyone holding the result
+could try old values until a digest of the old tensor matched. Version 1 has no digests and no Rice
+codes.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ from wagle.system.tensors import TensorFile, open_checked, save_checked
 
 FORMAT = "wagle-patch/2"
 UNDO_FORMAT = "wagle-undo/1"
-FEW = 256  # changed weights of a tensor: too many to try old values until a digest fits
+FEW = 256  # changed weights of a tensor: too many to try old values until a digest matches
 
 
 class Form(NamedTuple):
-    """A kind of file: what it is called, what the model it applies to is called, its format.
+    """A kind of file: its name, the name of the model it applies to, its format.
 
-    Of a private one, the mode is 0600.
+    A private one has mode 0600.
     """
 
     what: str
@@ -57,11 +58,11 @@ UNDO = Form("undo file", "result", UNDO_FORMAT, private=True)
 
 @dataclass(frozen=True)
 class Change:
-    """What a patch says of one changed tensor.
+    """What a patch says about one changed tensor.
 
     Attributes:
-        shape: of the whole tensor.
-        dtype: of the tensor and of its new values, as torch names it.
+        shape: the shape of the whole tensor.
+        dtype: the dtype of the tensor and of its new values, as torch names it.
         encoding: how the positions are stored: ``all``, ``gaps``, ``bits``, ``rice`` or
             ``rice_unchanged``.
         count: how many of its weights changed.
@@ -85,11 +86,11 @@ class Change:
 
 @dataclass(frozen=True)
 class Digests:
-    """Digests by which the tensors of a base are told from others; empty in old patches.
+    """Digests that identify the tensors of a base; empty in old patches.
 
     Attributes:
-        base: of the base's tensors.
-        after: of the result's tensors, where the base's digest would give few old values away.
+        base: digests of the base's tensors.
+        after: digests of the result's, where the base's digest would give a few old values away.
     """
 
     base: Mapping[str, str] = field(default_factory=dict)
@@ -103,8 +104,8 @@ class Patch:
         base: fingerprint of the model that it applies to.
         result: fingerprint of the model that it makes.
         tensors: what changed, per changed tensor, in name order.
-        digests: of the single tensors of the base.
-        form: a patch, or an undo file, which is one only inside.
+        digests: digests of the individual tensors of the base.
+        form: a patch, or an undo file, which has the same structure.
     """
 
     def __init__(
@@ -138,7 +139,7 @@ class Patch:
         return decode(_coded(change, name, self._stored), change.size)
 
     def put(self, name: str, tensor: Tensor) -> None:
-        """Write the new values of one tensor into that of the base, a contiguous tensor."""
+        """Write the new values of one tensor into the base's, which must be contiguous."""
         if name not in self.tensors:
             return
         flat, values, start = stored_bits(tensor), stored_bits(self.values(name)), 0
@@ -147,7 +148,7 @@ class Patch:
             start += len(where)
 
     def patched(self, name: str, old: Tensor) -> Tensor:
-        """The tensor ``name`` of the result; ``old`` is that of the base and stays as it is."""
+        """The result's tensor ``name``; ``old`` is the base's and is not modified."""
         if name not in self.tensors:
             return old
         new = old.clone(memory_format=torch.contiguous_format)
@@ -155,7 +156,7 @@ class Patch:
         return new
 
     def misfits(self, kinds: Mapping[str, Kind], folder: str | Path) -> Iterator[str]:
-        """What keeps the patch from fitting a model folder, one line per tensor."""
+        """Why the patch does not fit a model folder, one line per tensor."""
         for name, change in self.tensors.items():
             if name not in kinds:
                 yield f"{folder} has no tensor {name!r}"
@@ -163,10 +164,10 @@ class Patch:
                 yield f"{name} is {change.kind} in the {self.form.what} and {kinds[name]} in {folder}"
 
     def first_difference(self, folder: str | Path) -> str | None:
-        """The first tensor, by name, in which a folder is not the base, or None.
+        """The first tensor, by name, in which a folder differs from the base, or None.
 
-        None also where the patch has no digests, and where the folder differs in weights only
-        that the patch replaces and whose old values it hides.
+        Also None if the patch has no digests, or if the folder differs only in weights that the
+        patch replaces and whose old values it hides.
         """
         known = {*self.digests.base, *self.digests.after}
         if not known:
@@ -180,7 +181,7 @@ class Patch:
         return lacking
 
     def _other(self, name: str, tensor: Tensor) -> bool:
-        """Whether a tensor is not that of the base, as far as its digest says."""
+        """Whether a tensor differs from the base's, as far as its digest can tell."""
         if name in self.digests.after and name in self.tensors:
             kind = kind_of(tensor)
             if kind != self.tensors[name].kind:
@@ -189,7 +190,7 @@ class Patch:
         return tensor_digest(name, tensor) != self.digests.base.get(name)
 
     def save(self, path: str | Path) -> None:
-        """Write it as one safetensors file; equal patches give equal bytes."""
+        """Write the patch as one safetensors file; equal patches give equal bytes."""
         metadata = {
             "base": self.base,
             "result": self.result,
@@ -201,9 +202,9 @@ class Patch:
 
     @classmethod
     def load(cls, path: str | Path, form: Form = PATCH) -> Patch:
-        """Read a patch; a truncated or altered file is an error, and so is a newer format.
+        """Read a patch; a truncated or altered file or a newer format is an error.
 
-        The values stay in the file; a tensor's are read when they are asked for.
+        The values stay in the file; a tensor's values are read when they are asked for.
         """
         file, metadata = open_checked(path, form.what, form.format)
         try:
@@ -216,7 +217,7 @@ class Patch:
         except (KeyError, TypeError, ValueError, AttributeError):  # a field missing or misspelt
             whole = False
         if not whole:
-            raise WagleError(f"{form.what} {path} is corrupt: its fields do not fit; make it again")
+            raise WagleError(f"{form.what} {path} is corrupt: invalid fields; make it again")
         return cls(ends[0], ends[1], changes, _Stored(file), digests, form)
 
 
@@ -247,11 +248,11 @@ def _coded(change: Change, name: str, stored: Mapping[Any, Tensor]) -> Positions
 
 
 def _change(fields: Mapping[str, Any]) -> Change:
-    """A change out of metadata; what is not one is a ValueError or a TypeError."""
+    """A change from metadata; anything else raises a ValueError or a TypeError."""
     change = Change(**{**fields, "shape": tuple(fields["shape"])})
     whole = [*change.shape, change.count]
     if not all(type(number) is int and 0 <= number < 1 << 60 for number in whole):
-        raise ValueError("a size is no whole number")
+        raise ValueError("a size is not a whole number")
     return change
 
 
@@ -260,7 +261,7 @@ def _digests(found: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _sound(name: str, change: Change, file: TensorFile) -> bool:
-    """Whether values and positions are what the metadata says of them."""
+    """Whether values and positions are as the metadata says."""
     values = f"{name}::values"
     if Kind(dtype_name(file.dtype(values)), file.shape(values)) != (change.dtype, (change.count,)):
         return False

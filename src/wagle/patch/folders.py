@@ -1,4 +1,4 @@
-"""Two model folders of one layout, compared by their stored bits, one tensor at a time.
+"""Comparing two model folders of one layout by their stored bits, one tensor at a time.
 
 -0.0 is not 0.0 here, and a NaN equals itself when its bits do.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 from wagle.model.weights import folder_tensors
 from wagle.system.errors import WagleError
 
-_CHUNK = 1 << 22  # weights per step of anything that compares; a multiple of 8
+_CHUNK = 1 << 22  # weights per step of any comparison; a multiple of 8
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -54,7 +54,7 @@ def same_layout(base: str | Path, result: str | Path) -> dict[str, Kind]:
         if name not in ours or name not in theirs:
             has, lacks = (base, result) if name in ours else (result, base)
             raise WagleError(
-                f"{lacks} has no tensor {name!r}, {has} has it; compare two versions of one model"
+                f"{lacks} has no tensor {name!r}, but {has} has; compare two versions of one model"
             )
         if ours[name] != theirs[name]:
             raise WagleError(

@@ -1,16 +1,16 @@
-"""Where a tensor changed, in as few bytes as a choice of four codes gives.
+"""Where a tensor changed, encoded in the smallest of four codes.
 
     gaps             uint8: how many unchanged weights precede each changed one, counted from the
-                     one before it; 255 stands for "255 more, read on"
+                     previous changed one; 255 means "255 more, read on"
     bits             one bit per weight, lowest first
     rice             a Rice code of those gaps
     rice_unchanged   a Rice code of the gaps between the *unchanged* weights
 
 A Rice code of n gaps is one byte k; then k planes of ceil(n/8) bytes, plane j holding bit j of
-every gap, lowest first; then what is left of each gap, ``gap >> k``, in unary: so many zero bits
-and a one. For positions at random it comes within 3 % of their entropy (at a ratio of 0.05: 0.289
-bits per weight of 0.286), where a byte per gap takes 0.40. A tensor that changed everywhere needs
-no code (``all``).
+every gap, lowest first; then the rest of each gap, ``gap >> k``, in unary: that many zero bits and
+a one. For random positions it comes within 3 % of their entropy (at a ratio of 0.05: 0.289 bits per
+weight against 0.286), whereas a byte per gap takes 0.40. A tensor that changed everywhere needs no
+code (``all``).
 
 Source: Rice & Plaunt 1971, "Adaptive Variable-Length Coding"; k is the best one, per tensor.
 """
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from wagle.system.errors import choose
 
 _CHUNK = 1 << 22  # weights, gaps or bits per step; a multiple of 8
-_MORE = 255  # in the gap code: 255 more unchanged weights, the gap goes on
+_MORE = 255  # in the gap code: 255 more unchanged weights, and the gap continues
 _PLANES = 48  # more than any gap has bits
 _ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1, dtype=np.uint8)
 _EMPTY = np.zeros(0, dtype=np.uint8)
@@ -49,10 +49,10 @@ class Positions:
 
 
 def encode(parts: Iterable[NDArray[np.bool_]], size: int) -> Positions:
-    """Code the True positions of a flat array, in the smallest way.
+    """Encode the True positions of a flat array, in the smallest code.
 
     Args:
-        parts: the array in order; all parts but the last have a multiple of 8 entries.
+        parts: the array, in order; all parts but the last have a multiple of 8 entries.
         size: how many entries the array has.
     """
     packed, count = [_EMPTY], 0
@@ -64,7 +64,7 @@ def encode(parts: Iterable[NDArray[np.bool_]], size: int) -> Positions:
         return Positions("all", _EMPTY, count)
     if not count:
         return Positions("gaps", _EMPTY, 0)
-    changed = 2 * count <= size  # the rarer kind has the shorter code
+    changed = 2 * count <= size  # the rarer kind gives the shorter code
     gaps = _gaps(bits, size, changed)
     planes = _best_planes(gaps)
     sizes = {"bits": len(bits), "rice" if changed else "rice_unchanged": _rice_size(gaps, planes)}
@@ -77,7 +77,7 @@ def encode(parts: Iterable[NDArray[np.bool_]], size: int) -> Positions:
 
 
 def decode(positions: Positions, size: int) -> Iterator[NDArray[np.int64]]:
-    """The positions, ascending, some millions of weights at a time; the code must be sound."""
+    """The positions, ascending, a few million weights at a time; the code must be sound."""
     code, count = positions.code, positions.count
     if positions.encoding == "rice_unchanged":
         return _others(_decode_rice(code, size - count), size)
@@ -91,7 +91,7 @@ def decode(positions: Positions, size: int) -> Iterator[NDArray[np.int64]]:
 
 
 def sound(positions: Positions, size: int) -> bool:
-    """Whether the code gives ``count`` positions below ``size``: files come from other people."""
+    """Whether the code gives ``count`` positions below ``size``; files come from other people."""
     encoding, code, count = positions.encoding, positions.code, positions.count
     if encoding == "all":
         return count == size
@@ -139,7 +139,7 @@ def _flags(code: NDArray[np.uint8], size: int) -> int | None:
 
 
 def _gaps(bits: NDArray[np.uint8], size: int, of: bool) -> NDArray[np.unsignedinteger]:
-    """How many other entries precede each one that is ``of``: the smallest type that holds them."""
+    """How many other entries precede each one that is ``of``, in the smallest type that fits."""
     found, last = [], -1
     for start in range(0, size, _CHUNK):
         flags = _unpacked(bits, start, min(start + _CHUNK, size))
@@ -173,7 +173,7 @@ def _decode_gaps(code: NDArray[np.uint8]) -> Iterator[NDArray[np.int64]]:
 
 
 def _best_planes(gaps: NDArray[np.unsignedinteger]) -> int:
-    """The k with the shortest code: another plane costs n bits and saves half of the unary ones."""
+    """The k of the shortest code: another plane costs n bits and saves half of the unary ones."""
     planes = 0
     left: NDArray[Any] = gaps
     while int((left - (left >> 1)).sum()) > len(gaps):

@@ -1,9 +1,9 @@
-"""Several patches on one base: in which order they fit, and where they change the same weights.
+"""Several patches on one base: the order in which they fit, and where they overlap.
 
-Two kinds of stacks exist. In a *chain* each patch was made on the result of the one before, so the
-last one promises the fingerprint of the whole. *Independent* patches were all made on one base;
-applied in order, the later one wins where two change the same weight, and no patch promises what
-they make together.
+There are two kinds of stacks. In a *chain* each patch was made on the result of the one before, so
+the last one promises the fingerprint of the whole. *Independent* patches were all made on one base;
+applied in order, the later one wins where two change the same weight, and no patch promises the
+combined result.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ Source: TypeAlias = "Patch | str | Path"
 
 
 class Named(NamedTuple):
-    """A patch, and what messages call it."""
+    """A patch and its name in messages."""
 
     name: str
     patch: Patch
 
 
 def load_named(source: Source, form: Form = PATCH) -> Named:
-    """A patch or its file, with a name."""
+    """Load a patch from its file, or take it as it is, and name it."""
     if isinstance(source, Patch):
         return Named(f"the {form.what}", source)
     return Named(f"{form.what} {source}", Patch.load(source, form))
 
 
 def load_stack(sources: Source | Sequence[Source]) -> list[Named]:
-    """One patch or several, each given as such or as its file."""
+    """Load one patch or several, each given directly or as a file."""
     given = [sources] if isinstance(sources, Patch | str | Path) else list(sources)
     return [load_named(source) for source in given]
 
@@ -49,7 +49,7 @@ def load_stack(sources: Source | Sequence[Source]) -> list[Named]:
 
 
 def promised(stack: Sequence[Named], base: str) -> str | None:
-    """The fingerprint that a sound stack promises, or None if its patches are independent.
+    """The fingerprint that a valid stack promises, or None if its patches are independent.
 
     Args:
         stack: one patch or more.
@@ -70,7 +70,7 @@ def stack_problem(stack: Sequence[Named], folder: str | Path, base: str) -> str 
     first, patch = stack[0]
     if patch.base != base:
         return (
-            f"{first} belongs to {patch.form.base} {patch.base[:6]}, {folder} is {base[:6]}"
+            f"{first} belongs to {patch.form.base} {patch.base[:6]}, but {folder} is {base[:6]}"
             f"{_where(patch, folder, base)}"
         )
     if promised(stack, base) is None:
@@ -85,9 +85,9 @@ def stack_problem(stack: Sequence[Named], folder: str | Path, base: str) -> str 
 
 
 def _where(patch: Patch, folder: str | Path, found: str) -> str:
-    """What tells a wrong base from the right one, in brackets, as far as the patch knows."""
+    """How a wrong base differs from the right one, in brackets, as far as the patch knows."""
     if found == patch.result:
-        return f" (what the {patch.form.what} makes: it was applied already)"
+        return f" (the model that the {patch.form.what} makes: it is already applied)"
     name = patch.first_difference(folder)
     if name is not None:
         return f" (first differing tensor: {name})"
@@ -113,8 +113,8 @@ class Shared:
     """The weights that two patches both change.
 
     Attributes:
-        tensors: how many, per tensor that has any, in name order.
-        differing: how many of all these get two different values.
+        tensors: how many per tensor, for tensors that have any, in name order.
+        differing: how many of them get two different values.
     """
 
     tensors: dict[str, int]
@@ -127,7 +127,7 @@ class Shared:
 
 
 def overlaps(patches: Sequence[Source]) -> dict[tuple[int, int], Shared]:
-    """Where patches change the same weights, for every pair of them.
+    """Which weights both change, for every pair of patches.
 
     One tensor's positions and values are in memory at a time.
 

@@ -1,4 +1,4 @@
-"""The proof on files: what differs between two models, and whether a mask or patches explain it."""
+"""Proof from files: what differs between two models, and whether a mask or patches explain it."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from wagle.system.errors import WagleError
 
 @dataclass(frozen=True)
 class Verification:
-    """What differs between two models, and whether it may.
+    """What differs between two models, and whether that is allowed.
 
     Attributes:
         changed: weights that differ in any bit.
-        total: weights in all.
+        total: all weights.
         tensors: changed weights per tensor, changed tensors only, in name order.
         mask_count: weights that the mask selects (of a ladder: its largest ratio), or None
             without a mask.
         mask_of_base: whether the mask was made for this base, or None if there is no mask or it
-            does not say; True is not required, a mask may serve a related checkpoint.
+            does not say; True is not required, as a mask may serve a related checkpoint.
         outside: changed weights that the mask does not select, per tensor, or None without a mask.
         patches: how many patches were given.
         patch_problems: why base and patches do not give the result, one line each, or None
@@ -57,9 +57,9 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing changed outside the mask and the patches match, as far as asked.
+        """Whether nothing changed outside the mask, and the patches match, if these were given.
 
-        Two equal models are ok here; ``changed`` says so.
+        Two equal models count as ok; ``changed`` tells them apart.
         """
         return not self.outside and not self.patch_problems
 
@@ -71,7 +71,7 @@ def verify(
     mask: Mask | str | Path | None = None,
     patch: Source | Sequence[Source] | None = None,
 ) -> Verification:
-    """Compare two model folders bit by bit, with what should explain the difference.
+    """Compare two model folders bit by bit, and with a mask or patches that explain the difference.
 
     Args:
         base: the model folder before.
@@ -82,7 +82,7 @@ def verify(
             bit for bit.
 
     Returns:
-        The counts; ``ok`` is the verdict. What cannot be compared at all is an error.
+        The counts; ``ok`` is the verdict. Folders that cannot be compared at all are an error.
     """
     layout = same_layout(base, result)
     mask = Mask.load(mask) if isinstance(mask, str | Path) else mask
@@ -125,17 +125,17 @@ def verify(
 def _wrong_ends(
     stack: Sequence[Named], base: str | Path, ours: str, result: str | Path
 ) -> list[str]:
-    """What the fingerprints of base (``ours``) and result say against the patches."""
+    """How the fingerprints of base (``ours``) and result contradict the patches."""
     problem = stack_problem(stack, base, ours)
     problems = [] if problem is None else [problem]
     wanted, theirs = promised(stack, ours), fingerprint(result)
     if wanted is not None and theirs != wanted:
-        problems.append(f"{stack[-1].name} makes {wanted[:6]}, {result} is {theirs[:6]}")
+        problems.append(f"{stack[-1].name} makes {wanted[:6]}, but {result} is {theirs[:6]}")
     return problems
 
 
 def _patched(stack: Sequence[Named], name: str, old: Tensor) -> Tensor:
-    """The tensor that the patches make of ``old``, which stays as it is."""
+    """The tensor that the patches turn ``old`` into; ``old`` is not modified."""
     if not any(name in named.patch.tensors for named in stack):
         return old
     new = old.clone(memory_format=torch.contiguous_format)

@@ -30,7 +30,7 @@ def _sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or a refused write into a one-line error; libraries may wrap the OSError."""
+    """Turn a full disk or a failed write into a one-line error; libraries may wrap the OSError."""
     try:
         yield
     except WagleError:
@@ -60,18 +60,18 @@ def _existing(path: Path) -> Path:
 
 @contextlib.contextmanager
 def atomic_file(path: str | Path, *, private: bool = False) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success it is synced and renamed, else removed.
+    """Yield a temporary path next to ``path``; on success it is synced and renamed, else removed.
 
     Args:
-        path: the file to make; its folder is made too.
-        private: mode 0600 instead of what the umask allows.
+        path: the file to make; its folder is created if needed.
+        private: use mode 0600 instead of what the umask allows.
     """
     path = Path(path)
     part = path.with_name(path.name + ".part")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            if private:  # from its first byte on
+            if private:  # from the first byte
                 os.close(os.open(part, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600))
             yield part
             os.chmod(part, 0o600 if private else 0o666 & ~_umask())
@@ -114,13 +114,13 @@ def _finish_folder(part: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def resumable_folder(path: str | Path, plan: Mapping[str, Any]) -> Iterator[Path]:
-    """Like ``atomic_folder``, but what a killed process left is there again under the same plan.
+    """Like ``atomic_folder``, but keeps what a killed process left behind under the same plan.
 
-    An error removes it; an interruption (Ctrl-C, a kill) leaves it for the next call.
+    An error removes the folder; an interruption (Ctrl-C, a kill) leaves it for the next call.
 
     Args:
         path: the folder to make.
-        plan: all that the contents depend on; left-overs of another plan are removed.
+        plan: everything the contents depend on; leftovers of another plan are removed.
     """
     path = Path(path)
     part = path.with_name(path.name + ".part")
@@ -141,13 +141,13 @@ def resumable_folder(path: str | Path, plan: Mapping[str, Any]) -> Iterator[Path
 
 
 def check_space(path: str | Path, need: int, what: str, hint: str) -> None:
-    """Refuse to start what would fill the disk.
+    """Refuse to start work that would fill the disk.
 
     Args:
-        path: where it will be written.
-        need: bytes it takes.
-        what: what it is, for the message.
-        hint: what else the user can do about it than freeing space.
+        path: where the output will be written.
+        need: how many bytes it takes.
+        what: its name, for the message.
+        hint: what the user can do other than freeing space.
     """
     free = shutil.disk_usage(_existing(Path(path))).free
     if need > free:
@@ -170,13 +170,13 @@ def write_json(path: str | Path, value: Any, *, private: bool = False) -> None:
 
 
 def append_line(path: Path, value: Any) -> None:
-    """Append ``value`` as one line of JSON; a reader leaves out a line that was cut off."""
+    """Append ``value`` as one line of JSON; readers skip a line that was cut off."""
     with disk_errors(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(value, ensure_ascii=False) + "\n")
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file; a missing or broken one is a one-line error."""
+    """Read a JSON file; one that is missing or broken raises a one-line error."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -189,7 +189,7 @@ def read_json(path: str | Path) -> Any:
 def locked(folder: Path) -> Iterator[None]:
     """Hold ``folder`` for this process; a second run in it is an error, not a race.
 
-    The lock is the kernel's, on the file ``.lock``: it ends with the process, however that ends.
+    The kernel holds the lock, on the file ``.lock``: it is released however the process ends.
     """
     from filelock import FileLock, Timeout
 

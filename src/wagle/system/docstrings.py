@@ -1,4 +1,4 @@
-"""What the docstring of a function says, for pages that are made from the code."""
+"""The parts of a function's docstring, for pages that are generated from the code."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Told(NamedTuple):
     """The parts of a docstring, as Markdown.
 
     Attributes:
-        summary: what stands before the first section.
-        settings: what it says of each argument.
-        source: where the idea comes from; "" where it does not say.
+        summary: the text before the first section.
+        settings: the description of each argument.
+        source: where the idea comes from, or "" if the docstring does not say.
     """
 
     summary: str
@@ -27,7 +27,7 @@ def told(function: Callable[..., Any]) -> Told:
     """Read a docstring in Google's style.
 
     Args:
-        function: whose it is.
+        function: the function whose docstring to read.
     """
     text = inspect.getdoc(function) or ""
     head = re.split(r"\n(?:Args|Returns|Raises|Source):", text)[0]
@@ -48,11 +48,11 @@ def _markdown(text: str) -> str:
 
 
 def settings_table(function: Callable[..., Any], hidden: Collection[str] = ()) -> list[str]:
-    """The settings of a function, a row each, with their defaults and what they mean.
+    """The settings of a function, one per row, with their defaults and meanings.
 
     Args:
-        function: whose keywords are the settings.
-        hidden: parameters that are no settings.
+        function: the function whose keywords are the settings.
+        hidden: parameters that are not settings.
     """
     meanings = told(function).settings
     lines = ["| setting | default | meaning |", "| --- | --- | --- |"]

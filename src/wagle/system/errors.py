@@ -1,8 +1,8 @@
-"""The errors that wagle raises: one line that says what is wrong, where, and what to do.
+"""The errors that wagle raises: one line saying what is wrong, where, and what to do.
 
-    WagleError          whatever the user can mend: a recipe, a file, a record, a disk
-        TrainingStopped the loss left the finite numbers, or what was to be kept is lost
-        DiskFull        there was no room for a file; whoever knows how much is needed says so
+    WagleError          anything the user can fix: a recipe, a file, a record, a disk
+        TrainingStopped the loss is no longer finite, or the records to keep were lost
+        DiskFull        there was no room for a file; a caller that knows how much it needs adds it
 
 The command line prints these without a traceback and exits with code 2. Anything else is a bug.
 """
@@ -17,17 +17,17 @@ T = TypeVar("T")
 
 
 class WagleError(Exception):
-    """What a user can mend. The message is one line."""
+    """A problem that the user can fix. The message is one line."""
 
 
 class DiskFull(WagleError):
-    """A file did not fit on the disk; nothing of it is left."""
+    """A file did not fit on the disk; no part of it is left."""
 
 
 class TrainingStopped(WagleError):
     """Training met a loss or a gradient that is not finite, or lost the records to keep.
 
-    ``step`` is the one whose weights the model has again: the last good ones; 0 is before training.
+    ``step`` is the one whose weights were restored: the last good ones; 0 is before training.
     """
 
     def __init__(self, message: str, step: int = 0) -> None:
@@ -36,13 +36,13 @@ class TrainingStopped(WagleError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that looks most like ``name``, or None."""
+    """The known name most similar to ``name``, or None."""
     found = get_close_matches(name, list(known), n=1, cutoff=0.6)
     return found[0] if found else None
 
 
 def choose(table: Mapping[str, T], name: str, what: str) -> T:
-    """Look ``name`` up in ``table``; an unknown name is an error that shows the nearest.
+    """Look ``name`` up in ``table``; an unknown name is an error that suggests the nearest one.
 
     Args:
         table: the known names.
@@ -65,15 +65,15 @@ def no_setting(
     listed: str = " (known: {})",
     short: bool = False,
 ) -> WagleError:
-    """The error for a setting that is not there: it names the nearest one, and all there are.
+    """The error for a setting that does not exist: it names the nearest one and lists them all.
 
     Args:
-        what: whose setting it would be ("wrapper sam").
+        what: what it would be a setting of ("wrapper sam").
         key: the setting asked for.
-        known: the settings that there are.
-        near: how the nearest one is shown; nothing is shown where none looks like it.
-        listed: how all of them are shown.
-        short: show them only where none looks like it.
+        known: the settings that exist.
+        near: how the nearest one is shown; nothing is shown if none is similar.
+        listed: how the full list is shown.
+        short: list them only if none is similar.
     """
     names = list(known)
     guess = nearest(key, names)

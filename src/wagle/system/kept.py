@@ -1,4 +1,4 @@
-"""Results that are kept while there is room for them, so that nothing is made twice."""
+"""A cache: results are kept while there is room, so that nothing is computed twice."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ T = TypeVar("T")
 
 
 class Kept(Generic[T]):
-    """Results by key. Once they are more than there is room for, all are let go.
+    """Results by key. When they no longer fit, all of them are dropped.
 
     Args:
-        room: the size of all results together, at most; one that is larger is not kept.
-        size: the size of a result.
+        room: the most that all results together may take; a larger single result is not kept.
+        size: measures a result.
     """
 
     def __init__(self, room: int, size: Callable[[T], int]) -> None:
@@ -22,11 +22,11 @@ class Kept(Generic[T]):
         self._used = 0
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """The result of ``key``: what ``make`` gave before, or gives now; its errors are not kept.
+        """The result for ``key``, kept from before or made now; errors are not kept.
 
         Args:
-            key: all that the result depends on.
-            make: gives what nobody changes afterwards.
+            key: everything the result depends on.
+            make: makes the result, which nobody may change afterwards.
         """
         if key in self._known:
             return self._known[key]

@@ -1,4 +1,4 @@
-"""Memory: how much there is, tensors that are too many for it, giving back what was freed."""
+"""Memory: how much there is, spilling tensors that do not fit, returning what was freed."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def total_memory() -> int:
 
 
 def free_memory(device: torch.device | None = None) -> int:
-    """Bytes that can be taken without swapping: what is free, and what the system would give up.
+    """Bytes that can be used without swapping: free memory, and what the system would give up.
 
     Args:
-        device: whose memory; None is the machine's. Of a GPU it is what the driver has left.
+        device: whose memory; None means the machine's. For a GPU, what the driver has left.
     """
     if device is not None and device.type == "cuda":
         import torch
@@ -38,14 +38,14 @@ def free_memory(device: torch.device | None = None) -> int:
 
 
 class Spill(MutableMapping[Hashable, "Tensor"]):
-    """A dictionary of tensors of which at most ``limit`` bytes are in memory, the rest in a file.
+    """A dictionary of tensors that holds at most ``limit`` bytes in memory, the rest in a file.
 
-    Tensors come back on the CPU, detached. The file has no name, so nothing of it is left behind,
+    Tensors come back on the CPU, detached. The file has no name, so none of it is left behind,
     whatever happens.
 
     Args:
         limit: bytes to hold in memory.
-        folder: where the file goes; None is the system's place for temporary files.
+        folder: where the file goes; None means the system's folder for temporary files.
     """
 
     def __init__(self, limit: int, folder: Path | None = None) -> None:
@@ -121,7 +121,7 @@ def _bytes(tensor: Tensor) -> memoryview:
 
 
 def give_memory_back() -> None:
-    """Return what was freed to the system, so that what follows starts small."""
+    """Return freed memory to the system, so that the next step starts small."""
     import torch
 
     gc.collect()

@@ -1,4 +1,4 @@
-"""Old places of public names: they still work, with a warning that says where the name is now."""
+"""Old import paths of public names: they still work, and warn where the name lives now."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def moved(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
 
     Args:
         module: its dotted name.
-        homes: by name, the module of ``wagle`` that holds it now.
+        homes: for each name, the module of ``wagle`` that holds it now.
     """
 
     def find(name: str) -> Any:
@@ -23,7 +23,7 @@ def moved(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
         home = f"wagle.{homes[name]}"
         warnings.warn(
-            f"{module}.{name} goes in {GONE_IN}: import {name} from {home}",
+            f"{module}.{name} will be removed in {GONE_IN}: import {name} from {home}",
             DeprecationWarning,
             stacklevel=2,
         )

@@ -1,4 +1,4 @@
-"""The one long loop beside the Trainer's, and the one progress bar of both."""
+"""The one long loop besides the Trainer's, and the progress bar that both share."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ T = TypeVar("T")
 
 
 def main_process() -> bool:
-    """True on the process that speaks to the user (rank 0)."""
+    """True on the process that reports to the user (rank 0)."""
     return os.environ.get("RANK", "0") == "0"
 
 
 class Bar:
-    """A progress bar on stderr with figures; silent off a terminal and off the main process."""
+    """A progress bar on stderr with figures; silent without a terminal and on other processes."""
 
     def __init__(self, what: str, total: int) -> None:
         self.what, self.total = what, total
@@ -52,7 +52,7 @@ class Bar:
         return self
 
     def advance(self, steps: int = 1, **figures: float) -> None:
-        """Move on by ``steps`` and show ``figures`` beside the bar."""
+        """Advance by ``steps`` and show ``figures`` next to the bar."""
         if self._progress is None:
             return
         self._progress.advance(self._task, steps)
@@ -71,7 +71,7 @@ class Bar:
 
 
 def track(items: Sequence[T], what: str, *, size: Callable[[T], int] = lambda _: 1) -> Iterator[T]:
-    """Iterate over ``items`` behind a progress bar; ``size`` says what one item counts for."""
+    """Iterate over ``items`` with a progress bar; ``size`` says how much one item counts."""
     with Bar(what, sum(size(item) for item in items)) as bar:
         for item in items:
             yield item

@@ -1,4 +1,4 @@
-"""What must stay private: folders of mode 0700, and digests that need a secret key."""
+"""Privacy: folders of mode 0700, and digests that need a secret key."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wagle.system.atomic import disk_errors, write_text
 
 
 def private_folder(path: Path) -> Path:
-    """Make ``path`` readable by its owner only."""
+    """Make ``path`` accessible to its owner only."""
     with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         path.chmod(0o700)
@@ -19,7 +19,7 @@ def private_folder(path: Path) -> Path:
 
 
 def salt(folder: Path) -> bytes:
-    """The secret key of a private folder, made on first use.
+    """The secret key of a private folder, created on first use.
 
     Digests keyed with it name sets of records without letting anyone guess short records.
     """

@@ -1,4 +1,4 @@
-"""A table whose members are files: adding a member is adding its file, and nothing else."""
+"""A table whose members are files: to add a member, add its file, and nothing else."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ T = TypeVar("T")
 
 
 class Shelf(Mapping[str, Callable[..., T]], Generic[T]):
-    """The functions of a package that holds one file a member, by name.
+    """The functions, by name, of a package that holds one file per member.
 
-    A member's file has its name, and so has the function in it: ``benchmarks/tofu.py``, or the
-    package ``benchmarks/tofu/``, holds ``tofu``. There is no list beside the files that could be
-    forgotten, and what is no member lives in another package. The names are read from the folder;
-    a member is imported when it is taken, so that whoever wants one does not wait for all.
+    A member, its file and the function in it share one name: ``benchmarks/tofu.py``, or the
+    package ``benchmarks/tofu/``, holds ``tofu``. There is no separate list to keep up to date;
+    anything that is not a member lives in another package. The names are read from the folder; a
+    member is imported when it is looked up, so using one does not import them all.
 
     Args:
         package: its dotted name.

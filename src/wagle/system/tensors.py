@@ -1,4 +1,4 @@
-"""Tensor files: safetensors written atomically and read in parts, with a checksum inside wagle's own."""
+"""Tensor files: safetensors written atomically and read in parts; wagle's own hold a checksum."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-_CHUNK = 1 << 22  # elements that are converted and written at a time
+_CHUNK = 1 << 22  # elements converted and written at a time
 _KEY = "wagle"  # the one metadata key: safetensors writes several in random order
 
 
@@ -31,17 +31,17 @@ def save_tensors(
 ) -> None:
     """Write a safetensors file atomically, tensor by tensor; equal contents give equal bytes.
 
-    The space is claimed before the first byte, so a full disk is noticed at once.
+    The space is reserved before the first byte is written, so a full disk is noticed at once.
 
     Args:
         path: the file.
         tensors: tensors by name, on any device.
         metadata: any JSON value; kept as sorted JSON under one key.
         private: mode 0600.
-        dtype: what floating-point tensors are converted to on the way; None leaves them.
+        dtype: what floating-point tensors are converted to; None leaves them as they are.
     """
     shapes, kinds = {}, {}
-    for name, tensor in tensors.items():  # once: they may come from a file
+    for name, tensor in tensors.items():  # one pass: they may come from a file
         shapes[name] = tuple(tensor.shape)
         kinds[name] = dtype if dtype and tensor.dtype.is_floating_point else tensor.dtype
     names = sorted(tensors, key=lambda name: (-kinds[name].itemsize, name))  # keeps all aligned
@@ -70,7 +70,7 @@ def save_tensors(
 
 
 def types_by_name() -> dict[str, torch.dtype]:
-    """The dtypes of torch by what a safetensors header calls them: a part of that format."""
+    """The dtypes of torch, by the names that the safetensors format gives them in its header."""
     import torch
 
     return {
@@ -107,7 +107,7 @@ def _bytes(tensor: Tensor) -> memoryview:
 
 
 class TensorFile:
-    """A safetensors file opened for reading; tensors come one at a time, as memory maps."""
+    """A safetensors file opened for reading; tensors are read one at a time, as memory maps."""
 
     def __init__(self, path: str | Path, what: str = "tensor file") -> None:
         from safetensors import SafetensorError, safe_open
@@ -141,9 +141,9 @@ class TensorFile:
         return tensor
 
     def read(self, name: str, start: int, stop: int) -> Tensor:
-        """The elements ``start`` to ``stop`` of the flattened tensor ``name``, in its own dtype.
+        """Elements ``start`` to ``stop`` of the flattened tensor ``name``, in its own dtype.
 
-        Read into fresh memory: unlike a memory map, nothing of the file stays resident.
+        They are read into fresh memory: unlike a memory map, no part of the file stays resident.
         """
         import torch
 
@@ -155,7 +155,7 @@ class TensorFile:
         while view:
             got = os.preadv(self._handle, [view], at)
             if got == 0:
-                raise WagleError(f"{self.path} was cut off while it was read; make it again")
+                raise WagleError(f"{self.path} was truncated while being read; make it again")
             view, at = view[got:], at + got
         return part
 
@@ -174,11 +174,11 @@ class TensorFile:
         return self._layout[name][1]
 
     def offset(self, name: str) -> int:
-        """The byte of the file at which the tensor ``name`` begins."""
+        """The byte offset in the file at which the tensor ``name`` begins."""
         return self._layout[name][2]
 
     def _read_header(self) -> dict[str, tuple[Any, tuple[int, ...], int]]:
-        """Dtype, shape and offset of each tensor; safetensors checked them at opening."""
+        """Dtype, shape and offset of each tensor; safetensors checked them on opening."""
         known = types_by_name()
         size = int.from_bytes(os.pread(self._handle, 8, 0), "little")
         header = json.loads(os.pread(self._handle, size, 8))
@@ -213,7 +213,7 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _file_digest(file: TensorFile) -> str:
-    """The same of an open file, read some millions of elements at a time."""
+    """The same for an open file, read a few million elements at a time."""
 
     def parts(name: str) -> Iterator[Tensor]:
         size = math.prod(file.shape(name))
@@ -245,7 +245,7 @@ def save_checked(
     *,
     private: bool = False,
 ) -> None:
-    """Write a file of one of our formats, with a checksum over its tensors and metadata.
+    """Write a file in one of our formats, with a checksum over its tensors and metadata.
 
     Args:
         path: the file.
@@ -260,15 +260,15 @@ def save_checked(
 
 
 def open_checked(path: str | Path, what: str, kind: str) -> tuple[TensorFile, dict[str, Any]]:
-    """Open what ``save_checked`` wrote; another format, a newer one or an altered file is an error.
+    """Open a file that ``save_checked`` wrote; another or newer format, or an altered file, fails.
 
     Args:
         path: the file.
-        what: what it is, for messages.
-        kind: the newest format that is read, ``wagle-mask/1``; all versions before it are too.
+        what: what messages call the file.
+        kind: the newest format that can be read, ``wagle-mask/1``; so can all versions before it.
 
     Returns:
-        The file, open; its checksum was made without keeping any of it. And the metadata.
+        The open file, whose checksum was computed without keeping any of it, and the metadata.
     """
     file = TensorFile(path, what)
     metadata = dict(file.metadata)
@@ -277,10 +277,10 @@ def open_checked(path: str | Path, what: str, kind: str) -> tuple[TensorFile, di
     if not found.startswith(name + "/"):
         raise WagleError(f"{path} is not a wagle {what} (format {found})")
     if found not in {f"{name}/{version}" for version in range(1, int(newest) + 1)}:
-        raise WagleError(f"{what} {path} has format {found}, this wagle reads {kind}; update wagle")
+        raise WagleError(f"{what} {path} has format {found}; this wagle reads {kind}: update wagle")
     checksum = metadata.pop("checksum", None)
     if checksum != _checksum(_file_digest(file), metadata):
-        raise WagleError(f"{what} {path} is corrupt: its checksum does not fit; make it again")
+        raise WagleError(f"{what} {path} is corrupt: its checksum does not match; make it again")
     del metadata["format"]
     return file, metadata
 
@@ -288,7 +288,7 @@ def open_checked(path: str | Path, what: str, kind: str) -> tuple[TensorFile, di
 def load_checked(
     path: str | Path, what: str, kind: str
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read all of what ``open_checked`` opens: the tensors, mapped into memory, and the metadata."""
+    """Read a file as ``open_checked`` does: all tensors, mapped into memory, and the metadata."""
     file, metadata = open_checked(path, what, kind)
     with file:
         return {name: file.get(name) for name in file.names}, metadata

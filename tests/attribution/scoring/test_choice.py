@@ -24,7 +24,7 @@ from wagle.system.errors import WagleError
         ({"random_liek": "m"}, "did you mean 'random_like'"),
         ({"by_name": "ffn"}, "score.by_name is 'ffn'; give a list of patterns"),
         ({"by_name": []}, r"score.by_name is \[\]"),
-        ({"complement": 3}, "score.complement is 3; give a mask, or the path of one"),
+        ({"complement": 3}, "score.complement is 3; give a mask, or the path to one"),
         ({"complement": "none.safetensors"}, "mask none.safetensors does not exist"),
     ],
 )
@@ -39,7 +39,7 @@ def test_a_score_that_is_none_is_refused_in_one_line(score, said):
     [
         ("grad_ratio", {"esp": 1}, r"has no setting 'esp'; did you mean 'eps'\? \(known: eps\)"),
         ("magnitude", {"eps": 1}, r"has no setting 'eps' \(known: none\)"),
-        ("wagle", {"gamma": 1}, "gamma is not among the settings of a score"),
+        ("wagle", {"gamma": 1}, "gamma does not belong in a score's settings"),
         ("grad_ratio", {"eps": "small"}, "the setting eps of .* is 'small'; it must be a number"),
         ("grad_ratio", {"eps": float("nan")}, "is nan; it must be a number"),
         (lambda weight, *, power: weight**power, {}, "needs a setting 'power'"),

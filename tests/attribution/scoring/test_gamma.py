@@ -56,7 +56,10 @@ def test_the_mu_of_the_published_code_is_divided_by_the_records():
         ({"theta_share": 1}, "gamma.theta_share is 1; it must lie below 1"),
         ({"theta_share": 0}, "gamma.theta_share is 0; it must be a number above 0"),
         ({"theta_share": "half"}, "gamma.theta_share is 'half'"),
-        ({"theta_share": 0.5, "records": 3}, "gamma.records is not a setting beside theta_share"),
+        (
+            {"theta_share": 0.5, "records": 3},
+            "gamma.records is not a setting that goes with theta_share",
+        ),
         ({"mu": -1e-6}, "gamma.mu is -1e-06; it must be a number above 0"),
         ({"mu": 1, "acumulation": 4}, "gamma.acumulation .*; did you mean accumulation"),
         ({"mu": 1, "records": 0.5}, "gamma.records is 0.5; it must be a whole number"),
@@ -115,6 +118,8 @@ def test_damping_of_a_score_without_a_curvature_is_a_number(store):
     def mine(grad_forget, *, damping):
         return grad_forget.abs() + damping
 
-    with pytest.raises(WagleError, match="the score 'mine' asks for damping but for no square_ret"):
+    with pytest.raises(
+        WagleError, match="the score 'mine' asks for damping but not for square_ret"
+    ):
         Mask.from_scores(store, score=mine)
     assert _damping(store, 0.5, mine) == 0.5

@@ -476,7 +476,7 @@ def test_no_record_text_is_in_what_a_task_says_of_its_data(encoder, folder):
         ({"attacks": ["losss"]}, "did you mean 'loss'"),
         ({"k": []}, "attacks or k is empty"),
         ({"k": [0.0]}, "a share of the tokens"),
-        ({"data": "nowhere"}, "nowhere is no folder"),
+        ({"data": "nowhere"}, "nowhere is not a folder"),
         ({"parts": ["privleak"], "fluency": "x"}, "fluency judges what the model writes"),
         ({"parts": ["verbmem"], "entailment": "x"}, "add knowmem to parts"),
     ],

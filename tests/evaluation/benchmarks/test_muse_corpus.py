@@ -84,7 +84,7 @@ def test_a_malformed_row_is_named(tmp_path, rows, message):
 def test_what_is_missing_is_named_with_where_it_was_looked_for(tmp_path):
     with pytest.raises(WagleError, match=r"knowmem/retain_qa or knowmem/retain2_qa.*MUSE-Books"):
         muse_rows(tmp_path, "knowmem", "retain_qa", corpus="books")
-    with pytest.raises(WagleError, match=r"is no folder; .* muse-bench/MUSE-News"):
+    with pytest.raises(WagleError, match=r"is not a folder; .* muse-bench/MUSE-News"):
         muse_rows(tmp_path / "other", "knowmem", "retain_qa")
     with pytest.raises(WagleError, match="unknown part of MUSE 'knowmen'; did you mean 'knowmem'"):
         muse_rows(tmp_path, "knowmen", "retain_qa")
@@ -117,7 +117,7 @@ def test_a_hub_out_of_reach_is_one_line(monkeypatch):
 def test_a_revision_is_of_the_hub_and_the_corpus_has_one_name_there(tmp_path):
     assert open_muse("muse-bench/MUSE-News", "news", "v1").revision == "v1"
     assert open_muse(tmp_path, "news") == tmp_path
-    with pytest.raises(WagleError, match="revision is of a data set of the hub"):
+    with pytest.raises(WagleError, match="revision applies only to data sets on the hub"):
         open_muse(tmp_path, "news", "v1")
     with pytest.raises(WagleError, match="give a local copy of muse-bench/MUSE-Books"):
         open_muse("muse-bench/MUSE-News", "books")

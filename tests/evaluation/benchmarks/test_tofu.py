@@ -785,11 +785,13 @@ def test_missing_files_are_named(tmp_path, encoder):
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path, encoder):
-    with pytest.raises(WagleError, match=r"nothing is no folder; .* the files of TOFU.*locuslab"):
+    with pytest.raises(
+        WagleError, match=r"nothing is not a folder; .* the files of TOFU.*locuslab"
+    ):
         tofu(encoder, data=tmp_path / "nothing")
     with pytest.raises(
         WagleError,
-        match=r"data/tofu is no folder here, and .* forget10_perturbed \(train\) cannot be read: ",
+        match=r"data/tofu is not a local folder, and .* forget10_perturbed \(train\) cannot be read: ",
     ):
         tofu(encoder, data="data/tofu")
 
@@ -840,7 +842,7 @@ def test_a_hub_without_the_holdout_split_is_told_in_place_of_the_leakage(
 
 def test_a_revision_of_a_folder_is_refused(folder, encoder):
     assert tofu(encoder, data=folder, generate=False).data["revision"] is None
-    with pytest.raises(WagleError, match="revision is of a data set of the hub"):
+    with pytest.raises(WagleError, match="revision applies only to data sets on the hub"):
         tofu(encoder, data=folder, revision="main")
 
 

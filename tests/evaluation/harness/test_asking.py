@@ -270,8 +270,8 @@ def test_a_missing_data_set_is_named_with_the_way_to_give_it(tmp_path, encoder):
     assert str(found.value) == (
         "wmdp needs the data set cais/wmdp: Couldn't reach 'cais/wmdp' on the Hub "
         "(OfflineModeIsEnabled); give data=FOLDER with a copy at FOLDER/wmdp; or set HF_HOME to a "
-        "cache of the hub that holds it; the hub itself was not asked, for HF_HUB_OFFLINE is set "
-        "(by the command line too): set HF_HUB_OFFLINE=0 to let it be asked"
+        "cache of the hub that holds it; the hub itself was not asked because HF_HUB_OFFLINE is set "
+        "(the command line sets it too): set HF_HUB_OFFLINE=0 to allow it"
     )
     with pytest.raises(WagleError, match=rf"cais/mmlu: .*there is no copy at {tmp_path}/mmlu"):
         mmlu(encoder, data=tmp_path)

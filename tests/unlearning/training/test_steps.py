@@ -1,15 +1,16 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from tests.unlearning.conftest import mask_of, same, weights
-from wagle.system.errors import WagleError
+from wagle.system.errors import TrainingStopped, WagleError
 from wagle.unlearning.objectives.choice import choose_objective
 from wagle.unlearning.objectives.shapes import Terms
 from wagle.unlearning.training.selected import SelectedWeights
-from wagle.unlearning.training.steps import DYNAMIC_MASKS, WRAPPERS, Gradient
+from wagle.unlearning.training.steps import DYNAMIC_MASKS, WRAPPERS, Gradient, StepLoss
 from wagle.unlearning.training.surgery import noise
 
 
@@ -238,3 +239,53 @@ def test_an_objective_without_the_term_that_is_worked_on_is_refused(
     made = Gradient(wrapper, dynamic_mask=dynamic)
     with pytest.raises(WagleError, match=said):
         made.check(choose_objective(name, retain_term=retain or "auto"))
+
+
+# ---------------------------------------------------------------------------------------------
+# The loss of a step
+
+
+def _loss_of(nll, step=4):
+    """A forget and a retain record whose losses are given, as a step of one micro-batch."""
+
+    def supply(model, micro, chosen):
+        del model, micro
+        shown = {n: SimpleNamespace(nll_mean=torch.tensor(v)) for n, v in nll.items()}
+        return {name: shown[name] for name in chosen.inputs}, shown
+
+    tokens = {n: [SimpleNamespace(place=f"{n}[{i}]") for i in range(3)] for n in nll}
+    pairs = SimpleNamespace(
+        forget={"forget": tokens["forget"]}, retain={"retain": tokens["retain"]}
+    )
+    loss = StepLoss(choose_objective("grad_diff"), supply, pairs, "float32")
+    micro = {n: {"index": torch.arange(len(v))} for n, v in nll.items()}
+    counts = [len(v) for v in nll.values()]
+    return loss, loss.begin(None, counts, step), micro
+
+
+def test_the_loss_of_a_step_is_the_mean_over_its_records_and_is_logged_by_side():
+    loss, parts, micro = _loss_of({"forget": [1.0, 3.0], "retain": [2.0, 4.0, 6.0]})
+    terms = [part(micro) for part in parts]
+    assert [float(terms[0].forget), terms[0].retain] == [-2.0, None]
+    assert [terms[1].forget, float(terms[1].retain)] == [None, 4.0]
+    loss.note({"kept_share": 0.5})
+    found = loss.take_figures()
+    assert (found["forget_loss"], found["retain_loss"], found["kept_share"]) == (-2.0, 4.0, 0.5)
+    assert loss.take_figures() == {}
+
+
+def test_what_is_computed_again_at_other_weights_is_not_logged():
+    loss, (forget, _), micro = _loss_of({"forget": [1.0], "retain": [2.0]})
+    forget(micro, log=False)
+    assert loss.take_figures() == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "place"), [("forget", r"forget\[1\]"), ("retain", r"retain\[1\]")]
+)
+def test_a_loss_that_is_not_finite_names_the_record_and_the_step(name, place):
+    nll = {"forget": [1.0, 1.0], "retain": [1.0, 1.0]}
+    nll[name][1] = float("inf")
+    _, parts, micro = _loss_of(nll)
+    with pytest.raises(TrainingStopped, match=f"the loss of {place} is inf at step 4; lower"):
+        [part(micro) for part in parts]

@@ -1,1 +1,1 @@
-"""How gradients are made: the engines, what they collect, where it is written."""
+"""How gradients are computed: the engines, what they collect, and where they write it."""

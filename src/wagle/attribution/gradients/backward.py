@@ -1,4 +1,4 @@
-"""The way back of the engine ``stream``: from the loss to the head, block by block, to the stem."""
+"""The backward pass of the engine ``stream``: from the loss to the head, the blocks, the stem."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from wagle.model.structure import placed
 
 
 def through_head(kept: Kept) -> None:
-    """From what leaves the last block to the loss and back: the gradients of the head."""
+    """From the last block's output to the loss and back: the gradients of the head."""
     with kept.blocks.around() as parameters:
         late = [n for n in parameters if n not in kept.early]
         for p, which in enumerate(kept.passes):
             if not which.backward:
                 continue
-            kept.sink.wait()  # an embedding of another pass beside this one would be the peak
+            kept.sink.wait()  # another pass's embedding next to this one would be the peak
             sums = Sums(which, parameters)
             for one in kept.of(p):
                 kept.carry[one.key] = _head(kept, one)
                 sums.share = one.records / len(which.tokens)
                 kept.tied |= {n for n in kept.early if parameters[n].grad is not None}
-                if "square" in which.kinds:  # of a tied weight: later, with its other use
+                if "square" in which.kinds:  # a tied weight's: later, with its other use
                     for n in kept.early:
                         parameters[n].grad = None
                 for n, parameter in parameters.items():
@@ -41,7 +41,7 @@ def through_head(kept: Kept) -> None:
 
 
 def _head(kept: Kept, one: Batch) -> Tensor:
-    """Back from the loss of a batch to what leaves the last block."""
+    """Back from the loss of a batch to the last block's output."""
     blocks = kept.blocks
     last = len(blocks) - 1
     leaf = kept.hidden(last + 1, one).detach().requires_grad_()
@@ -60,7 +60,7 @@ def _head(kept: Kept, one: Batch) -> Tensor:
 
 
 def blocks_left(kept: Kept) -> int:
-    """How many blocks are left: all of them, or those that a killed run had not finished."""
+    """How many blocks are left to do: all of them, or those that a killed run had not finished."""
     found = kept.sink.kept("carry")
     if found is None:
         return len(kept.blocks)
@@ -69,7 +69,7 @@ def blocks_left(kept: Kept) -> int:
 
 
 def through_block(kept: Kept, block: int) -> None:
-    """One block, computed again and back through: its gradients are finished."""
+    """Recompute one block and go back through it: its gradients are then finished."""
     blocks = kept.blocks
     with placed(blocks.model, blocks.load(block, block - 1)) as parameters, torch.enable_grad():
         for p, which in enumerate(kept.passes):
@@ -90,7 +90,7 @@ def through_block(kept: Kept, block: int) -> None:
 
 
 def through_stem(kept: Kept) -> None:
-    """Back through the stem; a tied weight gets the sum of its two uses."""
+    """Back through the stem; a tied weight gets the sum over its two uses."""
     if not kept.early:
         return
     with kept.blocks.around() as around:
@@ -114,7 +114,7 @@ def through_stem(kept: Kept) -> None:
 
 
 def _stem(kept: Kept, one: Batch) -> Tensor:
-    """What enters the first block, computed again."""
+    """The input of the first block, recomputed."""
     blocks = kept.blocks
     entered: list[Tensor] = []
 

@@ -1,7 +1,7 @@
-"""A model of which one block is in memory at a time.
+"""A model with one block in memory at a time.
 
-Nothing here knows an architecture: the model's own forward runs with its blocks replaced, and a block
-is called with exactly what that forward hands to it.
+Nothing here depends on an architecture: the model's own forward runs with its blocks replaced, and
+a block is called with exactly what that forward passes to it.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from wagle.system.errors import WagleError
 
 @dataclass
 class Batch:
-    """One batch of one pass, and what the model hands to each block beside the hidden states.
+    """One batch of one pass, and what the model passes to each block besides the hidden states.
 
     Attributes:
-        which: the pass.
-        number: of the batch in its pass.
+        which: the number of the pass.
+        number: the number of the batch in its pass.
         batch: the padded records.
         calls: per block, the other arguments of its forward.
     """
@@ -43,21 +43,21 @@ class Batch:
 
     @property
     def key(self) -> str:
-        """Under which its activations are kept."""
+        """The key under which its activations are kept."""
         return f"{self.which} {self.number}"
 
     @property
     def records(self) -> int:
-        """How many there are."""
+        """How many records it holds."""
         return len(self.batch["index"])
 
 
 class Blocks:
-    """The model of a folder: its structure, and the weights of the block that computes.
+    """The model in a folder: its structure, and the weights of the block being computed.
 
     Attributes:
         names: per block, its parameters.
-        keyword: whether a block gets its hidden states by keyword.
+        keyword: whether a block receives its hidden states by keyword.
         tuples: whether a block returns a tuple.
     """
 
@@ -76,7 +76,7 @@ class Blocks:
             for i in range(len(self.blocks))
         ]
         self._outer = [name for name in every if not name.startswith(f"{where}.")]
-        self._weights = Weights(folder)  # a thread reads: not with the model that computes here
+        self._weights = Weights(folder)  # read in a thread: not with the model that computes here
         stack.callback(self._weights.close)
         place_buffers(self.model, self._weights, self.device)
         stack.enter_context(without_dropout(self.model))
@@ -92,7 +92,7 @@ class Blocks:
     # Weights
 
     def load(self, block: int, upcoming: int) -> dict[str, Tensor]:
-        """The weights of a block, while those of the ``upcoming`` one are read in a thread."""
+        """The weights of a block; those of the ``upcoming`` one are read meanwhile in a thread."""
         if self._next is None or self._next[0] != block:
             self._next = (block, self._pool.submit(self._read, block))
         found = self._next[1].result()
@@ -109,9 +109,9 @@ class Blocks:
 
     @contextlib.contextmanager
     def around(self) -> Iterator[dict[str, nn.Parameter]]:
-        """Hold what lies before and after the blocks.
+        """Hold the weights before and after the blocks.
 
-        On a CPU these are memory maps, so of an embedding only the rows that are used are read.
+        On a CPU these are memory maps, so only the rows of an embedding that are used are read.
         """
         weights = Weights(self.folder)
         try:
@@ -126,7 +126,7 @@ class Blocks:
 
     @contextlib.contextmanager
     def replaced(self, shims: Callable[[int], Callable[..., Any]]) -> Iterator[None]:
-        """Let block i answer with ``shims(i)``; all else about it stays what it is."""
+        """Let ``shims(i)`` answer in place of block i, which otherwise stays as it is."""
         for i, block in enumerate(self.blocks):
             block.forward = shims(i)
         try:
@@ -136,7 +136,7 @@ class Blocks:
                 del block.forward
 
     def entered(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
-        """The hidden states among the arguments that a block gets."""
+        """The hidden states among the arguments of a block."""
         found: Tensor = kwargs["hidden_states"] if self.keyword else args[0]
         return found
 
@@ -145,14 +145,14 @@ class Blocks:
         return (hidden,) if self.tuples else hidden
 
     def loss(self, one: Batch, tokens: Sequence[Tokens]) -> Tensor:
-        """The model's forward on a batch, with the blocks as they are now: (B,) mean NLLs."""
+        """Run the model's forward on a batch, with the blocks as they are now: (B,) mean NLLs."""
         with precision(self.device, self.job.precision):
             nll = answer_nll(self.model, to_device(one.batch, self.device)).nll_mean
         check_loss(nll, one.batch, tokens)
         return nll
 
     def call(self, block: int, one: Batch, hidden: Tensor) -> Tensor:
-        """One block on one batch, with the arguments that the model's own forward gives it."""
+        """Run one block on one batch, with the arguments that the model's own forward gives it."""
         args, kwargs = one.calls[block]
         with precision(self.device, self.job.precision):
             if self.keyword:
@@ -177,7 +177,7 @@ class Blocks:
 
 
 def _check_shared(model: nn.Module, where: str) -> None:
-    """Refuse blocks that share weights with each other or with what lies around them."""
+    """Refuse blocks that share weights with each other or with the layers around them."""
     owners: dict[int, str] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         inside = name.startswith(f"{where}.")

@@ -52,44 +52,44 @@ def gradients(
     device: str = "auto",
     attention: str = "auto",
 ) -> GradientStore:
-    """Take the gradient of the mean loss on the forget set and on the retain set.
+    """Compute the gradients of the mean loss on the forget set and on the retain set.
 
     Per set, d/d(weight) of the mean over records of the mean NLL (nats) over scored tokens;
     float32, dropout off. Source: WAGLE, arXiv 2410.17509, the two gradients of its score.
 
     Args:
-        model: a live model (of a ``peft`` model, the gradients are those of its adapter) or a local
-            model folder.
-        tokenizer: a fast tokenizer, or an ``Encoder`` where template or length limit matter; None
-            for pre-tokenised records.
+        model: a live model (for a ``peft`` model, the gradients are its adapter's) or a local model
+            folder.
+        tokenizer: a fast tokenizer, or an ``Encoder`` if template or length limit matter; None for
+            pre-tokenised records.
         forget: a path, a data set, or a list of dicts or records.
         retain: the same.
-        path: write the store into this folder; None keeps it in memory. After a kill the same
-            call goes on where it was, and a finished store of this very call is opened.
-        engine: ``whole`` (the model in memory), ``stream`` (one block in memory; a folder), or
-            ``auto``: ``whole`` where it fits.
+        path: write the store to this folder; None keeps it in memory. After a kill the same call
+            resumes where it stopped, and a finished store of the same call is simply opened.
+        engine: ``whole`` (the model in memory), ``stream`` (one block in memory; needs a folder),
+            or ``auto``: ``whole`` if it fits.
         retain_records: how many retain records to use, drawn by (seed, id) without replacement;
-            None takes 4 per forget record, at most all.
+            None means 4 per forget record, at most all.
         batch_tokens: padded tokens per backward pass. Changes speed, never the result.
         store_dtype: ``float32`` or ``bfloat16``.
-        seed: of the draw of retain records.
-        precision: of the matrix products: ``float32``, or ``bfloat16`` (autocast, about 1 % off).
-        overlap: ``error``, or ``allow`` records that stand in both sets.
+        seed: the seed for drawing retain records.
+        precision: for matrix products: ``float32``, or ``bfloat16`` (autocast, about 1 % off).
+        overlap: ``error``, or ``allow`` records that are in both sets.
         quantities: what to collect per weight, of ``grad_forget``, ``grad_retain``,
             ``grad_refusal`` (the forget questions answered by refusals), ``square_retain`` (mean
             over records of the squared gradient), ``fisher_retain`` (the same over micro-batches
-            of four) and ``input_square`` (what enters linear layers, for Wanda).
-        dtype: in which a folder's weights are held, ``float32`` or ``bfloat16``; ``auto`` as they
-            are stored.
+            of four) and ``input_square`` (the inputs of linear layers, for Wanda).
+        dtype: how a folder's weights are held, ``float32`` or ``bfloat16``; ``auto`` keeps the
+            dtype in which they are stored.
         device: where a folder's model computes, ``cpu`` or ``cuda``; ``auto`` takes what is there.
         attention: ``eager``, ``sdpa`` or ``auto``, for a folder.
 
     Returns:
-        The store; masks of any score, gamma and ratio come from it without the model.
+        The store; it yields masks for any score, gamma and ratio without the model.
 
     Raises:
-        WagleError: sets that overlap, records the model cannot hold, a loss or gradient that is
-            not finite, too little disk, a store of something else at ``path``.
+        WagleError: sets that overlap, records too long for the model, a loss or gradient that is
+            not finite, too little disk space, a store of something else at ``path``.
     """
     choose(DTYPES, store_dtype, "store_dtype")
     wanted = _in_order(quantities)
@@ -125,7 +125,7 @@ def gradients(
 
 
 def _in_order(quantities: Sequence[str]) -> list[str]:
-    """The quantities that are wanted, in the order of the table."""
+    """The requested quantities, in the order of the table."""
     for quantity in quantities:
         choose(COLLECTED, quantity, "quantity")
     return [q for q in COLLECTED if q in set(quantities)]
@@ -137,7 +137,7 @@ def _check_lengths(model: PreTrainedModel, sets: Mapping[str, Sequence[Tokens]])
 
 
 def _about_model(source: PreTrainedModel | Path) -> dict[str, Any]:
-    """Which model it is, and how its files look while it is that."""
+    """Which model it is, and what identifies its files as long as they are unchanged."""
     return {
         "fingerprint": fingerprint(source),
         "folder": str(source.absolute()) if isinstance(source, Path) else None,
@@ -146,12 +146,12 @@ def _about_model(source: PreTrainedModel | Path) -> dict[str, Any]:
 
 
 def _shapes(model: PreTrainedModel) -> list[list[Any]]:
-    """Name and shape of every parameter that gets a gradient."""
+    """The name and shape of every parameter that gets a gradient."""
     return [[n, list(p.shape)] for n, p in model.named_parameters() if p.requires_grad]
 
 
 def _finished(path: Path, wanted: Mapping[str, Any]) -> GradientStore:
-    """The store that is there already, if it is the one that is wanted."""
+    """The store that already exists, if it is the one that is wanted."""
     store = GradientStore.open(path)
     found = store.metadata
     if store.model_fingerprint != wanted["model"]["fingerprint"]:
@@ -215,7 +215,7 @@ def _job(
 
 
 class _Work(NamedTuple):
-    """What is to be computed, and what will be said about it."""
+    """What to compute, and the metadata to store with it."""
 
     source: PreTrainedModel | Path
     passes: Sequence[Pass]
@@ -223,12 +223,12 @@ class _Work(NamedTuple):
     metadata: dict[str, Any]
 
     def run(self, sink: Sink) -> None:
-        """Let the engine do it."""
+        """Have the engine compute it."""
         ENGINES[self.metadata["engine"]](self.source, self.passes, self.job, sink)
 
     @property
     def dtype(self) -> torch.dtype:
-        """In which gradients are stored."""
+        """The dtype in which gradients are stored."""
         return DTYPES[self.metadata["dtype"]]
 
 
@@ -267,7 +267,7 @@ def _write_store(work: _Work, path: Path, need: int) -> None:
 
 
 def store_bytes(metadata: Mapping[str, Any]) -> int:
-    """How much disk a store takes: gradients, the weights of a live model, sums to resume from."""
+    """How much disk a store takes: gradients, a live model's weights, sums to resume from."""
     count = sum(math.prod(shape) for _, shape in metadata["parameters"])
     dense = [q for q in metadata["quantities"] if COLLECTED[q].kind != "inputs"]
     need: int = len(dense) * count * DTYPES[metadata["dtype"]].itemsize

@@ -1,8 +1,8 @@
-"""Engines: how the gradients of a model are made.
+"""Engines: how the gradients of a model are computed.
 
-An engine takes the model, the passes over its records and a sink for what is finished. All give
-the same numbers. To add one: a function here, its entry in ENGINES, a test that its numbers equal
-those of ``whole``.
+An engine takes the model, the passes over its records and a sink for finished results. All give the
+same numbers. To add one, write a function here, its entry in ENGINES, and a test that its numbers
+equal those of ``whole``.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from wagle.system.memory import free_memory, give_memory_back
 from wagle.system.progress import track
 
 Engine: TypeAlias = Callable[["PreTrainedModel | Path", Sequence[Pass], Job, Sink], None]
-_ROOM = 1.3e9  # bytes of libraries, activations and one dense gradient
+_ROOM = 1.3e9  # bytes for libraries, activations and one dense gradient
 
 
 def whole(model: PreTrainedModel | Path, passes: Sequence[Pass], job: Job, sink: Sink) -> None:
     """The model in memory: one sweep per pass, every gradient added to a float32 sum.
 
-    A hook moves a parameter's gradient into its sum as soon as it is complete and frees it, so
-    beside the sums only one dense gradient is alive. Padding, batch size and order do not change
-    the result beyond floating point. About once a minute the sums go to the sink, so that a
-    killed pass goes on after its last batch there.
+    A hook adds a parameter's gradient to its sum as soon as it is complete and frees it, so only
+    one dense gradient is alive besides the sums. Padding, batch size and order do not change the
+    result beyond floating-point error. About once a minute the sums go to the sink, so that a
+    killed pass resumes after the last batch saved there.
     """
     live = model if isinstance(model, nn.Module) else load_model(model, job.dtype, job.attention)
     if live is not model:
@@ -57,7 +57,7 @@ def whole(model: PreTrainedModel | Path, passes: Sequence[Pass], job: Job, sink:
         with without_dropout(live):
             for number, which in enumerate(passes):
                 if number >= first:
-                    give_memory_back()  # the activations of the last pass lie scattered
+                    give_memory_back()  # the last pass's activations lie scattered
                     before = kept if kept and number == first else None
                     _sweep(live, number, which, job, sink, before[0] if before else {}, skip)
                     skip = 0
@@ -74,13 +74,13 @@ def _sweep(
     before: dict[str, Tensor],
     skip: int,
 ) -> None:
-    """One pass of ``whole``; the first ``skip`` batches are already in the sums ``before``."""
+    """One pass of ``whole``; the sums ``before`` already include the first ``skip`` batches."""
     device = model.device
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     sums = Sums(which, parameters)
     sums.start(_unflatten(before, device, sums.found))
     batches = which.batches(job.batch_tokens)
-    done, between = skip, True  # in the middle of a batch the sums hold a part of it
+    done, between = skip, True  # in the middle of a batch the sums hold only part of it
     with contextlib.ExitStack() as stack:
         stack.enter_context(sums.hooked())
         inputs = None
@@ -92,7 +92,7 @@ def _sweep(
 
         def keep() -> None:
             sink.keep("sums", _flatten(sums, inputs), {"pass": number, "batches": done})
-            sink.wait()  # the sums go on changing
+            sink.wait()  # the sums are about to change
 
         try:
             for batch in track(batches[skip:], f"{which.set} gradients", size=_records):
@@ -128,7 +128,7 @@ def _losses(model: PreTrainedModel, batch: dict[str, Any], which: Pass, job: Job
 
 
 def _flatten(sums: Sums, inputs: Inputs | None) -> dict[str, Tensor]:
-    """The sums under way, by quantity and parameter in one key."""
+    """The sums so far, keyed by quantity and parameter together."""
     found = {**sums.found, **({inputs.quantity: inputs.found} if inputs else {})}
     return {f"{q} {n}": t for q, tensors in found.items() for n, t in tensors.items()}
 
@@ -148,16 +148,16 @@ ENGINES: dict[str, Engine] = {"stream": stream, "whole": whole}
 
 
 def choose_engine(name: str, model: PreTrainedModel | Path, job: Job, *, in_memory: bool) -> str:
-    """The engine that ``name`` stands for; ``auto`` is ``whole`` where it fits, else ``stream``.
+    """The engine that ``name`` means; ``auto`` is ``whole`` if it fits, else ``stream``.
 
-    ``whole`` needs the weights, 4 bytes of float32 sum per weight (8 where the store stays in
-    memory) and about 1.3 GB.
+    ``whole`` needs the weights, 4 bytes of float32 sum per weight (8 if the store stays in memory)
+    and about 1.3 GB.
     """
     if name != "auto":
         choose(ENGINES, name, "engine")
         if name == "stream" and isinstance(model, nn.Module):
             raise WagleError(
-                "engine stream reads its weights from a model folder, and this model is live; "
+                "engine stream reads its weights from a model folder, but this model is live; "
                 "give its folder, or use engine: whole"
             )
         return name

@@ -1,4 +1,4 @@
-"""The way forward of the engine ``stream``: what enters each block, and what each is given."""
+"""The forward pass of the engine ``stream``: what enters each block, and its other arguments."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from wagle.system.errors import WagleError
 
 
 class Enough(Exception):
-    """Leaves a forward pass once all that is wanted of it was seen."""
+    """Ends a forward pass early, once everything wanted from it has been seen."""
 
 
 def record(kept: Kept) -> None:
-    """Run the stem on every batch: keep its output, and what each block will be given."""
+    """Run the stem on every batch; keep its output and the arguments each block will get."""
     with kept.blocks.around() as parameters:
         for position, one in enumerate(kept.batches):
             hidden = _record(kept, one, first=position == 0)
@@ -49,7 +49,7 @@ def _record(kept: Kept, one: Batch, first: bool) -> Tensor:
                     blocks.look(one, hidden)
             if block == len(blocks) - 1:
                 raise Enough
-            # a leaf: what a later block is given and was computed from it can be told
+            # a leaf, so that a later argument computed from it can be recognised
             return blocks.answer(hidden.detach().requires_grad_(first))
 
         return forward
@@ -60,16 +60,16 @@ def _record(kept: Kept, one: Batch, first: bool) -> Tensor:
 
 
 def _check_given(model: nn.Module, given: object) -> None:
-    """Refuse models whose blocks are given more that depends on weights than hidden states."""
+    """Refuse models whose blocks get anything besides hidden states that depends on weights."""
     if any(t.requires_grad for t in _tensors(given)):
         raise WagleError(
-            f"{type(model).__name__} hands its blocks more than hidden states that depends "
-            "on weights; use engine: whole"
+            f"{type(model).__name__} passes its blocks more than hidden states that depends on "
+            "weights; use engine: whole"
         )
 
 
 def through_blocks(kept: Kept) -> None:
-    """Go through the blocks once, keeping what enters each of them."""
+    """Run through the blocks once, keeping the input of each."""
     blocks = kept.blocks
     for block in range(len(blocks)):
         with placed(blocks.model, blocks.load(block, block + 1)), torch.no_grad():

@@ -1,4 +1,4 @@
-"""What the engine ``stream`` keeps between its steps: batches, activations, gradients under way."""
+"""State that the engine ``stream`` keeps between steps: batches, activations, partial gradients."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from wagle.attribution.gradients.sink import Sink
 from wagle.system.memory import Spill
 from wagle.system.progress import Bar
 
-_IN_MEMORY = 64 << 20  # bytes of activations, before they go to a file
+_IN_MEMORY = 64 << 20  # bytes of activations before they go to a file
 
 
 class Kept:
-    """One run of the engine: what its steps share.
+    """The state that the steps of one run of the engine share.
 
     Attributes:
-        spill: what enters each block, by (block, key of the batch); and by (quantity, parameter) the
-            sums of tied weights that the head has finished and the stem has not.
+        spill: the input of each block, by (block, key of the batch); and, by (quantity, parameter),
+            the sums of tied weights that the head has finished but the stem has not.
         early: parameters of the stem.
-        tied: those of them that the head uses too.
-        carry: by batch, d(loss)/d(what enters the last block that is done).
+        tied: those that the head uses too.
+        carry: by batch, d(loss)/d(input of the last block that is done).
     """
 
     def __init__(
@@ -49,9 +49,9 @@ class Kept:
         return [one for one in self.batches if one.which == which]
 
     def loss(self, one: Batch) -> Tensor:
-        """The model's forward on a batch, with the blocks as they are now: (B,) mean NLLs."""
+        """Run the model's forward on a batch, with the blocks as they are now: (B,) mean NLLs."""
         return self.blocks.loss(one, self.passes[one.which].tokens)
 
     def hidden(self, block: int, one: Batch) -> Tensor:
-        """What enters a block, where it computes."""
+        """The input of a block, on the device where it computes."""
         return self.spill[block, one.key].to(self.blocks.device)

@@ -1,6 +1,6 @@
-"""Passes: one sweep over a set of records, and the quantities that it leaves behind.
+"""Passes: one sweep over a set of records, and the quantities that it yields.
 
-A pass says what is summed, a job how to compute; the engines decide how the model gets through the
+A pass says what to sum, a job how to compute; the engines decide how to run the model over the
 records.
 """
 
@@ -31,10 +31,10 @@ class Job:
 
     Attributes:
         batch_tokens: padded tokens per backward pass.
-        precision: of the matrix products, a name in DTYPES.
-        dtype: in which the weights are held, a name in DTYPES.
+        precision: for matrix products, a name in DTYPES.
+        dtype: how the weights are held, a name in DTYPES.
         device: where to compute.
-        attention: which attention code, as in ``load_model``.
+        attention: which attention code to use, as in ``load_model``.
     """
 
     batch_tokens: int = 512
@@ -51,8 +51,8 @@ class Pass:
     Attributes:
         set: its name.
         tokens: its records.
-        kinds: what is summed, and the name of the quantity that it becomes.
-        group: records per backward pass, in record order; 0 takes as many as the budget holds.
+        kinds: what is summed, and the name of the resulting quantity.
+        group: records per backward pass, in record order; 0 takes as many as the budget allows.
     """
 
     set: str
@@ -70,26 +70,26 @@ class Pass:
 
     @property
     def backward(self) -> bool:
-        """Whether gradients are taken at all."""
+        """Whether gradients are needed at all."""
         return bool({"mean", "square"} & set(self.kinds))
 
     def groups(self) -> int:
-        """How many groups a mean of squares is taken over."""
+        """How many groups a mean of squares covers."""
         return -(-len(self.tokens) // self.group)
 
 
 def plan_passes(quantities: Sequence[str], sets: Mapping[str, Sequence[Tokens]]) -> list[Pass]:
-    """The fewest passes that collect ``quantities``: what shares a set and a grouping shares one.
+    """The fewest passes that collect ``quantities``: those with one set and grouping share a pass.
 
-    A mean gradient does not care for groups, so it comes from a grouped pass of its set where
-    there is one.
+    A mean gradient does not depend on groups, so it comes from a grouped pass over its set if there
+    is one.
     """
     plan: dict[tuple[str, int], dict[str, str]] = {}
     origins = {q: choose(COLLECTED, q, "quantity") for q in quantities}
     for quantity, origin in sorted(origins.items(), key=lambda item: -item[1].group):
         fitting = [key for key in plan if key[0] == origin.set]
         key = (origin.set, origin.group)
-        if not origin.group and fitting:  # the smallest groups: a pass that is slow anyway
+        if not origin.group and fitting:  # the smallest groups: that pass is slow anyway
             key = fitting[-1]
         plan.setdefault(key, {})[origin.kind] = quantity
     return [Pass(name, sets[name], kinds, group) for (name, group), kinds in sorted(plan.items())]
@@ -97,7 +97,7 @@ def plan_passes(quantities: Sequence[str], sets: Mapping[str, Sequence[Tokens]])
 
 @contextlib.contextmanager
 def _attached(hooks: Iterable[RemovableHandle]) -> Iterator[None]:
-    """Register hooks as they come, and remove them in the end."""
+    """Register hooks as they come, and remove them at the end."""
     handles = list(hooks)
     try:
         yield
@@ -109,9 +109,9 @@ def _attached(hooks: Iterable[RemovableHandle]) -> Iterator[None]:
 class Sums:
     """The float32 sums of one pass over some parameters; a hook adds each gradient as it comes.
 
-    A gradient is freed as soon as it is added, so beside the sums only one dense gradient is
-    alive. Every backward pass is one of the mean over a batch; its share of the records is set
-    with ``share`` before it.
+    A gradient is freed as soon as it is added, so only one dense gradient is alive besides the
+    sums. Every backward pass is of the mean over a batch; set its share of the records with
+    ``share`` beforehand.
     """
 
     def __init__(self, which: Pass, parameters: Mapping[str, nn.Parameter]) -> None:
@@ -121,8 +121,8 @@ class Sums:
         self.found: dict[str, dict[str, Tensor]] = {
             quantity: {} for kind, quantity in which.kinds.items() if kind != "inputs"
         }
-        # one piece of memory per quantity: sums that come one by one would lie scattered among
-        # activations, and what is freed there could not be given back
+        # one piece of memory per quantity: sums allocated one by one would be scattered among
+        # activations, whose memory could then not be returned
         self._room = {quantity: self._arena() for quantity in self.found}
 
     def _arena(self) -> dict[str, Tensor]:
@@ -133,7 +133,7 @@ class Sums:
         return {name: part.view(p.shape) for (name, p), part in parts}
 
     def hooked(self) -> AbstractContextManager[None]:
-        """Take every gradient the moment it is complete."""
+        """Take every gradient as soon as it is complete."""
         return _attached(
             p.register_post_accumulate_grad_hook(lambda p, name=name: self.take(name, p))
             for name, p in self.parameters.items()
@@ -162,7 +162,7 @@ class Sums:
                 sums[name].mul_(share)
 
     def start(self, found: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Go on from sums that an earlier part of the pass left."""
+        """Resume from sums that an earlier part of the pass left."""
         for quantity, tensors in found.items():
             for name, tensor in tensors.items():
                 self.found[quantity][name] = self._room[quantity][name].copy_(tensor)
@@ -170,7 +170,7 @@ class Sums:
     def finish(self, names: Iterable[str] | None = None) -> dict[str, dict[str, Tensor]]:
         """The finished quantities by parameter, on the CPU; an unused parameter has zeros.
 
-        ``names`` are the parameters that are finished; None is all.
+        ``names`` are the parameters that are finished; None means all.
         """
         done: dict[str, dict[str, Tensor]] = {}
         for quantity, sums in self.found.items():
@@ -193,7 +193,7 @@ class Sums:
 
 
 def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
-    """The linear layers inside the blocks by the name of their weight: ``nn.Linear`` and ``Conv1D``."""
+    """The linear layers (``nn.Linear``, ``Conv1D``) in the blocks, by the name of their weight."""
     _, blocks = find_blocks(model)
     names = {id(p): name for name, p in model.named_parameters()}
     return {
@@ -204,7 +204,7 @@ def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
 
 
 def transposed(model: nn.Module) -> list[str]:
-    """Parameters whose outputs are the last dimension: weights of ``Conv1D``, (in, out)."""
+    """Parameters with outputs in the last dimension: weights of ``Conv1D``, (in, out)."""
     layers = {id(m.weight) for m in model.modules() if isinstance(m, Conv1D)}
     return [name for name, p in model.named_parameters() if id(p) in layers]
 
@@ -218,11 +218,11 @@ class Inputs:
     def __init__(self, which: Pass, layers: Mapping[str, nn.Module]) -> None:
         self.which, self.layers = which, dict(layers)
         self.quantity = which.kinds["inputs"]
-        self.real: Tensor | None = None  # (B, T) of the batch that is under way
+        self.real: Tensor | None = None  # (B, T) of the current batch
         self.found: dict[str, Tensor] = {}
 
     def hooked(self) -> AbstractContextManager[None]:
-        """Look at what enters each layer."""
+        """Observe the input of each layer."""
         return _attached(
             layer.register_forward_pre_hook(lambda _, args, name=name: self._look(name, args[0]))
             for name, layer in self.layers.items()
@@ -234,8 +234,8 @@ class Inputs:
         real = self.real.reshape(-1)
         if len(rows) != len(real):
             raise WagleError(
-                f"{name} sees {len(rows)} positions of {len(real)}, so padding cannot be told "
-                "apart; leave input_square out for this model"
+                f"{name} sees {len(rows)} positions instead of {len(real)}, so padding cannot be "
+                "recognised; leave input_square out for this model"
             )
         total = rows[real.bool()].float().square().sum(0) / len(self.which.tokens)
         self.found[name] = self.found[name] + total if name in self.found else total
@@ -251,7 +251,7 @@ class Inputs:
 
 
 def check_loss(nll: Tensor, batch: Mapping[str, Any], tokens: Sequence[Tokens]) -> None:
-    """Refuse to go on from a record whose loss is not finite."""
+    """Refuse to continue after a record whose loss is not finite."""
     if not torch.isfinite(nll).all():
         bad = int(batch["index"][~torch.isfinite(nll.cpu())][0])
         raise WagleError(f"the loss of {tokens[bad].place} is not finite; check the model")

@@ -1,6 +1,6 @@
-"""Where an engine puts what is finished: in memory, or in a folder that survives a kill.
+"""Where an engine puts finished results: in memory, or in a folder that survives a kill.
 
-What an engine needs to go on after a kill it keeps here too, beside the finished shards.
+What an engine needs to resume after a kill is kept here too, next to the finished shards.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ _MINUTE = 60.0
 
 
 class Sink:
-    """Takes finished gradients; ``folder`` None keeps them in memory.
+    """Takes finished gradients; if ``folder`` is None, they stay in memory.
 
-    One background thread writes, in order, so that an engine computes meanwhile; at most one shard
-    waits to be written.
+    One background thread writes, in order, while the engine computes; at most one shard waits to be
+    written.
 
     Args:
         folder: where shards go, ``{quantity}-{label}.safetensors``.
-        dtype: in which gradients are kept.
-        metadata: of every shard.
+        dtype: the dtype in which gradients are kept.
+        metadata: the metadata of every shard.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Sink:
         self._saved = time.monotonic()
 
     def add(self, label: str, found: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Put away finished quantities by parameter; ``label`` names the part ("00012").
+        """Store finished quantities by parameter; ``label`` names the part ("00012").
 
         The tensors belong to the sink from here on.
         """
@@ -60,20 +60,20 @@ class Sink:
                 )
 
     def wait(self) -> None:
-        """Wait until all that was added is written; an error of the writing is raised here."""
+        """Wait until everything added is written; a write error is raised here."""
         pending = [*self._small, *([self._shard] if self._shard is not None else [])]
         self._small, self._shard = [], None
         for written in pending:
             written.result()
 
     def due(self) -> bool:
-        """Whether it is time to keep what would be lost by a kill: about once a minute."""
+        """Whether it is time to save what a kill would lose: about once a minute."""
         return self.folder is not None and time.monotonic() - self._saved > _MINUTE
 
     def keep(self, name: str, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        """Keep what an engine needs to go on from here, once everything before it is written.
+        """Keep what an engine needs to resume from here, once everything before it is written.
 
-        The tensors must stay as they are until ``wait`` returns.
+        The tensors must not change until ``wait`` returns.
         """
         if self._pool is not None and self.folder is not None:
             path = self.folder / f"resume-{name}"
@@ -81,7 +81,7 @@ class Sink:
             self._saved = time.monotonic()
 
     def kept(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """What an earlier process kept under ``name``."""
+        """What an earlier process kept under ``name``, or None."""
         path = self.folder / f"resume-{name}" if self.folder is not None else None
         if path is None or not path.is_file():
             return None
@@ -92,7 +92,7 @@ class Sink:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Wait for the last write; after a success, drop what was kept for a resumption."""
+        """Wait for the last write; after a success, drop what was kept for resuming."""
         if self._pool is None or self.folder is None:
             return
         try:

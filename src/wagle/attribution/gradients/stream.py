@@ -1,8 +1,8 @@
-"""The engine ``stream``: gradients of a model of which one block is in memory at a time.
+"""The engine ``stream``: gradients of a model with one block in memory at a time.
 
-Nothing here knows an architecture. The model's own forward runs with its blocks replaced: what it
-would hand to each block is recorded once, and each block is then called with exactly that. The
-weights of a block are read twice, once to go forward, once to go back.
+Nothing here depends on an architecture. The model's own forward runs with its blocks replaced: what
+it would pass to each block is recorded once, and each block is then called with exactly that. The
+weights of a block are read twice, once going forward and once going back.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from wagle.system.memory import give_memory_back
 
 
 def stream(model: PreTrainedModel | Path, passes: Sequence[Pass], job: Job, sink: Sink) -> None:
-    """One block in memory: forward once, keeping what enters each block, then back from the head.
+    """One block in memory: forward once, keeping each block's input, then back from the head.
 
     Peak memory is the largest of stem, block and head, whatever the depth; the arithmetic is 4/3
-    of that of ``whole``. Finished blocks are in the sink: after a kill only the way forward and
+    of that of ``whole``. Finished blocks are in the sink: after a kill only the forward pass and
     the head are computed again.
     """
     assert isinstance(model, Path)
@@ -39,7 +39,7 @@ def stream(model: PreTrainedModel | Path, passes: Sequence[Pass], job: Job, sink
         kept = Kept(Blocks(model, job, stack), passes, sink, stack)
         record(kept)
         through_blocks(kept)
-        give_memory_back()  # each step has sizes of its own
+        give_memory_back()  # each step has its own sizes
         if not any(which.backward for which in passes):
             return
         through_head(kept)

@@ -23,7 +23,7 @@ from wagle.system.errors import WagleError
 T = TypeVar("T")
 S = TypeVar("S")
 Values: TypeAlias = dict[str, Tensor]
-_CHUNK = 1 << 19  # weights: their scores and what these are made of stay in the cache
+_CHUNK = 1 << 19  # weights: their scores and inputs stay in the processor's cache
 
 # ---------------------------------------------------------------------------------------------
 # Patterns
@@ -37,9 +37,9 @@ _EMBEDDINGS = re.compile(r"embed|(^|\.)(wte|wpe|emb)\.")
 
 
 def part_of(name: str) -> str:
-    """The short name that a parameter goes by, or "" for none.
+    """The short name that covers a parameter, or "" if none does.
 
-    ``model.layers.3.mlp.up_proj.weight`` is "ffn", a norm is "norms" wherever it stands.
+    ``model.layers.3.mlp.up_proj.weight`` is "ffn"; a norm is "norms" wherever it is.
     """
     block, kind = place(name)
     kind = kind.lower()
@@ -59,7 +59,7 @@ def _matcher(pattern: str) -> Callable[[str], bool]:
     first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
     if first > last:
         raise WagleError(
-            f"the pattern {pattern!r} is no range of blocks; write blocks:4-11 or blocks:7"
+            f"the pattern {pattern!r} is not a range of blocks; write blocks:4-11 or blocks:7"
         )
     inside = {str(block) for block in range(first, last + 1)}
     return lambda name: place(name)[0] in inside
@@ -70,17 +70,17 @@ def matching(names: Iterable[str], patterns: Sequence[str], what: str) -> set[st
 
     A pattern is a glob on the name of a parameter, such as ``*.mlp.*``, or a short name:
 
-        ffn          the feed-forward layers of the blocks, experts and their routers too
+        ffn          the feed-forward layers of the blocks, including experts and their routers
         attention    the attention layers of the blocks
-        embeddings   of tokens and positions; a head that is tied to them is among them
-        norms        every normalisation layer, in the blocks and outside
-        head         the output head, where it is not tied to the embeddings
-        blocks:4-11  the blocks 4 to 11, both included; blocks:7 is one
+        embeddings   token and position embeddings, including a head that is tied to them
+        norms        every normalisation layer, inside and outside the blocks
+        head         the output head, if it is not tied to the embeddings
+        blocks:4-11  blocks 4 to 11, inclusive; blocks:7 is a single one
 
     Args:
-        names: of all parameters.
+        names: the names of all parameters.
         patterns: the patterns; none match nothing.
-        what: what they are, for the message ("include").
+        what: what the message calls them ("include").
     """
     if isinstance(patterns, str):
         raise WagleError(f"{what} is {patterns!r}; give a list, such as [{patterns!r}]")
@@ -102,7 +102,7 @@ def matching(names: Iterable[str], patterns: Sequence[str], what: str) -> set[st
 def candidate_names(
     names: Iterable[str], include: Sequence[str], exclude: Sequence[str]
 ) -> list[str]:
-    """The parameters that a selection ranges over: those that pass the patterns, in order."""
+    """The parameters that a selection ranges over: those that match the patterns, in order."""
     names = list(names)
     inside = matching(names, include, "include") if include else set(names)
     inside -= matching(names, exclude, "exclude")
@@ -119,14 +119,14 @@ def uniform_chunk(seed: int, name: str, start: int, count: int) -> Tensor:
     """Draws from [0, 1), float32: a pure function of (seed, parameter name, index)."""
     digest = hashlib.sha256(f"{seed}\0{name}".encode()).digest()
     bits = np.random.Philox(key=int.from_bytes(digest[:16], "little"))
-    bits.advance(start // 8)  # eight draws of 32 bits per step of its counter
+    bits.advance(start // 8)  # each step of the counter gives eight draws of 32 bits
     skip = start % 8
     words = bits.random_raw(-(-(skip + count) // 2)).view(np.uint32)[skip : skip + count]
     return torch.from_numpy((words >> 8).astype(np.float32) * np.float32(2.0**-24))
 
 
 def in_order(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
-    """``work(item)`` of every item, in order, by two threads: one reads while the other computes."""
+    """``work(item)`` for every item, in order, on two threads: one reads, the other computes."""
     rest = iter(items)
     with ThreadPoolExecutor(2) as pool:
         ahead = deque(pool.submit(work, item) for item in itertools.islice(rest, 3))
@@ -137,7 +137,7 @@ def in_order(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
 
 
 class Measured(Protocol):
-    """What scoring reads of a gradient store."""
+    """What scoring reads from a gradient store."""
 
     metadata: dict[str, Any]
     shapes: dict[str, tuple[int, ...]]
@@ -146,7 +146,7 @@ class Measured(Protocol):
 
     @property
     def model_fingerprint(self) -> str:
-        """The fingerprint of the model that the gradients were taken of."""
+        """The fingerprint of the model whose gradients these are."""
 
     def size(self, name: str) -> int:
         """How many weights the parameter ``name`` has."""
@@ -155,10 +155,10 @@ class Measured(Protocol):
         """Whether ``quantity`` was collected for the parameter ``name``."""
 
     def read(self, quantity: str, name: str, start: int, stop: int) -> Tensor:
-        """A quantity of a part of the flattened parameter, float32."""
+        """A quantity for part of the flattened parameter, float32."""
 
     def check_weights(self) -> None:
-        """Refuse to score weights that changed since the gradients were taken."""
+        """Refuse to score weights that changed since the gradients were computed."""
 
 
 @dataclass(frozen=True)
@@ -167,8 +167,8 @@ class Candidates:
 
     Attributes:
         store: where the quantities come from.
-        names: of the parameters, in parameter order.
-        seed: of ``uniform``.
+        names: the names of the parameters, in parameter order.
+        seed: the seed for ``uniform``.
     """
 
     store: Measured
@@ -177,11 +177,11 @@ class Candidates:
 
     @property
     def total(self) -> int:
-        """N: how many weights these are."""
+        """N: how many weights there are."""
         return sum(self.store.size(name) for name in self.names)
 
     def describe(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> dict[str, Any]:
-        """What a mask remembers of its candidates, and of the patterns that chose them."""
+        """What a mask records about its candidates and the patterns that chose them."""
         return {
             "include": list(include),
             "exclude": list(exclude),
@@ -191,11 +191,11 @@ class Candidates:
         }
 
     def of(self, names: Sequence[str]) -> Candidates:
-        """Those of fewer parameters."""
+        """The candidates restricted to some parameters."""
         return Candidates(self.store, names, self.seed)
 
     def row_length(self, name: str) -> int:
-        """How many weights an output of the parameter has; a vector is one row."""
+        """How many weights each output of the parameter has; a vector is one row."""
         shape = self.store.shapes[name]
         if len(shape) < 2:
             return self.store.size(name)
@@ -218,7 +218,7 @@ class Candidates:
             quantities: what to read.
             work: gets the name and, per quantity, the values of one chunk: flat, float32. It runs
                 in threads.
-            whole_rows: no row of a parameter is cut; one whose rows are not contiguous is one chunk.
+            whole_rows: never split a row; a parameter without contiguous rows is a single chunk.
         """
 
         def run(span: tuple[str, int, int]) -> tuple[str, T]:
@@ -244,7 +244,7 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Measure:
-    """A score with its settings: what to read, and the function of it."""
+    """A score with its settings: what to read, and the function to apply."""
 
     function: Callable[..., Tensor]
     quantities: Sequence[str]
@@ -257,7 +257,7 @@ class Measure:
         if not isinstance(scores, Tensor) or scores.shape != expected:
             got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
             raise WagleError(
-                f"a score must have the shape of its weight; that of {name} is {tuple(expected)}, "
+                f"a score must have the shape of its weight; for {name} that is {tuple(expected)}, "
                 f"not {got}"
             )
         return scores.float().contiguous()

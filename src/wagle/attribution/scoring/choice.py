@@ -19,7 +19,7 @@ _FROM_DATA = ("gamma", "damping")
 
 
 class Chosen(NamedTuple):
-    """A score, and what messages and masks call it."""
+    """A score, and its name in messages and masks."""
 
     name: str
     entry: Score
@@ -29,9 +29,9 @@ class Chosen(NamedTuple):
 
 
 def choose_score(score: str | Function) -> Chosen:
-    """The entry that a name stands for; a function becomes one.
+    """The entry for a name; a function is made into one.
 
-    A function with ``gamma`` that sees the weight and the retain gradient has the retain term of
+    A function with ``gamma`` that takes the weight and the retain gradient gets the retain term of
     ``wagle``.
     """
     if isinstance(score, str):
@@ -48,11 +48,11 @@ def choose_score(score: str | Function) -> Chosen:
 
 
 def score_settings(score: Chosen, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a score that are not chosen from the data: its defaults, and ``given``."""
+    """The settings of a score that are not chosen from the data: its defaults, then ``given``."""
     known = {n: v for n, v in score.entry.settings.items() if n not in _FROM_DATA}
     for name, value in given.items():
         if name in _FROM_DATA:
-            raise WagleError(f"{name} is not among the settings of a score; give it as {name}=")
+            raise WagleError(f"{name} does not belong in a score's settings; give it as {name}=")
         if name not in known:
             raise no_setting(str(score), name, known)
         if (
@@ -71,7 +71,7 @@ def score_settings(score: Chosen, given: Mapping[str, Any]) -> dict[str, Any]:
 def check_score(
     score: str | Function | Mapping[str, Any], settings: Mapping[str, Any] | None = None
 ) -> None:
-    """Find out before any work whether a score and its settings exist, and the mask it names."""
+    """Check before any work that a score and its settings exist, and the mask it names."""
     if not isinstance(score, Mapping):
         score_settings(choose_score(score), settings or {})
         return

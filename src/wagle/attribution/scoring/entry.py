@@ -1,4 +1,4 @@
-"""An entry of the table of scores: a function, and what goes with it."""
+"""An entry in the table of scores: a function and its properties."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ QUANTITIES = ("weight", *COLLECTED, "uniform")
 
 @dataclass(frozen=True)
 class Score:
-    """An entry of SCORES: its key there is the name of the score.
+    """An entry in SCORES, whose key there is the name of the score.
 
     Attributes:
-        function: the scores. What it asks for is in its signature: ``quantities`` and ``settings``.
-        scope: within what a ratio is selected where the scope is ``auto``.
-        retain_term: of a score that sets the weight against a retain term, that term, from the same
-            quantities and settings: the weight term dominates where ``|theta|`` is the larger.
+        function: computes the scores. Its signature says what it needs: ``quantities`` and
+            ``settings``.
+        scope: the scope in which a ratio is selected if the scope asked for is ``auto``.
+        retain_term: for a score that weighs the weight against a retain term, that term, from the
+            same quantities and settings: the weight term dominates where ``|theta|`` is larger.
     """
 
     function: Function
@@ -34,12 +35,12 @@ class Score:
 
     @property
     def quantities(self) -> list[str]:
-        """What it reads of every weight."""
+        """What it reads for every weight."""
         return needs(self.function).quantities
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Its settings with their defaults, those among them that are chosen from the data."""
+        """Its settings with their defaults, including those that are chosen from the data."""
         return needs(self.function).settings
 
     def dominated(self, settings: Mapping[str, Any]) -> Dominated | None:
@@ -54,14 +55,14 @@ class Score:
 
 
 class Needs(NamedTuple):
-    """What a score asks for, from its signature: quantities, and settings with their defaults."""
+    """What a score needs, from its signature: quantities, and settings with their defaults."""
 
     quantities: list[str]
     settings: dict[str, Any]
 
 
 def needs(function: Function) -> Needs:
-    """The quantities and the settings that a score asks for, from its signature."""
+    """The quantities and settings that a score needs, from its signature."""
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):
@@ -79,12 +80,12 @@ def needs(function: Function) -> Needs:
             raise WagleError(f"a score cannot ask for {name!r} (known: {', '.join(QUANTITIES)})")
     if not found.quantities:
         raise WagleError(
-            f"the score {function_name(function)!r} asks for nothing; its parameters are among "
+            f"the score {function_name(function)!r} asks for nothing; its parameters must be among "
             f"{', '.join(QUANTITIES)}"
         )
     return found
 
 
 def function_name(function: Function) -> str:
-    """What messages and masks call a score that is a user's function."""
+    """The name, in messages and masks, of a score that is a user's function."""
     return getattr(function, "__name__", "custom")

@@ -1,7 +1,7 @@
-"""Gamma and damping: the two settings of scores that are chosen from the data.
+"""Gamma and damping: the two score settings that are chosen from the data.
 
 Gamma stands for the curvature of the retain loss in the wagle score; damping is added to curvatures
-that are measured per weight.
+measured per weight.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from wagle.recipe.rules import (
 from wagle.system.errors import WagleError, nearest
 
 CURVATURES = ("square_retain", "fisher_retain")
-_ACCUMULATION = 4  # of the published recipes
+_ACCUMULATION = 4  # as in the published recipes
 _FORMS = "a number above 0, auto, curvature, {theta_share: 0.5} or {mu: 1.0e-6, accumulation: 4}"
 
 
-_SAID = {  # of a part of a gamma, by the rule that it breaks
+_SAID = {  # about a part of a gamma, by the rule that it breaks
     "number": "it must be a number above 0",
     "positive": "it must be a number above 0",
     "share": "it must lie below 1",
@@ -47,7 +47,7 @@ def _number(value: Any) -> float | None:
 
 
 def read_gamma(gamma: Gamma) -> dict[str, float]:
-    """Check a gamma as it is asked for, and write every form as a mapping.
+    """Check a gamma as given, and express every form as a mapping.
 
     ``{"gamma": number}``, ``{"theta_share": s}``, ``{"curvature": 1}`` or ``{"mu": m, "accumulation":
     a}``, the last also with ``records``.
@@ -70,12 +70,12 @@ def _refusal(gamma: Any, unfit: Unfit) -> str:
         kind = str(gamma_kind(gamma))
         hint = nearest(str(unfit.key), gamma_keys(kind))
         advice = f"did you mean {hint}?" if hint and hint != kind else f"give {_FORMS}"
-        return f"gamma.{unfit.key} is not a setting beside {kind}; {advice}"
+        return f"gamma.{unfit.key} is not a setting that goes with {kind}; {advice}"
     return f"gamma.{unfit.key} is {unfit.value!r}; {_SAID[unfit.rule]}"
 
 
 def gamma_quantities(gamma: Gamma) -> tuple[str, ...]:
-    """What the choice of gamma reads from the gradient store."""
+    """What choosing gamma reads from the gradient store."""
     kind = read_gamma(gamma)
     return (
         ("weight", "grad_retain")
@@ -87,17 +87,17 @@ def gamma_quantities(gamma: Gamma) -> tuple[str, ...]:
 
 
 def resolve_gamma(candidates: Candidates, gamma: Gamma) -> float:
-    """The number that a gamma stands for, over the candidate weights.
+    """The number that a gamma stands for, computed over the candidate weights.
 
     - a number: itself, on mean gradients.
     - ``auto``: ``{"theta_share": 0.5}``.
     - ``{"theta_share": s}``: the gamma at which a share s of the weights is theta-dominated,
-      ``|theta| > |g_r| / gamma``: a quantile of ``|g_r| / |theta|``, exactly. Weights without a
-      retain gradient are theta-dominated at every gamma; where they alone exceed the share, the
+      ``|theta| > |g_r| / gamma``: an exact quantile of ``|g_r| / |theta|``. Weights without a
+      retain gradient are theta-dominated at every gamma; if they alone exceed the share, the
       smallest positive value is taken.
     - ``curvature``: the mean squared gradient of a retain record, over records and weights.
-    - ``{"mu": m, "accumulation": a, "records": n}``: m a / n, the mu of the published code, which
-      sums the gradients of n forget records over a; a is 4 and n that of the store unless given.
+    - ``{"mu": m, "accumulation": a, "records": n}``: m a / n, where m is mu in the published
+      code, which sums the gradients of n forget records over a; a defaults to 4, n to the store's.
     """
     asked = read_gamma(gamma)
     if "gamma" in asked:
@@ -117,9 +117,9 @@ def resolve_gamma(candidates: Candidates, gamma: Gamma) -> float:
 
 
 def resolve_damping(candidates: Candidates, damping: float | str, quantity: str) -> float:
-    """The number that a damping stands for: itself, or the median of a curvature over the weights.
+    """The number that a damping stands for: itself, or a curvature's median over the weights.
 
-    Where more than half of the curvatures are zero, the smallest positive one is taken.
+    If more than half of the curvatures are zero, the smallest positive one is taken.
     """
     if damping != "auto":
         return float(damping)
@@ -140,25 +140,25 @@ def check_damping(damping: float | str) -> None:
 
 
 def curvature_of(quantities: Sequence[str], what: object) -> str:
-    """The curvature among the quantities of a score, whose median is the damping."""
+    """The curvature among a score's quantities, whose median is the damping."""
     for quantity in CURVATURES:
         if quantity in quantities:
             return quantity
     raise WagleError(
-        f"{what} asks for damping but for no {' or '.join(CURVATURES)}; give damping as a number"
+        f"{what} asks for damping but not for {' or '.join(CURVATURES)}; give damping as a number"
     )
 
 
 def _dominance(weight: Tensor, grad_retain: Tensor) -> Tensor:
-    """``|g_r| / |theta|``: below gamma, the weight term of the score is the larger one."""
+    """``|g_r| / |theta|``: where it is below gamma, the weight term of the score is larger."""
     ratio = (grad_retain / weight).abs_().clamp_(max=torch.finfo(torch.float32).max)
-    if torch.isnan(ratio.sum()):  # 0 / 0 among them; a gradient that is NaN stays and is refused
+    if torch.isnan(ratio.sum()):  # there is a 0 / 0; a NaN gradient stays NaN and is refused
         ratio[grad_retain == 0] = 0.0
     return ratio
 
 
 def _largest_above(measure: Measure, candidates: Candidates, count: int, none: str) -> float:
-    """The ``count``-th largest value >= 0; where that is 0, the smallest positive one."""
+    """The ``count``-th largest value >= 0; if that is 0, the smallest positive one."""
     what = f"{' / '.join(reversed(measure.quantities))}"
     chunks = measure.chunks(candidates)
     found = kth_largest(chunks, max(1, count), what)

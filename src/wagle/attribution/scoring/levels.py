@@ -1,7 +1,7 @@
-"""From scores to levels: the selection of every scope, chunk by chunk and group by group.
+"""From scores to levels: selection for every scope, chunk by chunk and group by group.
 
-A group is what competes: all candidates (``global``), a tensor or a block. By row, each row of a
-parameter is its own.
+A group is a set of weights that compete: all candidates (``global``), a tensor or a block. By row,
+each row of a parameter is its own group.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from wagle.model.structure import place
 
 
 class Group(NamedTuple):
-    """Parameters whose scores compete with one another, and how many of them each ratio selects.
+    """Parameters whose scores compete, and how many of their weights each ratio selects.
 
-    By row, ``counts`` are those of each row.
+    By row, ``counts`` apply to each row.
     """
 
     names: list[str]
@@ -43,14 +43,14 @@ Placed: TypeAlias = tuple[str, Tensor, "Tensor | None"]  # parameter, levels, th
 
 
 class Found:
-    """What a selection gathers on its way.
+    """What a selection gathers along the way.
 
     Attributes:
         writer: takes the levels.
         counts: how many weights each ratio selects.
-        dominated: ``count_fours`` of the weights in which the weight term dominates, or None.
-        octaves: by block how many scores lie in each power of two, (256,).
-        thresholds: per ratio the score at the boundary, of the last group.
+        dominated: ``count_fours`` over the weights where the weight term dominates, or None.
+        octaves: by block, how many scores lie in each power of two, (256,).
+        thresholds: per ratio, the score at the boundary of the last group.
     """
 
     def __init__(self, candidates: Candidates, ladder: Sequence[float | str]) -> None:
@@ -75,7 +75,7 @@ class Found:
 
     @property
     def theta_share(self) -> list[float] | None:
-        """Per ratio, the share of selected weights in which the weight term dominates."""
+        """Per ratio, the share of selected weights where the weight term dominates."""
         if self.dominated is None:
             return None
         levels = count_levels(self.dominated)
@@ -86,9 +86,9 @@ class Found:
 
     @property
     def histogram(self) -> dict[str, list[list[int | None]]]:
-        """By block, or outside the blocks by parameter: [e, how many scores in [2^e, 2^(e+1))].
+        """By block (outside the blocks, by parameter): [e, how many scores in [2^e, 2^(e+1))].
 
-        None in place of e counts scores of 0 and below; -127 takes all the smaller positive ones.
+        None in place of e counts scores of 0 and below; -127 counts all smaller positive ones.
         """
         return {
             key: [[None, n] for n in [int(found[255])] if n]
@@ -106,7 +106,7 @@ def select(
     by_row: bool = False,
     dominated: Dominated | None = None,
 ) -> Found:
-    """Levels of all candidates, group by group.
+    """Find the levels of all candidates, group by group.
 
     Args:
         candidates: the weights.
@@ -114,7 +114,7 @@ def select(
         groups: which of them compete, and how many each ratio selects.
         ladder: the ratios.
         by_row: each row of a group competes by itself.
-        dominated: where the weight term of the score dominates, which is counted on the way.
+        dominated: where the weight term of the score dominates, which is counted along the way.
     """
     found = Found(candidates, ladder)
     for group in groups:
@@ -134,7 +134,7 @@ def _levels(
     dominated: Dominated | None,
     found: Found,
 ) -> Iterator[Placed]:
-    """(parameter, levels, theta-dominated) chunk by chunk, the k largest of all the candidates."""
+    """(parameter, levels, theta-dominated) chunk by chunk, the k largest among all candidates."""
     positive = [count for count in counts if count]  # a count of 0 raises no level
     limits = thresholds(measure.chunks(candidates), positive or [1], seen=found.see)
     found.thresholds = [limits.value(which) for which in range(len(positive))]
@@ -156,7 +156,7 @@ def _levels_by_row(
     dominated: Dominated | None,
     found: Found,
 ) -> Iterator[Placed]:
-    """The same, the k largest of each row."""
+    """The same, with the k largest of each row."""
 
     def work(name: str, values: Values) -> tuple[Tensor, Tensor, Tensor | None]:
         scores = measure(name, values)
@@ -173,7 +173,7 @@ def _levels_by_row(
 def _in_rows(
     candidates: Candidates, name: str, flat: Tensor, function: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """Apply a function of (R, C) to the rows of a parameter, of which ``flat`` is a part."""
+    """Apply a function of (R, C) to rows of a parameter, given flat."""
     row = candidates.row_length(name)
     if name not in candidates.store.transposed:
         return function(flat.view(-1, row)).view(-1)

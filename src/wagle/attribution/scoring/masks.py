@@ -1,4 +1,4 @@
-"""From a gradient store to a mask: what is asked is checked, then scored, then selected."""
+"""From a gradient store to a mask: check the request, then score, then select."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ SCOPES = ("auto", "global", "tensor", "row", "block")
 def needed_quantities(
     score: str | Function | Mapping[str, Any], gamma: Gamma = "auto"
 ) -> list[str]:
-    """What a gradient store must hold for a score, in a fixed order; the weights are always there.
+    """What a gradient store must hold for a score, in a fixed order; weights are always there.
 
     Args:
         score: a name, a function, or a mapping with one key (which needs nothing).
-        gamma: as it is asked for; only scores that have gamma read it.
+        gamma: the gamma as given; only scores with gamma read it.
     """
     if isinstance(score, Mapping):
         return []
@@ -45,7 +45,7 @@ def needed_quantities(
 
 
 def _read(score: Chosen, gamma: Gamma) -> set[str]:
-    """What is read of every weight: what the score asks for, and what its gamma is chosen from."""
+    """What is read for every weight: what the score needs, and what its gamma is chosen from."""
     chosen_from = gamma_quantities(gamma) if "gamma" in score.entry.settings else ()
     return {*score.entry.quantities, *chosen_from}
 
@@ -101,13 +101,13 @@ def mask_from_scores(
 
 
 # ---------------------------------------------------------------------------------------------
-# What is asked
+# The request
 
 
 def _names(
     store: Measured, score: Chosen, gamma: Gamma, include: Sequence[str], exclude: Sequence[str]
 ) -> list[str]:
-    """The candidate parameters: those that pass the patterns and have what the score needs."""
+    """The candidate parameters: those that match the patterns and have what the score needs."""
     needed = _read(score, gamma)
     wanted = [quantity for quantity in COLLECTED if quantity in needed]
     for quantity in wanted:
@@ -132,7 +132,7 @@ def _names(
 def _from_data(
     candidates: Candidates, score: Chosen, gamma: Gamma, damping: float | str
 ) -> dict[str, float]:
-    """Gamma and damping as numbers, where the score has them."""
+    """Gamma and damping as numbers, if the score has them."""
     asked = score.entry.settings
     found: dict[str, float] = {}
     if "gamma" in asked:
@@ -144,7 +144,7 @@ def _from_data(
 
 
 def _groups(candidates: Candidates, scope: str, ladder: Sequence[float | str]) -> list[Group]:
-    """Who competes with whom; a ratio that selects nothing anywhere is an error."""
+    """Which weights compete with which; a ratio that selects nothing anywhere is an error."""
     kept: dict[str, list[str]] = {}
     for name in candidates.names:
         key = {"global": "", "block": place(name)[0] or name}.get(scope, name)

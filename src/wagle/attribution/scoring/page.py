@@ -1,4 +1,4 @@
-"""The page docs/scores.md: every score, made from the table and from its docstring."""
+"""The page docs/scores.md: every score, generated from the table and the docstrings."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from wagle.attribution.scoring.scores import SCORES
 
 
 def scores_page() -> str:
-    """Every score with what it needs, its scope, its settings and its docstring, as Markdown."""
+    """Every score with its needs, scope, settings and docstring, as Markdown."""
     lines = [
         "# Scores",
         "",
-        "Made from `wagle.attribution.scoring.scores` by `make docs/scores.md`. How they are used, and "
-        "the choices of weights without a score: [attribution.md](attribution.md).",
+        "Generated from `wagle.attribution.scoring.scores` by `make docs/scores.md`. How scores "
+        "are used, and how to choose weights without one: [attribution.md](attribution.md).",
         "",
-        "A score is a number per weight; larger is selected first. θ is the weight, g_f and g_r are its "
-        "mean gradients on the forget set and on the retain set. Settings without a value are chosen "
-        "from the data: `attribution.gamma` and `attribution.damping`.",
+        "A score is a number per weight; the largest are selected first. θ is the weight, g_f and "
+        "g_r are its mean gradients on the forget set and on the retain set. Settings without a "
+        "value are chosen from the data: `attribution.gamma` and `attribution.damping`.",
         "",
         "| score | needs | scope | settings |",
         "| --- | --- | --- | --- |",

@@ -1,18 +1,18 @@
-"""Scores: pure functions from a weight and what was measured of it to a number.
+"""Scores: pure functions that turn a weight and what was measured for it into a number.
 
-A score has the shape of its weight and is float32; larger is selected first. It asks for what it
-needs by parameter name: the quantities below. Keyword-only parameters are settings: ``gamma`` and
-``damping`` are chosen from the data, the others have defaults that a recipe can override.
-To add one: a function here, its entry in SCORES, a test beside the others.
+A score has the shape of its weight and is float32; the largest are selected first. It asks for what
+it needs by parameter name: the quantities below. Keyword-only parameters are settings: ``gamma``
+and ``damping`` are chosen from the data, the others have defaults that a recipe can override.
+To add one, write a function here, its entry in SCORES, and a test next to the others.
 
     weight          the weight itself
     grad_forget     d(mean loss of the forget records)/d(weight)
     grad_retain     d(mean loss of the retain records)/d(weight)
     grad_refusal    d(mean loss of the forget questions answered by refusals)/d(weight)
-    square_retain   mean over retain records of the squared gradient of the record
-    fisher_retain   mean over groups of four retain records of the squared gradient of the group
-    input_square    mean over forget records of the sum over tokens of x^2, x the layer's input that
-                    the weight multiplies; of the linear layers in the blocks only
+    square_retain   mean over retain records of the record's squared gradient
+    fisher_retain   mean over groups of four retain records of the group's squared gradient
+    input_square    mean over forget records of the sum over tokens of x^2, where x is the layer
+                    input that the weight multiplies; only for linear layers in the blocks
     uniform         a draw from [0, 1), a pure function of (seed, parameter, index)
 """
 
@@ -24,10 +24,10 @@ from wagle.attribution.scoring.entry import Score
 
 
 def wagle(weight: Tensor, grad_forget: Tensor, grad_retain: Tensor, *, gamma: float) -> Tensor:
-    """Weight attribution: what a weight does for forgetting, given that the retain loss is kept.
+    """Weight attribution: how much a weight matters for forgetting while the retain loss is kept.
 
-    ``|(theta - g_r / gamma) g_f|`` on mean gradients. Towards a large gamma it is SNIP on the
-    forget loss, towards 0 it ranks by ``|g_f g_r|``.
+    ``|(theta - g_r / gamma) g_f|`` on mean gradients. For large gamma it approaches SNIP on the
+    forget loss; towards 0 it ranks by ``|g_f g_r|``.
 
     Args:
         weight: any shape, float32.
@@ -45,8 +45,8 @@ def wagle_refusal(
 ) -> Tensor:
     """The wagle score for unlearning by relabelling: ``|(theta - g_r / gamma) g_refusal|``.
 
-    The forget loss is that of the refusals which objectives such as PO teach in place of the answers.
-    The gradients are of one shape, float32; gamma as in ``wagle``.
+    The forget loss is that of the refusals that objectives such as PO teach instead of the answers.
+    The gradients have the weight's shape, float32; gamma as in ``wagle``.
 
     Source: Jia et al. 2024, arXiv 2410.17509; ``snip_advanced_CL`` of its code.
     """
@@ -63,9 +63,9 @@ def wagle_gauss_newton(
 ) -> Tensor:
     """The wagle score with a curvature per weight: ``|(theta - g_r / (h + damping)) g_f|``.
 
-    ``h`` is the mean squared gradient of a retain record, the diagonal of the empirical
-    Gauss-Newton matrix, in place of one gamma for all. Damping, > 0, in units of a squared
-    gradient, bounds the step of weights that no retain record uses. All of one shape, float32.
+    ``h`` is the mean squared gradient over retain records, the diagonal of the empirical
+    Gauss-Newton matrix, instead of one gamma for all weights. Damping, > 0, in units of a squared
+    gradient, bounds the step of weights that no retain record uses. All have one shape, float32.
 
     Source: arXiv 2410.17509, its lower-level problem before the Hessian is set to ``gamma I``; the
     ``snip_advanced_gn`` of its code squares a sum of gradients instead, undamped.
@@ -79,20 +79,22 @@ def fisher(grad_forget: Tensor, fisher_retain: Tensor, *, damping: float) -> Ten
     Near the trained weights a step d costs the retain set ``d F_r d / 2``, with F_r its diagonal
     Fisher information. Moving one weight as far as a cost e allows gains ``|g_f| sqrt(2 e / F_r)``;
     moving all of them, ``max g_f . d`` under ``d F_r d / 2 <= e`` is ``sqrt(2 e sum g_f^2 / F_r)``,
-    so the k weights with the largest ``g_f^2 / F_r`` gain the most of any k. Damping, > 0, in
-    units of a squared gradient, bounds what seems free. Both of one shape, float32.
+    so the k weights with the largest ``g_f^2 / F_r`` gain more than any other k. Damping, > 0, in
+    units of a squared gradient, bounds the gain of weights that seem free to move. Both inputs have
+    one shape, float32.
 
-    Source: the argument above; related is selective synaptic dampening, Foster et al. 2024, arXiv
-    2308.07707, which compares the Fisher information of both sets.
+    Source: the argument above; related to selective synaptic dampening, Foster et al. 2024, arXiv
+    2308.07707, which compares the Fisher information of the two sets.
     """
     return grad_forget.abs() / (fisher_retain + damping).sqrt()
 
 
 def hessian_free(grad_forget: Tensor, grad_retain: Tensor) -> Tensor:
-    """``|g_f g_r|``: where both losses pull, either way; the limit of ``wagle`` for gamma to 0.
+    """``|g_f g_r|``: weights that both losses pull on, in either direction.
 
-    Two mean gradients of one shape, float32. Source: ``hessianfree`` of the code of arXiv
-    2410.17509, which ranks by the sign too.
+    The limit of ``wagle`` as gamma goes to 0. Two mean gradients of one shape, float32.
+
+    Source: ``hessianfree`` in the code of arXiv 2410.17509, which takes the sign into account too.
     """
     return (grad_forget * grad_retain).abs()
 
@@ -100,7 +102,7 @@ def hessian_free(grad_forget: Tensor, grad_retain: Tensor) -> Tensor:
 def snip_forget(weight: Tensor, grad_forget: Tensor) -> Tensor:
     """``|theta g_f|``: the first-order change of the forget loss when the weight is removed.
 
-    The limit of ``wagle`` for a large gamma. Both of one shape, float32.
+    The limit of ``wagle`` for large gamma. Both have one shape, float32.
 
     Source: SNIP, Lee et al. 2019, arXiv 1810.02340, on the forget set.
     """
@@ -108,7 +110,7 @@ def snip_forget(weight: Tensor, grad_forget: Tensor) -> Tensor:
 
 
 def grad_forget(grad_forget: Tensor) -> Tensor:
-    """``|g_f|``: the steepest weights of the forget loss. Any shape, float32.
+    """``|g_f|``: the weights in which the forget loss is steepest. Any shape, float32.
 
     Source: SalUn, Fan et al. 2024, arXiv 2310.12508 (weight saliency).
     """
@@ -121,12 +123,12 @@ def grad_ratio(grad_forget: Tensor, grad_retain: Tensor, *, eps: float = 1e-12) 
     Args:
         grad_forget: mean forget gradient, any shape, float32.
         grad_retain: mean retain gradient, same shape.
-        eps: in units of a gradient. Mean gradients lie near 1e-5 per weight in models of a few
-            billion weights; the default is below the float32 resolution there, so it decides
-            only what 0/0 is (0), and keeps ``|g_f| / 0`` finite and first.
+        eps: in units of a gradient. Mean gradients are around 1e-5 per weight in models with a few
+            billion weights; the default is below float32 resolution there, so its only effects are
+            that 0/0 becomes 0 and that ``|g_f| / 0`` stays finite and ranks first.
 
-    Source: none; the control that prefers a small retain gradient where ``hessian_free`` prefers a
-    large one.
+    Source: none; a control that prefers small retain gradients where ``hessian_free`` prefers large
+    ones.
     """
     return grad_forget.abs() / (grad_retain.abs() + eps)
 
@@ -144,10 +146,10 @@ def random(uniform: Tensor) -> Tensor:
 def wanda(weight: Tensor, input_square: Tensor) -> Tensor:
     """``|W_ij| ||x_j||``: how much a weight adds to its layer's output on the forget records.
 
-    Meant per row (scope ``row``): each output keeps its own strongest inputs.
+    Designed for scope ``row``: each output keeps its own strongest inputs.
 
     Args:
-        weight: of a linear layer, float32.
+        weight: the weight of a linear layer, float32.
         input_square: ``||x_j||^2`` of the input that each weight multiplies, same shape.
 
     Source: Sun et al. 2024, arXiv 2306.11695.
@@ -156,7 +158,7 @@ def wanda(weight: Tensor, input_square: Tensor) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------
-# Retain terms: what a score sets the weight against
+# Retain terms, against which a score sets the weight
 
 
 def by_gamma(grad_retain: Tensor, *, gamma: float) -> Tensor:

@@ -1,9 +1,9 @@
-"""Exact selection: the k largest of N scores, never concatenated and never sorted.
+"""Exact selection: the k largest of N scores, which are never concatenated or sorted.
 
-A radix select over the bit patterns of float32 scores: a histogram of their high 16 bits, one of
-the low 16 bits inside the bins that hold a boundary, then the levels. Scores come in chunks and are
-recomputed for each of the three passes. Equal scores at a boundary go to the earlier chunk, then
-to the lower index.
+A radix select over the bit patterns of float32 scores: a histogram of their high 16 bits, another
+of the low 16 bits within the bins that hold a boundary, then the levels. Scores come in chunks and
+are recomputed for each of the three passes. Ties at a boundary go to the earlier chunk, then to the
+lower index.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from wagle.system.errors import WagleError
 T = TypeVar("T")
 _HALF = 1 << 15
 _BINS = 1 << 16
-_NEAR = 255  # in a table: the bin of a boundary, whose scores are compared one by one
-_WAITING = 1 << 21  # low halves that are collected before they are counted
+_NEAR = 255  # marks in a table a boundary's bin, whose scores are compared one by one
+_WAITING = 1 << 21  # low halves collected before they are counted
 # The high halves from the lowest score to the highest: negative floats run backwards.
 _ASCENDING = torch.cat([torch.arange(_BINS - 1, _HALF - 1, -1), torch.arange(_HALF)])
 
@@ -43,7 +43,7 @@ class Chunks(Protocol):
 
 
 def exact_ratio(ratio: float | str) -> Fraction:
-    """The ratio as the decimal that it prints as: 0.29 is 29/100."""
+    """The ratio as an exact fraction of the decimal that it prints as: 0.29 is 29/100."""
     try:
         share = Decimal(str(ratio))
     except InvalidOperation:
@@ -71,7 +71,7 @@ def read_ladder(ratio: float | str | Iterable[float | str]) -> list[float | str]
 
 
 def keys(scores: Tensor) -> Tensor:
-    """Order-preserving int32 keys of float32 scores; -0.0 and 0.0 get the same."""
+    """Order-preserving int32 keys of float32 scores; -0.0 and 0.0 get the same key."""
     bits = (scores.float() + 0.0).view(torch.int32)
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
@@ -96,7 +96,7 @@ def count_bins(scores: Tensor) -> Tensor:
 
 
 def check_finite(name: str, bins: Tensor, what: str = "a score") -> None:
-    """Refuse infinite scores and NaN, whose high halves are the last of each sign."""
+    """Refuse infinite and NaN scores, whose high halves are the last for each sign."""
     if bins[0x7F80:_HALF].any() or bins[_HALF + 0x7F80 :].any():
         raise WagleError(f"{what} of {name} is not finite; check its weights and gradients")
 
@@ -104,8 +104,8 @@ def check_finite(name: str, bins: Tensor, what: str = "a score") -> None:
 def octaves(scores: Tensor, bins: Tensor) -> Tensor:
     """How many scores lie in each power of two, from ``count_bins``: (256,), int64.
 
-    Entry ``i`` counts scores in [2^(i-127), 2^(i-126)), entry 0 all the smaller positive ones, entry
-    255 those of 0 and below.
+    Entry ``i`` counts scores in [2^(i-127), 2^(i-126)), entry 0 all smaller positive ones, and
+    entry 255 scores of 0 and below.
     """
     found = bins[:_HALF].view(256, 128).sum(1)
     if bins[0] or bins[_HALF:].any():
@@ -116,9 +116,9 @@ def octaves(scores: Tensor, bins: Tensor) -> Tensor:
 
 
 def count_fours(level: Tensor) -> Tensor:
-    """How often each four levels (0 to 15) stand beside one another: (65536,), int64.
+    """How often each combination of four consecutive levels (0 to 15) occurs: (65536,), int64.
 
-    A fourth of the work of counting one by one. Zeros fill up the last four.
+    A quarter of the work of counting one by one. The last four are padded with zeros.
     """
     four = torch.nn.functional.pad(level, (0, -level.numel() % 4)).view(torch.int32)
     pairs = (four | (four >> 4)) & 0x00FF00FF  # one level in each byte becomes one in each nibble
@@ -126,7 +126,7 @@ def count_fours(level: Tensor) -> Tensor:
 
 
 def count_levels(fours: Tensor) -> Tensor:
-    """How many weights have each level, from ``count_fours``: (16,), int64; level 0 with filling."""
+    """How many weights have each level, from ``count_fours``: (16,), int64; level 0 has padding."""
     table = fours.view(16, 16, 16, 16)
     axes = range(4)
     return torch.stack([table.sum([a for a in axes if a != axis]) for axis in axes]).sum(0)
@@ -140,7 +140,7 @@ def count_levels(fours: Tensor) -> Tensor:
 class Thresholds:
     """Where each count ends: ``key`` is the k-th largest, ``ties`` how many equal ones are in.
 
-    ``signed_zero`` says that -0.0 may be among the scores, which must count as 0.0.
+    ``signed_zero`` says that the scores may include -0.0, which must count as 0.0.
     """
 
     counts: tuple[int, ...]
@@ -149,7 +149,7 @@ class Thresholds:
     signed_zero: bool
 
     def value(self, which: int) -> float:
-        """The score at the boundary of the count number ``which``."""
+        """The score at the boundary of count number ``which``."""
         return _score(self.key[which])
 
 
@@ -175,7 +175,7 @@ def _unsigned_zero(chunks: Chunks) -> Chunks:
 
 
 def _low_halves(chunks: Chunks, table: Tensor, slots: int) -> NDArray[np.int64]:
-    """How many scores of each bin in the table have each low half: (slots, 65536)."""
+    """How many scores in each bin of the table have each low half: (slots, 65536)."""
 
     def inside(scores: Tensor) -> Tensor:
         slot = table.index_select(0, _high(scores))
@@ -199,12 +199,12 @@ def _low_halves(chunks: Chunks, table: Tensor, slots: int) -> NDArray[np.int64]:
 
 
 def _from_above(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many scores lie in the highest bins: in the last, in the last two, ..."""
+    """How many scores lie in the highest bins: the last, the last two, ..."""
     return np.cumsum(counts[::-1])
 
 
 def _find(above: NDArray[np.int64], wanted: int) -> tuple[int, int]:
-    """The bin that holds the ``wanted``-th largest, and how many of it are wanted."""
+    """The bin that holds the ``wanted``-th largest, and how many of its scores are wanted."""
     steps = int(np.searchsorted(above, wanted))
     return len(above) - 1 - steps, wanted - (int(above[steps - 1]) if steps else 0)
 
@@ -218,7 +218,7 @@ def thresholds(
         chunks: the scores.
         counts: how many scores lie above each boundary.
         what: what the scores are, for messages.
-        seen: is told (parameter name, ``octaves``) of each chunk in the first pass.
+        seen: called with (parameter name, ``octaves``) for each chunk in the first pass.
     """
     bins = _histogram(chunks, what, seen)
     signed_zero = bool(bins[_HALF])  # the high half of -0.0 and of the smallest negative scores
@@ -252,7 +252,7 @@ def kth_largest(chunks: Chunks, count: int, what: str = "a score") -> float:
 
 
 class Draft(NamedTuple):
-    """Levels of a chunk but for ties, and the scores that equal a boundary: indices and keys."""
+    """A chunk's levels without ties, and the scores that equal a boundary: indices and keys."""
 
     level: Tensor
     tied: NDArray[np.int64]
@@ -262,7 +262,7 @@ class Draft(NamedTuple):
 class Levels:
     """The third pass: per score, how many of the counts include it (uint8).
 
-    ``draft`` may run in any thread; ``settle`` deals out the ties, so it takes the drafts in order.
+    ``draft`` may run in any thread; ``settle`` assigns the ties, so it takes the drafts in order.
     """
 
     def __init__(self, limits: Thresholds) -> None:
@@ -278,7 +278,7 @@ class Levels:
         self._table[_ASCENDING] = ordered
 
     def draft(self, scores: Tensor) -> Draft:
-        """The levels of one chunk, ties left out."""
+        """The levels of one chunk, leaving out ties."""
         if self.limits.signed_zero:
             scores = scores + 0.0
         level = self._table.index_select(0, _high(scores))
@@ -290,7 +290,7 @@ class Levels:
         return Draft(level, near[tied], exact[tied])
 
     def settle(self, draft: Draft) -> Tensor:
-        """The levels of the next chunk: ties go to the earlier ones while any are left."""
+        """The levels of the next chunk: ties are taken from the first on, while places are left."""
         level = draft.level.numpy()
         for which, limit in enumerate(self.limits.key):
             if self._left[which] and len(draft.tied):
@@ -301,7 +301,7 @@ class Levels:
 
 
 def row_levels(scores: Tensor, counts: Sequence[int]) -> Tensor:
-    """Levels within each row: how many of the counts include a score among its row's largest.
+    """Levels within each row: how many of the counts include a score among the row's largest.
 
     Args:
         scores: (R, C), float32; equal ones go to the lower index.
@@ -326,7 +326,7 @@ def row_levels(scores: Tensor, counts: Sequence[int]) -> Tensor:
 
 
 def _late_ties(key: NDArray[Any], limit: NDArray[Any], count: int) -> NDArray[np.bool_]:
-    """Which of the scores equal to their row's limit no longer fit into its count."""
+    """Which scores equal to their row's limit no longer fit into its count."""
     above = np.count_nonzero(key > limit[:, None], axis=1)
     equal = key == limit[:, None]
     rank = np.cumsum(equal, axis=1, dtype=np.int32)

@@ -1,7 +1,7 @@
-"""Masks without a score: at random like another mask, its complement, all weights of a name.
+"""Masks without a score: random like another mask, its complement, all weights with certain names.
 
-Each is asked for as a mapping with one key, ``{kind: value}``, and has its own ratio. The kinds are
-those of ``wagle.recipe.rules``.
+Each is requested as a mapping with one key, ``{kind: value}``, and has its own ratio. The kinds are
+listed in ``wagle.recipe.rules``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from wagle.system.errors import WagleError, nearest
 
 
 def read_mapping(score: Mapping[str, Any]) -> tuple[str, Any]:
-    """The one key of a score that is a mapping, and a checked value: a mask or patterns."""
+    """The one key of a score given as a mapping, and its checked value: a mask or patterns."""
     try:
         return parse_unscored(score, lambda value: isinstance(value, Mask | str | Path))
     except Unfit as unfit:
@@ -43,19 +43,19 @@ def _refusal(score: Mapping[str, Any], unfit: Unfit) -> str:
         keys = [str(key) for key in score]
         return f"score has the keys {keys}{hint} (one of {', '.join(UNSCORED)})"
     wanted = {
-        "mask": "give a mask, or the path of one",
+        "mask": "give a mask, or the path to one",
         "patterns": "give a list of patterns, such as ['ffn', '*.q_proj.*']",
     }[unfit.rule]
     return f"score.{unfit.key} is {unfit.value!r}; {wanted}"
 
 
 def refuse_beside(score: Mapping[str, Any], **given: Any) -> None:
-    """Refuse what does not go with a score that has its own ratio."""
+    """Refuse settings that do not go with a score that has its own ratio."""
     for name, value in given.items():
         if value not in (None, {}):
             raise WagleError(
-                f"the score {next(iter(score), None)!r} has its own ratio and no scope or settings; "
-                f"remove {name}"
+                f"the score {next(iter(score), None)!r} has its own ratio and takes no scope or "
+                f"settings; remove {name}"
             )
 
 
@@ -66,7 +66,7 @@ def mask_without_scores(
     exclude: Sequence[str],
     seed: int,
 ) -> Mask:
-    """The mask of a score that is no function of a weight and its gradients."""
+    """The mask for a score that is not a function of a weight and its gradients."""
     kind, value = read_mapping(score)
     if kind not in _OF_MASK:
         return _by_name(store, value, include, exclude)
@@ -79,7 +79,7 @@ def mask_without_scores(
     made_for = str(other.metadata.get("model"))
     if made_for != store.model_fingerprint or other.shapes != store.shapes:
         raise WagleError(
-            f"{where} belongs to model {made_for[:6]}, this gradient store to "
+            f"{where} belongs to model {made_for[:6]}, but this gradient store to "
             f"{store.model_fingerprint[:6]}; make one for it with wagle attribute"
         )
     return _OF_MASK[kind](Candidates(store, other.candidate_names, seed), other)
@@ -102,7 +102,7 @@ def _about(
 def _by_name(
     store: Measured, patterns: list[str], include: Sequence[str], exclude: Sequence[str]
 ) -> Mask:
-    """All weights of the candidate parameters that match."""
+    """All weights of the candidate parameters that match the patterns."""
     candidates = Candidates(store, candidate_names(store.shapes, include, exclude))
     chosen = candidates.of(sorted(matching(candidates.names, patterns, "score.by_name")))
     writer = MaskWriter(store.shapes, [chosen.total / candidates.total])
@@ -114,7 +114,7 @@ def _by_name(
 
 
 def _random_like(candidates: Candidates, other: Mask) -> Mask:
-    """Uniform draws, in every tensor as many as another mask selects there at each of its ratios."""
+    """Random draws: per tensor, as many as another mask selects there, at each of its ratios."""
     groups = []
     for name in candidates.names:
         levels = count_levels(count_fours(other.level(name).reshape(-1)))
@@ -128,7 +128,7 @@ def _random_like(candidates: Candidates, other: Mask) -> Mask:
 
 
 def _complement(candidates: Candidates, other: Mask) -> Mask:
-    """What another mask leaves out of its candidates."""
+    """The candidates of another mask that it leaves out."""
     made = other.complement()
     made.metadata = {**_about("complement", candidates, {}), **made.metadata}
     return made
