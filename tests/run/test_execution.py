@@ -381,7 +381,7 @@ BAD = [
     (
         "unlearning.objective=forget_finetune unlearning.wrapper=task_vector "
         "unlearning.retain_term=nll",
-        "task_vector with scale -1 turns around what retain_term nll teaches too",
+        "task_vector with scale -1 also reverses what retain_term nll teaches",
     ),
     ("unlearning.full_reference=adapter", "the model has no LoRA adapter"),
     ("unlearning.lora={targets: [q_porj]}", "unknown LoRA target 'q_porj'; did you mean 'q_proj'"),
