@@ -342,7 +342,7 @@ BAD = [
     ("unlearning.objective_settings={bata: 1}", "no setting 'bata'; nearest: beta"),
     (
         "unlearning={objective: rmu, objective_settings: {layer: 2}}",
-        "layer is 2; the model has the",
+        "layer is 2; the model has blocks",
     ),
     (
         "unlearning={objective: rmu, objective_settings: {layer: 1, direction: contrast, "
