@@ -44,7 +44,7 @@ def test_a_run_of_one_look_is_read_there():
 
 
 def test_a_model_that_knows_nothing_to_keep_is_an_error():
-    with pytest.raises(WagleError, match="no probability before unlearning"):
+    with pytest.raises(WagleError, match="zero probability before unlearning"):
         read_at([0, 1], [0.0, 0.0], [0.1, 0.1], 0.95)
 
 

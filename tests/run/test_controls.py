@@ -130,12 +130,12 @@ def test_a_finished_run_does_nothing_again(finished, monkeypatch):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"controls": ["random", "random"]}, r"controls\[1\] is 'random' once more"),
+        ({"controls": ["random", "random"]}, r"controls\[1\] repeats 'random'"),
         ({"controls": ["lora"]}, r"controls\[0\] is 'lora'"),
         ({"finetune": None}, "reference is 'retrained', finetune without the forget set"),
         (
             {"attribution": {"mask": "m.safetensors"}},
-            r"controls\[0\] is 'random', which is drawn from a gradient store",
+            r"controls\[0\] is 'random', which needs a gradient store",
         ),
         ({"unlearning": {"lora": {}}}, "controls need a mask on the model's own weights"),
     ],

@@ -342,7 +342,7 @@ BAD = [
     ("unlearning.objective_settings={bata: 1}", "no setting 'bata'; nearest: beta"),
     (
         "unlearning={objective: rmu, objective_settings: {layer: 2}}",
-        "layer is 2; the model has the",
+        "layer is 2; the model has blocks",
     ),
     (
         "unlearning={objective: rmu, objective_settings: {layer: 1, direction: contrast, "
@@ -381,7 +381,7 @@ BAD = [
     (
         "unlearning.objective=forget_finetune unlearning.wrapper=task_vector "
         "unlearning.retain_term=nll",
-        "task_vector with scale -1 turns around what retain_term nll teaches too",
+        "task_vector with scale -1 also reverses what retain_term nll teaches",
     ),
     ("unlearning.full_reference=adapter", "the model has no LoRA adapter"),
     ("unlearning.lora={targets: [q_porj]}", "unknown LoRA target 'q_porj'; did you mean 'q_proj'"),

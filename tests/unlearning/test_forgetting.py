@@ -425,7 +425,7 @@ def test_a_task_vector_is_not_turned_around_a_retain_set_that_it_learned(model):
     settings = {"objective": "forget_finetune", "wrapper": "task_vector", "retain_term": "nll"}
     with pytest.raises(
         WagleError,
-        match=r"^task_vector with scale -1 turns around what retain_term nll teaches too, which would "
+        match=r"^task_vector with scale -1 also reverses what retain_term nll teaches, which would "
         r"unlearn the retain set; set retain_term: none, or a scale above 0$",
     ):
         unlearn(model, **settings)
@@ -554,7 +554,7 @@ def test_a_users_function_may_give_both_terms(model):
     assert result.objective["retain_term"] == "own"
     assert first["forget_loss"] == pytest.approx(-0.5 * first["forget_nll"])
     assert first["retain_loss"] == pytest.approx(first["retain_nll"])
-    with pytest.raises(WagleError, match="objective both has a retain term of its own"):
+    with pytest.raises(WagleError, match="objective both has a built-in retain term"):
         unlearn(model, objective=both, retain_term="kl")
 
 

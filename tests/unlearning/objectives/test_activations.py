@@ -82,5 +82,5 @@ def test_a_contrast_control_leads_from_the_expert_to_the_novice():
 
 def test_two_prompts_that_say_the_same_give_no_direction():
     same = torch.ones(4)
-    with pytest.raises(WagleError, match="the same activation; give prompts that differ"):
+    with pytest.raises(WagleError, match="the same activation; use prompts that differ"):
         contrast_control(same, same, steering=20.0)

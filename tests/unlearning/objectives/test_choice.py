@@ -277,7 +277,7 @@ def test_a_function_of_the_user_can_bring_its_own_retain_term():
     chosen = choose_objective(both, {"retain_weight": 0.5})
     got = chosen.terms({"forget": scored(30.0), "retain": scored(20.0)})
     assert (chosen.retain, got.forget.item(), got.retain.item()) == ("own", -3.0, 2.0)
-    with pytest.raises(WagleError, match="objective both has a retain term of its own"):
+    with pytest.raises(WagleError, match="objective both has a built-in retain term"):
         choose_objective(both, retain_term="nll")
 
 

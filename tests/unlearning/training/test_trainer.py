@@ -230,7 +230,7 @@ def test_updates_that_all_round_away_are_an_error_that_names_the_precision():
     before = weights(model)
     with pytest.raises(
         WagleError,
-        match=rf"changed none of its {mask.count} selected weights in bfloat16, as it is saved; raise "
+        match=rf"changed none of its {mask.count} selected weights in bfloat16, the precision they are saved in; raise "
         "the learning rate, or set rounding: stochastic$",
     ):
         unlearn(model, mask=mask, learning_rate=1e-4, max_steps=3)
@@ -290,7 +290,7 @@ def test_a_float32_model_that_its_folder_does_not_show_to_have_changed_is_an_err
     model, mask = _coarse()
     base = _folder(model, tmp_path / "base")
     with pytest.raises(
-        WagleError, match="selected weights in bfloat16, as it is saved; raise the "
+        WagleError, match="selected weights in bfloat16, the precision they are saved in; raise the "
     ):
         unlearn(model.float(), mask=mask, learning_rate=1e-4, max_steps=3, like=base)
 

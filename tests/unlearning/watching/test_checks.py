@@ -206,7 +206,7 @@ def test_where_no_step_meets_the_conditions_that_is_said_once(knowing, caplog):
     assert len(said) == 1
     assert said[0].startswith(
         "no step meets the conditions of 'min forget.probability where retain.probability >= 2.0'; "
-        f"the model is that of step {result.best['step']}, whose forget.probability is 0."
+        f"the model kept is that of step {result.best['step']}, whose forget.probability is 0."
     )
     assert said[0].endswith("; lower the learning rate, or change best")
 
