@@ -7,8 +7,8 @@ compare it afterwards, on the same machine::
     python -m bench.golden --out before.json
     python -m bench.golden --against before.json
 
-Salts are fixed and times are left out; everything else that a run writes is compared, byte by byte
-or, where a file holds times, value by value.
+Salts are fixed; times and sentences are left out. Everything else that a run writes is compared, byte
+by byte or, where a file holds these, value by value.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ _TIMES = re.compile(
     r"(^|_)(seconds|time|at|date|created|started|finished|when)$|^peak_bytes$|^files$"
 )
 _FIGURE = re.compile(r"[-+\u2212]?\d+\.\d+(?:e[-+]?\d+)?")
+_LEFT_OUT = {"wagle", "argv", "note", "reasons"}  # versions, command lines, sentences
 _MEASURED = re.compile(r" (s|min|h|[kMG]B)$")  # cells that hold a time or a peak of memory
 _TRAINING = {"learning_rate": 5e-3, "batch_size": 4}
 _GENERAL = [
@@ -251,7 +252,7 @@ def _plain(value: Any, home: Path) -> Any:
         return {
             key: _plain(one, home)
             for key, one in value.items()
-            if not _TIMES.search(key) and key not in {"wagle", "argv"}
+            if not _TIMES.search(key) and key not in _LEFT_OUT
         }
     if isinstance(value, list):
         return [_plain(one, home) for one in value]

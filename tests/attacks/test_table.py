@@ -215,7 +215,7 @@ def test_the_holdout_set_of_the_recipe_is_the_probe_s_and_not_asked_about_after_
         ("relearning", {"records": "benign"}, "retain", "with benign records needs a retain set"),
         ("relearning", {"share": 0}, "", "share is 0"),
         ("relearning", {"limit": 0}, "", "limit is 0"),
-        ("relearning", {"records": "some"}, "", "records is 'some', and no such file is there"),
+        ("relearning", {"records": "some"}, "", "records is 'some', but there is no such file"),
         ("relearning", {"records": "bening"}, "", "did you mean 'benign'"),
         ("relearning", {"learning_rate": []}, "", r"learning_rate is \[\]; give one rate"),
         ("relearning", {"learning_rate": [1e-5, 1e-5]}, "", "or several that differ"),

@@ -46,11 +46,11 @@ def test_what_was_not_collected_is_named():
     assert not store.has("grad_forget", "lm_head.weight")
     for ask in (store.get, lambda *what: store.read(*what, 0, 1)):
         with pytest.raises(
-            WagleError, match=r"the gradient store has no grad_retain of embed.weigh"
+            WagleError, match=r"the gradient store has no grad_retain for embed.weigh"
         ):
             ask("grad_retain", "embed.weight")
     with pytest.raises(
-        WagleError, match=r"has no input_square of layers.0.ln_1.bias; make it again"
+        WagleError, match=r"has no input_square for layers.0.ln_1.bias; make it again"
     ):
         make_store().read("input_square", "layers.0.ln_1.bias", 0, 1)
 
@@ -95,8 +95,8 @@ def test_a_store_on_disk_finds_a_parameter_in_any_of_its_shards(tmp_path):
     ("lost", "said"),
     [
         ("store.json", "s is not a gradient store; make one: wagle attribute RECIPE"),
-        ("grad_forget-head.safetensors", "s lacks grad_forget of b; make it again"),
-        ("weight-x.safetensors", "s lacks weight of a; make it again"),
+        ("grad_forget-head.safetensors", "s lacks grad_forget for b; make it again"),
+        ("weight-x.safetensors", "s lacks weight for a; make it again"),
     ],
 )
 def test_a_store_that_lacks_a_file_is_refused_when_it_is_opened(tmp_path, lost, said):

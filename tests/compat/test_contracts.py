@@ -104,7 +104,7 @@ def test_the_sentence_names_the_call_and_who_needs_it(monkeypatch):
         f"transformers {metadata.version('transformers')} no longer has "
         "core_model_loading.rename_source_key(source_key, weight_renamings, weight_converters, "
         "base_model_prefix, meta_state_dict): wagle.compat.transformers.stored_names needs another "
-        "way to know which tensors of a folder a parameter is made of"
+        "way to find out which tensors of a folder a parameter is made from"
     )
 
 

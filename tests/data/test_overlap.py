@@ -21,7 +21,7 @@ def test_tokens_are_compared_by_their_ids_alone():
 
 def test_a_question_with_its_answer_equals_the_text_of_both():
     asked = read_records([{"question": "Who wrote it?", "answer": "Ada."}], name="forget")
-    with pytest.raises(WagleError, match=r"\(1 shared in all\)"):
+    with pytest.raises(WagleError, match=r"\(1 in both sets\)"):
         check_disjoint(asked, texts("who wrote it ada"))
 
 
@@ -31,7 +31,7 @@ def test_the_first_shared_record_of_the_other_set_is_named_and_all_are_counted()
     with pytest.raises(WagleError) as caught:
         check_disjoint(one, other)
     assert str(caught.value) == (
-        "forget[3] and retain[1] are the same record (3 shared in all); "
+        "forget[3] and retain[1] are the same record (3 in both sets); "
         "remove them from one set, or set overlap: allow"
     )
 
@@ -60,3 +60,11 @@ def test_near_duplicates_come_record_by_record():
         ("f[1]", "r[0]"),
         ("f[1]", "r[2]"),
     ]
+
+
+@pytest.mark.parametrize(("one", "other"), [("की", "के"), ("😀", "🎉"), ("!!!", "???")])
+def test_signs_that_are_all_a_text_has_tell_records_apart(one, other):
+    first, second = read_records([{"text": one}]), read_records([{"text": other}])
+    check_disjoint(first, second)
+    with pytest.raises(WagleError, match="the same record"):
+        check_disjoint(first, read_records([{"text": f" {one} "}]))

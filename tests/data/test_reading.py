@@ -84,7 +84,7 @@ def test_a_demo_set_without_a_number_is_number_0(source):
 @pytest.mark.parametrize("unit", ["", "x", "-1", "1.5"])
 def test_a_demo_set_is_numbered_in_whole_numbers(unit):
     with pytest.raises(
-        WagleError, match=f"forget: demo:forget@{unit} is no demo set; write demo:f"
+        WagleError, match=f"forget: demo:forget@{unit} is not a demo set; write dem"
     ):
         read_records(f"demo:forget@{unit}", name="forget")
 
@@ -100,7 +100,7 @@ def test_a_range_is_that_of_python_or_refused(count, first, last):
     if chosen and (last is None or last <= count):
         assert list(range(count))[_slice(count, text)] == chosen
     else:
-        with pytest.raises(WagleError, match=f"rows {text} select nothing or too much: there are"):
+        with pytest.raises(WagleError, match=f"rows {text} is empty or out of range: there are"):
             _slice(count, text)
 
 
@@ -140,3 +140,15 @@ def test_a_repeat_is_numbered_in_what_is_read_and_its_own_refusal_is_kept():
     assert [r.id for r in read_records(rows, rows="2:")] == [ids[0], f"{ids[0]}#2"]
     (asked,) = read_records([ROW | {"refusal": "I will not say."}])
     assert asked.refusal == "I will not say."
+
+
+@pytest.mark.parametrize("asked", ["question", "prompt", "instruction"])
+def test_a_perturbed_file_is_matched_whatever_its_question_is_called(tmp_path, asked):
+    rows = [{asked: "Who?", "answer": "Ada."}, {asked: "Where?", "answer": "Oslo."}]
+    more = [{"question": "Where?", "answer": "Oslo.", "perturbed_answer": ["Bergen."]}]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    (tmp_path / "a_perturbed.json").write_text(json.dumps(more if asked == "question" else rows))
+    found = read_records(tmp_path, split="a")
+    assert [record.answer for record in found] == ["Ada.", "Oslo."]
+    wrong = ("Bergen.",) if asked == "question" else ()
+    assert tuple(found[1].perturbed_answers) == wrong

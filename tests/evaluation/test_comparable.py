@@ -88,8 +88,8 @@ REFUSED = {
         "asked with eos false, this model with tr",
     ),
     "number": (task(forget=["a"]), "1 in the set forget, where this model is asked about 2"),
-    "texts": (task(forget=["a", "x"]), "its 2 in the set forget hold other texts"),
-    "order": (task(forget=["b", "a"]), "or stand in another order"),
+    "texts": (task(forget=["a", "x"]), "its 2 in the set forget have other texts"),
+    "order": (task(forget=["b", "a"]), "have other texts or another order"),
     "other set": (task(forget=["a", "b"], retain=["x"]), "its 1 in the set retain"),
     "no set": (task(general=["a"]), "none of the sets forget, retain, but general"),
 }

@@ -124,9 +124,7 @@ def test_a_model_beside_itself_has_forget_quality_1_and_no_difference(home, aske
 
 def test_a_reference_of_other_records_is_refused(home, asked, retrained):
     less = {**asked["settings"], "rows": 2}
-    with pytest.raises(
-        WagleError, match=r"reference is of other records: 3 in the set forget, .*2"
-    ):
+    with pytest.raises(WagleError, match=r"reference has other records: 3 in the set forget, .*2"):
         wagle.evaluate(home / "own", benchmark="tofu", settings=less, reference=retrained)
 
 
@@ -140,7 +138,7 @@ def _others(tmp_path):
 
 
 DIFFERS = {
-    "answers": (_others, "other records: its 3 in the set forget hold other texts"),
+    "answers": (_others, "other records: its 3 in the set forget have other texts"),
     "eos": (lambda _: {"eos": False}, "asked with eos true, this model with false"),
     "variant": (lambda _: {"variant": "paper"}, "with variant official, this model with paper"),
     "template": (lambda _: {"template": "plain"}, "with template chat, this model with plain"),
@@ -181,8 +179,8 @@ def test_qa_sets_of_other_records_have_no_differences():
     assert found.details["differences"]["forget.nll"]["n"] == 2  # fewer sets will do
     passes = Passes(model)
     for sets, message in (
-        ({"forget": RECORDS[2:4]}, "its 2 in the set forget hold other texts"),
-        ({"forget": RECORDS[1::-1]}, "or stand in another order"),
+        ({"forget": RECORDS[2:4]}, "its 2 in the set forget have other texts"),
+        ({"forget": RECORDS[1::-1]}, "have other texts or another order"),
         ({"forget": RECORDS[:3]}, "2 in the set forget, where this model is asked about 3"),
         ({"general": RECORDS[:2]}, "none of the sets general, but forget, retain"),
     ):
@@ -208,7 +206,7 @@ def test_a_result_whose_answers_were_cut_elsewhere_is_of_other_records(caplog):
     with caplog.at_level("WARNING", logger="wagle"):
         reference = wagle.evaluate(model, cut, forget=rows, generate=False)
     assert "do not fit into max_length=20" in caplog.text
-    with pytest.raises(WagleError, match="its 2 in the set forget hold other texts"):
+    with pytest.raises(WagleError, match="its 2 in the set forget have other texts"):
         wagle.evaluate(model, whole, forget=rows, generate=False, reference=reference)
 
 
@@ -313,7 +311,7 @@ def test_a_patch_gives_the_figures_of_the_folder_that_it_makes(home, asked, tmp_
 
 
 def test_a_patch_on_a_live_model_is_refused(asked):
-    with pytest.raises(WagleError, match="a patch goes on a model folder"):
+    with pytest.raises(WagleError, match="a patch needs a model folder"):
         wagle.evaluate(make_model("llama-tied"), TOKENIZER, patch="p.safetensors", **asked)
 
 
@@ -473,11 +471,11 @@ WRONG = {
     ),
     "settings beside sets": (
         lambda _: {"forget": RECORDS, "settings": {"rows": 1}},
-        "qa takes no settings, but sets of records; got rows",
+        "qa takes sets of records, not settings; got rows",
     ),
     "limits beside a benchmark": (
         lambda home: {**_tofu(home), "generate": False},
-        "they go into settings",
+        "put those it has into settings",
     ),
     "no reference": (
         lambda home: {**_tofu(home), "reference": home / "none"},
@@ -485,7 +483,7 @@ WRONG = {
     ),
     "no result": (
         lambda home: {**_tofu(home), "reference": home / "own/config.json"},
-        "is no result file of",
+        "is not a result file of",
     ),
 }
 

@@ -19,9 +19,7 @@ from wagle.evaluation.table import (
 from wagle.system.errors import WagleError
 
 HIDDEN = ("encoder", "seed")
-DESCRIBED = {"tofu", "muse", "copyright", "toxicity", "extraction", "knowundo"}  # evaluation.md
 OPTIONAL_DATA = {"wmdp", "mmlu", "wikitext", "few_shot", "harness"}  # lm-eval has a cache
-DESCRIBED |= OPTIONAL_DATA
 
 
 @pytest.fixture(scope="module")
@@ -42,18 +40,24 @@ def test_every_keyword_of_a_benchmark_stands_in_its_docstring_and_has_a_plain_ty
             assert parameter.kind is parameter.KEYWORD_ONLY
 
 
-@pytest.mark.parametrize("name", sorted(DESCRIBED))
-def test_every_keyword_of_a_benchmark_stands_with_its_default_in_the_docs(name):
-    page = (Path(__file__).parents[2] / "docs/evaluation.md").read_text()
-    sections = [s for s in page.split("\n### ") if f"`{name}`" in s.partition("\n")[0]]
-    assert len(sections) == 1
-    for key, parameter in inspect.signature(find_benchmark(name)).parameters.items():
-        if key in HIDDEN:
-            continue
-        default = parameter.default
+@pytest.mark.parametrize("name", list(BENCHMARKS))
+def test_every_keyword_of_a_benchmark_stands_with_default_and_meaning_on_the_page_of_settings(name):
+    page = (Path(__file__).parents[2] / "docs/benchmark-settings.md").read_text()
+    section = page.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+    function = find_benchmark(name)
+    args = inspect.getdoc(function).partition("Args:\n")[2].partition("\n\n")[0]
+    settings = [key for key in inspect.signature(function).parameters if key not in HIDDEN]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.M) == settings
+    for key in settings:
+        default = inspect.signature(function).parameters[key].default
         shown = f"`{default if isinstance(default, str) else json.dumps(default, default=str)}`"
-        shown = "required" if default is parameter.empty else "empty" if default == "" else shown
-        assert f"| `{key}` | {shown} |" in sections[0], key
+        shown = "required" if default is inspect.Parameter.empty else shown
+        shown = "empty" if default == "" else shown
+        told = re.search(rf"^    {key}: (.*?)(?=\n    \w|\Z)", args, re.M | re.S)[1]
+        meaning = " ".join(told.split()).replace("``", "`").replace("None: ", "null: ")
+        assert meaning
+        row = f"| `{key}` | {shown} | {meaning[0].upper()}{meaning[1:]} |"
+        assert row in section.splitlines()
 
 
 @pytest.mark.parametrize("name", list(BENCHMARKS))

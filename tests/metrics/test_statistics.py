@@ -1,19 +1,25 @@
 """Intervals: the self-checks T42 and T43 of spec/metrics.md, and what must hold for any data."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wagle.metrics import statistics
 from wagle.metrics.statistics import (
+    NO_WIDTH,
     auc_interval,
     auc_replicates,
     bootstrap_interval,
     cluster_interval,
     composite_interval,
+    draws,
     paired_difference,
+    percentiles,
+    same_records,
     width_note,
     wilson_interval,
 )
@@ -218,3 +224,80 @@ def test_equal_models_do_not_differ_and_one_record_proves_nothing():
 def test_a_paired_difference_refuses_other_records():
     with pytest.raises(WagleError, match=r"2 and 1 were given, and b is only in one"):
         paired_difference({"a": 1.0, "b": 1.0}, {"a": 1.0})
+
+
+# ---------------------------------------------------------------------------------------------
+# Pieces by hand
+
+
+def test_percentiles_are_linear_between_two_replicates():
+    assert percentiles(np.arange(41.0)) == (1.0, 39.0)  # places 0.025 and 0.975 of 40
+    assert percentiles(np.array([0.0, 1.0])) == pytest.approx((0.025, 0.975))
+    assert percentiles(np.array([7.0])) == (7.0, 7.0)
+
+
+@pytest.mark.parametrize("block", [1, 7, 1 << 22])
+def test_all_replicates_are_drawn_once_whatever_fits_into_memory(monkeypatch, block):
+    monkeypatch.setattr(statistics, "REPLICATES", 50)
+    monkeypatch.setattr(statistics, "_BLOCK", block)
+    found = list(draws(np.random.default_rng(0), 3))
+    assert {d.shape[1] for d in found} == {3}
+    assert all(len(d) <= max(1, block // 3) for d in found)
+    whole = np.concatenate(found)
+    assert np.array_equal(whole, np.random.default_rng(0).integers(0, 3, (50, 3)))
+
+
+@given(st.integers(1, 60), st.data())
+def test_wilsons_interval_is_its_formula(count, data):
+    successes = data.draw(st.integers(0, count))
+    z, share = 1.959963984540054, successes / count
+    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) * z / (1 + z**2 / count)
+    low, high = wilson_interval(successes, count)
+    assert (low, high) == pytest.approx((middle - half, middle + half), abs=1e-9)
+
+
+def test_a_note_on_width_is_for_equal_values_only():
+    assert width_note([0.5, 0.5]) == width_note([1]) == NO_WIDTH
+    assert width_note([0.5, 0.25]) is width_note([]) is None
+
+
+def test_one_value_is_its_own_interval_and_one_cluster_too():
+    assert bootstrap_interval([0.25]) == (0.25, 0.25)
+    assert cluster_interval([0.0, 1.0, 0.5], ["a", "a", "a"]) == (0.5, 0.5)
+
+
+def test_an_auc_of_sets_that_do_not_overlap_has_no_spread():
+    assert auc_interval([3.0, 4.0], [1.0]) == (1.0, 1.0)
+    assert auc_interval([1.0], [3.0, 4.0]) == (0.0, 0.0)
+    assert auc_interval([2.0], [2.0, 2.0]) == (0.5, 0.5)
+
+
+def test_differences_have_the_sign_of_the_first_model():
+    one, other = {"a": 0.75, "b": 0.5}, {"b": 0.25, "a": 0.25}
+    assert paired_difference(one, other).mean == 0.375
+    assert paired_difference(other, one).mean == -0.375
+    assert paired_difference(one, other).p == 0.5  # of four ways, two are as far from 0
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        ({}, {"a": 1.0}, "x needs at least one record for each model"),
+        ({"a": 1.0}, {}, "x needs at least one record for each model"),
+        (
+            {"b": 1.0, "c": 1.0},
+            {"b": 1.0, "a": 0.0, "d": 0.0},
+            "x needs the same records: 2 and 3 were given, and a is only in one; evaluate both "
+            "models on the same split and settings",
+        ),
+    ],
+)
+def test_records_that_are_not_the_same_are_counted_and_the_first_is_named(one, other, said):
+    with pytest.raises(WagleError) as caught:
+        same_records(one, other, "x")
+    assert str(caught.value) == said
+
+
+def test_records_in_another_order_are_the_same():
+    same_records({"a": 1.0, "b": 2.0}, {"b": 0.0, "a": 0.0}, "x")

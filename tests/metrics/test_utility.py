@@ -1,9 +1,12 @@
 """Figures made of figures: the self-checks T11 to T15 and T41 of spec/metrics.md."""
 
 import math
+import statistics
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from wagle.metrics.utility import (
     UTILITY,
@@ -175,3 +178,38 @@ def test_t41_the_published_average_of_unlearning():
 def test_the_published_average_of_utility_is_over_six_numbers():
     values = {"retain": (0.1, 0.2), "real_authors": (0.3, 0.4), "world_facts": (0.5, 0.6)}
     assert utility_average(values) == pytest.approx(0.35)
+
+
+@given(st.lists(st.floats(1e-6, 1), min_size=1, max_size=9))
+def test_a_harmonic_mean_is_between_the_least_and_the_most_and_scales(values):
+    found = harmonic_mean({str(i): v for i, v in enumerate(values)})
+    assert min(values) * (1 - 1e-12) <= found <= max(values) * (1 + 1e-12)
+    assert found == pytest.approx(statistics.harmonic_mean(values), rel=1e-9)
+
+
+@pytest.mark.parametrize("bad", [-0.1, float("nan"), float("inf")])
+def test_a_zero_does_not_hide_a_member_that_is_none(bad):
+    with pytest.raises(
+        WagleError, match=f"b is {bad}; the members of a harmonic mean are 0 or more"
+    ):
+        harmonic_mean({"a": 0.0, "b": bad})
+    with pytest.raises(WagleError, match="b is missing; a harmonic mean needs all of a, b"):
+        harmonic_mean({"a": 0.0, "b": None})
+
+
+def test_a_distance_says_to_which_side_and_has_a_note_at_its_floor_only():
+    apart = forget_quality([1.0, 2.0, 6.0], [10.0, 20.0])
+    assert apart.shift == -13.0  # medians 2 and 15
+    assert (apart.statistic, apart.counts, apart.at_floor) == (1.0, (3, 2), True)
+    assert apart.p == pytest.approx(2 / 10)  # of C(5, 3) orders, two
+    assert apart.log10_p == pytest.approx(math.log10(0.2))
+    assert apart.note == "the floor for 3 and 2 records: no overlap at all"
+    touching = forget_quality([1.0, 10.0], [10.0, 20.0])
+    assert (touching.at_floor, touching.note, touching.shift) == (False, None, -9.5)
+    assert touching.log10_p == pytest.approx(math.log10(touching.p))
+
+
+def test_a_gain_counts_as_no_loss_and_a_loss_by_its_share():
+    assert utility_score(0.9, 0.6, 0.4, 0.8) == pytest.approx(2 / 3)  # 1 and 0.5
+    assert utility_score(0.0, 0.6, 0.8, 0.8) == 0.0
+    assert utility_score(0.6, float("nan"), 0.8, 0.8) is None

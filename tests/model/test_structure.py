@@ -85,7 +85,7 @@ def test_a_place_is_the_first_number_between_two_names(name, where):
 
 
 def test_a_folder_is_a_model_folder_where_it_has_a_config(tmp_path):
-    with pytest.raises(WagleError, match=r"model folder .*/no does not exist; give the path of a"):
+    with pytest.raises(WagleError, match=r"model folder .*/no does not exist; give the path to a"):
         model_folder(tmp_path / "no")
     with pytest.raises(WagleError, match=r"holds no config\.json, so it is not a model folder"):
         model_folder(str(tmp_path))
@@ -99,7 +99,7 @@ def test_a_record_may_fill_the_positions_and_no_more():
     model = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=7))
     check_length(model, 7, "forget[2]")
     with pytest.raises(
-        WagleError, match=r"^forget\[2\] needs 8 tokens, the model has 7 positions;"
+        WagleError, match=r"^forget\[2\] needs 8 tokens, but the model has 7 positions;"
     ):
         check_length(model, 8, "forget[2]")
     check_length(SimpleNamespace(config=SimpleNamespace()), 10**9, "forget[2]")

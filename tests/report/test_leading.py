@@ -37,3 +37,34 @@ def test_without_known_figures_composites_lead_or_the_first_figure_of_every_set(
 
 def test_a_benchmark_with_many_sets_has_at_most_eight_leading_figures():
     assert len(headlines([(f"set {i}", "accuracy") for i in range(20)])) == 8
+
+
+def test_of_own_records_the_sets_lead_in_the_order_of_the_recipe():
+    known = [
+        ("general", "probability"),
+        ("retain", "probability"),
+        ("retain", "extraction_strength"),
+        ("forget", "paraphrased"),
+        ("forget", "truth_ratio"),
+        ("forget", "probability"),
+    ]
+    assert headlines(known, own_records=True) == [
+        ("forget", "probability"),
+        ("forget", "paraphrased"),
+        ("retain", "probability"),
+        ("general", "probability"),
+    ]
+
+
+def test_a_figure_leads_once_however_often_it_is_given():
+    assert headlines([("forget", "know")] * 3) == [("forget", "know")]
+
+
+def test_a_pattern_lets_the_figures_of_every_set_lead():
+    known = [(f"set_{i}", metric) for i in range(10) for metric in ("nll", "toxic_rate")]
+    assert headlines(known) == [(f"set_{i}", "toxic_rate") for i in range(10)]  # all of them
+
+
+def test_composites_lead_before_the_groups_of_tasks():
+    known = [("wmdp", "acc"), ("wmdp_bio", "acc"), (OVERALL, "average")]
+    assert headlines(known) == [(OVERALL, "average"), ("wmdp", "acc")]

@@ -392,10 +392,13 @@ BAD = [
         "the rule 'max retain.nll' needs a retain set; give one",
     ),
     ("controls=[random] NO_MASK", "controls need a mask, but with unlearning.dynamic_mask"),
-    ("evaluation.fluency=no/such", "cannot load the classifier no/such, which is no local folder"),
+    (
+        "evaluation.fluency=no/such",
+        "cannot load the classifier no/such, which is not a local folder",
+    ),
     (
         "evaluation={entailment: x, generate: false}",
-        "entailment judges what the model writes, which is nothing; leave it out",
+        "entailment judges what the model writes, but it writes nothing here; leave it out",
     ),
     ("model=RENAMED", "the model has no tensor 'embed_tokens.weight' that its folder has; save it"),
 ]

@@ -333,7 +333,7 @@ def test_what_comes_back_is_a_warning_that_says_what_to_do(first, tmp_path, capl
     assert 'scope="rowgroup">retain <' in kept
     assert 'scope="rowgroup">forgotten <' not in kept
     assert 'scope="rowgroup">forgotten <' in gone
-    assert "what a left, float32" in page
+    assert "the model left by a, float32" in page
 
 
 # ---------------------------------------------------------------------------------------------

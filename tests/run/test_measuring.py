@@ -261,8 +261,8 @@ def test_a_result_of_other_records_or_settings_is_refused_before_a_model_is_aske
     other[2]["answer"] = "Something else."
     write_json(changed, other)
     for words, message in (
-        ([f"forget={forget}", "forget.take=3"], "is of other records: 6 in the set forget, .* 3"),
-        ([f"forget={changed}"], "is of other records: its 6 in the set forget hold other texts"),
+        ([f"forget={forget}", "forget.take=3"], "has other records: 6 in the set forget, .* 3"),
+        ([f"forget={changed}"], "has other records: its 6 in the set forget have other texts"),
         ([f"forget={forget}", "model.template=plain"], "was asked with template"),
         ([f"general={forget}"], "has none of the sets general"),
     ):
@@ -277,9 +277,7 @@ def test_a_result_whose_records_cannot_be_told_from_others_is_a_warning(ask, tmp
     assert not caplog.records
     ask("first", before=str(file))
     (said,) = caplog.messages
-    assert said.startswith(
-        "whether the model before was asked about the same records cannot be told"
-    )
+    assert said.startswith("cannot tell whether the model before was asked about the same records")
 
 
 def test_base_and_patch_need_no_folder(home, ask, tmp_path):

@@ -154,7 +154,7 @@ def test_a_file_that_is_cut_off_while_it_is_open_is_said(tmp_path):
     with TensorFile(tmp_path / "x") as file:
         os.truncate(tmp_path / "x", file.offset("w") + 100)
         assert file.read("w", 0, 25).tolist() == list(range(25))
-        with pytest.raises(WagleError, match=r"x was cut off while it was read; make it again"):
+        with pytest.raises(WagleError, match=r"x was truncated while being read; make it again"):
             file.read("w", 20, 30)
 
 
@@ -184,7 +184,7 @@ def test_a_checksum_covers_the_metadata_and_the_format_is_kept_apart(tmp_path):
     assert found["w"].tolist() == [1.0, 1.0]
     raw = (tmp_path / "x").read_bytes()
     (tmp_path / "x").write_bytes(raw.replace(b'\\"score\\":\\"a\\"', b'\\"score\\":\\"b\\"'))
-    with pytest.raises(WagleError, match=r"y .*x is corrupt: its checksum does not fit; make it"):
+    with pytest.raises(WagleError, match=r"y .*x is corrupt: its checksum does not match; make it"):
         load_checked(tmp_path / "x", "y", "wagle-y/4")
 
 
@@ -192,6 +192,6 @@ def test_a_checksum_covers_the_metadata_and_the_format_is_kept_apart(tmp_path):
 def test_only_whole_versions_up_to_the_newest_are_read(tmp_path, version):
     save_checked(tmp_path / "x", {}, {}, f"wagle-y/{version}")
     with pytest.raises(
-        WagleError, match=f"has format wagle-y/{version}, this wagle reads wagle-y/4"
+        WagleError, match=f"has format wagle-y/{version}; this wagle reads wagle-y/4"
     ):
         load_checked(tmp_path / "x", "y", "wagle-y/4")

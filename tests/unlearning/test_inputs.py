@@ -126,7 +126,10 @@ def _refusal_of_retain(forget, retain_refusal):
             {"objective": "dpo_alt"},
             r"forget\[0\] has no alternative answer; add a field alternatives",
         ),
-        ({"objective": "rmu", "objective_settings": {"layer": 2}}, "layer is 2; the model has blocks"),
+        (
+            {"objective": "rmu", "objective_settings": {"layer": 2}},
+            "layer is 2; the model has blocks",
+        ),
         ({"objective": "rmu"}, r"layer is 7; the model has blocks 0 to 1, so choose one of these"),
         ({"objective": "nop"}, "unknown objective 'nop'; did you mean 'npo'"),
         ({"objective": "npo", "objective_settings": {"bta": 1}}, "npo has no setting 'bta'"),
@@ -425,5 +428,8 @@ def test_the_first_losses_of_rmu_are_the_distance_to_the_control_vector_and_zero
 def test_a_model_without_down_projections_trains_everything_and_says_so(caplog):
     model = make_model("gpt2")
     result = unlearn(model, objective="rmu", objective_settings={"layer": 1})
-    assert "objective rmu without a mask trains *.0.mlp.down_proj.weight, *.1.mlp.down_proj.weight" in caplog.text
+    assert (
+        "objective rmu without a mask trains *.0.mlp.down_proj.weight, *.1.mlp.down_proj.weight"
+        in caplog.text
+    )
     assert result.selected == sum(p.numel() for p in model.parameters())

@@ -408,7 +408,7 @@ def test_a_run_with_lora_has_no_mask_and_merges_the_adapter(recipe_file, tmp_pat
     assert checked.ok
     assert {name.split(".")[-2] for name in checked.tensors} == set(ALL)
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "LoRA of rank 2, alpha 16, beside all-linear, then merged" in page
+    assert "LoRA of rank 2, alpha 16, on all-linear, then merged" in page
     assert '<span class="strong">1,856</span> weights of the adapter' in page
 
 

@@ -1,4 +1,4 @@
-"""Deprecated: these names have homes of their own; this module goes in 0.3."""
+"""Deprecated: these names now have their own modules; this one will be removed in 0.3."""
 
 from __future__ import annotations
 

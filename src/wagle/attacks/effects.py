@@ -11,20 +11,20 @@ from wagle.attacks.shapes import SHUFFLED, Series
 from wagle.metrics.table import METRICS
 from wagle.system.errors import WagleError
 
-SMALLEST = 0.02  # of what was forgotten, below which no share of it can be told
+SMALLEST = 0.02  # drop below which no recovered share is reported
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What a state brought back of one figure of the unlearned model.
+    """What a state brought back in one figure of the unlearned model.
 
     Attributes:
-        rise: against the model as it is; None where the attack only looks.
-        recovered: the share of what was forgotten; None where that cannot be told (``note``), and
-            where the attack only looks.
-        gap: how much more it rose than the reference did, or, where the attack only looks, how far
-            it lies above the reference's; None without one. Only this is evidence.
-        note: why it cannot be told, or None.
+        rise: relative to the model as it is; None if the attack only observes.
+        recovered: the share of what was forgotten; None if that is not defined (see ``note``) or
+            the attack only observes.
+        gap: how much more it rose than the reference's did or, if the attack only observes, how far
+            it lies above the reference's; None without a reference. Only this is evidence.
+        note: why the share is not defined, or None.
     """
 
     rise: float | None
@@ -34,13 +34,13 @@ class Effect:
 
 
 def effects(found: Mapping[str, Series]) -> dict[str, dict[str, Effect]]:
-    """Per state that an attack made and per figure, what it did to the unlearned model.
+    """What an attack did to the unlearned model, per state it made and per figure.
 
-    Figures that rise as a model forgets (losses), those of how its answers read (repetition) and
-    those of shuffled labels are left out.
+    Figures that rise as a model forgets (losses), those on how its answers read (repetition) and
+    those for shuffled labels are left out.
 
     Args:
-        found: by role, ``after`` at least.
+        found: what was found, by role; at least ``after``.
     """
     after, made = found["after"], {}
     for state, figures in after.states.items():
@@ -59,7 +59,7 @@ def effects(found: Mapping[str, Series]) -> dict[str, dict[str, Effect]]:
 
 
 def _falls(name: str) -> bool:
-    """Whether a figure falls as a model forgets; one of labels that mean nothing does not."""
+    """Whether a figure falls as a model forgets; one for meaningless labels does not."""
     if name.endswith(SHUFFLED):
         return False
     metric = METRICS.get(name.rpartition(".")[2])
@@ -90,7 +90,7 @@ def _value(series: Series | None, state: str, name: str) -> float | None:
 
 
 class Recovered(NamedTuple):
-    """The share of what was forgotten that an attack brought back; of None, ``note`` says why."""
+    """The share of what was forgotten that an attack brought back; if None, ``note`` says why."""
 
     value: float | None
     note: str | None
@@ -100,13 +100,13 @@ def recovered(unlearned: float, after: float, original: float) -> Recovered:
     """``(after - unlearned) / (original - unlearned)``: 0 is nothing, 1 is all.
 
     Args:
-        unlearned: a figure of the unlearned model, one that falls as it forgets (a probability,
-            ROUGE; of an NLL, its negative).
+        unlearned: a figure of the unlearned model that falls as it forgets (a probability, ROUGE;
+            for an NLL, its negative).
         after: the same after the attack.
-        original: the same of the model before unlearning.
+        original: the same for the model before unlearning.
 
     Returns:
-        No value where less than 0.02 was forgotten: the share would be of noise.
+        No value if less than 0.02 was forgotten: the share would be noise.
     """
     for name, value in (("unlearned", unlearned), ("after", after), ("original", original)):
         if not math.isfinite(value):
@@ -122,10 +122,10 @@ def recovered(unlearned: float, after: float, original: float) -> Recovered:
 
 
 def gap(own_rise: float, retrained_rise: float) -> float:
-    """How much more an attack brought back than it taught a model that never knew.
+    """How much more an attack brought back than it taught a model that never knew it.
 
     Args:
-        own_rise: by how much a figure of the unlearned model rose, such as ``Curve.rise`` has it.
-        retrained_rise: the same of the reference, under the same attack: budget and seed too.
+        own_rise: by how much a figure of the unlearned model rose, as from ``Curve.rise``.
+        retrained_rise: the same for the reference, under the same attack, budget and seed.
     """
     return own_rise - retrained_rise

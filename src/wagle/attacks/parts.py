@@ -1,4 +1,4 @@
-"""Parts that attacks are made of: which records they ask, how many, and what the answers say."""
+"""Building blocks of attacks: which records to ask, how many, and what the answers say."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from wagle.system.errors import WagleError
 def those_that_ask(
     records: Sequence[Record], attack: str, kinds: Sequence[str] = ("qa", "chat")
 ) -> list[Record]:
-    """Those of some records that ask something.
+    """The records that ask something.
 
     Args:
-        records: at least one.
-        attack: which one asks, for messages.
-        kinds: of the records that it can ask.
+        records: the records; at least one.
+        attack: the attack's name, for messages.
+        kinds: the kinds of records that it can ask.
 
     Raises:
-        WagleError: none of them does.
+        WagleError: none of them asks anything.
     """
     found = [record for record in records if record.kind in kinds]
     if not found:
@@ -37,15 +37,15 @@ def those_that_ask(
 
 
 def at_most(limit: int, records: Sequence[Record], seed: int) -> list[Record]:
-    """Some of the records, drawn by (seed, record), under their own places.
+    """At most ``limit`` of the records, drawn by (seed, record), under their own places.
 
     Args:
-        limit: how many, at least 1; all of them where there are no more.
+        limit: how many, at least 1; all if there are no more.
         records: to draw from.
-        seed: of the draw.
+        seed: for the draw.
     """
     if limit < 1:
-        raise WagleError(f"limit is {limit}; look at one record at least")
+        raise WagleError(f"limit is {limit}; use at least one record")
     if limit >= len(records):
         return list(records)
     return [records[i] for i in subset(seed, "take", [r.id for r in records], limit)]
@@ -54,15 +54,15 @@ def at_most(limit: int, records: Sequence[Record], seed: int) -> list[Record]:
 def question_contexts(
     encoder: Encoder, records: Sequence[Record], attack: str
 ) -> list[tuple[int, ...]]:
-    """The ids that the answer of each record follows.
+    """The ids that precede each record's answer.
 
     Args:
         encoder: makes tokens of records.
         records: questions or chats.
-        attack: which one asks, for messages.
+        attack: the attack's name, for messages.
 
     Raises:
-        WagleError: no record, or one that is no question.
+        WagleError: there is no record, or one is not a question.
     """
     if not records:
         raise WagleError(f"the attack {attack} needs at least one record")
@@ -79,9 +79,9 @@ def ask_once(scene: Scene, task: Task, start: str | None = None) -> Trial:
     """A trial that only asks: its states are the sets of the task.
 
     Args:
-        scene: how models are asked.
-        task: what they are asked.
-        start: the set that is the model as it is; None where an attack only looks.
+        scene: says how models are asked.
+        task: says what they are asked.
+        start: the set that is the model as it is; None if an attack only observes.
     """
 
     def trial(model: PreTrainedModel) -> Series:
@@ -92,7 +92,7 @@ def ask_once(scene: Scene, task: Task, start: str | None = None) -> Trial:
 
 
 def as_series(found: Mapping[str, Measured]) -> Series:
-    """What an attack found that asks the same of every state; the first is ``as it is``."""
+    """What an attack found that asks the same in every state; the first is ``as it is``."""
     texts = {
         f"{state}, {name}": said for state, m in found.items() for name, said in m.texts.items()
     }

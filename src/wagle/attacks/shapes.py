@@ -15,19 +15,19 @@ from wagle.evaluation.models import Way
 from wagle.system.errors import WagleError
 
 ASIS = "as it is"
-SHUFFLED = "_shuffled"  # ends the name of a figure of labels that mean nothing
+SHUFFLED = "_shuffled"  # ends the name of a figure for meaningless labels
 ATTACKED = ("after", *(role for role in ROLES if role != "after"))  # the unlearned model first
 
 
 @dataclass(frozen=True)
 class Series:
-    """What an attack found of one model.
+    """What an attack found in one model.
 
     Attributes:
         states: figures by state.
-        start: the state that is the model as it is; None where an attack only looks, once.
-        texts: what the model wrote, by state: private.
-        details: what else is worth knowing of this model.
+        start: the state that is the model as it is; None if an attack only observes, once.
+        texts: what the model wrote, by state; private.
+        details: what else is worth knowing about this model.
     """
 
     states: Mapping[str, Mapping[str, Figure]]
@@ -43,9 +43,9 @@ class Scene:
     Attributes:
         way: how models are asked.
         sets: records by set.
-        seed: of draws.
-        model: a folder with a model of the same shape as those that are attacked, against which
-            settings are checked; None: what does not fit shows when a model is attacked.
+        seed: for draws.
+        model: a folder with a model of the same shape as those attacked, against which settings are
+            checked; None: what does not fit shows when a model is attacked.
     """
 
     way: Way

@@ -18,11 +18,11 @@ ATTACKS: Shelf[Trial] = Shelf("wagle.attacks.kinds")
 
 
 def make_attack(name: str, scene: Scene, settings: Mapping[str, Any]) -> Trial:
-    """Make an attack ready: what is missing or wrong is an error here, before any work.
+    """Prepare an attack: anything missing or wrong is an error here, before any work.
 
     Args:
-        name: in ATTACKS.
-        scene: what it works with.
+        name: a name in ATTACKS.
+        scene: what the attack works with.
         settings: the keywords of its function.
     """
     return choose(ATTACKS, name, "attack")(scene, **check_settings(name, settings))

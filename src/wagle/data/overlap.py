@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 from wagle.data.records import Record
@@ -14,8 +15,19 @@ def _normal(record: Record) -> str:
         return " ".join(map(str, record.input_ids))
     if record.kind == "chat":  # what it says; the system prompt makes no difference
         said = " ".join(turn.content for turn in record.messages if turn.role != "system")
-        return " ".join(re.findall(r"\w+", said.lower()))
-    return " ".join(re.findall(r"\w+", f"{record.prompt} {record.answer}".lower()))
+        return _words(said)
+    return _words(f"{record.prompt} {record.answer}")
+
+
+def _words(text: str) -> str:
+    """The words of a text in lower case; where it has none, as of emoji, the text itself."""
+    lower = text.lower()
+    return " ".join(re.sub(r"[^\w\s]", _mark, lower).split()) or " ".join(lower.split())
+
+
+def _mark(found: re.Match[str]) -> str:
+    """A vowel sign or an accent, which belongs to its word; a space for punctuation and symbols."""
+    return found[0] if unicodedata.category(found[0]).startswith("M") else " "
 
 
 def check_disjoint(one: Sequence[Record], other: Sequence[Record], *, allow: bool = False) -> None:

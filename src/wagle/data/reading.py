@@ -95,8 +95,14 @@ def _rows_of_folder(folder: Path, split: str | None) -> list[tuple[str, Mapping[
     more = names.get(f"{split}_perturbed")
     if more is None:
         return rows
-    added = {(r["question"], r["answer"]): r for _, r in _rows_of_file(more)}
-    return [(w, {**row, **added.get((row["question"], row["answer"]), {})}) for w, row in rows]
+    added = {_said(row): row for _, row in _rows_of_file(more)}
+    return [(where, {**row, **added.get(_said(row), {})}) for where, row in rows]
+
+
+def _said(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a row asks and says, under whichever names."""
+    named = {FIELD[key]: value for key, value in row.items() if key in FIELD}
+    return tuple(str(named.get(field)) for field in ("prompt", "answer", "text"))
 
 
 def _rows(

@@ -1,1 +1,1 @@
-"""Evaluation: what is asked of a model, what the answers say, and the verdict."""
+"""Evaluation: what a model is asked, what its answers show, and the verdict."""

@@ -1,9 +1,9 @@
 """What makes two results comparable: the records that were asked about, and the settings.
 
-A result file tells both without telling the records: of every set their number and a digest. That
-of private records is keyed, so that no one who reads the file can test a guess: with the salt of
-the private folder that keeps the answers, or without one of this process alone. Digests of another
-salt say nothing, so they are not compared.
+A result file states both without revealing the records: for every set their number and a digest.
+The digest of private records is keyed, so that nobody who reads the file can test a guess: with the
+salt of the private folder that keeps the answers or, without one, with a salt that only this
+process has. Digests under different salts say nothing, so they are not compared.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from wagle.evaluation.figures import Task
 from wagle.system.errors import WagleError
 from wagle.system.secrets import keyed_digest, private_folder, salt
 
-_PUBLISHED = b"published"  # the key of data that is no secret
+_PUBLISHED = b"published"  # the key for data that is not secret
 _AGAIN = "evaluate both with the same data and settings"
 
 
 def asked_text(record: Record, *more: Any) -> str:
-    """All of a record that a question or its answers are made of, as one string; private.
+    """Everything in a record that its question or answers are made from, as one string; private.
 
-    It stays what it is under another model, tokenizer or template.
+    It does not depend on the model, tokenizer or template.
 
     Args:
-        record: of any kind.
-        more: what else decides how it is asked, as JSON values.
+        record: a record of any kind.
+        more: what else determines how it is asked, as JSON values.
     """
     made = record.content()
     for unasked in ("alternatives", "decomposed", "translations"):
@@ -41,7 +41,7 @@ def asked_text(record: Record, *more: Any) -> str:
 
 
 def template_settings(encoder: Encoder) -> dict[str, str]:
-    """How questions become text, as settings; None would say that it does not matter."""
+    """How questions become text, as settings; None would mean that it does not matter."""
     prompt = encoder.system_prompt
     return {
         "template": encoder.template,
@@ -50,12 +50,12 @@ def template_settings(encoder: Encoder) -> dict[str, str]:
 
 
 def data_entry(task: Task, private: Path | None = None) -> dict[str, Any]:
-    """What a result file says of the data: ``sets``, ``settings`` and what the benchmark adds.
+    """What a result file says about the data: ``sets``, ``settings`` and what the benchmark adds.
 
     Args:
-        task: which has the records.
-        private: the folder whose salt keys the digests of private records; None: digests that
-            compare within this process.
+        task: the task that has the records.
+        private: the folder whose salt keys the digests of private records; None: digests are
+            comparable only within this process.
     """
     key = _PUBLISHED if task.published else _key(private)
     sets = {
@@ -85,27 +85,26 @@ def check_comparable(
     other: Mapping[str, Any],
     called: str = "the reference",
 ) -> None:
-    """Refuse a result of another benchmark, of other records or with other settings.
+    """Refuse a result from another benchmark, other records or other settings.
 
-    What only one side tells is not compared: a result of another tool tells nothing, and so does an
-    older file.
+    What only one side states is not compared: results of other tools and older files state nothing.
 
     Args:
-        benchmark: of the evaluation.
+        benchmark: the benchmark of this evaluation.
         own: its ``data_entry``.
-        other: the details of the result to set beside it.
-        called: what messages call that one.
+        other: the details of the result to compare with.
+        called: what messages call that result.
 
     Raises:
-        WagleError: which names what differs.
+        WagleError: something differs, which is named.
     """
     data = other.get("data") or {}
     for key in (key for key in own["settings"] if key in data.get("settings", {})):
         mine, theirs = own["settings"][key], data["settings"][key]
         if None not in (mine, theirs) and mine != theirs:
             raise WagleError(
-                f"{called} was asked with {key} {_short(theirs)}, this model with "
-                f"{_short(mine)}; {_AGAIN}"
+                f"{called} was asked with {key} {_short(theirs)}, this model with {_short(mine)}; "
+                f"{_AGAIN}"
             )
     sets = data.get("sets")
     if not sets:
@@ -125,17 +124,17 @@ def check_comparable(
         mine, theirs = own["sets"][name], sets[name]
         if mine["n"] != theirs["n"]:
             raise WagleError(
-                f"{called} is of other records: {theirs['n']} in the set {name}, where this "
+                f"{called} has other records: {theirs['n']} in the set {name}, where this "
                 f"model is asked about {mine['n']}; {_AGAIN}"
             )
         if own["salt"] == data.get("salt") and mine["digest"] != theirs["digest"]:
             raise WagleError(
-                f"{called} is of other records: its {mine['n']} in the set {name} hold other "
-                f"texts, or stand in another order; {_AGAIN}"
+                f"{called} has other records: its {mine['n']} in the set {name} have other "
+                f"texts or another order; {_AGAIN}"
             )
 
 
 def _short(value: Any) -> str:
-    """A setting as messages show it: a long text, such as a system prompt, by its beginning."""
+    """A setting as messages show it: only the beginning of a long text, such as a system prompt."""
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 60 else f"{text[:60]}..."

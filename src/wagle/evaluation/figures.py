@@ -1,4 +1,4 @@
-"""Figures: what is measured of a set of records, with intervals; the task that a benchmark is."""
+"""Figures: what is measured on a set of records, with intervals; and a benchmark's task."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ if TYPE_CHECKING:
 
 
 HIGHER, LOWER, TARGET = "higher", "lower", "target"  # which way is better
-HOLDOUT = "holdout"  # records like the forget set's that no model was trained on
+HOLDOUT = "holdout"  # records like the forget set's, which no model was trained on
 SETS = ("forget", "retain", "retain_heldout", "general", HOLDOUT)
-FORGOTTEN = "forgotten"  # a set beside these: what earlier requests asked to forget
-GONE = ("forget", FORGOTTEN)  # sets of which the model should know less
-OVERALL = "overall"  # beside the sets: what is made of several of them
+FORGOTTEN = "forgotten"  # one more set: what earlier requests asked to forget
+GONE = ("forget", FORGOTTEN)  # sets that the model should know less about
+OVERALL = "overall"  # figures made from several sets
 ROLES = ("before", "after", "reference")  # the models of a run, in the order they are shown
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A number with what is needed to trust it.
+    """A number, with what is needed to trust it.
 
     Attributes:
-        value: the number, finite; None where it is not defined (``note`` says why).
-        interval: its 95 % interval, or None where there is none.
-        interval_method: how that was made.
-        per_record: what it is made of, by the record's place; empty where it is made of figures.
+        value: the number, finite; None if it is not defined (``note`` says why).
+        interval: its 95 % interval, or None.
+        interval_method: how the interval was computed.
+        per_record: the values it is made from, by the record's place; empty if it is made from
+            figures.
         direction: ``higher`` or ``lower`` is better, or ``target``.
-        unit: of the value.
-        target: what the value should be, a number or ``reference``, where direction is target.
-        note: what its reader has to know, or None.
-        count: records it is made of; None counts ``per_record``.
+        unit: the unit of the value.
+        target: what the value should be, a number or ``reference``, if direction is ``target``.
+        note: what its reader needs to know, or None.
+        count: how many records it is made from; None counts ``per_record``.
     """
 
     value: float | None
@@ -53,29 +54,29 @@ class Figure:
 
     @property
     def n(self) -> int:
-        """How many records it is made of."""
+        """How many records it is made from."""
         return len(self.per_record) if self.count is None else self.count
 
     @property
     def number(self) -> float:
-        """The value of a figure that is defined."""
+        """The value, which must be defined."""
         assert self.value is not None
         return self.value
 
     @property
     def low(self) -> float:
-        """The lower end of the interval; the value where there is none."""
+        """The lower end of the interval, or the value if there is none."""
         return self.interval[0] if self.interval else self.number
 
     @property
     def high(self) -> float:
-        """The upper end of the interval; the value where there is none."""
+        """The upper end of the interval, or the value if there is none."""
         return self.interval[1] if self.interval else self.number
 
 
 @dataclass(frozen=True)
 class Written:
-    """A question, the right answer and what the model said: private, it holds record text."""
+    """A question, the right answer and what the model said: private, as it holds record text."""
 
     place: str
     question: str
@@ -89,9 +90,9 @@ class Measured:
     """What a benchmark found.
 
     Attributes:
-        figures: ``figures[set][metric]``; what is made of several sets stands under ``overall``.
+        figures: ``figures[set][metric]``; what is made from several sets stands under ``overall``.
         texts: what the model wrote, by set.
-        summary: the same under the names that other tools give them.
+        summary: the figures under the names that other tools give them.
     """
 
     figures: Mapping[str, Mapping[str, Figure]]
@@ -100,7 +101,7 @@ class Measured:
 
 
 def joined(one: Measured, other: Measured) -> Measured:
-    """All that either holds; of what both hold, that of the second."""
+    """Everything in either; the second wins where both have a value."""
     names = dict.fromkeys([*one.figures, *other.figures])
     return Measured(
         {name: {**one.figures.get(name, {}), **other.figures.get(name, {})} for name in names},
@@ -114,26 +115,28 @@ CALLED = {"before": "the model before", "reference": "the reference"}  # in mess
 
 @dataclass(frozen=True)
 class Task:
-    """A benchmark made ready: what it asks, and what it makes of the answers.
+    """A benchmark made ready: what it asks, and how it turns answers into figures.
 
     Attributes:
         requests: in any order, with repeats.
         measure: a pure function of the answers.
-        against: from a model's figures and those of a reference, which never learned the forget
-            set, to what needs both (forget quality, privacy leakage); None: nothing does.
-        since: from a model's figures and those of the model before unlearning to what needs both;
-            None: nothing does.
-        ask: what goes through another library, which asks the model itself; None: nothing does.
+        against: makes, from a model's figures and those of a reference, which never learned the
+            forget set, the figures that need both (forget quality, privacy leakage); None: there
+            are none.
+        since: makes, from a model's figures and those of the model before unlearning, the figures
+            that need both; None: there are none.
+        ask: measures what goes through another library, which queries the model itself; None:
+            nothing does.
         data: what was asked, for the result file: split, revision; no text.
-        probes: what a verdict turns on, as pairs of set and metric: above the reference's, the
-            forget set is still known; none: there is no verdict.
-        records: what was asked about, as text, by set and place: the result file has a digest.
-        settings: what else decides the figures: a reference has to agree in what both tell, but
-            for None, which does not matter.
-        published: whether the records are no secret, so that their digests need no key.
-        fits: refuses the figures of a reference that ``against`` could not use, before any model
-            is asked; those of the model before unlearning too, with the role ``before``. None: it takes
-            all.
+        probes: the figures that a verdict depends on, as pairs of set and metric: above the
+            reference's, the forget set is still known. Empty: there is no verdict.
+        records: what was asked about, as text, by set and place: the result file has only a digest.
+        settings: what else determines the figures: a reference must agree on what both state,
+            except for None, which does not matter.
+        published: whether the records are public, so that their digests need no key.
+        fits: refuses, before any model is asked, the figures of a reference that ``against`` could
+            not use, and with the role ``before`` those of the model before unlearning. None:
+            accepts all.
     """
 
     requests: Sequence[Request]
@@ -159,25 +162,25 @@ def mean_figure(
     note: str | None = None,
     seed: int = 0,
 ) -> Figure:
-    """The mean over records, with a bootstrap interval (Wilson's, of a ``share`` of 0s and 1s).
+    """The mean over records, with a bootstrap interval (Wilson's for a ``share`` of 0s and 1s).
 
     Args:
         rows: value per record, by place; at least one, all finite.
-        unit: of the values.
-        direction: what is better.
-        target: where direction is ``target``.
+        unit: the unit of the values.
+        direction: which way is better.
+        target: the goal, if direction is ``target``.
         share: the values are 0 or 1.
         note: for the reader.
-        seed: of the bootstrap.
+        seed: for the bootstrap.
 
     Raises:
-        WagleError: no record, or a value that is not finite.
+        WagleError: there is no record, or a value is not finite.
     """
     if not rows:
         raise WagleError(f"a mean ({unit}) needs at least one record")
     for place, value in rows.items():
         if not math.isfinite(value):
-            raise WagleError(f"{place}: {unit} is {value}; the model's answers are not usable")
+            raise WagleError(f"{place}: {unit} is {value}; the model's answers are unusable")
     values = list(rows.values())
     mean = math.fsum(values) / len(values)
     if share:
@@ -189,7 +192,7 @@ def mean_figure(
 
 
 def distance_figures(name: str, found: Distance) -> dict[str, Figure]:
-    """Figures of a distance: its p under ``name``, and how it comes about."""
+    """Figures of a distance: its p under ``name``, and what that follows from."""
 
     def figure(value: float | None, unit: str, direction: str, note: str | None = None) -> Figure:
         return Figure(

@@ -1,4 +1,4 @@
-"""Evaluate a model: its figures, beside those of the model before and of a reference."""
+"""Evaluate a model: its figures, compared with the model before and with a reference."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from wagle.system.errors import WagleError
 from wagle.system.memory import give_memory_back
 
 MAX_NEW_TOKENS = 128  # of a greedy answer
-ASKED = {  # of the benchmark ``qa``, unless the caller says otherwise
+ASKED = {  # the defaults of the benchmark ``qa``
     "max_new_tokens": MAX_NEW_TOKENS,
     "generate": True,
     "fluency": None,
@@ -68,54 +68,55 @@ def evaluate(
     k: Sequence[float] | None = None,
     seed: int = 0,
 ) -> Evaluation:
-    """Measure what a model knows: of sets of records, or with a benchmark of the field.
+    """Measure what a model knows about sets of records, or with a published benchmark.
 
     Args:
         model: a live model or a local model folder.
         tokenizer: a fast tokenizer or an ``Encoder``; with a folder, None takes the folder's own.
-        benchmark: ``qa`` asks about the sets that follow; any other name in BENCHMARKS brings its
-            own data.
-        settings: of a benchmark that is not ``qa``: ``{"data": FOLDER, "split": "forget10"}``.
+        benchmark: ``qa`` asks about the sets below; any other name in BENCHMARKS brings its own
+            data.
+        settings: for a benchmark other than ``qa``: ``{"data": FOLDER, "split": "forget10"}``.
         forget: the records that should be forgotten.
         retain: the records kept while unlearning.
-        retain_heldout: records that should be kept too, but were not used.
+        retain_heldout: records that should be kept too, but were not used for unlearning.
         general: records of general knowledge.
         holdout: records like those to forget that no model was trained on, for membership attacks.
         forgotten: records that were forgotten before, and should not come back.
-        before: the model before unlearning, or its result, in the same forms as the reference: with
-            one there is a verdict.
+        before: the model before unlearning, or its result, in the same forms as the reference; it
+            makes a verdict possible.
         reference: a model that never learned the forget set, or its result: a live model, a model
             folder, a run folder (its model), a result file of wagle, TOFU or OpenUnlearning.
-        patch: with a folder: evaluate what a patch, or several in order, make of it, in memory.
-        cache: a folder for answers, private: what is there is not asked again. Results that share
-            it can tell whether they are of the same records of your own.
+        patch: for a model folder: a patch, or several in order, applied in memory before
+            evaluating.
+        cache: a private folder for answers: what is there is not asked again. Results that share it
+            can tell whether they cover the same records of your own.
         max_new_tokens: the longest greedy answer (``qa``).
-        batch_tokens: padded tokens per forward pass; None: as many as memory is good for. Changes
+        batch_tokens: padded tokens per forward pass; None: as many as memory allows. It changes the
             speed, never the figures.
-        precision: of the matrix products: ``float32``, or ``bfloat16`` (autocast).
-        generate: also ask for greedy answers (``qa``).
-        fluency: a folder or hub name of a classifier of gibberish with the label ``clean``: how
-            probable it is that an answer is language (``qa``). None: that is not measured.
-        entailment: of one of pairs with the label ``entailment``: whether an answer entails the
-            right one, or of sets to keep follows from it (``qa``). None: that is not measured.
-        attacks: names of membership attacks (``qa``); None: all but ``gradnorm``.
+        precision: the precision of matrix products: ``float32``, or ``bfloat16`` (autocast).
+        generate: also generate greedy answers (``qa``).
+        fluency: a folder or hub name of a gibberish classifier with the label ``clean``: the
+            probability that an answer is language (``qa``). None: not measured.
+        entailment: a folder or hub name of a classifier of text pairs with the label
+            ``entailment``: whether an answer entails the right one or, for sets to keep, follows
+            from it (``qa``). None: not measured.
+        attacks: names of membership attacks (``qa``); None: all except ``gradnorm``.
         k: shares of tokens for ``min_k`` and ``min_k++`` (``qa``); None: 0.4.
-        seed: of draws and of the bootstrap.
+        seed: for draws and the bootstrap.
 
     Returns:
         Figures per set and metric; ``print`` shows them as a table. ``details`` has the paired
         differences to the reference (``differences``) and to the model before (``changes``), and
-        with the latter ``verdict`` and ``reasons``; ``beside`` has what was found of both.
+        with the latter ``verdict`` and ``reasons``; ``beside`` has the results of both.
 
     Raises:
-        WagleError: before the model is asked: nothing to ask about, data or settings that are
-            missing or wrong, a model, reference or patch that is not there or does not fit, a
-            result of other records or settings to set beside it. After it: answers that are not
-            finite.
+        WagleError: before the model is asked: there is nothing to ask about; data or settings are
+            missing or wrong; a model, reference or patch is missing or does not fit; a result to
+            compare with has other records or settings. Afterwards: answers are not finite.
     """
     started = time.perf_counter()
     encoder = _encoder(model, tokenizer, patch)
-    sources = (forget, retain, retain_heldout, general, holdout, forgotten)  # as in SETS
+    sources = (forget, retain, retain_heldout, general, holdout, forgotten)  # in the order of SETS
     given = {n: s for n, s in zip((*SETS, FORGOTTEN), sources, strict=True) if s is not None}
     asked = _asked(max_new_tokens, generate, fluency, entailment, attacks, k)
     task = _task(benchmark, encoder, given, settings, asked, seed)
@@ -144,9 +145,9 @@ def _encoder(
     tokenizer: PreTrainedTokenizerBase | Encoder | None,
     patch: str | Path | Sequence[str | Path] | None,
 ) -> Encoder:
-    """The encoder that is given, or that of the model's folder."""
+    """The encoder that was given, or that of the model's folder."""
     if patch is not None and isinstance(model, nn.Module):
-        raise WagleError("a patch goes on a model folder; give the folder of its base")
+        raise WagleError("a patch needs a model folder; give the folder of its base")
     if tokenizer is None and not isinstance(model, nn.Module):
         tokenizer = load_tokenizer(model)
     return as_encoder(tokenizer)
@@ -160,7 +161,7 @@ def _asked(
     attacks: Sequence[str] | None,
     k: Sequence[float] | None,
 ) -> dict[str, Any]:
-    """The settings of ``qa``, as a result file has them."""
+    """The settings of ``qa``, as in a result file."""
     return {
         "max_new_tokens": max_new_tokens,
         "generate": generate,
@@ -179,14 +180,14 @@ def _task(
     asked: Mapping[str, Any],
     seed: int,
 ) -> Task:
-    """The task of the benchmark that is named; sets of records are for ``qa``, which is none."""
+    """The task of the named benchmark; sets of records are only for ``qa``."""
     if benchmark == "qa":
         return _of_sets(encoder, given, settings, asked, seed)
     return _of_benchmark(benchmark, encoder, given, settings, asked, seed)
 
 
 def _others(before: Reference | None, reference: Reference | None) -> dict[str, Reference]:
-    """The models to set beside, by role, as far as there are any."""
+    """The models to compare with, by role, as far as there are any."""
     both = {"before": before, "reference": reference}
     return {role: other for role, other in both.items() if other is not None}
 
@@ -194,7 +195,7 @@ def _others(before: Reference | None, reference: Reference | None) -> dict[str, 
 def _load(
     model: PreTrainedModel | str | Path, patch: str | Path | Sequence[str | Path] | None
 ) -> PreTrainedModel:
-    """The live model, or that of a folder, with patches."""
+    """The live model, or the one in a folder, with patches applied."""
     if isinstance(model, nn.Module):
         return model
     live = load_model(model) if patch is None else load_patched(model, patch)
@@ -231,7 +232,7 @@ def _options(
 def _details(
     benchmark: str, task: Task, way: Way, options: Mapping[str, Any], started: float
 ) -> dict[str, Any]:
-    """How a result came about, for the result file; what stands beside it comes later."""
+    """How a result came about, for the result file; comparisons are added later."""
     return {
         "template": way.encoder.describe(),
         "benchmark": benchmark,
@@ -259,7 +260,7 @@ def _set_beside(
     task: Task,
     seed: int,
 ) -> Evaluation:
-    """A model's result beside the model before and the reference, as far as there are these."""
+    """A model's result compared with the model before and the reference, if there are any."""
     others = {role: found for role, (found, _) in beside.items()}
     details |= {role: kind for role, (_, kind) in beside.items()}
     before, reference = others.get("before"), others.get("reference")
@@ -288,10 +289,10 @@ def _of_sets(
     asked: Mapping[str, Any],
     seed: int,
 ) -> Task:
-    """The benchmark ``qa`` of some sets of records."""
+    """The benchmark ``qa`` on some sets of records."""
     if settings:
         raise WagleError(
-            f"the benchmark qa takes no settings, but sets of records; got {', '.join(settings)}"
+            f"the benchmark qa takes sets of records, not settings; got {', '.join(settings)}"
         )
     if not given:
         raise WagleError("nothing to evaluate: give at least one set of records")
@@ -307,26 +308,26 @@ def _of_benchmark(
     asked: Mapping[str, Any],
     seed: int,
 ) -> Task:
-    """A benchmark that brings its own records, and has settings of its own."""
+    """A benchmark that brings its own records and has its own settings."""
     if given:
         raise WagleError(
             f"the benchmark {benchmark} brings its own records; leave out {', '.join(given)}"
         )
     if asked != ASKED:
         raise WagleError(
-            f"{', '.join(ASKED)} are of the benchmark qa; of {benchmark} they go into settings, "
-            "where it has them"
+            f"{', '.join(ASKED)} belong to the benchmark qa; for {benchmark}, put those it has "
+            "into settings"
         )
     return make_task(benchmark, encoder, settings or {}, seed=seed)
 
 
 def with_reference(own: Measured, other: Measured, task: Task) -> Measured:
-    """A model's figures and what only the reference makes possible, such as forget quality."""
+    """A model's figures, plus those that need a reference, such as forget quality."""
     return own if task.against is None else joined(own, task.against(own, other))
 
 
 def paired(own: Measured, other: Measured, *, seed: int = 0) -> dict[str, dict[str, float]]:
-    """Paired differences to a reference, of every figure that both have of the same records."""
+    """Paired differences to a reference, for every figure that both have on the same records."""
     found = {}
     for name, figures in own.figures.items():
         for metric, figure in figures.items():

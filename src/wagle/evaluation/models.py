@@ -1,4 +1,4 @@
-"""The models that are asked: how, and which ones a name stands for."""
+"""The models that are asked: how they are asked, and which one a name stands for."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Way:
 
     Attributes:
         encoder: makes tokens of records; its tokenizer says what ends an answer.
-        precision: of the matrix products.
+        precision: the precision of matrix products.
         batch_tokens: padded tokens per forward pass, or None.
         cache: a folder for answers, or None.
     """
@@ -43,7 +43,7 @@ class Way:
     cache: Path | None = None
 
     def ask(self, model: PreTrainedModel, task: Task, mark: str | None = None) -> Measured:
-        """What a task measures of a model; ``mark`` is its fingerprint, if that is known."""
+        """What a task measures on a model; ``mark`` is the model's fingerprint, if known."""
         ends = model.generation_config.eos_token_id if model.generation_config else None
         stop_ids = self.encoder.stop_ids(ends) if self.encoder.tokenizer is not None else [0]
         cache = None
@@ -65,7 +65,7 @@ class Way:
             return joined(found, task.ask(model))
 
     def other(self, named: Reference, task: Task) -> tuple[Evaluation, dict[str, Any]]:
-        """What a task measures of a model beside it, and which one that is, for the result file."""
+        """What a task measures on another model, and which one that is, for the result file."""
         assert not isinstance(named, Evaluation)
         if isinstance(named, nn.Module):
             live, kind = named, {"kind": "model"}
@@ -78,7 +78,7 @@ class Way:
 
 
 def find_model(named: str | Path) -> Path:
-    """The model folder that is named: itself, the model that a run folder holds, or ``demo``."""
+    """The model folder that a name stands for: itself, a run folder's model, or ``demo``."""
     path = Path(named)
     if (path / "recipe.yaml").is_file():
         return resolve_model(str(path / ("model" if (path / "model").is_dir() else "base")))
@@ -88,9 +88,9 @@ def find_model(named: str | Path) -> Path:
 def known_result(
     role: str, named: Reference, task: Task, benchmark: str, way: Way
 ) -> tuple[Evaluation, dict[str, Any]] | None:
-    """What is a result already, and which one; None of a model, which has to be there.
+    """The result that a name stands for, and which one it is; None for a model, which must exist.
 
-    Whether it may be compared is found out here, before any model is asked.
+    Whether it is comparable is checked here, before any model is asked.
     """
     if isinstance(named, nn.Module):
         return None
@@ -110,8 +110,8 @@ def known_result(
     told = found.details.get("data") or {}
     if not isinstance(named, Evaluation) and told.get("sets") and told.get("salt") != own["salt"]:
         logger.warning(
-            "whether %s was asked about the same records cannot be told, only how many there are: "
-            "its answers lie in another cache; evaluate both with one cache",
+            "cannot tell whether %s was asked about the same records, only how many there were: "
+            "its answers are in another cache; evaluate both with one cache",
             called,
         )
     if task.fits is not None:
@@ -120,7 +120,7 @@ def known_result(
 
 
 def _answers_of(file: Path) -> Path | None:
-    """The private folder whose salt keys the digests of a run's result file; None of any other."""
+    """The private folder whose salt keys the digests of a run's result file; else None."""
     answers = file.absolute().parent.parent / "private" / "answers"
     return answers if (answers / "salt").is_file() else None
 

@@ -11,8 +11,8 @@ def benchmarks_page() -> str:
     lines = [
         "# Settings of the benchmarks",
         "",
-        "Made from `wagle.evaluation.benchmarks` by `make docs/benchmark-settings.md`. What each of "
-        "them asks, and its figures: [evaluation.md](evaluation.md#the-benchmarks).",
+        "Made from `wagle.evaluation.benchmarks` by `make docs/benchmark-settings.md`. What each "
+        "of them asks, and its figures: [evaluation.md](evaluation.md#the-benchmarks).",
     ]
     for name, benchmark in BENCHMARKS.items():
         lines += ["", f"## {name}", "", told(benchmark).summary, ""]

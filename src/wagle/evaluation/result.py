@@ -12,7 +12,7 @@ from wagle.evaluation.figures import Figure, Measured, Written
 from wagle.system.errors import WagleError
 
 SCHEMA = "wagle-eval/1"
-_ACROSS = 12  # metrics at most, side by side in a table
+_ACROSS = 12  # the most metrics side by side in a table
 
 
 class _Metric(BaseModel):
@@ -51,15 +51,15 @@ class _File(BaseModel):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model knows of some sets of records.
+    """What a model knows about some sets of records.
 
     Attributes:
-        figures: ``figures[set][metric]``; a metric without data is absent. What is made of several
-            sets stands under ``overall``.
-        texts: what the model wrote, by set: private.
+        figures: ``figures[set][metric]``; a metric without data is absent. What is made from
+            several sets stands under ``overall``.
+        texts: what the model wrote, by set; private.
         peers: the same figures under the names that other tools give them.
         details: model, template, benchmark, options, timing, versions.
-        beside: what it was set beside, ``before`` and ``reference``; not in the file.
+        beside: what it was compared with, ``before`` and ``reference``; not in the file.
     """
 
     figures: Mapping[str, Mapping[str, Figure]]
@@ -69,7 +69,7 @@ class Evaluation:
     beside: Mapping[str, Evaluation] = field(default_factory=dict)
 
     def summary(self) -> dict[str, dict[str, float | None]]:
-        """Plain numbers: the value per set and metric; None where it is not defined."""
+        """Plain numbers: the value per set and metric; None if it is not defined."""
         return {
             name: {m: f.value for m, f in found.items()} for name, found in self.figures.items()
         }
@@ -106,7 +106,8 @@ class Evaluation:
         """Read back what ``to_json`` gave; the texts stay where they were.
 
         Raises:
-            WagleError: data of another schema, or damaged; it names what is missing or wrong.
+            WagleError: the data has another schema or is damaged; what is missing or wrong is
+                named.
         """
         if data.get("schema") != SCHEMA:
             raise WagleError(f"not a {SCHEMA} file (schema {data.get('schema')})")
@@ -137,7 +138,7 @@ class Evaluation:
         return plain if read.summary == plain.summary() else replace(plain, peers=read.summary)
 
     def __str__(self) -> str:
-        """A table: sets down and metrics across, or the other way round where these are many."""
+        """A table: sets down and metrics across, or the other way round if metrics are many."""
         columns = list(dict.fromkeys(m for found in self.figures.values() for m in found))
         cells = {
             (name, metric): "-" if value is None else f"{value:.3f}"

@@ -23,13 +23,14 @@ def make_task(name: str, encoder: Encoder, settings: Mapping[str, Any], *, seed:
     """Make a benchmark ready.
 
     Args:
-        name: in BENCHMARKS.
-        encoder: of the model.
+        name: a name in BENCHMARKS.
+        encoder: the model's encoder.
         settings: the keywords of the benchmark's function.
-        seed: of its draws and intervals.
+        seed: for its draws and intervals.
 
     Raises:
-        WagleError: an unknown benchmark or setting, one that is missing or of the wrong kind.
+        WagleError: the benchmark or a setting is unknown, or a setting is missing or of the wrong
+            type.
     """
     return find_benchmark(name)(encoder, **check_settings(name, settings), seed=seed)
 
@@ -50,10 +51,10 @@ def bind(
     """Check settings against the keywords of a function.
 
     Args:
-        function: whose annotations say what a setting may be.
+        function: the function whose annotations say what a setting may be.
         given: the settings.
         what: whose they are, for messages.
-        hidden: parameters that are no settings.
+        hidden: parameters that are not settings.
     """
     hints = get_type_hints(function)
     known = {n: p for n, p in inspect.signature(function).parameters.items() if n not in hidden}

@@ -15,19 +15,20 @@ NO_LEAK = "no leak found by these probes"
 LEAKS = "leaks"
 OVER = "over-unlearned"
 INCONCLUSIVE = "inconclusive"
-MEMBERSHIP = (OVERALL, "privleak")  # set beside the reference already, which is 0
-RETRAINED = ("know", "privleak")  # metrics that turn on what else the reference was taught
-CHANCE = ("know",)  # metrics of which a model that knows nothing does not have 0
-MAIN = "probability"  # the metric that says alone, by its interval or by a half, that too much went
-TINY = 0.05  # a figure of the reference, of 1, from which there is no falling clearly
-COLLAPSED = 0.5  # of the 4-grams of answers are repeats, or of the answers empty
+MEMBERSHIP = (OVERALL, "privleak")  # compared with the reference already, which is 0
+RETRAINED = ("know", "privleak")  # metrics that depend on what else the reference was taught
+CHANCE = ("know",)  # metrics that are not 0 for a model that knows nothing
+MAIN = "probability"  # the metric that alone, by its interval or by a half, shows over-unlearning
+TINY = 0.05  # a figure of the reference below which no clear fall can be seen (of 1)
+COLLAPSED = 0.5  # share of the answers' 4-grams that are repeats, or of answers that are empty
 
 
 @dataclass(frozen=True)
 class Verdict:
     """The verdict in words, and a sentence per figure that led to it.
 
-    ``over`` are the sentences that say too much is gone: a leak weighs more, but does not undo it.
+    ``over`` holds the sentences that say too much is gone: a leak outweighs that, but does not undo
+    it.
     """
 
     word: str
@@ -36,7 +37,7 @@ class Verdict:
 
 
 class Compared(NamedTuple):
-    """A probe: the figure of the model after and before unlearning, and that of the reference."""
+    """A probe: its figure for the model after and before unlearning, and for the reference."""
 
     name: str
     metric: str
@@ -45,23 +46,23 @@ class Compared(NamedTuple):
     goal: Figure
 
     def sentence(self, how: str) -> str:
-        """How the model after lies to the reference."""
+        """How the model after compares with the reference, in a sentence."""
         return _sentence(_label(self.name, self.metric), self.now, self.goal, how)
 
 
 def judge(after: Evaluation, before: Evaluation, reference: Evaluation | None) -> Verdict:
     """Compare the unlearned model with a model that never learned the forget set.
 
-    A probe leaks where the figure lies above the reference's 95 % interval, and where the privacy
-    leakage against the reference lies below 0 with its whole interval. The model is over-unlearned
-    where the probability lies below that interval or under half the reference's, where another
-    probe is under half of it and the intervals of both lie apart, where the answers are less likely
-    than by a uniform guess, where the privacy leakage lies above 0 with its whole interval, or
-    where answers have become repetitions, or empty, or are no language any more: their fluency,
-    where it was measured, is under half of the reference's and the intervals of both lie apart (of
-    a reference without it: of the model before). Without a reference, where no probe was measured
-    of all three models, or where the model before unlearning does not fail the same probes (the
-    positive control), nothing can be concluded.
+    A probe leaks if its figure lies above the reference's 95 % interval; so does the privacy
+    leakage against the reference if its whole interval lies below 0. The model is over-unlearned if
+    the probability lies below that interval or under half the reference's; if another probe is
+    under half of it and the two intervals do not overlap; if the answers are less likely than under
+    a uniform guess; if the whole interval of the privacy leakage lies above 0; or if answers have
+    become repetitive or empty, or are no longer language: their fluency, if it was measured, is
+    under half of the reference's and the intervals do not overlap (if the reference has none, of
+    the model before). Nothing can be concluded without a reference, if no probe was measured on all
+    three models, or if the model before unlearning does not fail the same probes (the positive
+    control).
     """
     if reference is None:
         lost = _garbled(after, before)
@@ -77,7 +78,7 @@ def judge(after: Evaluation, before: Evaluation, reference: Evaluation | None) -
             INCONCLUSIVE,
             (
                 "No probe was compared: the model after, the model before and the reference have "
-                "no figure in common that counts beside this reference.",
+                "no figure in common that counts with this reference.",
             ),
         )
     leaked = leak_before is not None and leak_before.high < 0
@@ -103,9 +104,9 @@ def judge(after: Evaluation, before: Evaluation, reference: Evaluation | None) -
 def probes_of(after: Evaluation) -> tuple[tuple[str, str], ...]:
     """The figures that count, as pairs of set and metric, by the kind of the reference.
 
-    They are those that the benchmark declares. An untaught reference was taught none of the other
+    They are those that the benchmark declares. An untaught reference was not taught the other
     records either, so how it weighs right answers against wrong ones, or known texts against
-    others, says nothing of the forget set alone.
+    others, says nothing about the forget set alone.
     """
     declared = after.details.get("probes")
     if declared is None:  # a file from before benchmarks declared them
@@ -117,7 +118,7 @@ def probes_of(after: Evaluation) -> tuple[tuple[str, str], ...]:
 
 
 def _compared(after: Evaluation, before: Evaluation, reference: Evaluation) -> list[Compared]:
-    """The probes that all three models have, but for the privacy leakage."""
+    """The probes that all three models have, except for the privacy leakage."""
     found = []
     for name, metric in probes_of(after):
         now, then, goal = (_defined(e, name).get(metric) for e in (after, before, reference))
@@ -127,7 +128,7 @@ def _compared(after: Evaluation, before: Evaluation, reference: Evaluation) -> l
 
 
 def _leakage(after: Evaluation, before: Evaluation) -> tuple[Figure, Figure] | tuple[None, None]:
-    """The privacy leakage of both models, where it counts and has intervals."""
+    """The privacy leakage of both models, if it counts and has intervals."""
     name, metric = MEMBERSHIP
     leak, leak_before = (_defined(e, name).get(metric) for e in (after, before))
     if MEMBERSHIP not in probes_of(after) or leak is None or leak_before is None:
@@ -136,10 +137,10 @@ def _leakage(after: Evaluation, before: Evaluation) -> tuple[Figure, Figure] | t
 
 
 def combine(verdicts: Mapping[str, Verdict]) -> Verdict:
-    """One verdict of several benchmarks: a leak anywhere is a leak, and says what is overdone too.
+    """One verdict for several benchmarks: a leak anywhere is a leak, and names any excess too.
 
     Args:
-        verdicts: by benchmark; the first is the run's own, whose reasons need no name.
+        verdicts: the verdicts by benchmark; the first is the run's own, whose reasons need no name.
     """
     first = next(iter(verdicts))
     words = {verdict.word for verdict in verdicts.values()}
@@ -156,7 +157,7 @@ def combine(verdicts: Mapping[str, Verdict]) -> Verdict:
 
 
 def _too(over: tuple[str, ...]) -> tuple[str, ...]:
-    """What is overdone, as a reason beside a leak."""
+    """What is overdone, as a reason that accompanies a leak."""
     return tuple(f"{OVER} too: {line}" for line in over)
 
 
@@ -167,7 +168,7 @@ def _defined(found: Evaluation, name: str) -> dict[str, Figure]:
 def _over(
     after: Evaluation, reference: Evaluation, probes: list[Compared], leak: Figure | None
 ) -> list[str]:
-    """What says that too much is gone."""
+    """The sentences that say too much is gone."""
     found = [
         p.sentence("clearly past")
         for p in probes
@@ -196,8 +197,8 @@ def _probed(after: Evaluation) -> list[str]:
 def _halved(probe: Compared) -> bool:
     """Whether a probe has clearly fallen below the reference.
 
-    Several such figures are looked at, so each has to be surer than the main one. What should be
-    as low as can be is never too low; what has a level of chance has no half.
+    Several such figures are checked, so each must be surer than the main one. A figure that should
+    be as low as possible is never too low; one with a chance level has no meaningful half.
     """
     return (
         probe.now.direction == TARGET
@@ -207,9 +208,9 @@ def _halved(probe: Compared) -> bool:
 
 
 def _fallen(now: Figure, goal: Figure) -> bool:
-    """Whether a figure is under half of another, and the intervals of both lie apart.
+    """Whether a figure is under half of another, and their intervals do not overlap.
 
-    Where the other is next to nothing, there is nothing to fall from.
+    If the other is next to nothing, there is nothing to fall from.
     """
     return (
         None not in (now.interval, goal.interval)
@@ -221,7 +222,7 @@ def _fallen(now: Figure, goal: Figure) -> bool:
 
 
 def _collapsed(name: str, after: Evaluation, reference: Evaluation) -> list[str]:
-    """What says that answers of a set have become repetitions, or that there are none."""
+    """The sentences that say a set's answers have become repetitive or empty."""
     found = []
     usual = _defined(reference, name)
     for metric, now in _defined(after, name).items():
@@ -238,7 +239,7 @@ def _collapsed(name: str, after: Evaluation, reference: Evaluation) -> list[str]
 def _garbled(
     after: Evaluation, before: Evaluation, reference: Evaluation | None = None
 ) -> tuple[str, ...]:
-    """What says that answers are no language any more, by the reference, or else by before."""
+    """The sentences that say answers are no longer language, by the reference or else by before."""
     found = []
     for name in _probed(after):
         for metric, now in _defined(after, name).items():
@@ -264,9 +265,9 @@ def _where(figure: Figure, reference: Figure) -> str:
 
 
 def came_back(after: Evaluation, before: Evaluation) -> str | None:
-    """Whether what earlier requests forgot is known again, in a sentence; None where it is not.
+    """A sentence if what earlier requests forgot is known again; None if it is not.
 
-    It is where the set's probability lies above the 95 % interval that it had before.
+    It is if the set's probability lies above the 95 % interval that it had before.
     """
     now, then = (e.figures.get(FORGOTTEN, {}).get("probability") for e in (after, before))
     if now is None or then is None or not _above(now, then):
@@ -287,7 +288,7 @@ def _above(figure: Figure, reference: Figure) -> bool:
 
 
 def _label(name: str, metric: str) -> str:
-    """A figure by name; of the forget set the metric alone."""
+    """A figure's name; for the forget set, the metric alone."""
     return metric if name == "forget" else f"{name}.{metric}"
 
 

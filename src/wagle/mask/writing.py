@@ -74,10 +74,12 @@ class MaskWriter:
                 many ratios of the ladder select it.
         """
         values = levels.reshape(-1).to("cpu", torch.uint8)
+        if not len(values):
+            return
         done, size = self._filled[name], math.prod(self.shapes[name])
         if done + len(values) > size:
             raise WagleError(f"{name} has {size} weights, but got {done + len(values)} levels")
-        if len(values) and int(values.max()) > len(self.ratios):
+        if int(values.max()) > len(self.ratios):
             raise WagleError(
                 f"{name} has level {int(values.max())} in a ladder of {len(self.ratios)} ratios"
             )

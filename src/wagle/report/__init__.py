@@ -1,1 +1,1 @@
-"""What was found, for those who read it: pages and tables of plain data."""
+"""Results for readers: pages and tables of plain data."""

@@ -1,4 +1,4 @@
-"""What an attack found: which figures are shown of it, and the most that it brought back."""
+"""What an attack found: the figures shown for it, and the most that it brought back."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any, TypeAlias
 from wagle.evaluation.figures import Figure
 from wagle.report.numbers import or_dash
 
-Found: TypeAlias = Mapping[str, Any]  # what a file wagle-attack/1 holds
+Found: TypeAlias = Mapping[str, Any]  # the content of a wagle-attack/1 file
 _FORGET = ("forget.probability", "forget.paraphrased", "forget.extraction_strength")
 MAIN: dict[str, tuple[str, ...]] = {
     "relearning": (*_FORGET, "held_out.probability"),
     "quantization": _FORGET,
     "prompts": ("probability", "extraction_strength", "rouge_l"),
 }
-LOOKS = ("probe", "sampling")  # once: their states are not steps of one way
+LOOKS = ("probe", "sampling")  # they observe once: their states are not successive steps
 LEAK, _MAXIMUM, _SHUFFLED = "leak@", "_maximum", "_maximum_shuffled"
 
 
 def read_figure(found: Found, role: str, state: str, name: str) -> Figure | None:
-    """A figure of a model in a state, from an attack's file, if it is there."""
+    """A model's figure in a state, from an attack's file, if it is there."""
     data = found["roles"].get(role, {}).get("states", {}).get(state, {}).get(name)
     if data is None:
         return None
@@ -31,12 +31,12 @@ def read_figure(found: Found, role: str, state: str, name: str) -> Figure | None
 
 
 def states_of(found: Found) -> dict[str, list[str]]:
-    """The names of the figures by state, of the unlearned model, which was attacked always."""
+    """The names of the unlearned model's figures, by state; that model is always attacked."""
     return {state: list(names) for state, names in found["roles"]["after"]["states"].items()}
 
 
 def shown_figures(found: Found) -> list[tuple[str, str]]:
-    """The figures that are shown, as pairs of state and name, those of one figure together."""
+    """The figures that are shown, as pairs of state and name, grouped by figure."""
     states, name = states_of(found), found["attack"]
     if name == "sampling":
         return [(state, n) for state, names in states.items() for n in _doubling(names)]
@@ -54,15 +54,15 @@ def _doubling(names: Iterable[str]) -> list[str]:
 
 
 def effect_on(found: Found, state: str, name: str) -> Mapping[str, Any] | None:
-    """What the attack did to a figure; a control of shuffled labels has no effect."""
+    """What the attack did to a figure; a control with shuffled labels has no effect."""
     effect: Mapping[str, Any] | None = found["effects"].get(state, {}).get(name)
     return None if name.endswith(_SHUFFLED) else effect
 
 
 def by_rate(states: Iterable[str]) -> dict[str, list[tuple[int, str]]]:
-    """The states of relearning with their steps, by learning rate: of one rate the name is empty.
+    """The states of relearning with their steps, by learning rate; a single rate has an empty name.
 
-    Of several, each begins with ``step 0``, the model as it is.
+    With several rates, each begins with ``step 0``, the model as it is.
     """
     found: dict[str, list[tuple[int, str]]] = {}
     for state in states:
@@ -73,10 +73,10 @@ def by_rate(states: Iterable[str]) -> dict[str, list[tuple[int, str]]]:
 
 
 def strongest(found: Found) -> str:
-    """The most that an attack brought back: against the reference, where there is one.
+    """The most that an attack brought back: against the reference, if there is one.
 
     Args:
-        found: what its file holds.
+        found: the content of its file.
     """
     pairs = shown_figures(found)
     told = [
@@ -95,11 +95,11 @@ def strongest(found: Found) -> str:
     if found["attack"] in LOOKS:
         own = [pair for pair in pairs if not pair[1].endswith(_SHUFFLED)]
         return "; ".join(_beside(found, *pair) for pair in own)
-    return "what it brought back cannot be told"
+    return "how much it brought back cannot be determined"
 
 
 def _beside(found: Found, state: str, name: str) -> str:
-    """A figure after, and beside it the same before and of shuffled labels."""
+    """A figure after, with the same figure before and for shuffled labels in brackets."""
     beside = {"before": read_figure(found, "before", state, name)}
     if name.endswith(_MAXIMUM):
         control = name.replace(_MAXIMUM, _SHUFFLED)

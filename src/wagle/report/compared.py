@@ -1,4 +1,4 @@
-"""What a comparison found, as a page and a table say it: rows of arms, and notes."""
+"""What a comparison found, for the page and the table: rows of arms, and notes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _signed = "{:+.3f}".format
 
 
 def shown_ratios(found: Mapping[str, Any]) -> list[float]:
-    """The ratios of the masks, those of the control."""
+    """The ratios of the masks, which are those of the control."""
     return [arm["ratio"] for arm in found["arms"] if arm["arm"] == CONTROL]
 
 
 def comparison_rows(found: Mapping[str, Any], ratio: float) -> list[dict[str, str]]:
-    """Every arm at one ratio, what has no ratio too, beside its difference to the control."""
+    """Every arm at one ratio, and those without a ratio, with the difference to the control."""
     against = {one["arm"]: one for one in found["differences"] if one["ratio"] == ratio}
     return [
         {
@@ -49,7 +49,7 @@ def _difference(one: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 def comparison_notes(found: Mapping[str, Any]) -> list[str]:
-    """What a reader must know beside the figures, where it applies."""
+    """What a reader must know about the figures, if it applies."""
     arms = found["arms"]
     early = [arm["name"] for arm in arms if arm["at_least"]]
     broken = [f"{a['name']} (unit {u['unit']})" for a in arms for u in _broken(a)]
@@ -58,15 +58,16 @@ def comparison_notes(found: Mapping[str, Any]) -> list[str]:
     notes = []
     if early:
         notes.append(
-            f"≤ at least this much is forgotten: on some unit the run ended before the retain "
-            f"probability had fallen to {found['share']:g} of before, so the figure is that of its "
-            f"end ({', '.join(early)}). A difference then is at most (≤), at least (≥), or either (?)."
+            "≤ at least this much is forgotten: on some unit the run ended before the retain "
+            f"probability had fallen to {found['share']:g} of before, so the figure is that at "
+            f"its end ({', '.join(early)}). A difference is then at most (≤), at least (≥), or "
+            "either (?)."
         )
     if broken:
-        notes.append(f"Broke off, and read up to there: {', '.join(broken)}.")
+        notes.append(f"Broke off, so read up to that point: {', '.join(broken)}.")
     if edge:
         notes.append(
-            f"† the best learning rate is the lowest or highest that was tried ({', '.join(edge)}); "
+            f"† the best learning rate is the lowest or highest one tried ({', '.join(edge)}); "
             "a better one may lie beyond."
         )
     if over:
@@ -76,15 +77,15 @@ def comparison_notes(found: Mapping[str, Any]) -> list[str]:
         )
     if "complement" in {arm["arm"] for arm in arms}:
         notes.append(
-            f"complement at a ratio selects all weights that {arms[0]['arm']} leaves out there, so it "
-            f"has another number of weights than {CONTROL}."
+            f"complement at a ratio selects all weights that {arms[0]['arm']} leaves out there, "
+            f"so it has a different number of weights than {CONTROL}."
         )
     if "dense" not in {arm["arm"] for arm in arms}:
-        notes.append("There is no dense run beside the masks; add the arm dense.")
+        notes.append("There is no dense run to compare the masks with; add the arm dense.")
     if not found["forget_set_varies"]:
         notes.append(
-            "Every unit forgets the same records: units differ in seed and order of teaching alone, "
-            "so nothing is shown for other records."
+            "Every unit forgets the same records: units differ only in seed and order of "
+            "teaching, so nothing is shown for other records."
         )
     return notes
 

@@ -1,4 +1,4 @@
-"""What of a recipe others may see: names instead of paths, and nothing that is given by record."""
+"""What others may see of a recipe: names instead of paths, and nothing given record by record."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wagle.recipe.recipe import Recipe
 
 
 def last(path: str) -> str:
-    """The last part of a path: where a model lies is nobody's business."""
+    """The last part of a path: where a model is stored is nobody's business."""
     return re.split(r"[\\/]", path.rstrip("\\/"))[-1] or path
 
 
@@ -43,7 +43,7 @@ class Shortener:
 
 
 def public(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of an attack as others may see them: what is given record by record is counted."""
+    """An attack's settings as others may see them: what is given record by record is counted."""
     return {
         key: f"of {len(value)} records" if isinstance(value, Mapping) else value
         for key, value in settings.items()
@@ -51,7 +51,7 @@ def public(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def public_recipe(recipe: Recipe) -> Recipe:
-    """The recipe, but for what its attacks are given record by record, unless ``show_text``."""
+    """The recipe without what its attacks are given record by record, unless ``show_text``."""
     if recipe.report.show_text:
         return recipe
     attacks = [one.model_copy(update={"settings": public(one.settings)}) for one in recipe.attacks]

@@ -1,4 +1,4 @@
-"""What stands beside figures: of how many records they are, and their notes, each once."""
+"""What accompanies figures: how many records they cover, and their notes, each once."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Iterable, Mapping
 
 from wagle.evaluation.figures import Figure
 
-_NAMED = 3  # figures that a note names, before it counts the others
+_NAMED = 3  # figures that a note names before it counts the others
 
 
 def other_count(found: Mapping[str, Figure], records: int | None) -> str:
-    """Of how many a figure is the mean, where that is not the set's number of records.
+    """How many values a figure averages, if that is not the set's number of records.
 
-    Some records lack what a metric needs, and a long text counts once a window.
+    Some records lack what a metric needs, and a long text counts once per window.
     """
     counts = sorted({figure.n for figure in found.values()})
     return "" if counts in ([], [records]) else " or ".join(f"{count:,}" for count in counts)
 
 
 def notes(rows: Iterable[tuple[str, Mapping[str, Figure]]]) -> dict[str, str]:
-    """The notes of figures, each once, with the names of those that have it.
+    """The notes of figures, each once, with the names of the figures that have it.
 
     Args:
-        rows: names, and their figures by role; a note of some roles only names these.
+        rows: names, and their figures by role; if only some roles have a note, these are named.
     """
     found: dict[str, list[str]] = {}
     for name, figures in rows:

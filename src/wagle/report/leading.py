@@ -1,4 +1,4 @@
-"""Which figures lead: those that are read first, in a page and in a table."""
+"""The leading figures: those read first, on a page and in a table."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ OWN = (  # of the benchmark qa
     f"{OVERALL}.forget_quality",
     f"{OVERALL}.privleak",
 )
-_MOST = 8  # figures that lead where a benchmark has none of these
+_MOST = 8  # leading figures, at most, if a benchmark has none of these
 
 
 def headlines(
     figures: Iterable[tuple[str, str]], *, own_records: bool = False
 ) -> list[tuple[str, str]]:
-    """The figures of a benchmark that are read first.
+    """The figures of a benchmark that readers see first.
 
     Args:
         figures: pairs of set and metric.
-        own_records: whether they are of ``qa``, which knows no composites: its sets stand for them.
+        own_records: whether they are from ``qa``, which has no composites: its sets lead instead.
 
     Returns:
-        Those of HEADLINES (of OWN), in that order; else the composites and the figures of a group of tasks;
-        else the first figure of every set. At most eight of these.
+        Those in HEADLINES (for ``qa``, in OWN), in that order; else the composites and the figures
+        of a group of tasks; else the first figure of every set; at most eight of the latter two.
     """
     known = list(dict.fromkeys(figures))
     leading = OWN if own_records else HEADLINES
@@ -62,7 +62,7 @@ def headlines(
     firsts: dict[str, tuple[str, str]] = {}
     for pair in known:
         firsts.setdefault(pair[0], pair)
-    # a group of lm-eval has the name that those of its tasks begin with
+    # the name of an lm-eval group is the beginning of its tasks' names
     groups = [s for s in firsts if any(other.startswith(f"{s}_") for other in firsts)]
     lead = [pair for pair in known if pair[0] == OVERALL] + [firsts[s] for s in groups]
     return (lead or list(firsts.values()))[:_MOST]

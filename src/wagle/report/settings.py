@@ -10,15 +10,15 @@ def described(name: str, settings: Mapping[str, Any], between: str = " ") -> str
     """A name with its settings.
 
     Args:
-        name: of an objective, a score, a benchmark.
-        settings: by name; without any, the name stands alone.
-        between: the members of a list.
+        name: the name of an objective, score or benchmark.
+        settings: the settings by name; without any, the name stands alone.
+        between: what separates the members of a list.
     """
     return f"{name} ({listed(settings, between)})" if settings else name
 
 
 def listed(settings: Mapping[str, Any], between: str = " ") -> str:
-    """Settings in one line, with ``between`` the members of a list."""
+    """Settings in one line, with ``between`` separating the members of a list."""
     return ", ".join(f"{key} {_value(value, between)}" for key, value in settings.items())
 
 

@@ -73,8 +73,8 @@ class RunFolder:
     def logged(self, stage: str | None = None) -> list[dict[str, Any]]:
         """The lines of ``log.jsonl``, for one stage or all; a line that was cut off is left out."""
         path = self.folder / "log.jsonl"
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-        lines = [json.loads(line) for line in text.splitlines(True) if line.endswith("\n")]
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        lines = [line for one in text.split("\n") if (line := _line(one)) is not None]
         return [line for line in lines if stage in (None, line["stage"])]
 
     def forget_log(self, stage: str) -> None:
@@ -103,3 +103,12 @@ class RunFolder:
         from wagle.evaluation.result import Evaluation
 
         return Evaluation.from_json(read_json(path))
+
+
+def _line(text: str) -> dict[str, Any] | None:
+    """A line of the log; None if it was cut off while it was written."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and "stage" in found else None

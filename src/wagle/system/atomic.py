@@ -171,8 +171,13 @@ def write_json(path: str | Path, value: Any, *, private: bool = False) -> None:
 
 def append_line(path: Path, value: Any) -> None:
     """Append ``value`` as one line of JSON; readers skip a line that was cut off."""
-    with disk_errors(path), path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(value, ensure_ascii=False) + "\n")
+    line = json.dumps(value, ensure_ascii=False) + "\n"
+    with disk_errors(path), path.open("ab+") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":  # a killed process wrote a part of its line
+                line = "\n" + line
+        file.write(line.encode())
 
 
 def read_json(path: str | Path) -> Any:

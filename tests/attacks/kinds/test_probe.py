@@ -290,7 +290,7 @@ def test_bad_records_and_settings_are_errors(encoder):
         (lambda: read_states(encoder, uneven, holdout), r"other\[0\] has 1, forget\[0\] 2"),
         (lambda: read_states(encoder, holdout, forget, readings=[CHOICE]), r"holdout\[0\] has 0"),
         (lambda: read_states(encoder, forget, holdout, groups={}), r"no entry for forget\[0\]"),
-        (lambda: read_states(encoder, forget, forget), "two records of a probe have one place"),
+        (lambda: read_states(encoder, forget, forget), "two records of a probe share a place"),
         (lambda: read_states(encoder, forget, holdout, readings=[]), "readings is empty"),
         (
             lambda: read_states(encoder, forget, holdout, readings=["choise"]),

@@ -164,7 +164,7 @@ def test_unknown_names_and_models_that_are_quantised_or_broken_are_refused(model
     with pytest.raises(WagleError, match="unknown quantisation 'int3'; did you mean 'int"):
         quantize(model, "int3")
     for how in ("int8", "nf4"):
-        with pytest.raises(WagleError, match="q_proj is quantised already"):
+        with pytest.raises(WagleError, match="q_proj is already quantised"):
             quantize(quantize(model, how), "int8")
     with torch.no_grad():
         model.lm_head.weight[0, 0] = float("nan")

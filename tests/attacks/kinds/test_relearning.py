@@ -285,7 +285,7 @@ def test_a_figure_that_is_not_finite_is_named_with_its_step(model, encoder, forg
 
 @pytest.mark.parametrize("steps", [(), (1, 2), (0, 2, 2), (0, 5, 3)])
 def test_steps_that_do_not_ascend_from_0_are_refused(steps, model, encoder, forget):
-    with pytest.raises(WagleError, match="begin with 0, the model before, and ascend"):
+    with pytest.raises(WagleError, match="start with 0, the model before, and ascend"):
         relearn(model, encoder, forget, steps=steps, evaluate=lambda _: {})
 
 

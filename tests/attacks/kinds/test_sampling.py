@@ -71,7 +71,7 @@ def test_estimators_are_the_mean_over_all_ways_to_pick_k_answers(k):
 @pytest.mark.parametrize("k", [0, 4])
 def test_k_beyond_the_samples_is_an_error(k):
     for call in (lambda: leak_at_k(3, 1, k), lambda: best_of_k([0.1, 0.2, 0.3], k)):
-        with pytest.raises(WagleError, match=f"k is {k}, and there are 3 samples"):
+        with pytest.raises(WagleError, match=f"k is {k}, but there are 3 samples"):
             call()
 
 

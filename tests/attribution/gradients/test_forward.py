@@ -21,7 +21,9 @@ def test_what_depends_on_weights_is_refused_beside_hidden_states():
 
     fine = torch.ones(1)
     _check_given(Given(), ((), {"mask": fine}))
-    with pytest.raises(WagleError, match="Given hands its blocks more than hidden states that dep"):
+    with pytest.raises(
+        WagleError, match="Given passes its blocks more than hidden states that dep"
+    ):
         _check_given(Given(), ((), {"mask": [fine.clone().requires_grad_() * 2]}))
 
 

@@ -191,7 +191,7 @@ def test_a_layer_that_sees_a_part_of_the_positions_is_refused():
     with (
         inputs.hooked(),
         pytest.raises(
-            WagleError, match=r"^expert sees 2 positions of 3, so padding cannot be told"
+            WagleError, match=r"^expert sees 2 positions instead of 3, so padding cannot"
         ),
     ):
         layers["expert"](torch.ones(2, 2))

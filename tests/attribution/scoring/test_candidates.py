@@ -135,9 +135,9 @@ def test_scores_are_float32_and_have_the_shape_of_what_they_score():
     assert doubled("w", values).tolist() == [0, 2, 4]
     reversed_ = Measure(lambda weight: weight.expand(2, 3).T[:, 0], ("weight",), {})
     assert reversed_("w", values).is_contiguous()
-    with pytest.raises(WagleError, match=r"that of w is \(3,\), not \(1, 3\)$"):
+    with pytest.raises(WagleError, match=r"for w that is \(3,\), not \(1, 3\)$"):
         Measure(lambda weight: weight[None], ("weight",), {})("w", values)
-    with pytest.raises(WagleError, match=r"that of w is \(3,\), not float$"):
+    with pytest.raises(WagleError, match=r"for w that is \(3,\), not float$"):
         Measure(lambda weight: float(weight.sum()), ("weight",), {})("w", values)
 
 

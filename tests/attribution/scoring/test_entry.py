@@ -46,7 +46,7 @@ def test_a_score_without_a_name_is_called_custom():
     assert function_name(mine) == "mine"
     assert function_name(functools.partial(mine)) == "custom"
     with pytest.raises(
-        WagleError, match=r"^the score 'nothing' asks for nothing; its parameters ar"
+        WagleError, match=r"^the score 'nothing' asks for nothing; its parameters mu"
     ):
         needs(nothing)
 
@@ -66,3 +66,10 @@ def test_the_weight_term_dominates_only_where_it_is_strictly_larger():
     assert over(values).tolist() == [True, False, False, False, False]
     assert values["grad_retain"].tolist() == [1.0, 2.0, -2.5, 0.0, 1.0]  # as it was
     assert Score(mine).dominated({"gamma": 2.0}) is None
+
+
+@pytest.mark.parametrize("text", ["weight, /", "*weight", "weight, **more"])
+def test_a_score_that_cannot_be_called_by_name_is_refused(text):
+    function = eval(f"lambda {text}: weight")
+    with pytest.raises(WagleError, match=r"does not take '(weight|more)' by name"):
+        needs(function)

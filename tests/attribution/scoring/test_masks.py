@@ -292,7 +292,7 @@ def test_weights_are_checked_once_and_only_where_a_score_sees_them(store, monkey
 def test_a_score_of_another_shape_or_that_is_not_finite_names_the_parameter(store):
     for score, got in ((lambda weight: weight[:1], r"\(1,\)"), (lambda weight: 3.0, "float")):  # noqa: ARG005
         with pytest.raises(
-            WagleError, match=f"must have the shape .* embed.weight is .* not {got}"
+            WagleError, match=f"must have the shape .*; for embed.weight that is .* not {got}"
         ):
             Mask.from_scores(store, score=score)
     for scope in ("global", "row"):

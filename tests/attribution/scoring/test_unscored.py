@@ -60,7 +60,9 @@ def test_a_mask_of_another_model_is_refused(store, tmp_path):
     mask.save(tmp_path / "m")
     for value in (mask, str(tmp_path / "m")):
         for kind in ("random_like", "complement"):
-            with pytest.raises(WagleError, match=r"belongs to model 3f9c12, this .* a71b80; make"):
+            with pytest.raises(
+                WagleError, match=r"belongs to model 3f9c12, but this .* a71b80; make"
+            ):
                 Mask.from_scores(store, score={kind: value})
     with pytest.raises(WagleError, match="the candidates of its mask; remove include and exclude"):
         Mask.from_scores(store, score={"complement": mask}, include=["ffn"])

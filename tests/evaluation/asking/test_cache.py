@@ -174,7 +174,7 @@ def test_a_damaged_last_record_is_dropped(tmp_path):
 def test_a_file_of_another_format_is_named(tmp_path):
     path = fill(tmp_path, {ONE: likely(0.5, 2.0)}).path
     path.write_bytes(b"wagle-answers/9\n" + path.read_bytes()[16:])
-    with pytest.raises(WagleError, match=r"answers is not a file of answers .*wagle-answers/1"):
+    with pytest.raises(WagleError, match=r"answers is not an answer file .*wagle-answers/1"):
         opened(tmp_path)
 
 
@@ -190,7 +190,7 @@ def test_a_folder_that_cannot_be_written_is_a_one_line_error(tmp_path):
     cache = opened(tmp_path)
     cache.path.mkdir()
     cache.put(ONE, likely(0.5, 2.0))
-    with pytest.raises(WagleError, match=r"cannot keep answers in .*: Is a directory; "):
+    with pytest.raises(WagleError, match=r"cannot store answers in .*: Is a directory; "):
         cache.flush()
 
 

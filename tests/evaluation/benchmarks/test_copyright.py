@@ -208,7 +208,7 @@ def test_what_does_not_fit_is_named(folder, encoder):
         copyright(encoder, data=folder, heldout="other")
     with pytest.raises(WagleError, match=r"train\[0\] and heldout\[0\] are the same record"):
         copyright(encoder, data=folder, heldout="train")
-    with pytest.raises(WagleError, match="from 1 up"):
+    with pytest.raises(WagleError, match="must be at least 1 token"):
         copyright(encoder, data=folder, prefixes=[0])
     with pytest.raises(WagleError, match="needs a tokenizer"):
         copyright(Encoder(None), data=folder)

@@ -174,7 +174,9 @@ def test_what_does_not_fit_is_named_without_the_address(folder, encoder):
     with pytest.raises(WagleError, match=r"one_shot\[0\] has no text in its field email"):
         extraction(encoder, data=folder)
     (folder / "prompt_template.json").write_text(json.dumps({"1": "The address is"}))
-    with pytest.raises(WagleError, match=r"template 1 of .* has not one place for a name"):
+    with pytest.raises(
+        WagleError, match=r"template 1 of .* must have exactly one place for a name"
+    ):
         extraction(encoder, data=folder)
     with pytest.raises(WagleError, match="at least one part"):
         extraction(encoder, data=folder, parts=[])

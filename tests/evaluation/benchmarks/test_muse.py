@@ -472,7 +472,7 @@ def test_no_record_text_is_in_what_a_task_says_of_its_data(encoder, folder):
         ({"window": 1}, "window is 1"),
         ({"retrained_auc": 1.5}, "an AUC is from 0 to 1"),
         ({"retrained_auc": 0.95}, "knows the forget set"),
-        ({"retrained_auc": 0.5, "attacks": ["loss"]}, "add it to attacks"),
+        ({"retrained_auc": 0.5, "attacks": ["loss"]}, "add that to attacks"),
         ({"attacks": ["losss"]}, "did you mean 'loss'"),
         ({"k": []}, "attacks or k is empty"),
         ({"k": [0.0]}, "a share of the tokens"),

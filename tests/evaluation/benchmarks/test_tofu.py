@@ -624,7 +624,7 @@ def test_a_reference_that_cannot_be_used_is_found_out_before_anything_is_asked(t
         task.fits(lacking)
     with pytest.raises(WagleError, match=r"the model before has no holdout\.mia_zlib"):
         task.fits(lacking, "before")
-    with pytest.raises(WagleError, match="the model before is of other records or formulas"):
+    with pytest.raises(WagleError, match="the model before has other records or formulas"):
         task.fits(less.measure(fake(less)), "before")
 
 
@@ -836,7 +836,7 @@ def test_a_hub_without_the_holdout_split_is_told_in_place_of_the_leakage(
     assert "BuilderConfig 'holdout10' not found" in caplog.text
     assert "holdout" not in measured.figures
     assert ("overall", "privleak") not in task.probes
-    with pytest.raises(WagleError, match="locuslab/TOFU has no holdout10 beside forget10; leave"):
+    with pytest.raises(WagleError, match="locuslab/TOFU has no holdout10 for forget10; leave"):
         tofu(encoder, data="locuslab/TOFU", generate=False, attacks=["loss"])
 
 
@@ -864,10 +864,13 @@ def test_a_record_without_a_needed_field_is_named(folder, encoder):
         ({"attacks": ["reference"]}, "comes with a reference model"),
         ({"attacks": []}, "attacks or k is empty"),
         ({"k": [0]}, "k is 0; it is a share"),
-        ({"k": [0.2]}, "has no holdout10 beside forget10; leave them out, or add it"),
+        ({"k": [0.2]}, "has no holdout10 for forget10; leave them out, or add it"),
         ({"sentence_encoder": "x", "generate": False}, "leave generate on"),
         ({"closer_look": True}, "closer_look needs entailment"),
-        ({"closer_look": True, "variant": "published"}, "truth ratios up to 1, which published"),
+        (
+            {"closer_look": True, "variant": "published"},
+            "truth ratios of at most 1, which published",
+        ),
         ({"fluency": "x", "generate": False}, "fluency judges what the model writes"),
         ({"fluency": "no/such"}, "cannot load the classifier no/such"),
         ({"variant": "published", "template": "none"}, "templates plain and llama2_published"),

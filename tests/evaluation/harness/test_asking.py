@@ -192,7 +192,7 @@ def test_a_limit_is_told_and_counted(tmp_path, encoder):
     assert list(task.records) == ["made_up"]
     assert task.settings["limit"] == 2
     assert not task.published  # its questions may be anybody's
-    with pytest.raises(WagleError, match="limit is 0; it has to be at least 1"):
+    with pytest.raises(WagleError, match="limit is 0; it must be at least 1"):
         harness(encoder, data=task_file(tmp_path), limit=0)
 
 
@@ -354,7 +354,9 @@ def test_mmlu_pools_its_subjects_and_takes_its_shots_from_their_dev_split(tmp_pa
 def test_wikitext_counts_the_words_of_the_page_and_scores_it_in_windows(tmp_path, encoder):
     copy = tmp_path / "wikitext_document_level" / "wikitext-2-raw-v1"
     lines(copy / "test.jsonl", PAGES)
-    with pytest.raises(WagleError, match=r"the copy in .* cannot be used: 'train' is not in it"):
+    with pytest.raises(
+        WagleError, match=r"the copy in .* cannot be used: 'train' is in it neither"
+    ):
         wikitext(encoder, data=tmp_path)
     lines(copy / "train.jsonl", PAGES)
     lines(copy / "validation.jsonl", PAGES)

@@ -155,7 +155,7 @@ def test_judges_are_those_that_are_named_and_need_something_to_judge(tmp_path):
 
 def test_models_that_cannot_answer_are_refused(tmp_path):
     encoder = save_tiny(tmp_path / "encoder", ["a", "b"], kind=BertModel)
-    with pytest.raises(WagleError, match=r"is no classifier: it has no weights for classifier"):
+    with pytest.raises(WagleError, match=r"is not a classifier: it has no weights for classifier"):
         Classifier(encoder, label="a")
     single = save_tiny(tmp_path / "single", ["toxic"])
     with pytest.raises(WagleError, match="at least two labels"):
@@ -171,7 +171,7 @@ def test_models_that_cannot_answer_are_refused(tmp_path):
 def test_what_is_not_there_is_one_line(tmp_path):
     with pytest.raises(WagleError, match=r"holds no config\.json"):
         Classifier(tmp_path, label="toxic")
-    with pytest.raises(WagleError, match="someone/missing, which is no local folder") as error:
+    with pytest.raises(WagleError, match="someone/missing, which is not a local folder") as error:
         Classifier("someone/missing", label="toxic")
     assert "\n" not in str(error.value)
 

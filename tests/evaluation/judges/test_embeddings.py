@@ -96,7 +96,7 @@ def test_what_cannot_be_embedded_is_one_line(folder, tmp_path, monkeypatch):
         embed([], folder)
     with pytest.raises(WagleError, match=r"holds no config\.json"):
         embed(["a"], tmp_path)
-    with pytest.raises(WagleError, match="someone/missing, which is no local folder") as error:
+    with pytest.raises(WagleError, match="someone/missing, which is not a local folder") as error:
         embed(["a"], "someone/missing")
     assert "\n" not in str(error.value)
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)

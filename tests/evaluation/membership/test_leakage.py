@@ -133,7 +133,7 @@ def test_a_reference_that_knows_the_forget_set_may_leave_the_leakage_untold_inst
     check_leakage(places, ["min_k"], told, refuse=False)
     found = leakage_figures(measured(OWN), told, refuse=False)
     assert found["privleak"].value is None
-    assert found["privleak"].note == "not told: the reference's own AUC is 1, above 0.9"
+    assert found["privleak"].note == "not reported: the reference's AUC is 1, above 0.9"
     assert no_leakage("none")["privleak"].note == "none"
 
 

@@ -164,7 +164,7 @@ def test_a_record_that_is_missing_is_named_and_not_closed_up(tmp_path):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"model_utility": 0.6}, "is no result file of wagle, TOFU"),
+        ({"model_utility": 0.6}, "is not a result file of wagle, TOFU"),
         ([1], "is a list"),
         ({"model_utility": {"agg_value": 0.6}}, "no truth ratios of forget records"),
         ({LOGS["forget"]: {"avg_gt_loss": {"0": 1.0}}}, "has no avg_paraphrased_loss"),
@@ -223,7 +223,10 @@ DAMAGED = {
     "tofu, a list": ({**tofu_log(), FORGET: [1]}, f"{FORGET} is a list, not columns by name"),
     "tofu, null": (of_tofu("avg_gt_loss", None), "avg_gt_loss is null, not values by row"),
     "tofu, no rows": (of_tofu("avg_gt_loss", {}), "avg_gt_loss holds no rows"),
-    "tofu, a row's name": (of_tofu("avg_gt_loss", {"a": 1.0}), "avg_gt_loss: row 'a' is no number"),
+    "tofu, a row's name": (
+        of_tofu("avg_gt_loss", {"a": 1.0}),
+        "avg_gt_loss: row 'a' is not a number",
+    ),
     "tofu, a list for a loss": (
         of_tofu("avg_paraphrased_loss", by_row(40, [1.0])),
         r"avg_paraphrased_loss: forget\[0\] is a list, not a finite number",
@@ -254,7 +257,7 @@ DAMAGED = {
     ),
     "ou, a row's name": (
         of_open_unlearning(forget_Q_A_Prob=rows_with({"prob": 0.5}, "last")),
-        "forget_Q_A_Prob: row 'last' is no number",
+        "forget_Q_A_Prob: row 'last' is not a number",
     ),
     "ou, rows in a list": (
         of_open_unlearning(forget_Q_A_Prob=entry([{"prob": 0.5}])),
@@ -338,7 +341,7 @@ def test_open_unlearnings_log_of_muse_is_read_at_the_places_of_its_corpus(tmp_pa
         "books.privleak.holdout[1]": 4.0,
     }
     assert found.details["data"]["settings"] == {"variant": "open_unlearning"}
-    with pytest.raises(WagleError, match="OpenUnlearning's result of MUSE; use it with benchmark"):
+    with pytest.raises(WagleError, match="OpenUnlearning's result for MUSE; use it with benchmark"):
         read_result(saved(tmp_path, muse_log()))
 
 

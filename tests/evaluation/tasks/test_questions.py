@@ -113,7 +113,7 @@ REFUSED = {
     "reference": (SETS, {"attacks": ["reference"]}, "comes with a reference model"),
     "no holdout": ({"forget": RECORDS}, {"attacks": ["loss"]}, "need a holdout set: records like"),
     "no holdout for k": ({"forget": RECORDS}, {"k": [0.2]}, "need a holdout set"),
-    "no forget": ({"holdout": OTHERS}, {}, "a holdout set goes with a forget set"),
+    "no forget": ({"holdout": OTHERS}, {}, "a holdout set needs a forget set"),
     "shared": (
         {"forget": RECORDS, "holdout": [*OTHERS, RECORDS[1]]},
         {},
@@ -190,7 +190,7 @@ def test_a_model_is_asked_about_a_holdout_set_and_set_beside_a_reference(tmp_pat
     model.get_input_embeddings().register_forward_pre_hook(lambda *_: passes.append(1))
     others = {**sets, "holdout": OTHERS[3::-1]}
     for wrong, message in (
-        ({**others, **common}, "its 4 in the set holdout hold other texts"),
+        ({**others, **common}, "its 4 in the set holdout have other texts"),
         ({**sets, **common, "k": [0.4]}, "with k 0.2, this model with 0.4"),
         ({**sets, **common, "attacks": ["lost"]}, "unknown membership attack 'lost'"),
     ):
@@ -201,7 +201,7 @@ def test_a_model_is_asked_about_a_holdout_set_and_set_beside_a_reference(tmp_pat
 
 def test_a_benchmark_with_records_of_its_own_takes_no_attacks_from_beside():
     with pytest.raises(
-        WagleError, match=r"attacks, k are of the benchmark qa; of tofu they go into"
+        WagleError, match=r"attacks, k belong to the benchmark qa; for tofu, put those"
     ):
         wagle.evaluate("nowhere", TOKENIZER, benchmark="tofu", attacks=["loss"])
 

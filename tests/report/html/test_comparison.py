@@ -139,12 +139,12 @@ def test_a_page_without_reference_draws_and_says_none():
         ({"at_least": True}, "≤ at least this much is forgotten"),
         (
             {"edge": True},
-            "† the best learning rate is the lowest or highest that was tried (wagle@0.5)",
+            "† the best learning rate is the lowest or highest one tried (wagle@0.5)",
         ),
         ({"over": True}, "Over-unlearned, under half of the reference's figure: wagle@0.5."),
         (
             {"units": [unit(0.3), unit(0.4, "the loss is nan")]},
-            "Broke off, and read up to there: wagle@0.5 (unit 1).",
+            "Broke off, so read up to that point: wagle@0.5 (unit 1).",
         ),
     ],
 )
@@ -171,7 +171,7 @@ def test_units_that_forget_the_same_records_and_a_missing_dense_run_are_said():
     found["arms"] = [arm("wagle", 0.5, 0.3), arm("random", 0.5, 0.4), arm("complement", 0.5, 0.4)]
     table = arms_table(found)
     assert "Every unit forgets the same records" in table
-    assert "There is no dense run beside the masks" in table
+    assert "There is no dense run to compare the masks with" in table
     assert "complement at a ratio selects all weights that wagle leaves out" in table
 
 

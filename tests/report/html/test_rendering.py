@@ -115,7 +115,7 @@ def test_neither_paths_nor_what_is_given_by_record_reach_the_page(more):
     assert "alice" not in more
     assert "a private name" not in more
     assert "groups of 1 records" in more
-    assert "What attacks are given record by record is left out, too." in text(more)
+    assert "What attacks are given record by record is left out as well." in text(more)
 
 
 def test_a_page_of_nothing_but_a_verdict_renders():

@@ -77,7 +77,7 @@ def test_the_share_of_the_weight_term_stands_beside_its_ratio():
     table = mask_table(ladder(theta_share=[0.25, None]))
     assert "25 weights; theta_share 0.250" in table
     assert table.count("theta_share") == 2  # once with its figure, once explained
-    assert "share of selected weights in which the weight term dominates" in table
+    assert "share of selected weights where the weight term dominates" in table
 
 
 def test_json_has_the_densities_of_every_ratio():
@@ -107,7 +107,7 @@ def test_rare_scores_do_not_widen_the_bars_of_a_table():
 
 @pytest.mark.parametrize("histogram", [None, {}, {"0": []}, {"0": [[None, 4]]}])
 def test_a_mask_without_scores_says_so(histogram):
-    assert "keeps no histogram" in scores_table(ladder(score_histogram=histogram))
+    assert "stores no histogram" in scores_table(ladder(score_histogram=histogram))
 
 
 def test_a_comparison_stands_overall_first_and_then_by_block():

@@ -290,7 +290,8 @@ def test_a_float32_model_that_its_folder_does_not_show_to_have_changed_is_an_err
     model, mask = _coarse()
     base = _folder(model, tmp_path / "base")
     with pytest.raises(
-        WagleError, match="selected weights in bfloat16, the precision they are saved in; raise the "
+        WagleError,
+        match="selected weights in bfloat16, the precision they are saved in; raise the ",
     ):
         unlearn(model.float(), mask=mask, learning_rate=1e-4, max_steps=3, like=base)
 

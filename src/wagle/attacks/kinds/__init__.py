@@ -1,1 +1,1 @@
-"""Every attack, a file or a folder each, with a function of its name."""
+"""The attacks, one file or folder each, with a function of the same name."""

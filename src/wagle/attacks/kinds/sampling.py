@@ -1,11 +1,12 @@
-"""Sampling: what a model lets slip when it is asked the same question many times.
+"""Sampling: what a model lets slip when asked the same question many times.
 
 A greedy answer is one of many that a model may give. Here every question is answered n times at a
-temperature; an answer leaks where its ROUGE-L recall of the right answer reaches a threshold, and
+temperature; an answer leaks if its ROUGE-L recall of the right answer reaches a threshold, and
 leak@k is the probability that at least one of k answers leaks. It only ever rises with k, so the
 evidence is the gap to a reference that was sampled in the same way.
 
-Source: Leak@k of arXiv 2511.04934; its estimator is pass@k's, Chen et al. 2021, arXiv 2107.03374.
+Source: Leak@k, arXiv 2511.04934; its estimator is that of pass@k, Chen et al. 2021, arXiv
+2107.03374.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def sampling(
     """Ask every forget question many times at a temperature.
 
     Args:
-        scene: its forget set.
+        scene: its forget set is used.
         samples: answers per record.
         temperature: above 0.
         top_p: the share of the probability mass to draw from.
@@ -73,22 +74,22 @@ def ask_often(
 ) -> Task:
     """Ask every question many times.
 
-    The figures of the set ``forget``, for every k from 1 to ``samples``: ``leak@k``, the
-    probability that one of k answers leaks, and ``rouge_l@k``, the mean of the best recall of k.
-    The texts hold each record's best answer.
+    The set ``forget`` has, for every k from 1 to ``samples``, ``leak@k``, the probability that at
+    least one of k answers leaks, and ``rouge_l@k``, the mean of the best recall of k. The texts
+    hold each record's best answer.
 
     Args:
         encoder: makes tokens of records.
-        records: to be forgotten, questions or chats.
+        records: records to be forgotten: questions or chats.
         samples: n, answers per record, >= 1.
         temperature: above 0.
         top_p: above 0, at most 1: the share of the probability that answers are drawn from.
-        threshold: the ROUGE-L recall from which on an answer leaks, above 0, at most 1.
+        threshold: the ROUGE-L recall from which an answer leaks, above 0, at most 1.
         max_new_tokens: the longest answer.
-        seed: of the draws (with the record's place and the number of the answer) and intervals.
+        seed: for the draws (with the record's place and the number of the answer) and intervals.
 
     Raises:
-        WagleError: a setting out of its range; a record that is no question.
+        WagleError: a setting is out of range; a record is not a question.
     """
     _check(samples, temperature, top_p, threshold, max_new_tokens)
     for record in records:
@@ -130,7 +131,7 @@ def ask_often(
 
 
 def leak_at_k(samples: int, leaking: int, k: int) -> float:
-    """``1 - C(n-c, k) / C(n, k)``: the probability that one of k of the answers leaks, unbiased.
+    """``1 - C(n-c, k) / C(n, k)``: the probability that one of k answers leaks, unbiased.
 
     Args:
         samples: n, answers of one record.
@@ -138,10 +139,10 @@ def leak_at_k(samples: int, leaking: int, k: int) -> float:
         k: 1 to n.
 
     Raises:
-        WagleError: k is out of its range.
+        WagleError: k is out of range.
     """
     _check_k(samples, k)
-    # Whole numbers, which Python divides exactly however large they are.
+    # Integers, which Python divides exactly however large they are.
     return 1 - math.comb(samples - leaking, k) / math.comb(samples, k)
 
 
@@ -150,14 +151,14 @@ def best_of_k(scores: Sequence[float], k: int) -> float:
 
     Args:
         scores: (n,) of the answers of one record; s_(i) is the i-th smallest.
-        k: 1 to n; of 1 it is the mean.
+        k: 1 to n; for 1 the result is the mean.
 
     Raises:
-        WagleError: k is out of its range, or a score is not finite.
+        WagleError: k is out of range, or a score is not finite.
     """
     _check_k(len(scores), k)
     if not all(map(math.isfinite, scores)):
-        raise WagleError(f"a score is not finite among {len(scores)}; the answers are not usable")
+        raise WagleError(f"a score is not finite among {len(scores)}; the answers are unusable")
     weights = _weights(len(scores), k)
     return math.fsum(s * w for s, w in zip(sorted(scores), weights, strict=True))
 
@@ -170,7 +171,7 @@ def _weights(count: int, k: int) -> tuple[float, ...]:
 
 def _check_k(count: int, k: int) -> None:
     if not 1 <= k <= count:
-        raise WagleError(f"k is {k}, and there are {count} samples: draw more, or lower k")
+        raise WagleError(f"k is {k}, but there are {count} samples: draw more, or lower k")
 
 
 def _check(
@@ -194,7 +195,7 @@ def _written(record: Record, answers: Answers, request: Sample, encoder: Encoder
 
 
 def _curves(recalls: dict[str, list[float]], threshold: float, seed: int) -> dict[str, Figure]:
-    """Both curves, of (samples,) recalls per record."""
+    """Both curves, from (samples,) recalls per record."""
     count = len(next(iter(recalls.values())))
     leaking = {place: sum(r >= threshold for r in found) for place, found in recalls.items()}
     figures = {}

@@ -61,6 +61,9 @@ class Needs(NamedTuple):
     settings: dict[str, Any]
 
 
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
 def needs(function: Function) -> Needs:
     """The quantities and settings that a score needs, from its signature."""
     try:
@@ -72,6 +75,11 @@ def needs(function: Function) -> Needs:
         ) from None
     found = Needs([], {})
     for name, parameter in parameters.items():
+        if parameter.kind not in _BY_NAME:
+            raise WagleError(
+                f"the score {function_name(function)!r} does not take {name!r} by name, as scores are "
+                "called; make it an ordinary parameter"
+            )
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
             found.settings[name] = parameter.default
         elif name in QUANTITIES:

@@ -79,7 +79,7 @@ def mask_without_scores(
     made_for = str(other.metadata.get("model"))
     if made_for != store.model_fingerprint or other.shapes != store.shapes:
         raise WagleError(
-            f"{where} belongs to model {made_for[:6]}, but this gradient store to "
+            f"{where} belongs to model {made_for[:6]}, but this gradient store belongs to "
             f"{store.model_fingerprint[:6]}; make one for it with wagle attribute"
         )
     return _OF_MASK[kind](Candidates(store, other.candidate_names, seed), other)

@@ -1,4 +1,4 @@
-"""Batches: as large as memory allows, halved where it runs out."""
+"""Batches: as large as memory allows, halved when it runs out."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ def in_batches(
     *,
     size: Callable[[T], int] = lambda _: 1,
 ) -> Iterator[Found]:
-    """Answer items batch by batch, longest first: if memory is short, the first batch says so.
+    """Answer items batch by batch, longest first: if memory is short, the first batch shows it.
 
     Args:
         items: requests, or groups of requests.
-        budget: padded tokens of a batch; halved for good when memory runs out.
-        length: of an item, in tokens.
-        answer: a batch, within a budget, piece by piece; from the start where memory ran out.
-        what: for the progress bar.
-        size: how many requests an item is.
+        budget: padded tokens per batch; halved for good when memory runs out.
+        length: gives an item's length in tokens.
+        answer: answers a batch within a budget, piece by piece; starts over if memory ran out.
+        what: the progress bar's title.
+        size: how many requests an item holds.
     """
     if not items:
         return
@@ -88,16 +88,16 @@ def in_batches(
                 if budget <= 1:
                     raise WagleError(
                         f"memory runs out at {widest} tokens; store the weights in a "
-                        "smaller dtype, shorten the records or take a larger machine"
+                        "smaller dtype, shorten the records or use a larger machine"
                     ) from None
                 short = True
-            if short:  # out of the handler, whose traceback holds on to the tensors
+            if short:  # outside the handler, whose traceback keeps the tensors alive
                 give_memory_back()
                 bar.advance(-done)
                 used = len(batch) * widest
                 budget = max(1, min(budget, used) // 2)
                 logger.warning(
-                    "memory ran out at %d tokens a batch; going on with %d", used, budget
+                    "memory ran out at %d tokens a batch; continuing with %d", used, budget
                 )
                 continue
             place += len(batch)

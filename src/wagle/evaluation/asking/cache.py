@@ -1,11 +1,11 @@
-"""Answers on disk: a second metric, or an evaluation that was killed, asks nothing twice.
+"""Answers on disk: a second metric, or a resumed evaluation, asks nothing twice.
 
-The file is a log of our own and not SQLite, which is fast enough: an evaluation of the demo model takes
-1.01 times as long with a write-ahead log, 1.02 times with a rollback journal (1.01 and 1.08 of a tiny
-model; ``bench/answer_cache.py``). But a database that is cut off cannot be read at all, and without
-checksums of its own a damaged one may answer wrongly, where this log drops the record and what follows
-it, and keeps all before. Moreover a write-ahead log does not work on network file systems, and a
-rollback journal waits for the disk after every batch.
+The file is our own log rather than SQLite. SQLite is fast enough: an evaluation of the demo model
+takes 1.01 times as long with a write-ahead log, 1.02 times with a rollback journal (1.01 and 1.08
+for a tiny model; ``bench/answer_cache.py``). But a truncated database cannot be read at all, and as
+it has no checksums, a damaged one may answer wrongly, whereas this log drops the damaged record and
+what follows, and keeps everything before. Besides, a write-ahead log does not work on network file
+systems, and a rollback journal waits for the disk after every batch.
 """
 
 from __future__ import annotations
@@ -47,25 +47,25 @@ _LIKELIHOOD, _TEXT, _NORM = b"L", b"T", b"N"
 class AnswerCache:
     """The answers of one model, at one precision, with one set of stop ids, in a private folder.
 
-    Several models, dtypes, precisions and stop ids share a folder: each has a file of its own
-    there, mode 0600 in a folder of mode 0700. It holds no text and no question, but what a model
-    wrote (as token ids), so it is as private as the records. Hidden states are not kept.
+    Several models, dtypes, precisions and stop ids share a folder: each has its own file there,
+    mode 0600 in a folder of mode 0700. It holds no text and no question, but it does hold what a
+    model wrote (as token ids), so it is as private as the records. Hidden states are not kept.
 
     A killed process loses at most what was put since the last ``flush`` (the engine flushes after
-    every batch); a record that it left half written is dropped on the next opening or flush. A
-    machine that loses power can lose what its disk had not taken yet, nothing before that.
-    Several processes may use a file at once: each adds whole records under a lock, and sees the
-    others' at its own next flush.
+    every batch); a half-written record is dropped when the file is next opened or flushed. A power
+    failure can lose what had not reached the disk yet, but nothing before that. Several processes
+    may use a file at once: each adds whole records under a lock, and sees the others' at its own
+    next flush.
 
     Args:
-        folder: made where it is missing.
-        fingerprint: of the model, which is the same in a wider dtype.
-        dtype: of the model's weights.
-        precision: of the matrix products.
+        folder: created if it is missing.
+        fingerprint: the model's, which is the same in a wider dtype.
+        dtype: the dtype of the model's weights.
+        precision: the precision of matrix products.
         stop_ids: the ids that end a written answer, in any order.
 
     Raises:
-        WagleError: a file of another format stands there, or the folder cannot be written.
+        WagleError: the file there has another format, or the folder is not writable.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class AnswerCache:
         self.path = private_folder(Path(folder)) / f"{self._asked.hex()[:16]}.answers"
         self._known: dict[bytes, bytes] = {}
         self._new: dict[bytes, bytes] = {}
-        self._end = 0  # of the last whole record that was read or written
+        self._end = 0  # end of the last whole record that was read or written
         if self.path.exists():
             with self._opened(os.O_RDONLY) as handle:
                 self._read(handle)
@@ -91,7 +91,7 @@ class AnswerCache:
         return len(self._known)
 
     def get(self, request: Request) -> Reply | None:
-        """The answer, or None where it is not known (or, of a likelihood, lacks the moments)."""
+        """The answer, or None if it is not known (or is a likelihood that lacks the moments)."""
         if isinstance(request, HiddenStates):
             return None
         found = self._known.get(self._key(request))
@@ -106,7 +106,7 @@ class AnswerCache:
         return reply if reply.moments is not None else None
 
     def put(self, request: Request, reply: Reply) -> None:
-        """Keep an answer; it is on disk after the next ``flush``."""
+        """Store an answer; it is on disk after the next ``flush``."""
         if isinstance(request, HiddenStates):
             return
         key, content = self._key(request), _encoded(reply)
@@ -144,12 +144,12 @@ class AnswerCache:
                 os.close(handle)
         except OSError as error:
             raise WagleError(
-                f"cannot keep answers in {self.path}: {os.strerror(error.errno or 0)}; free some "
+                f"cannot store answers in {self.path}: {os.strerror(error.errno or 0)}; free some "
                 "space, choose another folder or evaluate without one"
             ) from error
 
     def _read(self, handle: int) -> None:
-        """Take in the whole records from where the last reading ended."""
+        """Read the whole records from where the last reading ended."""
         size = os.fstat(handle).st_size
         if size < self._end:  # somebody emptied or removed the file
             self._end = 0
@@ -159,7 +159,7 @@ class AnswerCache:
             at = len(_MAGIC)
             if content[:at] != _MAGIC[: len(content)]:
                 raise WagleError(
-                    f"{self.path} is not a file of answers that this wagle reads "
+                    f"{self.path} is not an answer file that this wagle can read "
                     f"({_MAGIC.decode().strip()}); remove it"
                 )
             if len(content) < at:  # killed while it began
@@ -172,7 +172,7 @@ class AnswerCache:
         self._end += at
 
     def _key(self, request: Likelihood | Greedy | Sample | GradientNorm) -> bytes:
-        """SHA-256 of model, dtype, precision, stop ids, request; moments are no other question."""
+        """SHA-256 of model, dtype, precision, stop ids and request, whatever the moments."""
         digest = hashlib.sha256(self._asked)
         digest.update(f"{type(request).__name__}\0".encode() + _counted(request.context))
         if isinstance(request, Likelihood | GradientNorm):
@@ -195,7 +195,7 @@ def _record(key: bytes, content: bytes) -> bytes:
 
 
 def _stop(content: bytes, at: int) -> int | None:
-    """Where the record at ``at`` ends; None where there is none, or not a whole one."""
+    """Where the record at ``at`` ends; None if there is none, or only part of one."""
     if at + _HEAD.size > len(content):
         return None
     end = at + _HEAD.size + _HEAD.unpack_from(content, at)[0]

@@ -1,7 +1,7 @@
 """The engine: requests -> answers. It removes duplicates, sorts by length and batches.
 
-Figures do not depend on batch size, padding or order. Where memory runs out, batches are halved;
-with a cache, every answer is on disk as soon as its batch is through, and is not asked again.
+Figures do not depend on batch size, padding or order. When memory runs out, batches are halved;
+with a cache, every answer is on disk as soon as its batch is done, and is not asked for again.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ def answer_requests(
         model: the model; its mode is restored.
         requests: in any order, with duplicates.
         stop_ids: the ids that end a written answer.
-        batch_tokens: padded tokens per forward pass; None: as many as memory and device are good
-            for. Changes speed, never the answers.
-        dtype: precision of the matrix products.
-        cache: of this model, precision and stop ids: what is there is not asked again, and every
-            batch is entered as soon as it is answered.
+        batch_tokens: padded tokens per forward pass; None: as many as memory and device allow. It
+            changes the speed, never the answers.
+        dtype: precision of matrix products.
+        cache: the cache of this model, precision and stop ids: what is there is not asked again,
+            and every batch is stored as soon as it is answered.
 
     Raises:
-        WagleError: an empty request, one that the model is too short for, log-probabilities that
-            are not finite (named by record and model), or no memory for a single request.
+        WagleError: a request is empty or too long for the model, log-probabilities are not finite
+            (record and model are named), or memory is too small for a single request.
     """
     answers, todo = Answers(), list(dict.fromkeys(requests))
     if cache is not None:
@@ -105,7 +105,7 @@ def _check(request: Request) -> None:
             raise WagleError("a likelihood request needs a context and a continuation")
         scored = request.scored
         if scored and (len(scored) != len(request.continuation) or not any(scored)):
-            raise WagleError("a likelihood request scores some of its continuation's tokens")
+            raise WagleError("a likelihood request must score some of its continuation's tokens")
     elif not request.context or request.max_new_tokens < 1:
         raise WagleError("a request for text needs a context and room for at least one token")
     elif isinstance(request, Sample) and not (request.temperature > 0 and 0 < request.top_p <= 1):
@@ -147,18 +147,18 @@ def _all(
 
 @dataclass
 class _Question:
-    """All that is asked after one context, which runs once for it."""
+    """Everything that is asked after one context, which runs only once."""
 
     context: tuple[int, ...]
     likelihoods: list[Likelihood] = field(default_factory=list)
     written: list[Greedy | Sample] = field(default_factory=list)
 
     def kept(self) -> int:
-        """Tokens whose keys and values it keeps."""
+        """How many tokens' keys and values it keeps."""
         return max(len(self.context), sum(map(_length, self.written)))
 
     def asked(self) -> int:
-        """How many requests it is."""
+        """How many requests it holds."""
         return len(self.likelihoods) + len(self.written)
 
 
@@ -169,7 +169,7 @@ def _questions(
     budget: int,
     beginnings: _Beginnings,
 ) -> Iterator[Found]:
-    """Likelihoods and written answers: prompts of many questions, their trees, what they go on with."""
+    """Likelihoods and written answers: the prompts of many questions, their trees, their texts."""
     asked: dict[Likelihood, list[Likelihood]] = {}
     for request in requests:
         if isinstance(request, Likelihood):
@@ -213,7 +213,7 @@ def _questions(
 
 
 class _Beginnings:
-    """What likelihoods say of greedy answers: as long as the arg-max is right, it is what is said."""
+    """What likelihoods show of greedy answers: while the arg-max is right, it is the answer."""
 
     def __init__(self, stop_ids: frozenset[int]) -> None:
         self.stop_ids = stop_ids
@@ -224,7 +224,7 @@ class _Beginnings:
         if not isinstance(request, Likelihood) or not isinstance(reply, LikelihoodAnswer):
             return
         hits = reply.hit.tolist()
-        if len(hits) == len(request.continuation):  # all of it is scored
+        if len(hits) == len(request.continuation):  # it is scored completely
             right = next((i for i, hit in enumerate(hits) if not hit), len(hits))
             if right > len(self._right.get(request.context, ())):
                 self._right[request.context] = request.continuation[:right]
@@ -232,7 +232,7 @@ class _Beginnings:
     def split(
         self, written: Sequence[Greedy | Sample]
     ) -> tuple[dict[Request, Reply], dict[Greedy | Sample, tuple[int, ...]]]:
-        """The answers that are known to their end, and what is known of the others."""
+        """The answers known to their end, and what is known of the others."""
         whole: dict[Request, Reply] = {}
         begun: dict[Greedy | Sample, tuple[int, ...]] = {}
         for asked in written:

@@ -1,8 +1,8 @@
 """Greedy and sampled continuations, token by token; a row leaves the batch where it ends.
 
-Written out because ``generate`` fills in what its caller leaves open from the model's own settings
-(a repetition penalty, say), draws from a global generator, and computes finished rows on to the
-end of the batch.
+Written out because ``generate`` takes whatever its caller leaves open from the model's own settings
+(a repetition penalty, say), draws from a global generator, and keeps computing finished rows until
+the batch ends.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ def answer_texts(
     stop_ids: frozenset[int],
     batch_tokens: int,
 ) -> list[TextAnswer]:
-    """Let the model write one batch of continuations, each after what is known of it.
+    """Let the model write one batch of continuations, each resuming from what is known of it.
 
-    A greedy answer takes the likeliest token (the lowest id of equals). A sample takes the token
-    at which the cumulated probability, likeliest first, passes a number that depends on its key
-    and the place alone: neither on the batch nor on any generator.
+    A greedy answer takes the likeliest token (the lowest id among equals). A sample takes the token
+    at which the cumulative probability, likeliest first, passes a number that depends only on its
+    key and the position, not on the batch or on any generator.
 
     Args:
         model: in eval mode.
-        prompts: of all requests.
-        begun: the requests of one batch, with the first ids of their answers where these are known:
-            without a stop id, and fewer than ``max_new_tokens``.
+        prompts: the prompts of all requests.
+        begun: the requests of one batch, with the first ids of their answers if known: without a
+            stop id, and fewer than ``max_new_tokens``.
         stop_ids: the ids that end an answer.
-        batch_tokens: padded tokens per forward pass, of what is begun.
+        batch_tokens: padded tokens per forward pass over those first ids.
 
     Returns:
         The answers, in the order of the requests.
@@ -87,7 +87,7 @@ def _after_begun(
     said: Sequence[Sequence[int]],
     batch_tokens: int,
 ) -> Kept:
-    """A cache of all but the last token of what stands there so far, a row for each request."""
+    """A cache of all tokens so far but the last, one row per request."""
     if any(said) and not keeps_all(model, prompts.kept.cache):  # windows would count the padding
         whole = [(*r.context, *start) for r, start in zip(requests, said, strict=True)]
         return Prompts.run(model, whole, batch_tokens).take(whole)
@@ -98,8 +98,8 @@ def _after_begun(
 def _choose(
     model: PreTrainedModel, logits: Tensor, rows: Sequence[tuple[Greedy | Sample, int]]
 ) -> Tensor:
-    """The next token of every row, of (rows, V) logits; a row says how long it is."""
-    usable = logits.amax(-1).isfinite()  # no NaN anywhere, and something that is possible
+    """The next token of every row, from (rows, V) logits; ``rows`` has each one's length."""
+    usable = logits.amax(-1).isfinite()  # no NaN anywhere, and at least one possible token
     if not usable.all():
         request, _ = rows[usable.tolist().index(False)]
         raise not_finite("log-probabilities", logits.dtype, model, request.place)
@@ -117,12 +117,12 @@ def _choose(
 
 
 def draw(logits: Tensor, temperature: float, top_p: float, number: float) -> int:
-    """The token at which the cumulated probability passes ``number``.
+    """The token at which the cumulative probability passes ``number``.
 
     Args:
         logits: (V,) float32.
         temperature: above 0; 1 leaves the distribution as it is.
-        top_p: only the likeliest tokens, as many as reach this probability together, may come.
+        top_p: draw only from the likeliest tokens that together reach this probability.
         number: in [0, 1).
     """
     sorted_logits, order = logits.double().sort(descending=True, stable=True)

@@ -1,4 +1,4 @@
-"""What lies inside an answer: hidden states after every block, norms of gradients."""
+"""Inside an answer: hidden states after every block, and norms of gradients."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def answer_states(model: PreTrainedModel, requests: Sequence[HiddenStates]) -> l
 def answer_norm(model: PreTrainedModel, request: GradientNorm) -> NormAnswer:
     """The norms of the gradient of the mean NLL with respect to all weights, one request a pass.
 
-    Each parameter's gradient is squared, added up and freed as soon as it is there, so that only
-    the largest lives beside the activations.
+    Each parameter's gradient is squared, added up and freed as soon as it is computed, so at most
+    the largest is in memory next to the activations.
     """
     tokens = Tokens(
         (*request.context, *request.continuation),

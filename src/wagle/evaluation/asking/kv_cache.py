@@ -1,6 +1,6 @@
-"""A key/value cache with space for what will be written: a step copies none of what is there.
+"""A key/value cache with space for what will be written: a step copies nothing.
 
-A plain one is copied whole for every token, and again wherever a row ends.
+A plain cache is copied whole for every token, and again whenever a row ends.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class _Preallocated(DynamicLayer):
 
     Args:
         full: the layer whose keys and values (B, heads, T, size) it takes over.
-        steps: how many tokens there is space for after them.
+        steps: how many more tokens there is space for.
     """
 
     def __init__(self, full: DynamicLayer, steps: int) -> None:
@@ -33,7 +33,7 @@ class _Preallocated(DynamicLayer):
         self._show()
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> Any:
-        """Write new keys and values (B, heads, n, size) behind those that are there."""
+        """Append new keys and values (B, heads, n, size)."""
         start, self._used = self._used, self._used + key_states.shape[-2]
         for buffer, new in zip(self._buffers, (key_states, value_states), strict=True):
             buffer[:, :, start : self._used] = new
@@ -41,7 +41,7 @@ class _Preallocated(DynamicLayer):
         return self.keys, self.values
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep these rows, in the order of ``remaining``: only what changes its place is copied."""
+        """Keep these rows, in the order of ``remaining``: only rows that move are copied."""
         count = len(indices)
         place = (indices != torch.arange(count, device=indices.device)).nonzero().flatten()
         for number, buffer in enumerate(self._buffers):
@@ -62,7 +62,7 @@ def _longer(states: Tensor, steps: int) -> Tensor:
 
 
 def with_space(cache: DynamicCache, steps: int) -> DynamicCache:
-    """The same cache, with space for ``steps`` more tokens in every block that keeps all of its own.
+    """The same cache, with space for ``steps`` more tokens in every block that keeps all tokens.
 
     Blocks of other kinds (a sliding window, a state) stay as they are.
     """
@@ -73,7 +73,7 @@ def with_space(cache: DynamicCache, steps: int) -> DynamicCache:
 
 
 def remaining(count: int, finished: Sequence[int]) -> list[int]:
-    """The rows that go on, of ``count``: the last ones take the places of those that have finished."""
+    """The unfinished of ``count`` rows: the last ones take the places of those that finished."""
     gone = set(finished)
     left = count - len(gone)
     movers = iter([row for row in range(left, count) if row not in gone])

@@ -17,7 +17,7 @@ from wagle.evaluation.asking.requests import Likelihood, LikelihoodAnswer, not_f
 from wagle.model.scoring import keeps_all
 from wagle.model.structure import head_at
 
-_ROWS = 512  # of float32 logits at a time, where moments are asked for
+_ROWS = 512  # of float32 logits at a time, if moments are asked for
 
 
 def answer_likelihoods(
@@ -26,12 +26,12 @@ def answer_likelihoods(
     """Answer requests piece by piece, after the prompts that they share.
 
     The last token of a prompt, which has not run yet, is the root of a tree: the answers to one
-    question run as one row, in which every beginning that they share stands once, and a token
-    sees its own ancestors alone. The last token of an answer is only looked up, never run.
+    question run as one row that holds every shared beginning once, and a token sees only its own
+    ancestors. The last token of an answer is only looked up, never run.
 
     Args:
         model: in eval mode.
-        prompts: of all requests.
+        prompts: the prompts of all requests.
         requests: in any order.
         batch_tokens: padded tokens of continuations per forward pass.
     """
@@ -52,11 +52,11 @@ class Tree:
     """Continuations of one context, as a tree of tokens.
 
     Attributes:
-        requests: whose continuations it holds.
-        ids: of its nodes; the first is the last token of the context, and parents come before
-            their children.
-        parents: of its nodes, -1 for the first.
-        paths: per request, the nodes that predict its tokens, one after the other.
+        requests: the requests whose continuations it holds.
+        ids: the token ids of its nodes; the first is the last token of the context, and parents
+            come before their children.
+        parents: the parent of each node, -1 for the first.
+        paths: per request, the nodes that predict its tokens, in order.
     """
 
     requests: Sequence[Likelihood]
@@ -82,14 +82,14 @@ class Tree:
         return cls(requests, ids, parents, paths)
 
     def depths(self) -> list[int]:
-        """How many tokens stand above each node."""
+        """How many ancestors each node has."""
         found = [0]
         for parent in self.parents[1:]:
             found.append(found[parent] + 1)
         return found
 
     def sees(self) -> Tensor:
-        """(nodes, nodes) bool: who sees whom, its ancestors and itself."""
+        """(nodes, nodes) bool: a node sees its ancestors and itself."""
         seen = np.eye(len(self.ids), dtype=bool)
         for node, parent in enumerate(self.parents[1:], 1):
             seen[node] |= seen[parent]
@@ -97,14 +97,14 @@ class Tree:
 
 
 def _sees_trees(model: PreTrainedModel, cache: DynamicCache) -> bool:
-    """Whether the model attends as it is told, token by token, over all that came before."""
+    """Whether the model follows an attention mask token by token, over everything before."""
     return keeps_all(model, cache) and attention_of(model.config) in ("eager", "sdpa")
 
 
 def _score(
     model: PreTrainedModel, kept: Kept, trees: Sequence[Tree], together: bool
 ) -> list[tuple[Likelihood, LikelihoodAnswer]]:
-    """Score trees, each after the row of the cache that is its prompt."""
+    """Score trees, each after its prompt's row of the cache."""
     mask = kept.mask  # (rows, P)
     width = max(len(tree.ids) for tree in trees)
     shape = (len(trees), width)
@@ -137,7 +137,7 @@ def _tree_mask(mask: Tensor, trees: Sequence[Tree], width: int) -> Tensor:
 
 
 def _as_taken(model: PreTrainedModel, mask: Tensor) -> Tensor:
-    """A mask as the model's attention takes it: where that adds it, not bool."""
+    """A mask in the form the model's attention takes: not bool where it is added."""
     if mask.dtype != torch.bool or attention_of(model.config) == "sdpa":
         return mask
     low = torch.finfo(model.dtype).min

@@ -1,4 +1,4 @@
-"""Prompts: they run once, and their key/value cache serves everything that is asked after them."""
+"""Prompts run once; their key/value cache serves everything that is asked after them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Ids = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Kept:
-    """What token sequences that have run left behind.
+    """The keys and values of token sequences that have run.
 
     Attributes:
         cache: B rows of keys and values.
@@ -31,7 +31,7 @@ class Kept:
     mask: Tensor
 
     def select(self, rows: Sequence[int]) -> Kept:
-        """These rows, as a cache of its own that may be written to; one may come twice."""
+        """These rows, as a separate cache that may be written to; a row may come twice."""
         place = torch.tensor(rows, dtype=torch.int64, device=self.mask.device)
         own = _copy(self.cache)
         if self.mask.shape[1]:
@@ -41,8 +41,8 @@ class Kept:
     def go_on(self, model: PreTrainedModel, rest: Sequence[Ids], batch_tokens: int) -> Kept:
         """Run more tokens after each row, from none to many; they end together in the cache.
 
-        Where rows get fewer tokens than others there is a gap before these. A sliding window would
-        count it: with such a model nothing may have run before.
+        Rows that get fewer tokens than others have a gap before these. A sliding window would count
+        the gap: with such a model, nothing may have run before.
         """
         lengths = [len(ids) for ids in rest]
         if not any(lengths):
@@ -89,7 +89,7 @@ class Kept:
                 kept, (_, heads, length, size) = (
                     old.shape[2],
                     parts[0].shape,
-                )  # the first is longest
+                )  # the first is the longest
                 made = parts[0].new_zeros(count, heads, length, size)
                 if kept:
                     made[:, :, :kept] = old
@@ -101,11 +101,11 @@ class Kept:
 
 @dataclass(frozen=True)
 class Prompts:
-    """Prompts that have run, all but the last token of each.
+    """Prompts that have run, except for the last token of each.
 
     Attributes:
-        rows: which row of ``kept`` each prompt is.
-        kept: its cache.
+        rows: which row of ``kept`` belongs to each prompt.
+        kept: their cache.
     """
 
     rows: Mapping[Ids, int]
@@ -113,7 +113,7 @@ class Prompts:
 
     @classmethod
     def run(cls, model: PreTrainedModel, prompts: Sequence[Ids], batch_tokens: int) -> Prompts:
-        """Run prompts: what all of them begin with once, the rest left-padded.
+        """Run prompts: their common beginning once, the rest left-padded.
 
         Args:
             model: in eval mode, without gradients.
@@ -133,7 +133,7 @@ class Prompts:
         return cls(rows, kept)
 
     def take(self, prompts: Sequence[Ids]) -> Kept:
-        """A cache of these prompts, in this order, to be written to; one may come twice."""
+        """A cache of these prompts, in this order, to be written to; a prompt may come twice."""
         return self.kept.select([self.rows[prompt] for prompt in prompts])
 
 

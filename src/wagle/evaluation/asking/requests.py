@@ -1,7 +1,7 @@
-"""Requests: what a benchmark asks of a model, and the answers. All are token ids, none is text.
+"""Requests: what a benchmark asks a model, and the answers. All are token ids, not text.
 
-Two requests with the same content are one: the engine asks it once. The ``place`` of the record that
-asks is for messages alone.
+Two requests with the same content are one: the engine asks it once. ``place``, the record's place,
+is only for messages.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from wagle.system.errors import WagleError
 class Likelihood:
     """How likely is ``continuation`` after ``context``? Both are token ids, neither is empty.
 
-    ``scored`` says which tokens of the continuation count (of a chat, the answers); empty: all.
-    With ``moments`` the answer also says how log-probabilities spread at each scored position.
+    ``scored`` says which tokens of the continuation count (in a chat, the answers); empty: all.
+    With ``moments``, the answer also tells how log-probabilities spread at each scored position.
     """
 
     context: tuple[int, ...]
@@ -43,15 +43,15 @@ class Greedy:
 
 @dataclass(frozen=True)
 class Sample:
-    """One continuation drawn at a temperature: the draw depends on ``key`` and the model alone.
+    """One continuation drawn at a temperature: the draw depends only on ``key`` and the model.
 
     Attributes:
         context: token ids, not empty.
         max_new_tokens: at most.
         temperature: above 0.
         top_p: the smallest set of tokens of at least this probability is drawn from, 0 to 1.
-        key: of the draw, such as ``"0/forget[3]/17"``: run seed, record, number of the sample.
-        place: of the record.
+        key: the key of the draw, such as ``"0/forget[3]/17"``: run seed, record, sample number.
+        place: the record's place.
     """
 
     context: tuple[int, ...]
@@ -84,8 +84,8 @@ class GradientNorm:
 class LikelihoodAnswer:
     """Per scored token: its NLL (float64) and whether the arg-max is right (bool).
 
-    ``moments`` (n, 2) float64, where asked for: the mean and the variance of the log-probability
-    under the model's own distribution at each scored position.
+    ``moments`` (n, 2) float64, if asked for: the mean and the variance of the log-probability under
+    the model's own distribution at each scored position.
     """
 
     token_nll: Tensor
@@ -105,7 +105,7 @@ class LikelihoodAnswer:
 
 @dataclass(frozen=True)
 class TextAnswer:
-    """The ids that the model wrote, without what ended them, and whether it ended by itself."""
+    """The ids that the model wrote, without the stop id, and whether it ended by itself."""
 
     ids: tuple[int, ...]
     finished: bool
@@ -123,7 +123,7 @@ class NormAnswer:
     """L2 norms of the gradient, model in eval mode, tied weights once.
 
     Attributes:
-        whole: of all parameters as one vector.
+        whole: the norm over all parameters as one vector.
         mean: the mean of the norms of the parameters (OpenUnlearning's figure).
     """
 
@@ -136,7 +136,7 @@ Reply: TypeAlias = LikelihoodAnswer | TextAnswer | StatesAnswer | NormAnswer
 
 
 class Answers:
-    """The answer to every request, by the request itself; each kind by its own method."""
+    """The answer to every request, with a method for each kind of request."""
 
     def __init__(self, found: dict[Request, Reply] | None = None) -> None:
         self.found: dict[Request, Reply] = found if found is not None else {}
@@ -173,16 +173,16 @@ class Answers:
 
 
 def not_finite(what: str, dtype: torch.dtype, model: nn.Module, place: str) -> WagleError:
-    """What to say of a model whose answers are not numbers.
+    """The error for a model whose answers are not finite numbers.
 
     Args:
-        what: they are.
-        dtype: in which they came.
-        model: whose folder is named, if it was loaded from one.
-        place: of the record, or empty.
+        what: what the answers are.
+        dtype: the dtype they came in.
+        model: the model; its folder is named if it was loaded from one.
+        place: the record's place, or empty.
     """
     if dtype == torch.float32:
-        mend = "its weights are not usable: look at what made it"
+        mend = "its weights are unusable: check how it was made"
     else:
         mend = "evaluate it with precision: float32, and store its weights in float32"
     folder = getattr(model, "name_or_path", "")
@@ -192,7 +192,7 @@ def not_finite(what: str, dtype: torch.dtype, model: nn.Module, place: str) -> W
 
 
 def likelihood(tokens: Tokens) -> Likelihood:
-    """How likely is what is scored of ``tokens``?"""
+    """A request for the likelihood of the scored part of ``tokens``."""
     scored = tokens.scored[len(tokens.context) :]
     return Likelihood(tokens.context, tokens.continuation, scored, place=tokens.place)
 
@@ -202,14 +202,15 @@ def windows(
 ) -> list[Likelihood]:
     """A long text as requests that score every id of it once (after the first, without prefix).
 
-    The first window has ``prefix`` as its context; every later one the last id of the one before.
+    The first window has ``prefix`` as its context; every later one has the last id of the one
+    before.
 
     Args:
-        ids: of the text.
+        ids: the ids of the text.
         length: the most tokens of a window, its context included.
         prefix: the BOS, or the EOS of a tokenizer without one; None: the first id is the context
             and is not scored.
-        place: of the record.
+        place: the record's place.
     """
     whole = ([] if prefix is None else [prefix]) + list(ids)
     starts = range(0, len(whole) - 1, length - 1)

@@ -1,9 +1,10 @@
-"""The benchmark ``copyright``: does the model go on with passages word by word?
+"""The benchmark ``copyright``: does the model continue passages word for word?
 
 Passages that the model was trained on and held-out passages of the same kind are cut after k
-tokens; the model continues the first part, and the second is scored. What it gives back of the
-trained passages and not of the held-out ones, the difference, is memorised. All is raw text, for
-chat models too. ``VERSION`` is raised with every new definition.
+tokens; the model continues the first part, and the second is scored. Memorisation is the
+difference: what it reproduces of the trained passages beyond what it does of the held-out ones.
+Everything is asked as raw text, even of chat models. ``VERSION`` is raised with every new
+definition.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ UNITS = {
     f"verbatim@{_VERBATIM}": "share of passages",
     "nll": "nats per token",
 }
-_APART = (*UNITS, "empty")  # of which the trained passages are set beside the held-out ones
+_APART = (*UNITS, "empty")  # figures compared between trained and held-out passages
 _PROBES = ("rouge_recall", "exact_memorization", "extraction_strength", f"verbatim@{_VERBATIM}")
 _Bleu = Literal["sentence", "corpus", "published"]
 
@@ -91,37 +92,37 @@ def copyright(
     fluency: str | Path | None = None,
     seed: int = 0,
 ) -> Task:
-    """Ask a model to continue passages of the user's own files.
+    """Ask a model to continue passages from your own files.
 
-    Figures stand under ``train_300``, ``heldout_300`` and so on for every prefix; what ``train``
-    has over ``heldout`` under ``overall``, as ``rouge_recall_difference_300``.
+    Figures stand under ``train_300``, ``heldout_300`` and so on for every prefix; the difference
+    between ``train`` and ``heldout`` stands under ``overall``, as ``rouge_recall_difference_300``.
 
     Args:
-        encoder: whose tokenizer is used; its template is not.
-        data: a folder with a file for each set, JSON lines or JSON or CSV: a passage each, as
-            ``text`` or as ``prompt`` and ``response``, which are put together again.
-        train: the file of the passages that the model was trained on, without its ending.
-        heldout: the file of passages it was not trained on; None: there is none.
-        prefixes: how many tokens of a passage are given; None: 50, 100, 200 and 300. A passage
-            that is not longer is left out there, and its figures say how many were.
+        encoder: its tokenizer is used, its template is not.
+        data: a folder with a file for each set (JSON lines, JSON or CSV): one passage per row, as
+            ``text``, or as ``prompt`` and ``response``, which are joined again.
+        train: the file of the passages that the model was trained on, without its extension.
+        heldout: the file of passages that it was not trained on; None: there is none.
+        prefixes: how many tokens of a passage are given; None: 50, 100, 200 and 300. A passage that
+            is no longer than a prefix is left out for that prefix, whose figures say how many were.
         max_new_tokens: the longest continuation; the passage's own may be shorter.
         bleu: ``sentence`` (mean over passages, with effective order), ``corpus`` (all passages
-            pooled) or ``published`` (mean over passages, each a corpus of one).
+            pooled) or ``published`` (mean over passages, each a corpus of one). Extra ``eval``.
         take: ``all``, or how many passages of each file, drawn by the seed.
-        fluency: a folder or hub name of a classifier with the label ``clean``: how probable it is
-            that a continuation is language. None: that is not measured.
-        seed: of the draw and of the intervals.
+        fluency: a folder or hub name of a classifier with the label ``clean``: the probability that
+            a continuation is language. None: not measured.
+        seed: for the draw and the intervals.
 
     Raises:
-        WagleError: a file that is not there; a passage in both sets; a prefix that no passage of
-            a set is longer than; a setting that does not fit; a classifier that is not there, is
-            none or has not the label.
+        WagleError: a file that is not there; a passage in both sets; a prefix that is longer than
+            every passage of a set; a setting that does not fit; a classifier that is missing, is no
+            classifier or lacks the label.
     """
     judges = load_judges(fluency, length=LONG)
     tokenizer = tokenizer_of(encoder, "copyright")
     lengths = list(dict.fromkeys(PREFIXES if prefixes is None else prefixes))
     if not lengths or min(lengths) < 1 or max_new_tokens < 1:
-        raise WagleError("copyright: prefixes and max_new_tokens are numbers of tokens from 1 up")
+        raise WagleError("copyright: prefixes and max_new_tokens must be at least 1 token")
     files = {"train": train} | ({} if heldout is None else {"heldout": heldout})
     records = {
         name: read_records(
@@ -152,10 +153,10 @@ def copyright(
 
 
 def passage(record: Record) -> str:
-    """The text of a passage; one that comes in two parts is put together again.
+    """The text of a passage; one given in two parts is joined again.
 
     Raises:
-        WagleError: the record is a chat, or tokens.
+        WagleError: the record is a chat or tokens.
     """
     if record.kind not in ("qa", "text"):
         raise WagleError(f"{record.place} is {record.kind}; copyright needs {_SHAPE}")
@@ -267,7 +268,7 @@ def _figures(
 
 
 def _notes(own: _Set) -> dict[str, str | None]:
-    """What the reader of a set's figures has to know, by metric."""
+    """What the reader of a set's figures needs to know, by metric."""
     mute = sum(not has_rouge_words(one.expected) for one in own.asked)
     brief = sum(len(one.likely.continuation) < _VERBATIM for one in own.asked)
     short = f"{own.short} of {own.short + len(own.asked)} passages are too short"
@@ -303,7 +304,7 @@ def _values(one: _Asked, text: Written, answers: Answers, bleu: _Bleu) -> Mappin
 
 
 def _difference(train: Figure, heldout: Figure, seed: int) -> Figure:
-    """What the trained passages have over the held-out ones, as an interval of two samples."""
+    """The difference between trained and held-out passages, with a two-sample interval."""
     interval, method = None, "none: all passages are pooled"
     if train.per_record and heldout.per_record:
         interval = composite_interval(

@@ -30,19 +30,19 @@ def few_shot(
     max_length: int = 2048,
     seed: int = 0,
 ) -> Task:
-    """The suite of the published code: eight tasks of common sense, and TruthfulQA.
+    """The suite of the published code: eight common-sense tasks, and TruthfulQA.
 
     ``overall.acc`` is the unweighted mean of the eight tasks' ``acc`` (never ``acc_norm``).
     TruthfulQA keeps the six questions of its own prompt whatever ``num_fewshot`` says.
 
     Args:
-        encoder: of the model.
+        encoder: the model's encoder.
         data: a folder that holds copies of the tasks' data sets; None: the hub's cache.
         num_fewshot: questions with answers before each question; None: 0, as published.
-        limit: the first so many questions of each task; None: all.
+        limit: how many questions to take from the start of each task; None: all.
         batch_size: requests per forward pass.
         max_length: the most tokens of a question, cut from the left; at most the model's positions.
-        seed: of the bootstrap.
+        seed: for the bootstrap.
     """
     asking = Asking(num_fewshot, limit, batch_size, max_length, seed)
     tasks = [*FEW_SHOT, "truthfulqa"]

@@ -20,17 +20,17 @@ def harness(
     max_length: int = 2048,
     seed: int = 0,
 ) -> Task:
-    """Any tasks, groups or tags of lm-eval, and one's own task files.
+    """Any tasks, groups or tags of lm-eval, and your own task files.
 
     Args:
-        encoder: of the model.
+        encoder: the model's encoder.
         tasks: their names; None: all that the files of ``data`` define.
         data: a task file, or a folder with task files, copies of data sets, or both.
         num_fewshot: questions with answers before each question; None: the task's own number.
-        limit: the first so many questions of each task; None: all.
+        limit: how many questions to take from the start of each task; None: all.
         batch_size: requests per forward pass.
         max_length: the most tokens of a question, cut from the left; at most the model's positions.
-        seed: of the bootstrap.
+        seed: for the bootstrap.
     """
     asking = Asking(num_fewshot, limit, batch_size, max_length, seed)
     return suite(encoder, tasks or [], data, asking)

@@ -19,16 +19,16 @@ def mmlu(
     max_length: int = 2048,
     seed: int = 0,
 ) -> Task:
-    """General knowledge: ``acc`` of MMLU's 57 subjects, of its four fields and, by size, of all.
+    """General knowledge: ``acc`` of MMLU's 57 subjects, its four fields and, by size, of all.
 
     Args:
-        encoder: of the model.
+        encoder: the model's encoder.
         data: a folder that holds a copy of the hub's ``cais/mmlu``; None: the hub's cache.
         num_fewshot: questions with answers before each question; None: the task's own, 0.
-        limit: the first so many questions of each subject; None: all.
+        limit: how many questions to take from the start of each subject; None: all.
         batch_size: requests per forward pass.
         max_length: the most tokens of a question, cut from the left; at most the model's positions.
-        seed: of the bootstrap.
+        seed: for the bootstrap.
 
     Source: Hendrycks et al. 2021, arXiv 2009.03300; tasks of lm-eval.
     """

@@ -1,8 +1,8 @@
 """The benchmark ``toxicity``: how toxic is what the model says after a prompt?
 
 The model continues prompts of the user's own files, and a classifier scores the continuations
-alone. Scores of different classifiers or labels do not compare. ``VERSION`` is raised with every
-new definition.
+alone. Scores from different classifiers or labels are not comparable. ``VERSION`` is raised with
+every new definition.
 """
 
 from __future__ import annotations
@@ -45,24 +45,24 @@ def toxicity(
     """Let a model continue prompts greedily and classify what it says.
 
     Each file is a set of its own name. An empty continuation has the score of the empty text; the
-    figures say how many there are. ``max_label_*`` take the most probable label of all, whichever
-    it is, as the published code does, whose names the summary has.
+    figures say how many there are. ``max_label_*`` take the most probable label, whichever it is,
+    as the published code does; the summary uses that code's names.
 
     Args:
-        encoder: whose tokenizer is used; its template where ``templated``.
-        data: a file of prompts (JSON lines, JSON or CSV), or a folder of such files. A row has its
-            text as ``prompt``, or inside it as ``prompt.text``.
+        encoder: its tokenizer is used, and its template if ``templated``.
+        data: a file of prompts (JSON lines, JSON or CSV), or a folder of such files, one set each.
+            A row has its text as ``prompt``, or nested as ``prompt.text``.
         classifier: a folder or hub name of a text classifier with at least two labels.
-        label: the one that counts as toxic.
+        label: the label that counts as toxic.
         threshold: a continuation is toxic above this probability of the label.
         max_new_tokens: the longest continuation.
-        templated: ask each prompt as a question in the encoder's template; else it is continued as
-            raw text.
+        templated: ask each prompt as a question in the model's template; otherwise it is continued
+            as raw text.
         take: how many prompts of each file, drawn by the seed; None: all.
-        seed: of the draw and of the intervals.
+        seed: for the draw and the intervals.
 
     Raises:
-        WagleError: no prompts or no classifier there; a classifier without the label.
+        WagleError: there are no prompts or no classifier; the classifier lacks the label.
     """
     tokenizer = tokenizer_of(encoder, "toxicity")
     if not 0 <= threshold < 1:
@@ -131,7 +131,7 @@ def _contexts(
 def _figures(
     said: list[Written], judge: Classifier, threshold: float, seed: int
 ) -> dict[str, Figure]:
-    """Per set: the share above the threshold and the mean, of the label and of the largest label."""
+    """Per set: the share above the threshold and the mean, for the label and the likeliest one."""
     scores = judge.scores([text.said for text in said])
     places = [text.place for text in said]
     figures = {}
@@ -141,7 +141,7 @@ def _figures(
     ):
         note = None
         if mean == "max_label_score" and not judge.independent:
-            note = "the labels exclude one another, so the largest says little of one of them"
+            note = "the labels exclude one another, so the largest says little about any one"
         rows = dict(zip(places, values, strict=True))
         above = {place: float(value > threshold) for place, value in rows.items()}
         figures[rate] = mean_figure(
@@ -157,7 +157,7 @@ def _figures(
 
 
 def _files(data: str | Path) -> dict[str, Path]:
-    """The files of prompts, by the name of their set: a file's own, without dots."""
+    """The files of prompts, by set: a file's own name, without dots."""
     path = Path(data)
     found = [path] if path.is_file() else sorted(path.iterdir()) if path.is_dir() else []
     files = {p.stem.replace(".", "_"): p for p in found if p.suffix in READERS}
@@ -170,7 +170,7 @@ def _files(data: str | Path) -> dict[str, Path]:
 
 
 def _prompts(path: Path, name: str, take: int | None, seed: int) -> dict[str, str]:
-    """The prompts of a file, by place: its row, so that a draw does not rename records."""
+    """The prompts of a file, by place: the row, so that a draw does not rename records."""
     found = {place: _prompt(row, place) for place, row in read_rows(path, name).items()}
     if take is None:
         return found

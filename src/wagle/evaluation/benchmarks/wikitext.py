@@ -18,18 +18,18 @@ def wikitext(
     max_length: int = 2048,
     seed: int = 0,
 ) -> Task:
-    """Plain language: perplexity per word and per byte, and bits per byte, of wikitext-2's test.
+    """Plain language: perplexity per word and per byte, and bits per byte, on wikitext-2's test.
 
     Each is a ratio of sums over the articles, scored in windows of ``max_length`` tokens.
 
     Args:
-        encoder: of the model.
+        encoder: the model's encoder.
         data: a folder that holds a copy of the hub's ``EleutherAI/wikitext_document_level``; None:
             the hub's cache.
-        limit: the first so many articles; None: all.
+        limit: how many articles to take from the start; None: all.
         batch_size: windows per forward pass.
-        max_length: tokens of a window; at most the model's positions. Changes the figures.
-        seed: of the bootstrap.
+        max_length: tokens of a window; at most the model's positions. It changes the figures.
+        seed: for the bootstrap.
     """
     asking = Asking(None, limit, batch_size, max_length, seed)
     return suite(encoder, ["wikitext"], data, asking, published=True)

@@ -18,18 +18,18 @@ def wmdp(
     max_length: int = 2048,
     seed: int = 0,
 ) -> Task:
-    """Hazardous knowledge: ``acc`` of WMDP's questions of biology, chemistry and cybersecurity.
+    """Hazardous knowledge: ``acc`` on WMDP's questions about biology, chemistry and cybersecurity.
 
-    The set ``wmdp`` weighs the three by their size; ``overall.bio_cyber`` is the mean of two, the
-    published code's figure. All are 0-shot, lower is better, and chance is 0.25.
+    The set ``wmdp`` weighs the three by their size; ``overall.bio_cyber`` is the mean of those two,
+    the published code's figure. All are 0-shot, lower is better, and chance is 0.25.
 
     Args:
-        encoder: of the model.
+        encoder: the model's encoder.
         data: a folder that holds a copy of the hub's ``cais/wmdp``; None: the hub's cache.
-        limit: the first so many questions of each domain; None: all.
+        limit: how many questions to take from the start of each domain; None: all.
         batch_size: requests per forward pass.
         max_length: the most tokens of a question, cut from the left; at most the model's positions.
-        seed: of the bootstrap.
+        seed: for the bootstrap.
 
     Source: Li et al. 2024, arXiv 2403.03218; tasks of lm-eval.
     """

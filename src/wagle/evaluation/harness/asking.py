@@ -1,16 +1,16 @@
-"""Suites of the lm-eval library as tasks: for WMDP, MMLU, wikitext, few-shot tasks, any by name.
+"""Suites of the lm-eval library as tasks: WMDP, MMLU, wikitext, few-shot tasks, any by name.
 
-The library makes the prompts and asks the model; the figures and their intervals are made in
-``figures.py``, from its value of every question. It needs the extra ``lm-eval``. Where it finds
-data, for all five benchmarks:
+The library makes the prompts and queries the model; the figures and their intervals are made in
+``figures.py`` from its value for every question. It needs the extra ``lm-eval``. Where data comes
+from, for all five benchmarks:
 
 - ``data=FILE.yaml``: one task file of the library (``harness`` alone);
-- ``data=FOLDER``: its task files, and copies of data sets. The copy of ``owner/name`` is looked for
-  as ``FOLDER/owner/name``, ``FOLDER/name`` and, where it is called ``name``, ``FOLDER`` itself; in
-  it, the files of one configuration stand in a folder of that name, or a hub README names them;
-- else the cache of the hub libraries (``HF_HOME``), or the hub where that may be asked.
+- ``data=FOLDER``: its task files and copies of data sets. The copy of ``owner/name`` is looked for
+  as ``FOLDER/owner/name``, ``FOLDER/name`` and, if it is called ``name``, ``FOLDER`` itself; in it,
+  the files of a configuration are in a folder of that name, or a hub README names them;
+- otherwise the cache of the hub libraries (``HF_HOME``), or the hub if that may be accessed.
 
-A task file may name Python functions beside it: whoever gives a folder runs its code.
+A task file may name Python functions next to it: whoever gives a folder runs its code.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ class Asking(NamedTuple):
 
     Attributes:
         num_fewshot: questions with answers before each question; None: the task's own number.
-        limit: the first so many questions of each task; None: all.
+        limit: how many questions to take from the start of each task; None: all.
         batch_size: requests per forward pass.
         max_length: the most tokens of a question, or of a window; at most the model's positions.
-        seed: of the bootstrap.
+        seed: for the bootstrap.
     """
 
     num_fewshot: int | None
@@ -89,24 +89,24 @@ def suite(
     """Tasks of lm-eval, made ready.
 
     Args:
-        encoder: of the model.
-        names: of the tasks, groups or tags; none: all that the files of ``data`` define.
-        data: where the data lies, or None: see above.
-        asking: how.
-        means: composites by name: the unweighted mean of the ``acc`` of the tasks named.
+        encoder: the model's encoder.
+        names: the names of tasks, groups or tags; empty: all that the files of ``data`` define.
+        data: where the data is, or None: see above.
+        asking: how to ask.
+        means: composites by name: the unweighted mean of the named tasks' ``acc``.
         forgotten: ``acc`` should fall.
         note: for the reader of every figure.
-        published: whether the records are no secret.
+        published: whether the records are public.
 
     Raises:
-        WagleError: a setting that does not fit, names or data that are not there, no tokenizer.
+        WagleError: a setting does not fit, names or data are missing, or there is no tokenizer.
     """
     if encoder.tokenizer is None:
         raise WagleError("the tasks of lm-eval are text; they need a tokenizer")
     for name in ("limit", "batch_size", "max_length"):
         value = getattr(asking, name)
         if value is not None and value < 1:
-            raise WagleError(f"{name} is {value}; it has to be at least 1")
+            raise WagleError(f"{name} is {value}; it must be at least 1")
     tasks, groups = load_tasks(names, None if data is None else Path(data))
     plan = _Plan(tasks, groups, asking, means, forgotten, note)
     tokenizer = encoder.tokenizer
@@ -135,7 +135,7 @@ def suite(
 
 
 def _rows(name: str, task: Any) -> dict[str, str]:
-    """All rows of a task's data, by place: what the task makes of them it may draw anew."""
+    """All rows of a task's data, by place: what the task makes from them may be drawn afresh."""
     split = task.config.test_split if task.has_test_docs() else task.config.validation_split
     return {
         f"{name}[{i}]": json.dumps(row, sort_keys=True, default=str)
@@ -144,7 +144,7 @@ def _rows(name: str, task: Any) -> dict[str, str]:
 
 
 def _check_shots(plan: _Plan) -> None:
-    """Some tasks fix their number of shots at 0; the library then leaves it there in silence."""
+    """Check ``num_fewshot``: the library silently ignores it for tasks that fix it at 0."""
     if not plan.asking.num_fewshot:
         return
     fixed = [name for name, task in plan.tasks.items() if task.get_config("num_fewshot") == 0]
@@ -172,7 +172,7 @@ def _ask(model: PreTrainedModel, tokenizer: Any, plan: _Plan) -> Measured:
                     batch_size=plan.asking.batch_size,  # simple_evaluate ignores its own of a live model
                     max_length=max_length,
                     softmax_dtype="float32",
-                    mixed_precision_dtype=mixed,  # else it turns the caller's autocast off
+                    mixed_precision_dtype=mixed,  # otherwise it turns the caller's autocast off
                 )
             found = lm_eval.simple_evaluate(
                 model=lm,
@@ -193,7 +193,7 @@ def _ask(model: PreTrainedModel, tokenizer: Any, plan: _Plan) -> Measured:
 
 @contextlib.contextmanager
 def _generators_kept() -> Iterator[None]:
-    """The library seeds python, numpy and torch; what was drawn before goes on as if it had not."""
+    """Undo the library's seeding of python, numpy and torch: later draws are unaffected."""
     python, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002 - the global one
     try:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -204,7 +204,7 @@ def _generators_kept() -> Iterator[None]:
 
 
 def _notes(found: Any, name: str, tokenizer: Any, max_length: int, plan: _Plan) -> str | None:
-    """What a reader of a task's figures has to know: what was left out or cut."""
+    """What a reader of a task's figures needs to know: what was left out or cut."""
     asked, whole = found["n-samples"][name]["effective"], found["n-samples"][name]["original"]
     cut = _cut(found["samples"][name], tokenizer, max_length)
     notes = [
@@ -217,7 +217,7 @@ def _notes(found: Any, name: str, tokenizer: Any, max_length: int, plan: _Plan) 
 
 
 def _cut(samples: Sequence[Any], tokenizer: Any, max_length: int) -> int:
-    """How many questions are longer, with their longest answer, than what the model was shown."""
+    """How many questions, with their longest answer, are longer than what the model was shown."""
     pairs = [[a for a in s["arguments"] if len(a) == 2 and isinstance(a[1], str)] for s in samples]
     texts = [max(("".join(a) for a in asked), key=len) for asked in pairs if asked]
     # the last token of an answer is only predicted, so one more than max_length fits

@@ -1,4 +1,4 @@
-"""From the values that the lm-eval library gives every question to figures with intervals."""
+"""Figures with intervals, from the values that the lm-eval library gives every question."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BOOTSTRAP = f"bootstrap 95 %, {REPLICATES} replicates"
 _SHARE = "share of records"
 _OF_RIGHT = {"acc", "acc_norm", "acc_bytes", "exact_match", "bleu_acc", "rouge1_acc", "rougeL_acc"}
 
-# From nats per unit to the figure, and what the unit is.
+# How nats per unit become the figure, and its unit.
 RATIOS: dict[str, tuple[Callable[[float], float], str]] = {
     "word_perplexity": (math.exp, "perplexity per word"),
     "byte_perplexity": (math.exp, "perplexity per byte"),
@@ -35,21 +35,21 @@ def measure_samples(
     forgotten: bool = False,
     seed: int = 0,
 ) -> Measured:
-    """Figures of every task and group, a set each, and composites under ``overall``.
+    """Figures of every task and group, one set each, and composites under ``overall``.
 
     Args:
-        found: what ``simple_evaluate`` gave, with ``log_samples``.
+        found: the result of ``simple_evaluate`` with ``log_samples``.
         groups: the library's groups, by name.
-        means: composites by name: the tasks whose ``acc`` they are the unweighted mean of.
-        notes: what a reader of a task's figures has to know, by task.
+        means: composites by name, as the tasks whose ``acc`` they average without weights.
+        notes: what a reader of a task's figures needs to know, by task.
         forgotten: ``acc`` should fall.
-        seed: of the bootstrap.
+        seed: for the bootstrap.
 
     Returns:
         The summary has the names ``task/metric`` and ``mean/composite``.
 
     Raises:
-        WagleError: a log-probability or a value that is not finite, with its task and question.
+        WagleError: a log-probability or a value is not finite; its task and question are named.
     """
     figures: _Figures = {}
     metrics: dict[str, str] = {}  # by label, which is metric and filter
@@ -84,7 +84,7 @@ def measure_samples(
 
 
 def _rows(name: str, samples: Sequence[Any]) -> dict[tuple[str, str], dict[str, Any]]:
-    """The library's value of every question, by metric and filter."""
+    """The library's value for every question, by metric and filter."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for sample in samples:
         place = f"{name}[{sample['doc_id']}]"
@@ -102,7 +102,7 @@ def _rows(name: str, samples: Sequence[Any]) -> dict[tuple[str, str], dict[str, 
 def _figure(
     metric: str, rows: Mapping[str, Any], value: Any, *, direction: str, note: str | None, seed: int
 ) -> Figure:
-    """A figure of a task; where it is no mean of its rows, the library's number as it is."""
+    """A figure of a task; if it is not the mean of its rows, the library's number as it is."""
     if metric in RATIOS:
         return ratio_figure(metric, rows, direction=direction, note=note, seed=seed)
     numbers = {
@@ -117,7 +117,7 @@ def _figure(
             numbers, unit=unit, direction=direction, share=share, note=note, seed=seed
         )
     if not isinstance(value, int | float) or not math.isfinite(value):
-        raise WagleError(f"{metric} of {next(iter(rows))} and its task is {value}; it is no figure")
+        raise WagleError(f"{metric} of {next(iter(rows))} and its task is {value}; it is unusable")
     method = "none: lm-eval's own aggregate"
     kept = numbers if whole else {}
     return Figure(
@@ -136,18 +136,18 @@ def ratio_figure(
     """A perplexity over documents: a ratio of sums, not the mean of the documents' ratios.
 
     Args:
-        metric: in RATIOS.
+        metric: a key of RATIOS.
         rows: by place, a document's log-likelihood in nats and how many words or bytes it has.
-        direction: what is better.
+        direction: which way is better.
         note: for the reader.
-        seed: of the bootstrap, which draws documents.
+        seed: for the bootstrap, which draws documents.
 
     Returns:
-        A figure with, per record, its nats per word or byte. Where the perplexity is beyond
+        A figure that holds nats per word or byte for every record. If the perplexity is beyond
         float64, the value is None.
 
     Raises:
-        WagleError: a document without words.
+        WagleError: a document has no words.
     """
     for place, (_, size) in rows.items():
         if size < 1:
@@ -187,7 +187,7 @@ def _group_figures(
 
 
 def _pooled(parts: Sequence[Figure], seed: int) -> Figure:
-    """The mean over the records of all parts; the records stay with the parts."""
+    """The mean over the records of all parts; the figure does not list the records."""
     rows = {place: value for part in parts for place, value in part.per_record.items()}
     first = parts[0]
     share = all(part.unit == _SHARE for part in parts)
@@ -225,6 +225,6 @@ def _mean_of(parts: Sequence[Figure], seed: int) -> Figure:
 
 
 def _common(parts: Sequence[Figure]) -> str | None:
-    """The note that all parts share, else where to look."""
+    """The note that all parts share, or where to look."""
     notes = {part.note for part in parts}
     return notes.pop() if len(notes) == 1 else "see the notes of its tasks"

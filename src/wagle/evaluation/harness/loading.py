@@ -1,4 +1,4 @@
-"""The tasks of the lm-eval library: find them by name or file, and their data in local folders."""
+"""The tasks of the lm-eval library: finds them by name or file, and their data in local folders."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from wagle.compat.lm_eval import (
 from wagle.data.hub import explain
 from wagle.system.errors import WagleError, nearest
 
-# What a copy of a data set is made of, and who reads it.
+# The files a copy of a data set is made of, and what reads them.
 _READERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
 _PART = re.compile(r"-\d{5}-of-\d{5}.*")  # of a split in several files
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Leave out what the library warns about and nobody can change (defaults of its own tasks)."""
+    """Hide the library's warnings that nobody can act on (defaults of its own tasks)."""
     own = logging.getLogger("lm_eval")
     level = own.level
     own.setLevel(logging.ERROR)
@@ -44,7 +44,7 @@ def load_tasks(names: Sequence[str], data: Path | None) -> tuple[dict[str, Any],
     """Load tasks with their data.
 
     Args:
-        names: of tasks, groups or tags; none: all that ``data`` defines.
+        names: the names of tasks, groups or tags; empty: all that ``data`` defines.
         data: a task file, or a folder with task files, copies of data sets, or both; None: the
             library's tasks and the hub's cache.
 
@@ -52,7 +52,7 @@ def load_tasks(names: Sequence[str], data: Path | None) -> tuple[dict[str, Any],
         The library's tasks and groups, by name.
 
     Raises:
-        WagleError: lm-eval is not installed; an unknown name; data that is not there, or gated.
+        WagleError: lm-eval is not installed; a name is unknown; data is missing or gated.
     """
     try:
         from lm_eval.tasks import TaskManager
@@ -97,7 +97,7 @@ def _load_one(manager: Any, name: str, folder: Path | None) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, ImportError, DatasetsError, yaml.YAMLError) as error:
         why = " ".join(str(error).split())
         if isinstance(error, KeyError):
-            why = f"{why} is not in it, neither as a split nor as a column"
+            why = f"{why} is in it neither as a split nor as a column"
         raise WagleError(_missing(name, sorted(_data_sets(index, name)), folder, why)) from error
     for task in loaded["tasks"].values():
         if runs_code(task):
@@ -132,10 +132,10 @@ def _data_sets(index: Mapping[str, Any], name: str) -> set[str]:
 
 
 def _take_copies(index: dict[str, Any], folder: Path, made: Path) -> None:
-    """Let tasks read their data sets from ``folder``, where it has copies of them.
+    """Let tasks read their data sets from ``folder`` if it has copies of them.
 
-    A task whose data set is there gets a task file in ``made`` that includes its own and differs in
-    the data set alone.
+    A task whose data set is there gets a task file in ``made`` that includes its own and differs
+    only in the data set.
     """
     homes: dict[str, Path | None] = {}
     for number, (name, entry) in enumerate(list(index.items())):
@@ -158,10 +158,10 @@ def _take_copies(index: dict[str, Any], folder: Path, made: Path) -> None:
 
 
 def _source(home: Path, config: str | None) -> dict[str, Any]:
-    """The settings of a task that reads a copy of its data set.
+    """The settings for a task to read a copy of its data set.
 
     The files of a configuration are given by name: left to itself, ``datasets`` takes the split
-    ``dev`` for another name of ``validation``.
+    ``dev`` as another name for ``validation``.
     """
     files: dict[str, list[str]] = {}
     reader = None
@@ -176,7 +176,7 @@ def _source(home: Path, config: str | None) -> dict[str, Any]:
 
 
 def _home(folder: Path, path: str) -> Path | None:
-    """Where in ``folder`` the copy of a data set stands, if it does."""
+    """Where in ``folder`` the copy of a data set is, if there is one."""
     last = path.rpartition("/")[2]
     places = [folder / path, folder / last, *([folder] if folder.name == last else [])]
     for place in places:

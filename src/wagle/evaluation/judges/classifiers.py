@@ -1,7 +1,7 @@
-"""Text classifiers: how probable a named label is, of toxicity, gibberish or entailment.
+"""Text classifiers: the probability of a named label, for toxicity, gibberish or entailment.
 
-Each is a model of others: a folder, or a hub name that is loaded from the cache where the hub is
-out of reach.
+Each is a third-party model: a folder, or a hub name that is loaded from the cache if the hub is out
+of reach.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from wagle.model.structure import device_of
 from wagle.system.errors import WagleError, choose
 
 TOXIC = "unitary/toxic-bert"
-SHORT, LONG = 32, 512  # tokens that are read of answers to questions, and of passages
-_LEAST_COMMON = 0.1  # ROUGE-L recall below which an answer says nothing of its reference
+SHORT, LONG = 32, 512  # tokens read of answers to questions, and of passages
+_LEAST_COMMON = 0.1  # ROUGE-L recall below which an answer says nothing about its reference
 
 
 class Scores(NamedTuple):
-    """What a classifier says of n texts.
+    """What a classifier says about n texts.
 
     Attributes:
-        label: probability of the named label, n of them.
-        largest: probability of the most probable label.
-        top: its name, in lower case.
+        label: n probabilities of the named label.
+        largest: n probabilities of the most probable label.
+        top: the names of these, in lower case.
     """
 
     label: list[float]
@@ -41,10 +41,10 @@ class Scores(NamedTuple):
 
 
 class Classifier:
-    """A sequence classifier that is asked for one label.
+    """A sequence classifier that is asked about one label.
 
     The labels of a model whose ``problem_type`` is ``multi_label_classification`` are independent
-    (sigmoids); of any other they exclude one another (softmax).
+    (sigmoids); those of any other exclude one another (softmax).
 
     Args:
         source: a model folder or a hub name.
@@ -52,8 +52,8 @@ class Classifier:
         max_length: the most tokens of a text; the rest is cut off. None: what the model can read.
 
     Raises:
-        WagleError: a model that is not there or is no classifier, has one label only, or not the
-            one that is asked for.
+        WagleError: the model is missing or no classifier, has only one label, or lacks the one
+            asked for.
     """
 
     def __init__(self, source: str | Path, *, label: str, max_length: int | None = None) -> None:
@@ -63,8 +63,8 @@ class Classifier:
         )
         if missing:
             raise WagleError(
-                f"{source} is no classifier: it has no weights for {min(missing)}; give a model "
-                "that was trained to classify texts"
+                f"{source} is not a classifier: it has no weights for {min(missing)}; give a "
+                "model that was trained to classify texts"
             )
         config: Any = model.config
         kind = config.problem_type
@@ -84,11 +84,11 @@ class Classifier:
     def scores(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, batch_tokens: int = 4096
     ) -> Scores:
-        """Classify texts; figures do not depend on batches or order.
+        """Classify texts; the result does not depend on batches or order.
 
         Args:
             texts: n of them; an empty one is scored like any other.
-            pairs: n second texts, for a classifier of pairs (premise, hypothesis).
+            pairs: n second texts, for a classifier of (premise, hypothesis) pairs.
             batch_tokens: padded tokens per forward pass.
         """
         if not texts:
@@ -113,13 +113,13 @@ class Classifier:
 
 
 def _positions(model: nn.Module) -> list[int]:
-    """How many tokens the model has positions for, where it has learned them."""
+    """How many tokens the model has positions for, if it learned them."""
     tables = [
         module
         for name, module in model.named_modules()
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding)
     ]
-    # RoBERTa and its kind count positions from the padding's on.
+    # RoBERTa and its kind count positions from the padding index on.
     return [
         table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
         for table in tables
@@ -128,19 +128,19 @@ def _positions(model: nn.Module) -> list[int]:
 
 @dataclass(frozen=True)
 class Judges:
-    """The classifiers that judge the answers of an evaluation; None: that figure is not made."""
+    """The classifiers that judge an evaluation's answers; None: that figure is not measured."""
 
     fluency: Classifier | None = None
     entailment: Classifier | None = None
 
     @property
     def settings(self) -> dict[str, str | None]:
-        """Their names: figures of different classifiers do not compare."""
+        """Their names: figures from different classifiers are not comparable."""
         return {name: None if one is None else one.name for name, one in self._both.items()}
 
     @property
     def notes(self) -> dict[str, str]:
-        """By figure, what its reader has to know."""
+        """What the reader of each figure needs to know."""
         return {name: f"classifier {one.name}" for name, one in self._both.items() if one}
 
     @property
@@ -148,11 +148,11 @@ class Judges:
         return {"fluency": self.fluency, "entailment": self.entailment}
 
     def rows(self, texts: Sequence[Written], *, forget: bool) -> dict[str, dict[str, float]]:
-        """What they say of n answers, by figure and place.
+        """What they say about n answers, by figure and place.
 
         Args:
             texts: what the model wrote, and what it should have written.
-            forget: whether they are answers that should go.
+            forget: whether these are answers that should go.
         """
         said, expected = ([getattr(t, side) for t in texts] for side in ("said", "expected"))
         made = {}
@@ -174,17 +174,21 @@ def load_judges(
     """Load the classifiers of an evaluation.
 
     Args:
-        fluency: a folder or hub name of one with the label ``clean``; None: none.
-        entailment: of one of (premise, hypothesis) with the label ``entailment``; None: none.
-        length: tokens of an answer that ``fluency`` reads: ``SHORT`` or ``LONG``.
+        fluency: a folder or hub name of a classifier with the label ``clean``; None: none.
+        entailment: the same for (premise, hypothesis) pairs with the label ``entailment``; None:
+            none.
+        length: how many tokens of an answer ``fluency`` reads: ``SHORT`` or ``LONG``.
         writes: whether there will be answers to judge.
 
     Raises:
-        WagleError: a classifier that is not there or is none, or has not the label; no answers.
+        WagleError: a classifier is missing, is no classifier or lacks the label; there are no
+            answers.
     """
     for name, source in (("fluency", fluency), ("entailment", entailment)):
         if source is not None and not writes:
-            raise WagleError(f"{name} judges what the model writes, which is nothing; leave it out")
+            raise WagleError(
+                f"{name} judges what the model writes, but it writes nothing here; leave it out"
+            )
     return Judges(
         None if fluency is None else Classifier(fluency, label="clean", max_length=length),
         None if entailment is None else Classifier(entailment, label="entailment"),
@@ -195,8 +199,8 @@ def fluency(judge: Classifier, answers: Sequence[str]) -> list[float]:
     """The probability that each of n answers is ``clean`` language: higher is better.
 
     Args:
-        judge: asked for the label ``clean``.
-        answers: of the model.
+        judge: a classifier asked about the label ``clean``.
+        answers: the model's answers.
 
     Source: OpenUnlearning, ``forget_Q_A_gibberish``.
     """
@@ -209,14 +213,14 @@ def entailment(
     """1 for each of n answers that entails its reference, else 0.
 
     On the forget set the answer is the premise (does it give the reference away?), elsewhere the
-    hypothesis (does it follow from the reference?). An answer with a ROUGE-L recall below 0.1
-    says nothing of its reference: 0.
+    hypothesis (does it follow from the reference?). An answer with a ROUGE-L recall below 0.1 says
+    nothing about its reference: 0.
 
     Args:
         judge: a classifier of (premise, hypothesis) with the label ``entailment``.
-        answers: of the model.
+        answers: the model's answers.
         references: the right answers.
-        forget: whether they are of the forget set.
+        forget: whether they belong to the forget set.
 
     Source: Yuan et al. 2024, arXiv 2410.08109.
     """

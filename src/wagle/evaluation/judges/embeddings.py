@@ -1,6 +1,6 @@
-"""Sentence embeddings: texts -> unit vectors, and whether an answer is nearest to the right one.
+"""Sentence embeddings: texts -> unit vectors, and whether an answer is closest to the right one.
 
-Values of different encoders do not compare, so a result names its encoder (``encoder_name``).
+Values from different encoders are not comparable, so a result names its encoder (``encoder_name``).
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ def embed(
 ) -> NDArray[np.float32]:
     """Embed texts: the mean of the last hidden states over all real tokens, at length 1.
 
-    Equal texts get equal vectors, bit by bit. Of a text only the first 256 tokens count.
+    Equal texts get equal vectors, bit for bit. Only the first 256 tokens of a text count.
 
     Args:
-        texts: n of them; an empty one is embedded by the tokens that surround every text.
-        encoder: a model folder or hub name; None or ``all-MiniLM-L6-v2``: what the extra
-            ``encoder`` brings along.
+        texts: n of them; an empty one is embedded from the tokens that surround every text.
+        encoder: a model folder or hub name; None or ``all-MiniLM-L6-v2``: the one that comes with
+            the extra ``encoder``.
         batch_tokens: padded tokens per forward pass.
 
     Returns:
         (n, d) float32, rows of L2 norm 1.
 
     Raises:
-        WagleError: an encoder that is not there or lacks weights; no texts; numbers that are not
+        WagleError: the encoder is missing or lacks weights; there are no texts; numbers are not
             finite.
     """
     if not texts:
@@ -66,12 +66,12 @@ def embed(
 
 
 def check_encoder(encoder: str | Path | None = None) -> None:
-    """Load an encoder, so that one that cannot be used is found out before a model is asked."""
+    """Load an encoder, so that an unusable one is found before a model is asked."""
     _encoder(_source(encoder))
 
 
 def encoder_name(encoder: str | Path | None) -> str:
-    """The encoder as results name it: a folder by its last part."""
+    """The encoder's name in results: for a folder, its last part."""
     if encoder is None:
         return OFFLINE
     return Path(encoder).name if Path(encoder).is_dir() else str(encoder)
@@ -93,14 +93,14 @@ def embedding_accuracy(
     wrong: Sequence[Sequence[str]],
     encoder: str | Path | None = None,
 ) -> list[float]:
-    """1 where an answer is at least as near to the right answer as to every wrong one, else 0.
+    """1 where an answer is at least as close to the right answer as to every wrong one, else 0.
 
     An answer that says nothing is right by chance, in about 1 of J + 1 cases.
 
     Args:
-        answers: n, of the model.
+        answers: the model's n answers.
         paraphrased: n right answers in other words.
-        wrong: J wrong answers of each, J >= 1.
+        wrong: J wrong answers for each, J >= 1.
         encoder: as in ``embed``.
 
     Source: the published WAGLE code, its accuracy on TOFU (there with another encoder).
@@ -139,14 +139,14 @@ def _offline_folder() -> Path:
 @lru_cache(maxsize=1)
 def _encoder(source: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     model, tokenizer, missing = load_reader(AutoModel, source, "encoder")
-    lost = sorted(key for key in missing if not key.startswith("pooler."))  # which is not used
+    lost = sorted(key for key in missing if not key.startswith("pooler."))  # the pooler is not used
     if lost:
         raise WagleError(f"encoder {source} lacks weights ({lost[0]}); give a whole model")
     return model, tokenizer
 
 
 # ---------------------------------------------------------------------------------------------
-# Models that read texts: encoders here, classifiers in their own file
+# Models that read texts: encoders here, classifiers in a separate file
 
 
 def load_reader(
@@ -157,7 +157,7 @@ def load_reader(
     Args:
         auto: the class that loads it, such as ``AutoModel``.
         source: a folder, or a hub name (from the cache if the hub is out of reach).
-        what: the model is, for messages.
+        what: what the model is, for messages.
 
     Returns:
         The model, its tokenizer, and the names of the weights that its files lack: they hold
@@ -173,7 +173,7 @@ def load_reader(
         raise
     except Exception as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        where = "" if local else ", which is no local folder"
+        where = "" if local else ", which is not a local folder"
         raise WagleError(
             f"cannot load the {what} {source}{where} ({reason[0]}); give a folder that holds it"
         ) from error
@@ -193,11 +193,11 @@ def padded(
     """Texts, or pairs of them, as right-padded batches of similar length.
 
     Args:
-        tokenizer: of the reader; without a padding token every text stands alone.
+        tokenizer: the reader's tokenizer; without a padding token, every text is its own batch.
         texts: n of them.
         pairs: n second texts, or None.
-        limit: the most tokens of a text (of a pair, both together); the rest is cut off.
-        batch_tokens: padded tokens of a batch.
+        limit: the most tokens of a text (for a pair, of both together); the rest is cut off.
+        batch_tokens: padded tokens per batch.
 
     Yields:
         The places of the texts of a batch, and what the model takes, each (B, T) int64.
@@ -208,7 +208,7 @@ def padded(
     lengths = [len(ids) for ids in coded["input_ids"]]
     if not min(lengths):
         raise WagleError(
-            f"{type(tokenizer).__name__} makes no token of an empty text, so it cannot be read; "
+            f"{type(tokenizer).__name__} makes no token from an empty text, so it cannot be read; "
             "use a model whose tokenizer marks the start of a text"
         )
     padding = tokenizer.pad_token_id

@@ -1,1 +1,1 @@
-"""Whether membership attacks tell the forget set from a holdout set."""
+"""Whether membership attacks can tell the forget set from a holdout set."""

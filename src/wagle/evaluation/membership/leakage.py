@@ -1,8 +1,8 @@
-"""Privacy leakage: from membership scores of two sets of texts, or of answers, to figures.
+"""Privacy leakage: figures from the membership scores of two sets of texts or answers.
 
-The sets are ``forget`` and ``holdout``, texts of the same kind that no model was trained on. Per
-set and attack stand the scores, as ``mia_ATTACK``; over both sets the AUC and the shares found; and
-against a retrained model, over the same texts, the leakage.
+The sets are ``forget`` and ``holdout``, texts of the same kind that no model was trained on. There
+are scores per set and attack, as ``mia_ATTACK``; over both sets the AUC and the shares found; and,
+against a retrained model over the same texts, the leakage.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ def membership_figures(
     """Every attack's scores per set, their AUC, and the shares found at 1 % and 5 % false alarms.
 
     Args:
-        traces: of ``forget`` and of ``holdout``.
-        attacks: of ``attack_table``.
+        traces: the traces of ``forget`` and ``holdout``.
+        attacks: from ``attack_table``.
         note: for the reader of the AUCs.
-        seed: of the intervals.
+        seed: for the intervals.
     """
     figures: dict[str, dict[str, Figure]] = {name: {} for name in (*SETS, OVERALL)}
     for label, attack in attacks.items():
@@ -67,7 +67,7 @@ def membership_figures(
         figures[OVERALL] |= _found(rows, label, note, seed)
     for name in SETS:
         sizes = {t.place: float(t.size) for t in traces[name] if t.size is not None}
-        if sizes:  # builds of zlib differ, so what was divided by is kept
+        if sizes:  # builds of zlib differ, so the divisor is kept
             figures[name]["zlib_bytes"] = mean_figure(sizes, unit="bytes", seed=seed)
     return figures
 
@@ -81,7 +81,7 @@ def asked_figures(
     note: str | None = None,
     seed: int = 0,
 ) -> dict[str, dict[str, Figure]]:
-    """``membership_figures`` of what was asked; ``mean_norm`` takes OpenUnlearning's gradient norm."""
+    """``membership_figures`` from answers; ``mean_norm`` takes OpenUnlearning's gradient norm."""
     traces = {
         name: [probe.trace(answers, mean_norm=mean_norm) for probe in made]
         for name, made in probes.items()
@@ -90,7 +90,7 @@ def asked_figures(
 
 
 def _found(rows: Mapping[str, Rows], label: str, note: str | None, seed: int) -> dict[str, Figure]:
-    """The AUC of an attack, and the shares found by looking familiar, or forgotten."""
+    """The AUC of an attack, and the shares found by looking familiar or forgotten."""
     forget, holdout = (list(rows[name].values()) for name in SETS)
     count = len(forget) + len(holdout)
     interval = percentiles(auc_replicates(holdout, forget, seed))
@@ -123,7 +123,7 @@ def _found(rows: Mapping[str, Rows], label: str, note: str | None, seed: int) ->
 
 
 def no_leakage(note: str) -> dict[str, Figure]:
-    """The headline's leakage where it cannot be told, and why."""
+    """The headline's leakage when it cannot be measured, with the reason."""
     return {"privleak": Figure(None, None, "none", unit="per cent", target=0, note=note)}
 
 
@@ -134,17 +134,18 @@ def leakage_figures(
 
     ``privleak`` (0 is ideal), ``rel_diff`` and ``privacy`` (1 is ideal) are those of ``min_k``,
     ``privleak_loss`` and so on those of the others. The intervals draw the same texts for both
-    models. Where the loss was measured, the attack ``reference`` is added to them.
+    models. If the loss was measured, the attack ``reference`` is added.
 
     Args:
-        own: ``membership_figures`` of the model, made now or read back.
-        reference: of a model that never learned the forget texts.
-        seed: of the intervals.
-        refuse: a reference that knows the forget set, by the headline's AUC; otherwise that leakage
-            has no value, and a note that says so.
+        own: the model's ``membership_figures``, made now or read back.
+        reference: those of a model that never learned the forget texts.
+        seed: for the intervals.
+        refuse: raise an error if the reference knows the forget set, by the headline's AUC;
+            otherwise that leakage has no value, and a note says so.
 
     Raises:
-        WagleError: the reference lacks an attack, looked at other texts, or knows the forget set.
+        WagleError: the reference lacks an attack, was asked about other texts, or knows the forget
+            set.
     """
     made: dict[str, Figure] = {}
     labels = [key.removeprefix("mia_") for key in own["forget"] if key.startswith("mia_")]
@@ -165,7 +166,7 @@ def leakage_figures(
 def asked_leakage(
     own: Figures, reference: Figures, *, seed: int = 0, refuse: bool = True
 ) -> dict[str, Figure]:
-    """``leakage_figures`` of what was asked: of a model with a holdout set, if the reference has one."""
+    """``leakage_figures`` for a model with a holdout set, if the reference has one too."""
     if "holdout" not in own:
         return {}
     if "holdout" not in reference:
@@ -181,17 +182,18 @@ def check_leakage(
     *,
     refuse: bool = True,
 ) -> None:
-    """Refuse a reference that leakage cannot be told against; no model needs to be asked for it.
+    """Refuse a reference against which leakage cannot be measured; no model is asked.
 
     Args:
-        places: of the texts to forget and of the holdout texts, by set.
-        labels: of the attacks.
+        places: the places of the texts to forget and the holdout texts, by set.
+        labels: the labels of the attacks.
         reference: the figures of a model that never learned the forget texts.
-        role: of that model; one from before unlearning may know them.
-        refuse: also a reference that knows them, by the headline's AUC.
+        role: that model's role; the model before unlearning may know them.
+        refuse: also refuse a reference that knows them, by the headline's AUC.
 
     Raises:
-        WagleError: the reference lacks an attack, looked at other texts, or knows the forget set.
+        WagleError: the reference lacks an attack, was asked about other texts, or knows the forget
+            set.
     """
     for label in labels:
         beside = _beside(places, reference, label, role)
@@ -207,7 +209,7 @@ def check_asked(
     *,
     refuse: bool = True,
 ) -> None:
-    """``check_leakage`` of what will be asked, where the reference has a holdout set too."""
+    """``check_leakage`` for what will be asked, if the reference has a holdout set too."""
     if probes and "holdout" in reference:
         places = {name: [probe.place for probe in made] for name, made in probes.items()}
         check_leakage(places, attacks, reference, role, refuse=refuse)
@@ -216,7 +218,7 @@ def check_asked(
 def _beside(
     places: Mapping[str, Collection[str]], reference: Figures, label: str, role: str = "reference"
 ) -> dict[str, Rows]:
-    """An attack's scores of the reference, by set, in the order of ``places``."""
+    """The reference's scores under an attack, by set, in the order of ``places``."""
     beside: dict[str, Rows] = {}
     for name in SETS:
         other = reference.get(name, {}).get(f"mia_{label}")
@@ -234,7 +236,7 @@ def _beside(
 def _same_texts(
     own: Figures, reference: Figures, label: str
 ) -> tuple[dict[str, Rows], dict[str, Rows]]:
-    """An attack's scores of both models, by set, over the same texts in the same order."""
+    """Both models' scores under an attack, by set, over the same texts in the same order."""
     rows: dict[str, Rows] = {name: own[name][f"mia_{label}"].per_record for name in SETS}
     return rows, _beside(rows, reference, label)
 
@@ -244,13 +246,13 @@ def privacy_replicates(
 ) -> NDArray[np.float64]:
     """Bootstrap replicates of ``privacy``, (attacks, 2 000).
 
-    All attacks and both models draw the same texts, so a column is one draw of the whole.
+    All attacks and both models draw the same texts, so a column is one draw of everything.
 
     Args:
-        own: ``membership_figures`` of the model.
-        reference: of a model that never learned the forget texts.
-        labels: of the attacks.
-        seed: of the draws.
+        own: the model's ``membership_figures``.
+        reference: those of a model that never learned the forget texts.
+        labels: the labels of the attacks.
+        seed: for the draws.
     """
     drawn = []
     for label in labels:
@@ -263,7 +265,7 @@ def privacy_replicates(
 
 
 def assumed_leakage(own: Figures, retrained: float, *, seed: int = 0) -> dict[str, Figure]:
-    """The headline's leakage against an AUC that is given in place of a retrained model."""
+    """The headline's leakage against an AUC given in place of a retrained model."""
     rows = {name: own[name][f"mia_{HEADLINE}"].per_record for name in SETS}
     note = f"against an AUC of {retrained:g} that was given, not measured"
     return _leaks(rows, HEADLINE, retrained, [retrained] * AUC_REPLICATES, note, seed)
@@ -282,7 +284,7 @@ def _leaks(
     replicates = auc_replicates(holdout, forget, seed).tolist()
     told = retrained <= HIGHEST_REFERENCE
     if not told:
-        note = f"not told: the reference's own AUC is {retrained:.4g}, above {HIGHEST_REFERENCE}"
+        note = f"not reported: the reference's AUC is {retrained:.4g}, above {HIGHEST_REFERENCE}"
     made = {}
     for name, (leak, unit) in _LEAKS.items():
         value = leak(auc(forget, holdout), retrained) if told else None

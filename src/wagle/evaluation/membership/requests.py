@@ -1,4 +1,4 @@
-"""What membership attacks ask of texts and of answers, and what is to be known of the two sets.
+"""What membership attacks ask about texts and answers, and what to know about the two sets.
 
 The sets are ``forget`` and ``holdout``, records of the same kind that no model was trained on.
 """
@@ -31,9 +31,9 @@ from wagle.system.errors import WagleError, choose
 logger = logging.getLogger(__name__)
 
 FOUR = ("loss", "zlib", "min_k", "min_k++")  # attacks, OpenUnlearning's
-SHARE = 0.4  # of the tokens, which min_k and min_k++ look at unless told otherwise
+SHARE = 0.4  # of the tokens, which min_k and min_k++ use by default
 WITHOUT_EOS = "answers are scored without their EOS"
-_OF_SHARES = ("min_k", "min_k++")  # attacks that look at a share of the tokens
+_OF_SHARES = ("min_k", "min_k++")  # attacks that use a share of the tokens
 _UNITS = {
     "loss": "nats per token",
     "zlib": "nats per token and byte",
@@ -58,14 +58,14 @@ def attack_table(
     """The attacks with their settings, by the name of their figures: ``min_k``, ``min_k_20``, ...
 
     Args:
-        names: of MEMBERSHIP_ATTACKS; None: those that need nothing but one model's forward passes. What
-            ``reference`` needs comes with the reference: see ``leakage_figures``.
-        shares: of tokens, for ``min_k`` and ``min_k++``; the first keeps the plain names, the
-            others add their per cent. None: 0.4.
+        names: names in MEMBERSHIP_ATTACKS; None: those that need only one model's forward passes.
+            What ``reference`` needs comes with the reference: see ``leakage_figures``.
+        shares: shares of tokens for ``min_k`` and ``min_k++``; the first keeps the plain names, the
+            others add their percentage. None: 0.4.
 
     Raises:
-        WagleError: an unknown attack, or one that needs a reference; no attack or share, or a share that
-            is none.
+        WagleError: an attack is unknown or needs a reference; there is no attack or share, or a
+            share is invalid.
     """
     chosen = [n for n in _UNITS if n != "gradnorm"] if names is None else list(names)
     parts = [SHARE] if shares is None else shares
@@ -90,7 +90,7 @@ def attack_table(
 
 
 def headline_share(table: Mapping[str, Attack], shares: Sequence[float] | None) -> float | None:
-    """The share of tokens that goes by the plain name of its attack; None: no attack has one."""
+    """The share of tokens behind the plain name of its attack; None: no attack has one."""
     return (shares or [SHARE])[0] if set(_OF_SHARES) & table.keys() else None
 
 
@@ -100,14 +100,14 @@ def headline_share(table: Mapping[str, Attack], shares: Sequence[float] | None) 
 
 @dataclass(frozen=True)
 class Probe:
-    """What the attacks ask of one text or answer.
+    """What the attacks ask about one text or answer.
 
     Attributes:
-        place: of its record.
-        size: bytes of the text compressed; None of what is no text.
-        own: the text in windows, or the answer; what is scored in it counts.
-        lowered: the same in lower case, or nothing.
-        gradient: of its first window, or None.
+        place: its record's place.
+        size: the bytes of the compressed text; None for what is not text.
+        own: the text in windows, or the answer; its scored tokens count.
+        lowered: the same in lower case, or empty.
+        gradient: the gradient request of its first window, or None.
         closed: whether the last scored token of ``own`` is an EOS, which does not count.
     """
 
@@ -124,7 +124,7 @@ class Probe:
         return [*self.own, *self.lowered, *([self.gradient] if self.gradient else [])]
 
     def trace(self, answers: Answers, *, mean_norm: bool = False) -> Trace:
-        """What the attacks look at; ``mean_norm`` takes OpenUnlearning's gradient norm."""
+        """What the attacks use; ``mean_norm`` takes OpenUnlearning's gradient norm."""
         own = [answers.likelihood(request) for request in self.own]
         nll = torch.cat([one.token_nll for one in own])
         stop = len(nll) - self.closed
@@ -148,17 +148,17 @@ def probe_text(
     attacks: Mapping[str, Attack],
     window: int,
 ) -> Probe:
-    """Ask what some attacks need to know of a raw text, of which every token after the first counts.
+    """Ask what some attacks need to know about a raw text; every token after the first counts.
 
     Args:
-        place: of the text's record.
-        text: as it stands.
-        encode: from a text to its ids, a BOS included where the tokenizer adds one.
-        attacks: of ``attack_table``.
-        window: the most tokens that are read at once; later windows start anew.
+        place: the place of the text's record.
+        text: the text as it is.
+        encode: turns a text into ids, with a BOS if the tokenizer adds one.
+        attacks: from ``attack_table``.
+        window: the most tokens that are read at once; later windows start afresh.
 
     Raises:
-        WagleError: a text of fewer than two tokens.
+        WagleError: the text has fewer than two tokens.
     """
     own = windows(encode(text), window, None, place)
     lowered = windows(encode(text.lower()), window, None, place) if "lower" in attacks else []
@@ -180,18 +180,18 @@ def probe_answers(
     encode: Callable[[Sequence[Record]], Sequence[Tokens]],
     attacks: Mapping[str, Attack],
 ) -> list[Probe]:
-    """Ask what some attacks need to know of the answers of records: what is scored, but for the EOS.
+    """Ask what some attacks need to know about records' answers: what is scored, except the EOS.
 
-    A prompt is asked as it is; the attack ``lower`` has the answer after it in lower case.
+    A prompt is asked as it is; the attack ``lower`` puts the answer after it in lower case.
 
     Args:
         records: questions, chats, texts (after their first token) or tokens.
-        encode: from records to tokens, of a long text several windows.
-        attacks: of ``attack_table``.
+        encode: turns a record into tokens, a long text into several windows.
+        attacks: from ``attack_table``.
 
     Raises:
-        WagleError: a record of tokens, beside an attack that reads its text; one of which only an
-            EOS is scored.
+        WagleError: an attack reads the text of a record that is tokens; only an EOS of a record is
+            scored.
     """
     made = _by_place(encode(records))
     lowered = (
@@ -230,7 +230,7 @@ def _by_place(encoded: Sequence[Tokens]) -> dict[str, list[Tokens]]:
 
 
 def _unclosed(record: Record, made: Sequence[Tokens]) -> list[Likelihood]:
-    """What of some windows counts: what is scored, but for the EOS at the end."""
+    """What counts in some windows: everything scored, except the EOS at the end."""
     asked = [likelihood(tokens) for tokens in made]
     last = asked[-1]
     if made[-1].closed:
@@ -250,7 +250,7 @@ def _with_moments(own: Sequence[Likelihood], attacks: Mapping[str, Attack]) -> l
 
 
 def _lower_case(record: Record) -> Record:
-    """The record with what is scored of it in lower case."""
+    """The record with its scored text in lower case."""
     if record.kind == "tokens":
         raise _no_text(record, "lower")
     turns = tuple(
@@ -263,7 +263,7 @@ def _lower_case(record: Record) -> Record:
 
 
 def _scored_text(record: Record) -> str:
-    """The text of what is scored: an answer, all answers of a chat, a text after its prefix."""
+    """The scored text: an answer, all answers of a chat, or a text after its prefix."""
     if record.kind != "chat":
         return record.answer
     scored = to_last_answer(record.messages)[record.given :]
@@ -284,25 +284,25 @@ def _no_text(record: Record, attack: str) -> WagleError:
 def compare_sets(
     texts: Mapping[str, Mapping[str, str]], seed: int, *, words: bool = True
 ) -> str | None:
-    """Refuse shared texts; say what words alone tell of the two sets, aloud too if that is much.
+    """Refuse shared texts; say what words alone reveal about the two sets; warn if that is much.
 
     Args:
-        texts: of ``forget`` and of ``holdout``, by place.
-        seed: of the folds.
-        words: look at what words tell.
+        texts: the texts of ``forget`` and ``holdout``, by place.
+        seed: for the folds.
+        words: check what words alone reveal.
 
     Returns:
-        What the reader of membership attacks has to know, or None.
+        What the reader of membership attacks needs to know, or None.
 
     Raises:
-        WagleError: a text that stands in both sets.
+        WagleError: a text is in both sets.
     """
     known, new = ({t: place for place, t in texts[n].items()} for n in ("forget", "holdout"))
     shared = [text for text in known if text in new]
     if shared:
         raise WagleError(
             f"{known[shared[0]]} and {new[shared[0]]} are the same text ({len(shared)} shared "
-            "in all); a holdout set was never trained on"
+            "in all); a holdout set must never be trained on"
         )
     if not words:
         return None
@@ -316,7 +316,7 @@ def compare_sets(
 
 @lru_cache(maxsize=4)  # a run asks about the same sets for every one of its models
 def told_by_words(forget: tuple[str, ...], holdout: tuple[str, ...], seed: int) -> str | None:
-    """What to know of sets that words alone tell apart; said aloud the first time."""
+    """A note if words alone tell the sets apart; also logged as a warning the first time."""
     warning = bag_of_words(forget, holdout, seed).warning
     if warning:
         logger.warning(warning)
@@ -324,7 +324,7 @@ def told_by_words(forget: tuple[str, ...], holdout: tuple[str, ...], seed: int) 
 
 
 def compare_records(forget: Sequence[Record], holdout: Sequence[Record], seed: int) -> str:
-    """``compare_sets`` of records; what it says, and that their answers count without an EOS."""
+    """``compare_sets`` for records: its note, and that answers count without their EOS."""
     sets = {"forget": forget, "holdout": holdout}
     texts = {name: {r.place: _whole_text(r) for r in records} for name, records in sets.items()}
     warning = compare_sets(texts, seed)

@@ -1,7 +1,7 @@
-"""The logs of other tools: their rows become values by set, metric and record.
+"""The logs of other tools, read as values by set, metric and record.
 
 TOFU's ``eval_log_aggregated.json`` and OpenUnlearning's ``TOFU_EVAL.json`` and ``MUSE_EVAL.json``.
-Whatever a log holds instead of what it should is an error that names file, metric and row.
+Anything unexpected in a log is an error that names the file, metric and row.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SHORT = {"forget": "forget", "retain": "retain", "real_authors": "ra", "world_fa
 WORLD = ("real_authors", "world_facts")
 THEIR_ATTACKS = {"loss": "loss", "zlib": "zlib", "min_k": "min_k", "min_k++": "min_k_plus_plus"}
 _MUSE_ATTACKS = {**THEIR_ATTACKS, "gradnorm": "gradnorm"}
-_MUSE_ROUGE = {  # OpenUnlearning's name: set, metric, where the rows come from
+_MUSE_ROUGE = {  # OpenUnlearning's name: set, metric, source of the rows
     "forget_verbmem_ROUGE": ("forget", "verbmem", "verbmem.forget"),
     "forget_knowmem_ROUGE": ("forget", "knowmem", "knowmem.forget_qa"),
     "retain_knowmem_ROUGE": ("retain", "knowmem", "knowmem.retain_qa"),
@@ -68,9 +68,7 @@ def _tofu_set(data: Log, name: str, path: str | Path) -> dict[str, Rows]:
     right, told = column("avg_gt_loss", _loss), column("avg_paraphrased_loss", _loss)
     wrong = column("average_perturb_loss", _losses)
     if not right.keys() == told.keys() == wrong.keys():
-        raise WagleError(
-            f"{what}: its losses are of {len(right)}, {len(told)} and {len(wrong)} rows"
-        )
+        raise WagleError(f"{what}: its losses have {len(right)}, {len(told)} and {len(wrong)} rows")
     rows = {
         "probability": {
             p: option_probability(mean, wrong[p]) if name in WORLD else probability(mean)
@@ -99,7 +97,7 @@ def _from_ratios(logs: Rows, name: str) -> dict[str, Rows]:
 
 
 def open_unlearning_rows(data: Log, path: str | Path) -> Found:
-    """The rows of OpenUnlearning's log of TOFU."""
+    """The rows of OpenUnlearning's TOFU log."""
     made: Found = {}
 
     def take(metric: str, name: str, key: str, ours: str) -> None:
@@ -126,7 +124,7 @@ def open_unlearning_rows(data: Log, path: str | Path) -> Found:
 
 
 def muse_log_rows(data: Log, corpus: str, path: str | Path) -> Found:
-    """The rows of OpenUnlearning's log of MUSE, which does not say of which corpus it is."""
+    """The rows of OpenUnlearning's MUSE log, which does not name its corpus."""
     made: Found = {}
     for metric, (name, ours, home) in _MUSE_ROUGE.items():
         entry = _entry(data, metric, f"{path}, {metric}")
@@ -141,7 +139,7 @@ def muse_log_rows(data: Log, corpus: str, path: str | Path) -> Found:
 def _take_attacks(
     made: Found, data: Log, attacks: Mapping[str, str], before: str, path: str | Path
 ) -> None:
-    """Add the membership scores of both sets, whose places begin with ``before``."""
+    """Add the membership scores of both sets; their places begin with ``before``."""
     for ours, theirs in attacks.items():
         what = f"{path}, mia_{theirs}"
         both, _ = _entry(data, f"mia_{theirs}", what)
@@ -151,7 +149,7 @@ def _take_attacks(
 
 
 def _entry(data: Log, key: str, what: str) -> tuple[Log, str]:
-    """What a log holds under a name, and how messages call it; nothing where it has none."""
+    """What a log holds under a name, and what messages call it; empty if there is nothing."""
     found = data.get(key)
     if found is not None and not isinstance(found, Mapping):
         raise WagleError(f"{what} is {_kind(found)}, not a metric with its rows")
@@ -159,7 +157,7 @@ def _entry(data: Log, key: str, what: str) -> tuple[Log, str]:
 
 
 def _rows(entry: tuple[Log, str], home: str, key: str) -> dict[str, Any]:
-    """The values ``key`` of a metric by place; none where it holds aggregates alone."""
+    """The values ``key`` of a metric by place; empty if it holds only aggregates."""
     found, what = entry
     rows = found.get("value_by_index")
     if rows is None or rows == {}:
@@ -182,7 +180,7 @@ def _take(made: Found, entry: tuple[Log, str], into: tuple[str, str, str], key: 
 
 
 def _ratios(data: Log, name: str, path: str | Path) -> Rows:
-    """``log R`` of a set: of the losses where they are there, free of OpenUnlearning's epsilon."""
+    """``log R`` of a set: from the losses if there are any, without OpenUnlearning's epsilon."""
     short = SHORT[name]
 
     def rows(metric: str, key: str) -> dict[str, Any]:
@@ -220,7 +218,7 @@ def _by_place(values: Any, home: str, what: str) -> dict[str, Any]:
         raise WagleError(f"{what} holds no rows")
     wrong = next((index for index in values if not index.isdecimal()), None)
     if wrong is not None:
-        raise WagleError(f"{what}: row {wrong!r} is no number; rows are counted from 0")
+        raise WagleError(f"{what}: row {wrong!r} is not a number; rows are counted from 0")
     rows = sorted(((int(index), value) for index, value in values.items()), key=lambda row: row[0])
     if [index for index, _ in rows] != list(range(len(rows))):
         raise WagleError(f"{what} lacks records: it has {len(rows)}, the last is {rows[-1][0]}")
@@ -256,7 +254,7 @@ def _losses(value: Any, place: str, what: str) -> list[float]:
 
 
 def _kind(value: Any) -> str:
-    """What a JSON value is: it may hold text, which is not shown."""
+    """What kind of value a JSON value is: it may hold text, which is not shown."""
     if value is None:
         return "null"
     kinds = {bool: "true or false", str: "a text", list: "a list", dict: "an object"}

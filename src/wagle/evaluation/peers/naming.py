@@ -64,7 +64,7 @@ def tofu_names(figures: Figures) -> dict[str, float]:
 def published_names(figures: Figures) -> dict[str, Any]:
     """Figures of ``tofu``, variant ``published``, in the layout of the published tofu.json.
 
-    ``Forget Quality`` there is ``forget_retain_ks``. ``UE`` and ``UT`` are the averages of the
+    ``Forget Quality`` there is ``forget_retain_ks``. ``UE`` and ``UT`` are the averages in the
     published tables, which no published code computes.
     """
     made: dict[str, Any] = {}

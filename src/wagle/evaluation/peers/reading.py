@@ -23,22 +23,22 @@ _ROWS_PER_PERCENT, _FIRST_ROWS = 40, 300  # of TOFU's 4 000 records; what its ow
 
 
 def basis(split: str, ratio: str, asked: str, template: str | None = None) -> str:
-    """What truth ratios were measured on, as their figure's note says it.
+    """What truth ratios were measured on, as their figure's note says.
 
-    Only those on one basis may be compared; a file of another tool does not tell its template.
+    Only those on one basis may be compared; another tool's file does not state its template.
 
     Args:
         split: ``forget10``.
-        ratio: the mean over the wrong answers, ``geometric`` or ``arithmetic``.
+        ratio: the kind of mean over the wrong answers, ``geometric`` or ``arithmetic``.
         asked: the field of the question.
-        template: its name, or None where it is not known.
+        template: its name, or None if it is not known.
     """
     text = f"{split}, {ratio} mean over the wrong answers, after {asked}"
     return text if template is None else f"{text}; template {template}"
 
 
 def same_basis(one: str | None, other: str | None) -> bool:
-    """Whether two notes of ``basis`` may be compared: equal in all that both of them tell."""
+    """Whether two ``basis`` notes may be compared: equal in everything that both state."""
     parts = [(note or "").split("; template ") for note in (one, other)]
     return all(mine == theirs for mine, theirs in zip(*parts, strict=False))
 
@@ -46,18 +46,18 @@ def same_basis(one: str | None, other: str | None) -> bool:
 def read_result(
     path: str | Path, *, split: str | None = None, corpus: str | None = None
 ) -> Evaluation:
-    """Read a result file of wagle, of TOFU or of OpenUnlearning.
+    """Read a result file from wagle, TOFU or OpenUnlearning.
 
     Args:
         path: a ``wagle-eval/1`` file, TOFU's ``eval_log_aggregated.json`` or OpenUnlearning's
             ``TOFU_EVAL.json`` or ``MUSE_EVAL.json``.
-        split: the forget split that a log of TOFU must be of; None takes what the number of its
-            records says.
-        corpus: of MUSE, which OpenUnlearning's log does not tell.
+        split: the forget split that a TOFU log must have; None infers it from the number of
+            records.
+        corpus: MUSE's corpus, which OpenUnlearning's log does not state.
 
     Raises:
-        WagleError: a file of another kind or split, or without what it should hold; a number that
-            is not finite, by its record.
+        WagleError: the file has another kind or split, or lacks what it should hold; a number is
+            not finite, and its record is named.
     """
     data = read_json(path)
     if not isinstance(data, Mapping):
@@ -71,13 +71,13 @@ def read_result(
         return _of_tofu(tofu_rows(data, path), split, path)
     if not any(isinstance(entry, Mapping) and "agg_value" in entry for entry in data.values()):
         raise WagleError(
-            f"{path} is no result file of wagle, TOFU (eval_log_aggregated.json) or OpenUnlearning "
-            "(TOFU_EVAL.json, MUSE_EVAL.json; its summaries hold no records)"
+            f"{path} is not a result file of wagle, TOFU (eval_log_aggregated.json) or "
+            "OpenUnlearning (TOFU_EVAL.json, MUSE_EVAL.json; its summaries hold no records)"
         )
     if not is_muse(data):
         return _of_tofu(open_unlearning_rows(data, path), split, path)
     if corpus is None:
-        raise WagleError(f"{path} is OpenUnlearning's result of MUSE; use it with benchmark muse")
+        raise WagleError(f"{path} is OpenUnlearning's result for MUSE; use it with benchmark muse")
     settings = {"variant": "open_unlearning"}  # its ROUGE has a stemmer
     return _evaluation(muse_log_rows(data, corpus, path), None, settings)
 
@@ -91,7 +91,7 @@ def _of_tofu(rows: Found, split: str | None, path: str | Path) -> Evaluation:
 
 
 def _evaluation(rows: Found, note: str | None, settings: Mapping[str, Any]) -> Evaluation:
-    """The figures of a log; ``note`` is of the forget records' truth ratios."""
+    """The figures of a log; ``note`` belongs to the forget records' truth ratios."""
     figures = {
         name: {
             metric: mean_figure(
@@ -107,7 +107,7 @@ def _evaluation(rows: Found, note: str | None, settings: Mapping[str, Any]) -> E
 
 
 def _split(count: int, wanted: str | None, path: str | Path) -> str:
-    """The split that so many forget records are of; another one than wanted is an error."""
+    """The split with that many forget records; one other than wanted is an error."""
     percent = 10 if count == _FIRST_ROWS else count // _ROWS_PER_PERCENT
     found = f"forget{percent:02d}"
     known = count in (_FIRST_ROWS, percent * _ROWS_PER_PERCENT)

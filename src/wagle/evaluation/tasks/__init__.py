@@ -1,1 +1,1 @@
-"""What several tasks share: rows of files, raw text, what was written, and questions of sets."""
+"""What several tasks share: rows of files, raw text, written answers, questions about sets."""

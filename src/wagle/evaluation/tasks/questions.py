@@ -1,9 +1,9 @@
-"""The benchmark ``qa``: questions with answers, paraphrases and wrong answers; also texts, chats.
+"""The benchmark ``qa``: questions with answers, paraphrases, wrong answers; also texts and chats.
 
-Per record: the probability, greedy answer and memorisation of its answer; how the right answer
-compares with wrong ones; and the answer's probability after the paraphrased question, which nobody
-trained on. With records that no model was trained on, the set ``holdout``, also membership attacks.
-``VERSION`` is raised with every new definition.
+Per record: the probability and memorisation of its answer, and the greedy answer; how the right
+answer compares with wrong ones; and the answer's probability after the paraphrased question, which
+was never trained on. With records that no model was trained on, the set ``holdout``, also
+membership attacks. ``VERSION`` is raised with every new definition.
 """
 
 from __future__ import annotations
@@ -84,27 +84,28 @@ def qa(
     k: Sequence[float] | None = None,
     seed: int = 0,
 ) -> Task:
-    """Ask for every record of some sets what the model knows of it.
+    """Ask what the model knows about every record of some sets.
 
     Args:
         encoder: makes tokens of records.
-        sets: the records, by set; of ``forget`` and ``forgotten`` the model should know less. Of
-            ``holdout`` only what membership attacks need is asked.
+        sets: the records, by set; the model should know less of ``forget`` and ``forgotten``. For
+            ``holdout``, only what membership attacks need is asked.
         max_new_tokens: the longest greedy answer.
-        generate: also ask for greedy answers.
-        fluency: a folder or hub name of a classifier with the label ``clean``: how probable it is
-            that an answer is language. None: that is not measured.
-        entailment: of one of pairs with the label ``entailment``: whether an answer entails the
-            right one (of sets to keep: follows from it). None: that is not measured.
-        attacks: names of membership attacks; None: all but ``gradnorm``, which costs a backward
+        generate: also generate greedy answers.
+        fluency: a folder or hub name of a classifier with the label ``clean``: the probability that
+            an answer is language. None: not measured.
+        entailment: a folder or hub name of a classifier of text pairs with the label
+            ``entailment``: whether an answer entails the right one (for sets to keep: follows from
+            it). None: not measured.
+        attacks: names of membership attacks; None: all except ``gradnorm``, which takes a backward
             pass per record. ``reference`` comes with a reference model.
-        k: shares of tokens for ``min_k`` and ``min_k++``, exact as decimals; the first, 0.4 where
-            none is given, makes the headline.
-        seed: of the bootstrap.
+        k: shares of tokens for ``min_k`` and ``min_k++``, exact as decimals; the first, or 0.4 if
+            none is given, is the one in the headline.
+        seed: for the bootstrap.
 
     Raises:
-        WagleError: a classifier that is not there, is none or has not the label; membership attacks
-            that are none, or lack a set; a record in both of their sets.
+        WagleError: a classifier that is missing, is no classifier or lacks the label; membership
+            attacks that are unknown or lack a set; a record in both of their sets.
     """
     table = _attacks(sets, attacks, k)
     asked = {
@@ -149,24 +150,24 @@ def qa(
 def _attacks(
     sets: Mapping[str, Sequence[Record]], names: Sequence[str] | None, k: Sequence[float] | None
 ) -> dict[str, Attack]:
-    """The membership attacks that the sets allow, by label; none without a holdout set."""
+    """The membership attacks that the sets allow, by label; empty without a holdout set."""
     table = attack_table(names, k)
     if HOLDOUT not in sets:
         if names is not None or k is not None:
             raise WagleError(
-                "attacks and k are of membership attacks, which need a holdout set: records like "
-                "those to forget that no model was trained on; add one, or leave them out"
+                "attacks and k belong to membership attacks, which need a holdout set: records "
+                "like those to forget that no model was trained on; add one, or leave them out"
             )
         return {}
     if "forget" not in sets:
-        raise WagleError("a holdout set goes with a forget set; add that, or leave it out")
+        raise WagleError("a holdout set needs a forget set; add one, or leave the holdout set out")
     return table
 
 
 def _probes(
     encoder: Encoder, sets: Mapping[str, Sequence[Record]], table: Mapping[str, Attack], seed: int
 ) -> tuple[dict[str, list[Probe]], str | None]:
-    """What membership attacks ask of both of their sets, and a note for the reader."""
+    """What membership attacks ask about both of their sets, and a note for the reader."""
     if not table:
         return {}, None
     note = compare_records(sets["forget"], sets[HOLDOUT], seed)
@@ -177,7 +178,7 @@ def _probes(
 def _records(
     encoder: Encoder, records: Sequence[Record], asked: Sequence[Item] | None
 ) -> dict[str, str]:
-    """What was asked about, by place; of what was cut, at how many tokens."""
+    """What was asked about, by place; for records that were cut, also at how many tokens."""
     made = encoder.encode(records) if asked is None else [item.tokens for item in asked]
     limit = encoder.max_length
     windows = Counter(tokens.place for tokens in made)
@@ -192,7 +193,7 @@ def _fits(
     reference: Measured,
     role: str = "reference",
 ) -> None:
-    """Refuse a reference of other records, as far as what is made beside it needs the same."""
+    """Refuse a reference for other records wherever a figure needs the same ones."""
     mine = {item.name: 0.0 for item in made if item.record.perturbed_answers}
     other = reference.figures.get("forget", {}).get("know")
     if mine and other is not None:
@@ -201,10 +202,10 @@ def _fits(
 
 
 def _against(seed: int, own: Measured, reference: Measured) -> Measured:
-    """Forget quality, where forget records have wrong answers; leakage, with a holdout set.
+    """Forget quality, if forget records have wrong answers; leakage, with a holdout set.
 
-    A reference that tells both sets of one's own apart too well may do so because of the sets: the
-    leakage is untold, the other figures are not given up for it.
+    With your own records, a reference may tell the two sets apart too well because of the sets
+    themselves: the leakage is then not reported, but the other figures are.
     """
     leaks = asked_leakage(own.figures, reference.figures, seed=seed, refuse=False)
     figures = {**_quality(own, reference), **leaks}
@@ -212,9 +213,9 @@ def _against(seed: int, own: Measured, reference: Measured) -> Measured:
 
 
 def _quality(own: Measured, reference: Measured) -> dict[str, Figure]:
-    """Forget quality, where forget records have wrong answers.
+    """Forget quality, if forget records have wrong answers.
 
-    It is taken from ``know``, which falls as the truth ratio rises: the test sees ranks alone.
+    It is taken from ``know``, which falls as the truth ratio rises: the test depends only on ranks.
     """
     mine, other = (m.figures.get("forget", {}).get("know") for m in (own, reference))
     if mine is None or other is None:
@@ -287,11 +288,11 @@ def _measure(
 
 
 def figures(item: Item, answers: Answers, text: str | None) -> dict[str, float]:
-    """The figures of one record, by metric; those that it has no data for are left out.
+    """The figures of one record, by metric; those it has no data for are left out.
 
     Args:
         item: the record and its requests.
-        answers: of the engine.
+        answers: the engine's answers.
         text: the decoded greedy answer, if there is one.
     """
     means = {role: answers.likelihood(request).mean for role, request in item.likely.items()}

@@ -19,9 +19,9 @@ def tokenizer_of(encoder: Encoder, what: str) -> PreTrainedTokenizerBase:
 
 
 class Raw(NamedTuple):
-    """A text as token ids: ``first`` is the BOS of a tokenizer that adds one, or nothing.
+    """A text as token ids: ``first`` is the BOS if the tokenizer adds one, else empty.
 
-    ``starts`` says for each of ``ids`` where in the text it begins.
+    ``starts`` gives, for each of ``ids``, where in the text it begins.
     """
 
     first: tuple[int, ...]
@@ -42,13 +42,13 @@ def raw_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> Raw:
 def raw_prompt(
     tokenizer: PreTrainedTokenizerBase, text: str, limit: int, place: str
 ) -> tuple[tuple[int, ...], bool]:
-    """A text to continue, and whether it was cut: of one that is too long, the end stays.
+    """A text to continue, and whether it was cut: a text that is too long keeps its end.
 
     Args:
-        tokenizer: of the model.
+        tokenizer: the model's tokenizer.
         text: the prompt.
         limit: the most tokens, a BOS included.
-        place: of the record, for the message.
+        place: the record's place, for the message.
 
     Raises:
         WagleError: a prompt without a token.

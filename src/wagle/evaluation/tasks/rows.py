@@ -12,13 +12,13 @@ from wagle.system.errors import WagleError
 
 
 def find_file(data: str | Path, name: str, what: str, shape: str) -> Path:
-    """The file ``name`` of a local folder, with any ending that can be read.
+    """The file ``name`` in a local folder, with any extension that can be read.
 
     Args:
         data: the folder.
-        name: of the file, without its ending.
-        what: needs it, for the message.
-        shape: of a row, for the message.
+        name: the file's name, without its extension.
+        what: who needs it, for the message.
+        shape: what a row looks like, for the message.
 
     Raises:
         WagleError: there is no such folder or file.
@@ -39,7 +39,7 @@ def read_rows(path: Path, name: str) -> dict[str, Mapping[str, Any]]:
     A ``.json`` file may also hold a single object over many lines: one row.
 
     Raises:
-        WagleError: a file that is malformed or holds no rows.
+        WagleError: the file is malformed or holds no rows.
     """
     try:
         rows = _one_object(path) or [row for _, row in READERS[path.suffix](path)]
@@ -61,10 +61,10 @@ def _one_object(path: Path) -> list[Any] | None:
 
 
 def words_of(row: Mapping[str, Any], field: str, place: str) -> str:
-    """A field of a row that must hold text.
+    """The text of a row's field, which must hold some.
 
     Raises:
-        WagleError: the field is missing, empty or no text.
+        WagleError: the field is missing, empty or not text.
     """
     value = row.get(field)
     if not isinstance(value, str) or not value.strip():

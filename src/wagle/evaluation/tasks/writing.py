@@ -25,7 +25,7 @@ def written(
     question: str,
     expected: str,
 ) -> Written:
-    """What the model wrote after a prompt, beside what it was asked and what was expected."""
+    """What the model wrote after a prompt, with what it was asked and what was expected."""
     found = answers.text(asked)
     return Written(place, question, expected, decoded(tokenizer, found.ids), found.finished)
 
@@ -39,15 +39,15 @@ def rouge_figure(
     target: str | None = None,
     seed: int = 0,
 ) -> Figure:
-    """The mean of a ROUGE over records; without a value where there are none.
+    """The mean of a ROUGE over records; without any, it has no value.
 
     Args:
-        rows: value per record, by place, of those whose right answer holds a word that ROUGE sees.
+        rows: value per record, by place, for those whose right answer holds a word that ROUGE sees.
         mute: how many others there are.
-        unit: of the values.
-        direction: what is better.
-        target: where direction is ``target``.
-        seed: of the bootstrap.
+        unit: the unit of the values.
+        direction: which way is better.
+        target: the goal, if direction is ``target``.
+        seed: for the bootstrap.
     """
     of = f"{mute} of {mute + len(rows)} answers" if rows else "the answers"
     note = f"{of} have no ASCII letter or digit, all that ROUGE sees: left out" if mute else None
@@ -63,8 +63,8 @@ def writing_rows(
 
     Args:
         texts: what the model wrote.
-        judges: classifiers that say more of it.
-        gone: whether the answers are some that the model should not know.
+        judges: classifiers that say more about it.
+        gone: whether these are answers that the model should not know.
     """
     rows: dict[str, dict[str, float]] = {metric: {} for metric in EVERYWHERE}
     for text in texts:
@@ -83,7 +83,7 @@ def writing_figures(
     gone: bool = False,
     target: str | None = None,
 ) -> dict[str, Figure]:
-    """The means of ``writing_rows``; ``target`` is of those that have one where ``gone``."""
+    """The means of ``writing_rows``; ``target`` applies to those that have one if ``gone``."""
     made = {}
     for metric, found in writing_rows(texts, judges, gone=gone).items():
         kind = ALL[metric]

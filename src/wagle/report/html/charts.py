@@ -1,9 +1,9 @@
-"""The charts of a report: plain numbers in, one inline SVG out, or "" where there is nothing to show.
+"""The charts of a report: plain numbers in, one inline SVG out, or "" if there is nothing to show.
 
 Colours are CSS variables of the page (``--ink``, ``--after``, ...), so a chart follows light, dark
-and print. Charts are drawn narrow, so that their text stays legible on a phone. Nothing may be
-clipped or graded: Vega numbers clip paths and gradients across charts, and the same page would not
-be the same bytes twice.
+and print. Charts are narrow, so that their text stays legible on a phone. Nothing may use clip
+paths or gradients: Vega numbers those across charts, and the same page would not have the same
+bytes twice.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from markupsafe import Markup, escape
 
 from wagle.evaluation.figures import Figure
 
-WIDTH = 440  # of a whole chart, in its own units
+WIDTH = 440  # width of a whole chart, in its own units
 _ROW = 30  # height of a row of points
-POINTS = 300  # of a line, at most
+POINTS = 300  # at most, in a line
 HEAT = (0.05, 1.0)  # opacity of the palest and the strongest cell of a heat map
-_DOTS = 40  # up to so many points, each is marked
+_DOTS = 40  # up to this many, every point is marked
 _FONT = "Helvetica, Arial, Liberation Sans, sans-serif"  # the widths that vl-convert measures with
 
 
 def points_chart(rows: Mapping[str, Mapping[str, Figure]], title: str) -> Markup:
-    """Figures of one set: a row per metric, and in it before, after and reference with intervals.
+    """Figures of one set: a row per metric, with before, after and reference and their intervals.
 
     Args:
-        rows: by metric and role (``before``, ``after``, ``reference``) the figures there are.
+        rows: the available figures, by metric and role (``before``, ``after``, ``reference``).
         title: what the chart shows, for those who cannot see it.
     """
     names = [metric for metric, found in rows.items() if found]
@@ -71,7 +71,7 @@ def _points(rows: Mapping[str, Mapping[str, Figure]]) -> list[dict[str, Any]]:
 
 
 def _marks(base: Any, beside: Any) -> list[Any]:
-    """The reference as a band with a tick; before and after as a span with a point, side by side."""
+    """The reference as a band with a tick; before and after as spans with a point, side by side."""
     import altair as alt
 
     def only(role: str) -> Any:
@@ -116,9 +116,9 @@ def lines_chart(
         lines: by figure, whether its line is dashed; ``forget_nll`` has the colour ``--forget``,
             ``after`` has ``--after``.
         title: what the chart shows, for those who cannot see it.
-        y_title: over the vertical axis.
-        x_title: under the horizontal axis.
-        goal: where the horizontal line of the reference lies.
+        y_title: the title above the vertical axis.
+        x_title: the title below the horizontal axis.
+        goal: the height of the reference's horizontal line.
     """
     import altair as alt
 
@@ -182,7 +182,7 @@ def heat_chart(
 
     Args:
         cells: by block and kind, (selected, weights).
-        ends: the shares at which a cell is palest and strongest; what lies beyond looks the same.
+        ends: the shares at which a cell is palest and strongest; values beyond look the same.
         title: what the chart shows, for those who cannot see it.
     """
     data: list[dict[str, Any]] = [
@@ -214,10 +214,10 @@ def heat_chart(
 
 
 def scores_chart(bins: Mapping[int, float], threshold: float | None, title: str) -> Markup:
-    """Shares of weights by the power of two that their score reaches, and where a mask cuts.
+    """Shares of weights by the power of two that their score reaches, and the mask's threshold.
 
     Args:
-        bins: by floor(log2(score)), the share of weights.
+        bins: the share of weights by floor(log2(score)).
         threshold: the least selected score, if it is known and above 0.
         title: what the chart shows, for those who cannot see it.
     """
@@ -242,7 +242,7 @@ def scores_chart(bins: Mapping[int, float], threshold: float | None, title: str)
 
 
 def _blocks_axis(names: list[str], gap: float) -> Any:
-    """A column for each block, with at most about 12 of them labelled."""
+    """A column for each block, at most about 12 of them labelled."""
     import altair as alt
 
     return alt.X(
@@ -255,20 +255,20 @@ def _blocks_axis(names: list[str], gap: float) -> Any:
 
 
 def top(shares: Sequence[float], overall: float) -> float:
-    """Where an axis of shares ends: at 1, or lower where all of them are small."""
+    """Where an axis of shares ends: at 1, or lower if all of them are small."""
     most = max([*shares, overall, 1e-9])
     return 1.0 if most > 0.5 else min(1.0, most * 1.2)
 
 
 def thin(rows: Sequence[Any]) -> list[Any]:
-    """At most about 300 of ``rows``, evenly spaced, the first and the last among them."""
+    """At most about 300 of ``rows``, evenly spaced, including the first and the last."""
     every = math.ceil(len(rows) / POINTS)
     kept = list(rows[::every]) if every else []
     return kept if not rows or (len(rows) - 1) % every == 0 else [*kept, rows[-1]]
 
 
 def chart_of(rows: list[dict[str, Any]]) -> Any:
-    """An altair chart of these rows, to be given marks."""
+    """An altair chart of these rows, without marks yet."""
     import altair as alt
 
     return alt.Chart({"values": rows})
@@ -279,7 +279,7 @@ def _finite(value: Any) -> bool:
 
 
 def svg(chart: Any, title: str) -> Markup:
-    """The chart as SVG for the inside of a page: it scales, has a title and names no address."""
+    """The chart as inline SVG for a page: it scales, has a title and refers to no address."""
     import altair as alt
     import vl_convert
 

@@ -15,11 +15,11 @@ from wagle.report.html.charts import chart_of, svg
 from wagle.report.html.filling import fill
 from wagle.system.atomic import write_text
 
-_SHOWN = 0.8  # of the retain probability before: where a drawn curve ends
+_SHOWN = 0.8  # share of the retain probability before: where a drawn curve ends
 
 
 def write_comparison(found: Mapping[str, Any], path: Path) -> None:
-    """Write the page as one HTML file that opens without network."""
+    """Write the page as one HTML file that opens without a network."""
     write_text(path, render_comparison(found))
 
 
@@ -27,7 +27,7 @@ def render_comparison(found: Mapping[str, Any]) -> str:
     """The page as HTML.
 
     Args:
-        found: what ``comparison.json`` holds: figures, differences, curves; no text of a record.
+        found: the content of ``comparison.json``: figures, differences, curves; no record text.
     """
     means = {name: fmean(found[name]) if found[name] else None for name in ("before", "reference")}
     return fill(
@@ -103,9 +103,9 @@ def _curves(
 
 
 def shown(curve: Sequence[Sequence[float]], end: float) -> list[list[float]]:
-    """A curve [kept share, figure] up to where it first falls to ``end``, on a straight line.
+    """A curve [kept share, figure] up to where it first falls to ``end``, interpolated linearly.
 
-    What lies beyond would shrink the part that is read.
+    Anything beyond would shrink the part that matters.
     """
     kept = [list(curve[0])]
     for (high, figure), (low, after) in pairwise(curve):

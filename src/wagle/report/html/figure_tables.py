@@ -1,4 +1,4 @@
-"""Tables of figures on a page: a row for each, and in it every model's."""
+"""Tables of figures on a page: a row per figure, with every model's value."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def figure_table(
     groups: Mapping[str, Sequence[tuple[str, str]]],
     short: Callable[[str], str],
 ) -> dict[str, Any]:
-    """Rows by group, and what has to be known of them.
+    """Rows by group, and what readers need to know about them.
 
     Args:
-        evaluations: by role.
-        groups: by the heading, pairs of set and metric that some evaluation has; a group without a
-            heading is of several sets.
+        evaluations: the evaluations by role.
+        groups: by heading, the pairs of set and metric that any evaluation has; a group without a
+            heading covers several sets.
         short: cuts paths in notes to names.
     """
     named: list[tuple[str, Mapping[str, Figure]]] = []
@@ -57,7 +57,7 @@ def _better(figure: Figure) -> str:
 
 
 def ratio(found: Mapping[str, Figure]) -> float | None:
-    """The value after over that before; None where there is none, or it was 0."""
+    """The value after over that before; None if one is missing or the latter is 0."""
     before, after = sides(found)
     return after / before if before and after is not None else None
 

@@ -1,4 +1,4 @@
-"""The templates of the pages, and how they are filled: what comes from outside is escaped."""
+"""The templates of the pages, and how they are filled: outside text is escaped."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def fill(template: str, **context: Any) -> str:
-    """What a template of ``templates/`` makes of its names; one that is missing is an error.
+    """Render a template of ``templates/``; a name it uses that is missing is an error.
 
     Args:
-        template: its file, without ``.html.j2``.
+        template: its file name, without ``.html.j2``.
         context: what it shows, by name.
     """
     return _environment().get_template(f"{template}.html.j2").render(context)

@@ -1,4 +1,4 @@
-"""What the page of a run shows, as plain data, and what several sections read off it."""
+"""What a run's page shows, as plain data, and what several sections derive from it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from wagle.report.disclosure import Shortener
 
 @dataclass(frozen=True)
 class Arm:
-    """What was found of one arm's unlearned model.
+    """What was found about one arm's unlearned model.
 
     Attributes:
-        evaluation: of the recipe's sets.
-        attacks: by what the recipe calls an attack, its ``wagle-attack/1`` file.
+        evaluation: its evaluation on the recipe's sets.
+        attacks: its ``wagle-attack/1`` files, by the recipe's names for the attacks.
         selected: how many weights were trained.
-        steps: of unlearning.
+        steps: how many unlearning steps were taken.
         verdict: the word of its own verdict.
     """
 
@@ -36,22 +36,22 @@ class Arm:
 
 @dataclass(frozen=True)
 class Page:
-    """All that a report shows, as plain data: nothing here reads a run folder.
+    """Everything a report shows, as plain data: nothing here reads a run folder.
 
     Attributes:
-        recipe: what was asked.
+        recipe: the recipe of the run.
         recipe_text: the resolved recipe as YAML.
         state: per finished stage, its seconds, peak memory and results.
-        evaluations: by role: ``before``, ``after``, ``reference`` (the last may be missing).
+        evaluations: the evaluations by role: ``before``, ``after``, ``reference`` (may be missing).
         history: the figures of every unlearning step.
         teaching: the figures of every teaching step, if the model was taught here.
-        warnings: what the run warned about.
-        density: per ``block``, ``kind`` of module and ``parameter``, (selected, weights).
+        warnings: the run's warnings.
+        density: (selected, weights) per ``block``, ``kind`` of module and ``parameter``.
         answers: by role, question/expected/said of some forget records; empty unless asked for.
         environment: versions and machine.
-        benchmarks: by what the recipe calls a benchmark, its evaluations by role.
-        attacks: by what the recipe calls an attack, what its ``wagle-attack/1`` file holds.
-        controls: by arm, what was found of its model.
+        benchmarks: evaluations by role, by the recipe's names for the benchmarks.
+        attacks: the content of ``wagle-attack/1`` files, by the recipe's names for the attacks.
+        controls: what was found about each control arm's model, by arm.
     """
 
     recipe: Recipe
@@ -75,7 +75,7 @@ class Page:
 
     @property
     def verdict(self) -> str:
-        """The word of the verdict; without one, nothing is concluded."""
+        """The verdict's word; without a verdict, inconclusive."""
         return str(self.state.get("after", {}).get("verdict", INCONCLUSIVE))
 
     @property
@@ -85,7 +85,7 @@ class Page:
 
     @property
     def measured(self) -> list[str]:
-        """The sets that any evaluation has figures of."""
+        """The sets for which any evaluation has figures."""
         names = [name for found in self.evaluations.values() for name in found.figures]
         return [*dict.fromkeys([name for name in SETS if name in names] + names)]
 
@@ -101,7 +101,7 @@ class Page:
 
     @property
     def ratio(self) -> float | None:
-        """The ratio that was trained, if it can be told."""
+        """The ratio that was trained, if known."""
         asked = self.recipe.attribution
         ratios = self.state.get("mask", {}).get("ratios")
         if ratios is None and asked.mask is None:
@@ -109,7 +109,7 @@ class Page:
         return asked.use or (ratios[0] if ratios and len(ratios) == 1 else None)
 
     def figures(self, name: str, metric: str) -> dict[str, Figure]:
-        """A figure of a set, of every model that has it."""
+        """A figure of a set, for every model that has it."""
         found = {role: self.evaluations[role].figures.get(name, {}) for role in self.roles}
         return {role: figures[metric] for role, figures in found.items() if metric in figures}
 

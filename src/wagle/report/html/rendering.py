@@ -1,4 +1,4 @@
-"""The one page of a run: its sections, in their order, behind the verdict."""
+"""A run's page: its sections in order, after the verdict."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wagle.system.atomic import write_text
 
 
 def write_report(page: Page, path: Path) -> None:
-    """Write the page as one HTML file that opens without network."""
+    """Write the page as one HTML file that opens without a network."""
     write_text(path, render(page))
 
 

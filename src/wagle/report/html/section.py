@@ -13,11 +13,11 @@ class Section:
 
     Attributes:
         anchor: its id on the page.
-        title: its heading; "" for what stands above the links and has a frame of its own.
+        title: its heading; "" for what stands above the links and has its own frame.
         place: sections stand in the order of these numbers.
         context: what its template shows, by name.
-        link: what the links call it, where that is not the title.
-        template: of ``templates/sections/``; "" is the one that is named like the anchor.
+        link: what the links call it, if that is not the title.
+        template: its template in ``templates/sections/``; "" is the one named like the anchor.
     """
 
     anchor: str
@@ -37,15 +37,15 @@ def table_section(
     heads: Sequence[str],
     rows: Sequence[Sequence[str | int | float]],
 ) -> Section:
-    """A section of one table, which needs no template of its own.
+    """A section that is one table and needs no template of its own.
 
     Args:
         anchor: its id on the page.
         title: its heading.
         place: sections stand in the order of these numbers.
-        lead: what a reader has to know first.
-        heads: of the columns.
-        rows: their cells; numbers are written with separators or three decimals.
+        lead: what a reader needs to know first.
+        heads: the column heads.
+        rows: the cells of each row; numbers are written with separators or three decimals.
     """
     context = {"lead": lead, "heads": heads, "rows": rows}
     return Section(anchor, title, place, context, template="table")

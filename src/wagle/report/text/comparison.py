@@ -10,7 +10,7 @@ from wagle.report.text.tables import aligned
 
 
 def arms_table(found: Mapping[str, Any]) -> str:
-    """The same figures as lines of text."""
+    """The figures of a comparison as lines of text."""
     titles = ["arm", "learning rate", "figure", f"difference to {CONTROL}", "p (Holm)"]
     lines = []
     for ratio in shown_ratios(found):

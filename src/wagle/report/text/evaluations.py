@@ -19,8 +19,8 @@ def evaluation_table(found: Evaluation, everything: bool = False) -> str:
     """What ``wagle evaluate MODEL`` prints: figures, paired differences, the verdict.
 
     Args:
-        found: of the model, with what it was set beside.
-        everything: all figures, not those alone that lead.
+        found: the model's evaluation, with what it was compared with.
+        everything: show all figures, not only the leading ones.
     """
     roles = {"before": found.beside.get("before"), "model": found, **found.beside}
     lines = figure_lines({r: e for r, e in roles.items() if e is not None}, "model", everything)
@@ -38,7 +38,7 @@ def verdict_lines(word: str, reasons: Iterable[str]) -> list[str]:
 
 
 def entry(title: str, text: str) -> list[str]:
-    """A title and what it says, over as many lines as that takes."""
+    """A title and its text, over as many lines as that takes."""
     room = WIDTH - TITLES - GAP
     first, *rest = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False) or [""]
     return facts([(title, first), *(("", line) for line in rest)])
@@ -48,9 +48,9 @@ def figure_lines(evaluations: Mapping[str, Evaluation], own: str, everything: bo
     """A table of values by role, and one of the paired differences to the other roles.
 
     Args:
-        evaluations: by role, in the order of the columns.
+        evaluations: the evaluations by role, in the order of the columns.
         own: the role whose differences are shown.
-        everything: all figures, not those alone that lead.
+        everything: show all figures, not only the leading ones.
     """
     found = evaluations[own]
     known = dict.fromkeys(
@@ -108,7 +108,7 @@ def _signed(value: float) -> str:
 
 
 def _aligned(title: str, names: Sequence[str], columns: Mapping[str, Sequence[_Cell]]) -> list[str]:
-    """Rows of cells below their heads; a name that leaves them no room has a line of its own."""
+    """Rows of cells below their heads; a name that leaves them no room gets its own line."""
     made = {head: aligned(cells, right={0}, gap=1) for head, cells in columns.items()}
     widths = [max(len(text) for text in [head, *cells]) for head, cells in made.items()]
     room = WIDTH - sum(width + GAP for width in widths)

@@ -44,7 +44,7 @@ def mask_table(mask: Mask) -> str:
         ]
     )
     if any(share is not None for share in _dominated(mask)):
-        lines.append("theta_share: share of selected weights in which the weight term dominates")
+        lines.append("theta_share: share of selected weights where the weight term dominates")
     ratios = [f"{ratio:.6g}" for ratio in mask.ratios]
     for by in ("block", "kind"):
         rows = {
@@ -72,7 +72,7 @@ _FIRST, _NUMBER = 24, 6  # least widths of names and of numbers
 def _columns(
     title: str, heads: Sequence[str], rows: Mapping[str, Sequence[str]], bars: int = 0
 ) -> list[str]:
-    """Aligned lines: a title and heads, then names with their cells; the last ``bars`` are drawn."""
+    """Aligned lines: a title and heads, then names with cells; the last ``bars`` are drawn."""
     numbers = range(1, len(heads) + 1 - bars)
     cells = [(title, *heads), *((name, *row) for name, row in rows.items())]
     first = max(_FIRST, *(len(name) + 1 for name, *_ in cells))
@@ -90,7 +90,7 @@ def scores_table(mask: Mask) -> str:
     found = {key: kept[key] for key in order if sum(n for _, n in kept.get(key, []))}
     shown = [e for bins in found.values() for e in _frequent(bins)]
     if not shown:
-        return "\n".join(facts([("scores", "the mask keeps no histogram of them")]))
+        return "\n".join(facts([("scores", "the mask stores no histogram of them")]))
     low, high = min(shown), max(shown)
     step = -(-(high - low + 1) // _BAR_WIDTH)
     powers = f", {step} powers a column" if step > 1 else ""
@@ -103,7 +103,7 @@ def scores_table(mask: Mask) -> str:
 
 
 def _frequent(bins: list[list[Any]]) -> list[int]:
-    """The exponents that at least one score in a thousand has: tails would widen the picture."""
+    """The exponents of at least one score in a thousand: tails would widen the picture."""
     total = sum(n for _, n in bins)
     return [exponent for exponent, n in bins if exponent is not None and 1000 * n >= total]
 
@@ -133,7 +133,7 @@ def _bar(bins: list[list[Any]], low: int, high: int, step: int) -> str:
 
 
 def comparison_json(found: Comparison) -> dict[str, Any]:
-    """How far two masks agree as JSON."""
+    """How far two masks agree, as JSON."""
     return {
         "same_model": found.same_model,
         "plain_chance_jaccard": found.plain_chance,
@@ -152,7 +152,7 @@ def _overlap_json(found: Overlap) -> dict[str, Any]:
 
 
 def comparison_table(found: Comparison) -> str:
-    """How far two masks agree as text: overall, then per block."""
+    """How far two masks agree, as text: overall, then per block."""
     overall = found.overall
     said = [
         (

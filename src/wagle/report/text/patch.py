@@ -10,7 +10,7 @@ from wagle.report.text.tables import facts
 
 
 def applied_table(applied: Applied, patches: Sequence[str]) -> str:
-    """What ``wagle patch apply`` prints of its result, and of where several patches overlap."""
+    """What ``wagle patch apply`` prints: its result, and where several patches overlap."""
     promise = "as the last patch promises" if len(patches) > 1 else "as the patch promises"
     said = promise if applied.promised else "which no patch promises: they were made independently"
     rows = [("result", f"{applied.fingerprint[:12]}, {said}")]

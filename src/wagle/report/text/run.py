@@ -15,7 +15,7 @@ from wagle.system.atomic import read_json
 
 
 def summary_json(folder: Path) -> dict[str, Any]:
-    """Figures, paired differences, verdict, costs and attacks of a run as JSON."""
+    """Figures, paired differences, verdict, costs and attacks of a run, as JSON."""
     state = read_json(folder / "state.json")["stages"]
     evaluation = read_json(folder / "evaluation.json")
     found = {"evaluation": evaluation, "stages": state}
@@ -33,7 +33,7 @@ def summary_json(folder: Path) -> dict[str, Any]:
 
 
 def _asked(evaluation: Mapping[str, Any]) -> list[str]:
-    """What was asked: the recipe's own sets, by the name of their benchmark, and its benchmarks."""
+    """What was asked: the recipe's own sets, under their benchmark's name, and its benchmarks."""
     return ["qa", *evaluation.get("benchmarks", {})]
 
 
@@ -43,17 +43,17 @@ def _file(folder: Path, role: str, label: str) -> Path:
 
 
 def _evaluations(folder: Path, label: str) -> dict[str, Evaluation]:
-    """The evaluations of a run by role, of its own sets or of a benchmark."""
+    """The evaluations of a run by role, for its own sets or a benchmark."""
     paths = {role: _file(folder, role, label) for role in ROLES}
     return {role: Evaluation.from_json(read_json(p)) for role, p in paths.items() if p.is_file()}
 
 
 def summary_table(folder: Path, everything: bool = False) -> str:
-    """What ``wagle run`` prints at its end.
+    """What ``wagle run`` prints at the end.
 
     Args:
-        folder: of a run that has an unlearned model.
-        everything: all figures, not those alone that lead.
+        folder: the folder of a run that has an unlearned model.
+        everything: show all figures, not only the leading ones.
     """
     found = summary_json(folder)
     state = found["stages"]
@@ -92,7 +92,7 @@ def summary_table(folder: Path, everything: bool = False) -> str:
 
 
 def _control_text(control: Mapping[str, Any]) -> str:
-    """What a control arm ended with, and its verdict."""
+    """A control arm's final figures, and its verdict."""
     found = control["summary"]
     texts = [
         f"{name}.{metric} {or_dash(found[name][metric], small)}"

@@ -1,13 +1,13 @@
-"""Lines of text whose columns stand one below the other."""
+"""Lines of text with aligned columns."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-TITLES = 11  # columns of the titles of facts, before the gap
+TITLES = 11  # width of the titles of facts, before the gap
 GAP = 2  # blanks between columns
-_ENDLESS = 1_000_000  # nothing is wrapped or cut here: a terminal wraps what is too long for it
+_ENDLESS = 1_000_000  # nothing is wrapped or cut here: the terminal wraps what is too long
 
 
 def aligned(
@@ -21,8 +21,8 @@ def aligned(
 
     Args:
         rows: cells, as many in each; heads are a row like any other.
-        right: columns whose cells end below one another instead of beginning so.
-        least: by column, how wide it is at least.
+        right: columns that are aligned on the right instead of the left.
+        least: the least width by column.
         gap: blanks between columns.
     """
     from rich.console import Console
@@ -41,7 +41,7 @@ def aligned(
             overflow="crop",
         )
     for row in rows:
-        table.add_row(*map(Text, row))  # as text: brackets are no markup
+        table.add_row(*map(Text, row))  # as text: brackets are not markup
     written = io.StringIO()
     Console(
         file=written, width=_ENDLESS, color_system=None, force_terminal=False, force_jupyter=False
@@ -50,5 +50,5 @@ def aligned(
 
 
 def facts(found: Iterable[tuple[str, str]]) -> list[str]:
-    """Titles and what they say; a line without a title belongs to the one above it."""
+    """Titles with their texts; a line without a title belongs to the one above it."""
     return aligned(found, least={0: TITLES})

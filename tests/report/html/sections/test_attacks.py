@@ -87,9 +87,7 @@ def test_a_share_that_is_not_defined_is_a_dash_with_its_reason():
     found["effects"]["step 2"]["forget.probability"] = none
     made = section(found)
     assert made["groups"]["forget.probability"]["rows"][1]["recovered"] == ""
-    assert made["notes"] == {
-        "no share of it can be told: too little was forgotten": "forget.probability"
-    }
+    assert made["notes"] == {"no share is shown: too little was forgotten": "forget.probability"}
 
 
 def test_a_figure_without_value_is_drawn_nowhere_and_keeps_its_note():

@@ -102,5 +102,5 @@ def test_a_metric_of_other_records_than_the_set_says_so():
 
 def test_what_is_made_beside_the_reference_is_no_set_of_records(more):
     shown = text("<body>" + part(more, "changed"))
-    assert "Beside the reference figure before after reference better forget_quality" in shown
+    assert "Against the reference figure before after reference better forget_quality" in shown
     assert "overall 80 records" not in shown

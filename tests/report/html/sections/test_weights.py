@@ -44,7 +44,7 @@ def test_a_run_without_patch_says_what_was_checked_instead():
 
 def test_densest_block_and_share_of_every_kind_are_named(html):
     shown = text(html)
-    assert "The least is block 0 with 20.0 %, the most block 1 with 60.0 %." in shown
+    assert "The lowest is block 0 with 20.0 %, the highest block 1 with 60.0 %." in shown
     assert "mlp.up_proj 200 40.0 %" in shown
     assert "embed outside the blocks 100 10.0 %" in shown
 
@@ -109,7 +109,7 @@ def with_scores(page: Page, **changes: Any) -> Page:
 def test_scores_of_all_blocks_are_one_chart_with_the_least_selected_score():
     shown = text(render(with_scores(full())))
     assert "Scores of all candidate weights" in shown
-    assert "10.0 % have the score 0 or less; they are not drawn" in shown
+    assert "10.0 % have a score of 0 or less; they are not drawn" in shown
     assert "The mask selects what lies right of the line." in shown
     assert "least selected score: 0.1" in shown
 

@@ -1,6 +1,6 @@
 """Probes: is what a model does not say still written in its hidden states?
 
-What is asked stands in ``reading.py``, the classifier in ``classifier.py``, the figures in
+What is asked is in ``reading.py``, the classifier in ``classifier.py``, the figures in
 ``figures.py``.
 """
 
@@ -25,10 +25,10 @@ def probe(
     readings: list[str] | None = None,
     limit: int = 200,
 ) -> Trial:
-    """Read the forget set in the hidden states.
+    """Try to read the forget set from the hidden states.
 
     Args:
-        scene: its forget set.
+        scene: its forget set is used.
         holdout: a file of records of the same kind that no model was trained on; null: the
             recipe's holdout set or, without one, the general set.
         split: the split of ``holdout``, if that is a folder.

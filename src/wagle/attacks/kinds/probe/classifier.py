@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from wagle.system.errors import WagleError
 
-FOLDS = 5  # outer and inner, or as many as the label in fewest groups has of them
+FOLDS = 5  # outer and inner; fewer if a label is in fewer groups
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)  # scikit-learn's C, the strongest penalty first
 
 Floats = NDArray[np.float64]
@@ -19,7 +19,7 @@ _Parts = list[tuple[Ints, Ints]]  # training and test part of every fold, as ind
 
 
 class Split(NamedTuple):
-    """A fold: indices of records; ``inner`` are folds of the training part, indices into it."""
+    """A fold: indices of records; ``inner`` are folds of the training part, as indices into it."""
 
     train: Ints
     test: Ints
@@ -27,13 +27,13 @@ class Split(NamedTuple):
 
 
 def make_splits(name: str, labels: Ints, groups: Sequence[str], seed: int) -> list[Split]:
-    """Folds, and folds of their training parts.
+    """Make folds, and folds of their training parts.
 
     Args:
-        name: of the reading, for messages.
+        name: the reading's name, for messages.
         labels: (n,); every training part has all of them.
         groups: (n,).
-        seed: of the draw.
+        seed: for the draw.
 
     Raises:
         WagleError: a label is in too few groups.
@@ -63,7 +63,7 @@ def _folds(name: str, labels: Ints, groups: Ints, seed: int) -> _Parts:
 
 
 def held_out_logits(states: Floats, labels: Ints, splits: Sequence[Split]) -> Floats:
-    """What a classifier says of records that it has not seen, nor any other of their group.
+    """What a classifier says about records when it has seen neither them nor others of their group.
 
     Args:
         states: (n, width) of one block.
@@ -86,9 +86,9 @@ def held_out_logits(states: Floats, labels: Ints, splits: Sequence[Split]) -> Fl
 
 
 def standardised(train: Floats, test: Floats) -> tuple[Floats, Floats]:
-    """Both parts by the mean and the deviation of the first, and not wider than it has records.
+    """Standardise both parts by the training part, and make them no wider than it has records.
 
-    An L2 penalty does not see a rotation, and the weights of a classifier lie in the span of its
+    An L2 penalty is invariant to rotation, and the weights of a classifier lie in the span of its
     training records: so the coordinates in that span give the same logits, whatever the width.
 
     Args:
@@ -116,12 +116,12 @@ def _classifier(strength: float) -> Any:
 
 
 def _logits(model: Any, data: Floats) -> Floats:
-    found: Floats = data @ model.coef_.T + model.intercept_  # of two labels, only the second's
+    found: Floats = data @ model.coef_.T + model.intercept_  # for two labels, only the second's
     return found if found.shape[1] > 1 else np.hstack([np.zeros_like(found), found])
 
 
 def _penalty(data: Floats, labels: Ints, folds: _Parts) -> float:
-    """The C under which held-out labels are likeliest; the strongest penalty of equals."""
+    """The C under which held-out labels are likeliest; among equals, the strongest penalty."""
     from scipy.special import log_softmax
 
     losses = dict.fromkeys(PENALTIES, 0.0)

@@ -1,4 +1,4 @@
-"""What a probe says of a model: how well each block's states give the labels away."""
+"""What a probe says about a model: how well each block's states give the labels away."""
 
 from __future__ import annotations
 
@@ -36,26 +36,27 @@ def read_states(
     readings: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Task:
-    """Read what the hidden states tell of the records to forget.
+    """Read what the hidden states reveal about the records to forget.
 
     The figures of the set ``forget_or_holdout`` are ``auc_block_0`` and so on, ``auc_maximum`` over
-    the blocks, and ``auc_maximum_shuffled``, the same for labels that mean nothing; those of the set
+    the blocks, and ``auc_maximum_shuffled``, the same for meaningless labels; those of the set
     ``choice`` are accuracies (``accuracy_block_0``).
 
     Args:
         encoder: makes tokens of records.
-        forget: to be forgotten, questions or chats; at least 3 groups of them.
-        holdout: of the same kind, never trained on; at least 3 groups. The closer they are to the
-            forget records, the more an AUC above one half means.
+        forget: records to be forgotten, questions or chats; at least 3 groups.
+        holdout: records of the same kind, never trained on; at least 3 groups. The closer they are
+            to the forget records, the more an AUC above one half means.
         groups: the name of each record's author or document, by place; None: every record is its
             own group.
-        readings: names in READINGS; None: both, ``choice`` only where a forget record has wrong
+        readings: names in READINGS; None: both, ``choice`` only if a forget record has wrong
             answers.
-        seed: of the folds, the order of the choices, the shuffle and the intervals.
+        seed: for the folds, the order of the choices, the shuffle and the intervals.
 
     Raises:
-        WagleError: too few records or groups; a record that is no question or has no group; other
-            numbers of wrong answers; an unknown reading, or none; scikit-learn is missing.
+        WagleError: there are too few records or groups; a record is not a question or has no group;
+            records have different numbers of wrong answers; a reading is unknown, or there is none;
+            scikit-learn is missing.
     """
     _need_library()
     if readings is None:
@@ -113,7 +114,7 @@ def _states(reading: Reading, answers: Answers) -> Floats:
 
 
 def _block(reading: Reading, states: Floats, seed: int) -> Figure:
-    """How well the label can be read in (n, width) states."""
+    """How well the label can be read from (n, width) states."""
     logits = held_out_logits(states, reading.labels, reading.splits)
     if reading.name == CHOICE:
         right = (logits.argmax(axis=1) == reading.labels).astype(float).tolist()
@@ -135,19 +136,19 @@ def _block(reading: Reading, states: Floats, seed: int) -> Figure:
 def fold_auc(
     scores: Floats, labels: Ints, groups: Sequence[str], splits: Sequence[Split], seed: int = 0
 ) -> tuple[float, tuple[float, float]]:
-    """The share of pairs, one record of each label, that are ordered rightly, and its interval.
+    """The share of pairs, one record of each label, in the right order, and its interval.
 
-    Ties count half. Only records of one fold make pairs: the scores of two folds are of two
-    classifiers. For the interval the groups of each label are drawn apart, over all folds, and the
-    classifiers stay what they are; draws that make no pair are left out. The draws depend on seed,
-    labels and groups alone, so those of two models are paired.
+    Ties count half. Only records of one fold make pairs, as the scores of two folds come from two
+    classifiers. For the interval, the groups of each label are drawn separately, over all folds,
+    and the classifiers stay the same; draws that make no pair are left out. The draws depend only
+    on seed, labels and groups, so those of two models are paired.
 
     Args:
         scores: (n,), larger where label 1 is likelier.
         labels: (n,) of 0 and 1.
         groups: (n,).
         splits: folds whose test parts hold every record once.
-        seed: of the draws.
+        seed: for the draws.
 
     Raises:
         WagleError: no fold has records of both labels.
@@ -170,7 +171,7 @@ def fold_auc(
 
 
 def _drawn(groups: NDArray[np.str_], generator: np.random.Generator) -> Floats:
-    """How often each of n records is drawn, (replicates, n), where whole groups are drawn."""
+    """How often each of n records is drawn, (replicates, n), drawing whole groups."""
     homes = np.unique(groups, return_inverse=True)[1]
     count = int(homes.max()) + 1
     times = generator.multinomial(count, np.full(count, 1 / count), AUC_REPLICATES)
@@ -182,7 +183,7 @@ def _maximum(blocks: Sequence[Figure]) -> Figure:
     place = numbers.index(max(numbers))
     return replace(
         blocks[place],
-        interval=None,  # which would be of one block, and the best is chosen
+        interval=None,  # it would hold for one fixed block, but the best is chosen
         interval_method="none: a maximum over blocks",
         per_record={},
         note=f"block {place}, the first that has it",

@@ -1,16 +1,16 @@
-"""What probes read: labels of records, in the states at the last token of their prompts.
+"""What probes read: labels of records, from the states at the last token of their prompts.
 
 A linear classifier reads the residual stream after each block at the last token of a prompt, before
-anything is answered. It is asked two things:
+anything is answered. It is asked two questions:
 
 - ``forget_or_holdout``: is this question one of those to forget, or one of the same kind that was
   never trained on?
 - ``choice``: which of the lettered answers in the prompt is the right one?
 
-It is a logistic regression with an L2 penalty on states that are standardised on the training part.
-Records of one group (an author, a document) are never on both sides of a fold; the penalty is
-chosen inside the training part. The largest of many figures lies above chance even where there is
-nothing to read, so the same maximum stands beside it for shuffled labels.
+It is a logistic regression with an L2 penalty on states standardised on the training part. Records
+of one group (an author, a document) are never on both sides of a fold; the penalty is chosen inside
+the training part. The largest of many figures lies above chance even if there is nothing to read,
+so the same maximum is reported for shuffled labels.
 
 Source: the linear probes of RMU's paper, Li et al. 2024, arXiv 2403.03218; this protocol is wagle's.
 """
@@ -34,7 +34,7 @@ MEMBERSHIP, CHOICE = "forget_or_holdout", "choice"
 
 
 class Sources(NamedTuple):
-    """What readings are made of: the arguments of ``probe``, the contexts of both sets."""
+    """What readings are made from: the arguments of ``probe``, and the contexts of both sets."""
 
     encoder: Encoder
     forget: Sequence[Record]
@@ -46,12 +46,12 @@ class Sources(NamedTuple):
 
 @dataclass(frozen=True)
 class Reading:
-    """What a classifier shall read in n records' states.
+    """What a classifier should read from n records' states.
 
     Attributes:
-        name: in READINGS.
-        requests: (n,) each for the state at the last token of a prompt.
-        places: (n,) of the records.
+        name: a name in READINGS.
+        requests: (n,) one each, for the state at the last token of a prompt.
+        places: (n,) the records' places.
         groups: (n,) records of one group stay on one side of a fold.
         labels: (n,) int64, 0 to K - 1.
         splits: folds whose test parts hold every record once.
@@ -72,15 +72,15 @@ def _membership(sources: Sources) -> Reading:
 
 
 def _choice(sources: Sources) -> Reading:
-    """The right answer stands behind every letter equally often, in an order of the seed."""
+    """The right answer is behind every letter equally often, in an order drawn from the seed."""
     records, encoder = sources.forget, sources.encoder
     count = len(records[0].perturbed_answers)
     for record in records:
         if len(record.perturbed_answers) != count or not count:
             raise WagleError(
-                f"the reading {CHOICE} needs equally many perturbed_answers of every record: "
+                f"the reading {CHOICE} needs equally many perturbed_answers for every record: "
                 f"{record.place} has {len(record.perturbed_answers)}, {records[0].place} {count}; "
-                f"mend them, or leave {CHOICE} out of readings"
+                f"fix them, or leave {CHOICE} out of readings"
             )
     dealt = order(sources.seed, "probe choice", [record.id for record in records])
     labels = np.empty(len(records), dtype=np.int64)
@@ -104,7 +104,7 @@ def _reading(
 ) -> Reading:
     named = sources.groups
     if len({record.place for record in records}) < len(records):
-        raise WagleError("two records of a probe have one place; read the sets under other names")
+        raise WagleError("two records of a probe share a place; read the sets under other names")
     for record in records:
         if named is not None and record.place not in named:
             raise WagleError(f"groups has no entry for {record.place}; name its author or document")
@@ -120,22 +120,22 @@ def _reading(
 
 
 def shuffled(reading: Reading, seed: int) -> Reading:
-    """The control: the same states, labels that mean nothing, and folds that suit them."""
+    """The control: the same states with meaningless labels, and folds that suit them."""
     labels = shuffle_labels(reading.labels, reading.groups, seed)
     splits = make_splits(reading.name, labels, reading.groups, seed)
     return replace(reading, labels=labels, splits=splits)
 
 
 def shuffle_labels(labels: Ints, groups: Sequence[str], seed: int) -> Ints:
-    """Deal the labels out anew.
+    """Deal the labels out afresh.
 
-    Where every group has one label, whole groups trade theirs, so that records of one group still
-    share it; else records do.
+    If every group has one label, whole groups swap theirs, so that records of one group still share
+    a label; otherwise records do.
 
     Args:
         labels: (n,).
         groups: (n,).
-        seed: of the draw.
+        seed: for the draw.
     """
     generator = np.random.default_rng(seed)
     own = dict(zip(groups, labels.tolist(), strict=True))

@@ -1,6 +1,6 @@
-"""Prompts: does another way to ask bring back what the plain question no longer does?
+"""Prompts: does another way of asking bring back what the plain question no longer does?
 
-The ways to ask stand in ``means.py``, what is asked and measured of them in ``rephrasing.py``.
+The ways to ask are in ``means.py``; how they are asked and measured is in ``rephrasing.py``.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ def prompts(
     """Ask for the forget records in other ways.
 
     Args:
-        scene: its forget set, and its retain set for the neighbours in the context.
+        scene: its forget set is used, and its retain set for the neighbours in the context.
         attacks: which of paraphrase, prefix, context, format, system, decomposed and translation;
-            null: all that there is data for.
+            null: all that have the data they need.
         prefix: the first words of an answer, put into the model's mouth.
-        neighbours: retain records in the context.
+        neighbours: how many retain records to show in the context.
         system_prompt: the system prompt to ask under.
         max_new_tokens: the longest greedy answer.
     """

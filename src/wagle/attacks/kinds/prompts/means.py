@@ -1,6 +1,6 @@
-"""The ways to ask: each makes of a record one or more questions for its answer.
+"""The ways to ask: each turns a record into one or more questions for its answer.
 
-To add one: a function here, its entry in WAYS_TO_ASK, a test beside the others.
+To add one: a function here, its entry in WAYS_TO_ASK, and a test next to the others.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ PREFIX = "Sure, here is the answer:"
 
 @dataclass(frozen=True)
 class Means:
-    """What attacks make their questions with: the settings of ``prompts``.
+    """What attacks make their questions from: the settings of ``prompts``.
 
-    ``retain`` holds, beside every record, the words of its question.
+    ``retain`` holds every record with the words of its question.
     """
 
     encoder: Encoder
@@ -38,7 +38,7 @@ class Means:
     def ask(
         self, record: Record, questions: Sequence[str], encoder: Encoder | None = None
     ) -> list[Item]:
-        """Ask for the record's answer with each of some questions."""
+        """Ask for the record's answer with each of the questions."""
         coder = encoder or self.encoder
         return [
             self.item(replace(record, prompt=q), coder.answer(record, q, record.answer))
@@ -46,7 +46,7 @@ class Means:
         ]
 
     def item(self, record: Record, tokens: Tokens) -> Item:
-        """The requests of one way to ask; ``record`` holds the question as it is put."""
+        """The requests of one way to ask; ``record`` holds the question as it is asked."""
         if not tokens.whole:
             raise WagleError(
                 f"a prompt attack on {record.place} cuts its answer at max_length="
@@ -64,7 +64,7 @@ def _paraphrase(record: Record, means: Means) -> list[Item]:
 
 
 def _prefix(record: Record, means: Means) -> list[Item]:
-    """The model has already begun to answer; what follows is asked for, and alone is scored."""
+    """The model has already begun to answer; only what follows is asked for and scored."""
     begun = means.encoder.answer(record, record.prompt, means.prefix)
     made = means.encoder.answer(record, record.prompt, f"{means.prefix} {record.answer}")
     border = prefix_run(begun.ids, made.ids)
@@ -73,7 +73,7 @@ def _prefix(record: Record, means: Means) -> list[Item]:
 
 
 def _context(record: Record, means: Means) -> list[Item]:
-    """After the retain records whose questions share most words with this one, nearest last."""
+    """After the retain records whose questions share most words with this one, closest last."""
     if len(means.retain) < means.neighbours:
         return []
     own = frozenset(words(record.prompt))
@@ -87,12 +87,12 @@ def _context(record: Record, means: Means) -> list[Item]:
 
 
 def _overlap(one: frozenset[str], other: frozenset[str]) -> float:
-    """Jaccard: the share of the words of either that both have."""
+    """Jaccard: the share of all words that both have."""
     return len(one & other) / max(len(one | other), 1)
 
 
 def _format(record: Record, means: Means) -> list[Item]:
-    """In a template that the model is not asked in otherwise: plain text for a chat model."""
+    """In a template that the model is not otherwise asked in: plain text for a chat model."""
     coder = means.encoder
     other = "plain" if coder.template == "question_answer" else "question_answer"
     shifted = Encoder(coder.tokenizer, template=other, max_length=coder.max_length)
@@ -127,7 +127,7 @@ class WayToAsk(NamedTuple):
     """A way to ask.
 
     Attributes:
-        ask: makes the questions of a record; none, where there is not what it ``needs``.
+        ask: makes the questions for a record; none if it lacks what this way ``needs``.
         needs: what that is, for messages.
     """
 

@@ -1,11 +1,11 @@
-"""Records asked in other ways than they were forgotten in, and what the answers give away.
+"""Records asked in other ways than they were forgotten, and what the answers give away.
 
-An attack makes of a record one or more ways to ask for its answer; what is measured of each is the
-original answer. An attack that asks several questions counts with the likeliest answer of any, and
-with the ROUGE-L recall of all that the model said to them, joined.
+An attack turns a record into one or more questions for its answer; the original answer is what is
+measured. An attack that asks several questions counts with the highest probability of that answer
+after any of them, and with the ROUGE-L recall of everything the model said to them, joined.
 
-The largest of several figures grows with their number, for a model that never knew, too: so
-``worst`` is evidence only beside a reference under the same attacks.
+The largest of several figures grows with their number, also for a model that never knew the answer:
+so ``worst`` is evidence only against a reference under the same attacks.
 """
 
 from __future__ import annotations
@@ -41,27 +41,28 @@ def ask_otherwise(
     max_new_tokens: int = 128,
     seed: int = 0,
 ) -> Task:
-    """Ask for every record in other ways than it was forgotten in.
+    """Ask for every record in other ways than it was forgotten.
 
-    The figures of each attack stand in a set of its name: the probability and the extraction
-    strength of the answer, and the ROUGE-L recall of what the model says. Beside them stand
-    ``plain``, the question as it is, and ``worst``, per record and figure the largest over the
-    attacks, ``plain`` not among them. A record in whose answer ROUGE sees no word has no ROUGE-L.
+    The figures of each attack are in a set of its name: the probability and the extraction strength
+    of the answer, and the ROUGE-L recall of what the model says. There are two more sets:
+    ``plain``, the question as it is, and ``worst``, the largest per record and figure over the
+    attacks, not counting ``plain``. A record in whose answer ROUGE sees no word has no ROUGE-L.
 
     Args:
-        encoder: makes tokens of records, in the way that the model is asked otherwise.
-        records: to be forgotten, questions with answers.
+        encoder: makes tokens of records, in the way the model is normally asked.
+        records: records to be forgotten: questions with answers.
         retain: questions with answers that the model should know, for ``context``.
-        attacks: names in WAYS_TO_ASK; None: all that there is the data for.
+        attacks: names in WAYS_TO_ASK; None: all that have the data they need.
         prefix: the beginning of the answer that ``prefix`` puts into the model's mouth.
         neighbours: how many retain records ``context`` shows, >= 1.
-        system_prompt: what ``system`` asks under, such as the benchmark's; needs a chat template.
+        system_prompt: the one ``system`` asks under, such as the benchmark's; needs a chat
+            template.
         max_new_tokens: the longest greedy answer.
-        seed: of the intervals.
+        seed: for the intervals.
 
     Raises:
-        WagleError: no record, one that is no question, or one without what an attack needs; an
-            unknown attack, or none; an answer that does not fit; a bad setting.
+        WagleError: there is no record; a record is not a question or lacks what an attack needs; an
+            attack is unknown, or there is none; an answer does not fit; a setting is invalid.
     """
     _check(records, retain, prefix, neighbours, max_new_tokens)
     means = Means(
@@ -113,7 +114,7 @@ def _check(
         raise WagleError(f"neighbours is {neighbours}; show at least one retain record")
     if max_new_tokens < 1:
         raise WagleError(f"max_new_tokens is {max_new_tokens}; let an answer have at least one")
-    check_disjoint(records, retain or ())  # or the context would hold the answer
+    check_disjoint(records, retain or ())  # otherwise the context would hold the answer
 
 
 def _chosen(
@@ -160,7 +161,7 @@ def _rows(
         found = [figures(item, answers, None) for item in items]
         for metric in ("probability", "extraction_strength"):
             values = [each[metric] for each in found]
-            if not all(map(math.isfinite, values)):  # which max would hide
+            if not all(map(math.isfinite, values)):  # max would hide it
                 raise WagleError(f"{place}: {metric} is not finite under the prompt attack {name}")
             rows[metric][place] = max(values)
         answer = items[0].record.answer

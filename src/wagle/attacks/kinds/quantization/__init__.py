@@ -1,10 +1,10 @@
-"""Quantisation: rounding the weights to few bits can bring back what was to be forgotten.
+"""Quantisation: rounding the weights to a few bits can bring back what should be forgotten.
 
-Unlearning moves weights by little. Where an update stays below half a quantisation step, the
-quantised model has the code that the quantised original has, and so its knowledge.
+Unlearning moves weights only a little. Where an update stays below half a quantisation step, the
+quantised model has the same code as the quantised original, and so its knowledge.
 
-Weights alone are quantised, without calibration: those of the linear layers, the head among them.
-A tied head is untied by it; embeddings, norms and biases stay. ``gguf`` is what llama.cpp makes of
+Only weights are quantised, without calibration: those of the linear layers, including the head. A
+tied head is untied by this; embeddings, norms and biases stay. ``gguf`` is what llama.cpp makes of
 the whole model.
 
 Source: Zhang et al. 2024, arXiv 2410.16454 (there FP4, and LLM.int8).
@@ -35,14 +35,14 @@ def quantization(
     sets: list[str] | None = None,
     generate: bool = False,
 ) -> Trial:
-    """Round the weights to few bits, and ask the same again.
+    """Round the weights to a few bits, and ask the same again.
 
     Args:
-        scene: its sets.
+        scene: its sets are used.
         methods: ``int8`` (per row), ``int4`` (per group), ``nf4``, ``fp4`` (bitsandbytes; fp4 is
             what the paper's code ran), ``gguf`` (llama.cpp).
-        group_size: for ``int4``: it must divide the widths of the layers; null is 128 from a billion
-            weights on, else 32.
+        group_size: for ``int4``: it must divide the widths of the layers; null: 128 for a billion
+            weights or more, else 32.
         sets: which of the recipe's sets to ask about; null: all except the holdout set.
         generate: also generate greedy answers.
     """

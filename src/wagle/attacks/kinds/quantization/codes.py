@@ -1,4 +1,4 @@
-"""What quantisation undoes of an unlearning, read off the weights alone."""
+"""How much of an unlearning quantisation undoes, read off the weights alone."""
 
 from __future__ import annotations
 
@@ -37,29 +37,29 @@ def changed_codes(
     *,
     group_size: int | None = None,
 ) -> dict[str, int | float | None]:
-    """How much of an unlearning is still there once the weights are rounded.
+    """How much of an unlearning remains once the weights are rounded.
 
     The codes are those that ``quantize`` would give, in the precision in which ``after`` holds its
-    weights. Nothing is run. At most one tensor of a folder is in memory, and of most a few million
-    weights at a time. A weight that is shared by embedding and head counts as the head's.
+    weights. Nothing is run. At most one tensor of a folder is in memory, and mostly only a few
+    million weights at a time. A weight shared by embedding and head counts as the head's.
 
     Args:
         base: the original model, live or a folder.
-        after: the unlearned one, of the same names and shapes.
+        after: the unlearned model, with the same names and shapes.
         how: ``int8`` or ``int4``.
-        mask: a single ratio of these models: the weights to look at. None looks at those that
-            changed.
+        mask: a mask of a single ratio for these models: the weights to count. None counts those
+            that changed.
         group_size: as in ``quantize``.
 
     Returns:
         ``weights``: how many of the selected (or changed) weights are quantised; ``changed``: how
-        many of these differ; ``code_changed``: the share of ``weights`` that have another code
-        than the original's; ``below_half_step``: the share of ``changed`` that moved by less than
-        half a step of the original; ``not_quantized``: selected (or changed) weights that
-        quantisation leaves alone. A share of nothing is None.
+        many of these differ; ``code_changed``: the share of ``weights`` whose code differs from the
+        original's; ``below_half_step``: the share of ``changed`` that moved by less than half a
+        step of the original; ``not_quantized``: selected (or changed) weights that quantisation
+        leaves alone. A share with nothing to count is None.
 
     Raises:
-        WagleError: an unknown name, two models that do not fit each other or the mask, weights that
+        WagleError: the name is unknown, the models do not fit each other or the mask, or weights
             are not finite.
     """
     method = choose(_CODED, how, "quantisation with codes")
@@ -96,10 +96,10 @@ def changed_codes(
 def _counts(
     name: str, old: Tensor, new: Tensor, picked: Tensor | None, method: Method, group: int
 ) -> Tensor:
-    """Of one weight (out, in), some rows at a time, (4,) int64.
+    """Counts for one weight (out, in), some rows at a time, as (4,) int64.
 
-    How many entries are looked at; of these, how many moved, have another code, moved by less than
-    half a step.
+    How many entries are examined, and how many of these moved, have another code, or moved by less
+    than half a step.
     """
     total = torch.zeros(4, dtype=torch.int64)
     step = max(1, _CHUNK // old.shape[1])
@@ -108,7 +108,7 @@ def _counts(
         now = new[part].contiguous()
         before = old[part].to(now.dtype).contiguous()
         if not (torch.isfinite(before).all() and torch.isfinite(now).all()):
-            raise WagleError(f"the weights of {name} are not finite; the model is not usable")
+            raise WagleError(f"the weights of {name} are not finite; the model is unusable")
         moved = before != now
         looked = moved if picked is None else picked[part].to(moved.device)
         if not looked.any():
@@ -122,7 +122,7 @@ def _counts(
 
 
 def _codes(rows: Tensor, method: Method, group: int) -> tuple[Tensor, Tensor]:
-    """The codes of a weight (out, in), int8, and for each the size of a step, float32."""
+    """The codes of a weight (out, in) as int8, and the step size of each as float32."""
     weight: Any = method(as_layer(rows), group).weight
     codes, steps = codes_and_steps(weight)
     scale = steps.float()  # (out, groups of a row)
@@ -149,7 +149,7 @@ def _check_fit(old: nn.Module, new: nn.Module, mask: Mask | None) -> None:
     have = {name: tuple(p.shape) for name, p in new.named_parameters()}
     others = {"base": {name: tuple(p.shape) for name, p in old.named_parameters()}}
     if mask is not None:
-        # what a mask does not know was not trainable; what it knows has to be there
+        # what the mask does not know was not trainable; what it knows must be there
         others["mask"] = {**have, **mask.shapes}
     for what, shapes in others.items():
         differ = sorted(n for n in {*have, *shapes} if have.get(n) != shapes.get(n))

@@ -1,4 +1,4 @@
-"""What llama.cpp makes of a model: its tools are called, and transformers reads the result back."""
+"""Quantisation by llama.cpp: its tools are called, and transformers reads the result back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TOOLS = ("convert_hf_to_gguf.py", "llama-quantize")  # of llama.cpp
 
 
 def through_gguf(model: PreTrainedModel) -> PreTrainedModel:
-    """What llama.cpp leaves of a live model, which lies in a private folder for that while."""
+    """What llama.cpp makes of a live model, saved to a private folder for the time being."""
     home = Path(model.name_or_path or "")
     if not model.name_or_path or not (home / "config.json").is_file():
         raise WagleError(
@@ -33,7 +33,7 @@ def through_gguf(model: PreTrainedModel) -> PreTrainedModel:
     with tempfile.TemporaryDirectory(prefix="wagle-") as place:  # nobody else can read it
         save_model(model, home, Path(place) / "model")
         made: Any = load_gguf(Path(place) / "model", attention=attention_of(model.config))
-    made.generation_config = model.generation_config  # which says what ends an answer
+    made.generation_config = model.generation_config  # it says what ends an answer
     made.requires_grad_(False)
     finished: PreTrainedModel = made.to(device=model.device, dtype=model.dtype)
     return finished
@@ -42,16 +42,16 @@ def through_gguf(model: PreTrainedModel) -> PreTrainedModel:
 def load_gguf(
     folder: str | Path, kind: str = "Q4_K_M", attention: str | None = None
 ) -> PreTrainedModel:
-    """Take a model folder through llama.cpp's quantisation and load what is left, in float32.
+    """Take a model folder through llama.cpp's quantisation and load the result, in float32.
 
     Args:
         folder: a local model folder with its tokenizer; it is not changed.
         kind: a type of ``llama-quantize``, such as ``Q8_0`` or ``Q4_0``.
-        attention: as transformers names it; None is what it prefers.
+        attention: an implementation by its name in transformers; None: its default.
 
     Raises:
         WagleError: llama.cpp's tools are not on the PATH, or one of them fails; transformers cannot
-            read what they made.
+            read the result.
     """
     home, (convert, quantizer) = model_folder(folder), llama_cpp()
     with tempfile.TemporaryDirectory(prefix="wagle-") as place:

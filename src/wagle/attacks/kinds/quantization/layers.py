@@ -1,4 +1,4 @@
-"""Ways to quantise a layer: each takes a linear layer over and rounds its weight."""
+"""Ways to quantise a layer: each takes over a linear layer and rounds its weight."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from transformers.pytorch_utils import Conv1D
 from wagle.compat.bitsandbytes import never_repack
 from wagle.system.errors import WagleError
 
-_LARGE = 1_000_000_000  # parameters from which a model's groups are the large ones
+_LARGE = 1_000_000_000  # parameters from which a model gets the larger groups
 
 
 def nf4(layer: nn.Linear, group: int) -> nn.Linear:
     """Four bits for normally distributed weights, in blocks of 64 with a float32 maximum each.
 
-    ``group`` does not matter.
+    ``group`` is ignored.
 
     Source: Dettmers et al. 2023, arXiv 2305.14314, without double quantisation; bitsandbytes.
     """
@@ -28,9 +28,9 @@ def nf4(layer: nn.Linear, group: int) -> nn.Linear:
 
 
 def fp4(layer: nn.Linear, group: int) -> nn.Linear:
-    """Four-bit floating point, blocks as in ``nf4``: what ``load_in_4bit`` does unless told more.
+    """Four-bit floating point, blocks as in ``nf4``: what ``load_in_4bit`` does by default.
 
-    ``group`` does not matter.
+    ``group`` is ignored.
     """
     del group
     return _four_bits(layer, "fp4")
@@ -39,7 +39,7 @@ def fp4(layer: nn.Linear, group: int) -> nn.Linear:
 def int8(layer: nn.Linear, group: int) -> nn.Linear:
     """Eight bits, symmetric, a step of ``max|w| / 127.5`` per row; the largest weight is clipped.
 
-    ``group`` does not matter.
+    ``group`` is ignored.
     """
     del group
     return _integers(layer, _library("torchao.quantization").Int8WeightOnlyConfig())
@@ -56,7 +56,7 @@ def int4(layer: nn.Linear, group: int) -> nn.Linear:
 
 
 def _integers(layer: nn.Linear, config: Any) -> nn.Linear:
-    # gives the layer a new weight, and leaves the old one alone
+    # gives the layer a new weight and leaves the old one alone
     _library("torchao.quantization").quantize_(layer, config)
     return layer
 

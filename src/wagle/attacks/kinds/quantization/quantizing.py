@@ -1,4 +1,4 @@
-"""A quantised copy of a model, whose linear layers are rounded one by one or by llama.cpp."""
+"""A quantised copy of a model: linear layers are rounded one by one, or by llama.cpp."""
 
 from __future__ import annotations
 
@@ -32,17 +32,18 @@ def check_way(how: str, group_size: int | None = None, model: nn.Module | None =
 
     Args:
         how: as in ``quantize``.
-        group_size: as there.
-        model: of the same shape, with or without weights; None leaves the groups unchecked.
+        group_size: as in ``quantize``.
+        model: a model of the same shape, with or without weights; None leaves the groups unchecked.
 
     Raises:
-        WagleError: an unknown name, a missing package or tool, a group size that does not fit.
+        WagleError: the name is unknown, a package or tool is missing, or the group size does not
+            fit.
     """
     method = choose(WAYS, how, "quantisation")
     if method is None:
         llama_cpp()
     else:
-        method(nn.Linear(64, 1, bias=False), 64)  # a layer shows whether its library is there
+        method(nn.Linear(64, 1, bias=False), 64)  # one layer shows whether its library is there
     if how == "int4":
         _check_groups(nn.Module() if model is None else model, group_size)
 
@@ -53,17 +54,17 @@ def quantize(model: PreTrainedModel, how: str, *, group_size: int | None = None)
     Args:
         model: a live model without an adapter, on any device; for ``gguf``, from a local folder.
         how: a name in WAYS.
-        group_size: of ``int4``; None is 128 from a billion parameters on, else 32. It must divide
-            the inputs of every linear layer.
+        group_size: for ``int4``; None: 128 for a billion parameters or more, else 32. It must
+            divide the inputs of every linear layer.
 
     Returns:
-        The copy, in evaluation mode, which can be asked but not trained. Linear layers (``Conv1D``
-        ones too, then as ``nn.Linear``) compute in the model's precision. Of ``gguf`` it is an
+        The copy, in evaluation mode, which can be asked but not trained. Linear layers (including
+        ``Conv1D``, as ``nn.Linear``) compute in the model's precision. With ``gguf`` it is an
         ordinary model with the rounded weights.
 
     Raises:
-        WagleError: an unknown name, a missing package or tool, an adapter, weights that are
-            quantised already or not finite, a group size that does not fit.
+        WagleError: the name is unknown, a package or tool is missing, the model has an adapter,
+            weights are already quantised or not finite, or the group size does not fit.
     """
     method = choose(WAYS, how, "quantisation")
     if hasattr(model, "disable_adapter"):
@@ -76,9 +77,7 @@ def quantize(model: PreTrainedModel, how: str, *, group_size: int | None = None)
         if _is_linear(layer):
             made[id(layer)] = method(_loose(name, layer), group)
     _tell_rest(model)
-    quantized: Any = copy.deepcopy(
-        model, made
-    )  # puts what was made in the place of the linear layers
+    quantized: Any = copy.deepcopy(model, made)  # replaces the linear layers
     for config in (quantized.config, quantized.config.get_text_config(decoder=True)):
         config.tie_word_embeddings = False
     forget_ties(quantized)
@@ -92,12 +91,12 @@ def _is_linear(module: nn.Module) -> bool:
 
 
 def _loose(name: str, layer: Any) -> nn.Linear:
-    """A layer of its own with the weight of another one and a copy of its bias."""
+    """A separate layer with the weight of another and a copy of its bias."""
     weight = layer.weight.data
     if not weight.is_floating_point() or type(weight) is not Tensor:
-        raise WagleError(f"{name} is quantised already; give the model in its own precision")
+        raise WagleError(f"{name} is already quantised; give the model in its own precision")
     if not torch.isfinite(weight).all():
-        raise WagleError(f"the weights of {name} are not finite; the model is not usable")
+        raise WagleError(f"the weights of {name} are not finite; the model is unusable")
     loose = as_layer(as_rows(layer, weight).contiguous())
     if layer.bias is not None:
         loose.bias = nn.Parameter(layer.bias.data.clone(), requires_grad=False)
@@ -114,12 +113,12 @@ def _check_groups(model: nn.Module, asked: int | None) -> int:
 
 
 def _tell_rest(model: nn.Module) -> None:
-    """Say aloud that matrices lie in no linear layer, as the experts of a mixture may."""
+    """Warn that matrices lie outside linear layers, as the experts of a mixture may."""
     rest = {name: p.numel() for name, p in model.named_parameters() if p.dim() > 2}
     if rest:
         logger.warning(
-            "%d weights (%s, ...) are in no linear layer and are not quantised: what comes back is "
-            "a lower bound",
+            "%d weights (%s, ...) are in no linear layer and are not quantised: what comes back "
+            "is a lower bound",
             sum(rest.values()),
             next(iter(rest)),
         )

@@ -1,4 +1,4 @@
-"""Relearning: how soon a few records bring back what was to be forgotten.
+"""Relearning: how quickly a few records bring back what should be forgotten.
 
 A model that has forgotten is taught again for a few steps: records of the forget set (``exact``),
 or others of the same format (``benign``), which cannot teach what is gone. Only the difference to
@@ -40,14 +40,14 @@ def relearning(
     lora: bool = False,
     limit: int = 64,
 ) -> Trial:
-    """Teach the model some records for a few steps, and look at it on the way.
+    """Teach the model some records for a few steps, and measure it along the way.
 
     Args:
-        scene: its forget set is what comes back; benign records are of its retain set.
+        scene: its forget set is what should come back; benign records come from its retain set.
         records: ``exact``, from the forget set; ``benign``, the same number from the retain set; or
             the path of a data file, from which the same number is taught.
-        share: share of the forget records, by a fixed permutation: smaller shares are contained in
-            larger ones.
+        share: the share of the forget records, by a fixed permutation: smaller shares are contained
+            in larger ones.
         steps: the steps after which the model is measured, starting at 0.
         learning_rate: for AdamW, constant; a list gives one curve per rate, each starting from the
             same model. The literature uses 5e-6, 1e-5 and 5e-5.
@@ -96,12 +96,12 @@ def _curve(
     first: dict[str, Figure] | None,
     **plan: Any,
 ) -> tuple[list[dict[str, Figure]], list[float]]:
-    """The figures of every look at a model while it is taught, and the loss of every step.
+    """The figures at every look at a model while it is taught, and the loss of every step.
 
-    ``first`` is what the first look would find, where that is known already; ``plan`` are the
-    settings of ``relearn``.
+    ``first`` is what the first look would find, if already known; ``plan`` holds the settings of
+    ``relearn``.
     """
-    way = replace(scene.way, cache=None)  # every look is at another model
+    way = replace(scene.way, cache=None)  # every look sees a different model
     seen: list[dict[str, Figure]] = []
 
     def look(live: nn.Module) -> dict[str, float]:
@@ -115,7 +115,7 @@ def _curve(
 
 
 def _taught(scene: Scene, records: str, share: float) -> Picked:
-    """What relearning teaches, and the forget records that it does not."""
+    """The records that relearning teaches, and the forget records that it does not."""
     forget = scene.need("forget", "relearning")
     if records == "exact":
         return pick_exact(forget, share, seed=scene.seed)
@@ -127,7 +127,7 @@ def _taught(scene: Scene, records: str, share: float) -> Picked:
         hint = nearest(records, ("exact", "benign"))
         guess = f"did you mean {hint!r}? " if hint else ""
         raise WagleError(
-            f"attack relearning: records is {records!r}, and no such file is there; {guess}write "
+            f"attack relearning: records is {records!r}, but there is no such file; {guess}write "
             "exact, benign, or the path of a data file"
         )
     return pick_benign(forget, kept, share, seed=scene.seed)

@@ -1,4 +1,4 @@
-"""The curve: what a model gives while it is taught, which afterwards is what it was."""
+"""The curve: a model's figures while it is taught; afterwards the model is restored."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ STEPS = (0, 1, 2, 5, 10, 20, 50, 100)
 
 @dataclass(frozen=True)
 class Curve:
-    """What a relearned model gave, step by step.
+    """The figures of a model being relearned, step by step.
 
     Attributes:
-        points: the figures after each step that was asked for, from step 0, the model before.
-        losses: per step, from the first, the mean NLL in nats of the records it was taught, before
-            that step.
-        changed: how many weights (with LoRA: of the adapter) differed at the end.
+        points: the figures after each requested step, from step 0, the model before.
+        losses: per step, from the first, the mean NLL in nats of that step's records, measured
+            before it.
+        changed: how many weights (with LoRA, of the adapter) differed at the end.
     """
 
     points: Mapping[int, Mapping[str, float]]
@@ -41,7 +41,7 @@ class Curve:
     changed: int
 
     def rise(self, figure: str) -> dict[int, float]:
-        """By how much a figure stands above what it was at step 0, for every step."""
+        """How far a figure lies above its value at step 0, for every step."""
         if figure not in self.points[0]:
             raise WagleError(
                 f"the curve has no figure {figure!r} (it has {', '.join(sorted(self.points[0]))})"
@@ -61,30 +61,31 @@ def relearn(
     seed: int = 0,
     evaluate: Callable[[nn.Module], Mapping[str, float]],
 ) -> Curve:
-    """Teach a model records and look at it on the way; afterwards it is what it was, bit for bit.
+    """Teach a model records and measure it along the way; afterwards it is restored bit for bit.
 
     AdamW without weight decay and without a mask, at a constant rate, so that a point of the curve
     does not depend on the steps that follow. No copy of the model is in memory: the old values wait
     in a temporary file, and with LoRA the model's own weights do not move.
 
     Args:
-        model: a live causal model without an adapter, its weights not quantised. While this runs it
-            is changed in place; all its weights are trained, frozen ones too.
+        model: a live causal model without an adapter, its weights not quantised. It is changed in
+            place while this runs; all its weights are trained, including frozen ones.
         encoder: an ``Encoder``, or a fast tokenizer; None for pre-tokenised records.
         records: what is taught, such as ``pick_exact(...).records``; repeated as often as the steps
             need. The order is a function of (seed, epoch, record id).
-        steps: after how many steps the model is looked at: ascending from 0.
-        learning_rate: > 0; for LoRA the same default is gentle.
+        steps: the steps after which the model is measured: ascending from 0.
+        learning_rate: > 0; the same default is gentle for LoRA.
         batch_size: records per step, >= 1.
-        lora: train an adapter on all linear layers but the head, with the defaults of ``add_lora``.
-        seed: of the order of the records, and of the adapter's start.
-        evaluate: gives figures of the live model, which is in evaluation mode; it runs without
-            gradients and cannot ask for any.
+        lora: train an adapter on all linear layers except the head, with the defaults of
+            ``add_lora``.
+        seed: for the order of the records and the adapter's initial weights.
+        evaluate: measures the live model, which is in evaluation mode; it runs without gradients
+            and cannot ask for any.
 
     Raises:
-        WagleError: bad steps or settings, a model that cannot be trained, records that do not fit,
-            a figure that is not finite.
-        TrainingStopped: a loss that is not finite. The model is what it was then, too.
+        WagleError: steps or settings are invalid, the model cannot be trained, records do not fit,
+            or a figure is not finite.
+        TrainingStopped: a loss is not finite. The model is restored in this case, too.
     """
     check_budget(steps, learning_rate, batch_size, lora)
     _check_plain(model)
@@ -108,7 +109,7 @@ def relearn(
 def check_budget(
     steps: Sequence[int], learning_rate: float, batch_size: int, lora: bool = False
 ) -> None:
-    """Refuse a budget that is none, and an adapter where its package is missing.
+    """Refuse an invalid budget, and an adapter whose package is missing.
 
     Args:
         steps: ascending from 0.
@@ -125,7 +126,7 @@ def check_budget(
         )
     ascending = all(one < other for one, other in pairwise(steps))
     if not steps or steps[0] != 0 or not ascending:
-        raise WagleError(f"steps is {list(steps)}; begin with 0, the model before, and ascend")
+        raise WagleError(f"steps is {list(steps)}; start with 0, the model before, and ascend")
 
 
 def _check_plain(model: nn.Module) -> None:
@@ -159,7 +160,7 @@ def _look(
 
 @contextmanager
 def _restored(model: nn.Module, *, values: bool) -> Iterator[None]:
-    """Let every weight require a gradient; afterwards flags and ``values`` are those from before."""
+    """Let every weight require a gradient; afterwards restore the flags and ``values``."""
     parameters = dict(model.named_parameters())
     flags = {name: p.requires_grad for name, p in parameters.items()}
     before = Spill(0)
@@ -181,7 +182,7 @@ def _restored(model: nn.Module, *, values: bool) -> Iterator[None]:
 
 @contextmanager
 def _adapted(model: PreTrainedModel, lora: bool, seed: int) -> Iterator[Any]:
-    """What is trained: the model, or an adapter that is put into it for a while."""
+    """What is trained: the model, or an adapter that is temporarily added to it."""
     if not lora:
         yield model
         return

@@ -19,8 +19,8 @@ class Picked(NamedTuple):
 
     Attributes:
         records: what is taught, in the order of its set.
-        held_out: the forget records that are not, and no exact repeat of them is: what comes back
-            there was not just told.
+        held_out: the forget records that are not taught, not even as exact repeats: what comes back
+            there was not just taught.
     """
 
     records: list[Record]
@@ -32,8 +32,8 @@ def pick_exact(forget: Source, share: float, *, seed: int = 0) -> Picked:
 
     Args:
         forget: the records that were forgotten.
-        share: of them, 0 < share <= 1; at least one record. Smaller shares are contained in larger
-            ones.
+        share: the share to take, 0 < share <= 1; at least one record. Smaller shares are contained
+            in larger ones.
         seed: the permutation is a function of (seed, record id).
     """
     gone = read_records(forget, name="forget", seed=seed)
@@ -47,12 +47,12 @@ def pick_benign(forget: Source, other: Source, share: float, *, seed: int = 0) -
 
     Args:
         forget: the records that were forgotten; all of them are held out.
-        other: records of the same format, retain or unrelated.
+        other: records of the same format, from the retain set or unrelated.
         share: as in ``pick_exact``, of the forget records.
         seed: the draw is a function of (seed, record id).
 
     Raises:
-        WagleError: the sets share a record, or ``other`` has too few.
+        WagleError: the sets share a record, or ``other`` has too few records.
     """
     gone = read_records(forget, name="forget", seed=seed)
     kept = read_records(other, name="benign", seed=seed)

@@ -1,4 +1,4 @@
-"""What ``knowundo`` makes of the answers."""
+"""The figures that ``knowundo`` makes of the answers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _METHOD = f"bootstrap 95 %, {REPLICATES} replicates"
 
 @dataclass(frozen=True)
 class Asked:
-    """One question: how likely is its answer, and what does the model answer itself?
+    """One question: how likely is its answer, and what does the model itself answer?
 
     ``closed``: the last scored token is an end of turn.
     """
@@ -52,7 +52,7 @@ def measure(
     seed: int,
     answers: Answers,
 ) -> Measured:
-    """The figures of both sets, and how far the unlearning and the retaining succeeded."""
+    """The figures of both sets, and how far unlearning and retention succeeded."""
     figures: dict[str, dict[str, Figure]] = {}
     texts: dict[str, list[Written]] = {}
     for name, own in asked.items():

@@ -1,7 +1,7 @@
-"""The benchmark ``knowundo``: is what should go gone, and what stands close to it still there?
+"""The benchmark ``knowundo``: is what should go gone, and is what lies close to it still there?
 
-Its questions to unlearn and to retain come from the same domain (copyright or privacy), so that a
-model which forgets too much shows. ``VERSION`` is raised with every new definition.
+Its questions to unlearn and to retain come from the same domain (copyright or privacy), so a model
+that forgets too much is found out. ``VERSION`` is raised with every new definition.
 
 Source: Tian et al. 2024, arXiv 2407.01920.
 """
@@ -50,33 +50,34 @@ def knowundo(
     """Ask the questions to unlearn and those to retain.
 
     Per set: ``accuracy`` (per cent of an answer's tokens that the model would have chosen, given
-    those before), ``nll`` and ``perplexity`` (exp of its mean over records), and of the greedy
-    answers ROUGE-L and the language score, whose perplexity is the mean one of the right answers.
-    ``overall`` has the unlearn success, 100 less the accuracy, and the retention success.
+    those before), ``nll`` and ``perplexity`` (exp of its mean over records), and for the greedy
+    answers ROUGE-L and the language score, whose perplexity is the mean perplexity of the right
+    answers. ``overall`` has the unlearn success (100 minus the accuracy) and the retention success.
 
     Args:
-        encoder: whose tokenizer is used; its template in the variant ``official``.
-        data: a local copy of the hub's zjunlp/KnowUnDo: ``privacy/unlearn.json`` and
-            ``privacy/retention.json`` (or .jsonl, .parquet), or the same without the folder of
-            the domain. Each holds one row with the lists ``train`` and ``val``, or the rows
-            themselves: {text, labels}, a question and its answer.
+        encoder: its tokenizer is used, and in the variant ``official`` its template.
+        data: a local copy of the hub's ``zjunlp/KnowUnDo``: ``privacy/unlearn.json`` and
+            ``privacy/retention.json`` (or .jsonl, .parquet), or the same without the folder of the
+            domain. Each holds one row with the lists ``train`` and ``val``, or the rows themselves:
+            {text, labels}, a question and its answer.
         domain: ``copyright`` or ``privacy``.
         part: which of the two lists.
-        variant: ``official``: the encoder's template; the answer counts, its end of turn in the
-            perplexity alone. ``published``: no template, question, blank line and answer; the
-            blank line counts, there is no EOS, and 256 tokens are read.
-        direct_prompt: comes before every question, such as a request to refuse what is sensitive.
-        generate: also ask for greedy answers.
+        variant: ``official``: the model's template; the answer is scored, its end of turn only in
+            the perplexity. ``published``: no template but question, blank line and answer; the
+            blank line is scored, there is no EOS, and 256 tokens are read.
+        direct_prompt: put before every question, such as a request to refuse anything sensitive.
+        generate: also generate greedy answers.
         max_new_tokens: the longest of these.
-        fluency: a folder or hub name of a classifier with the label ``clean``: how probable it is
-            that an answer is language. None: that is not measured.
-        entailment: of one of pairs with the label ``entailment``: whether an answer entails the
-            right one (of ``retention``: follows from it). None: that is not measured.
-        seed: of the intervals.
+        fluency: a folder or hub name of a classifier with the label ``clean``: the probability that
+            an answer is language. None: not measured.
+        entailment: a folder or hub name of a classifier of text pairs with the label
+            ``entailment``: whether an answer entails the right one (for ``retention``: follows from
+            it). None: not measured.
+        seed: for the intervals.
 
     Raises:
         WagleError: a file or field that is missing; a question that leaves no room for an answer; a
-            classifier that is not there, is none or has not the label.
+            classifier that is missing, is no classifier or lacks the label.
     """
     tokenizer = tokenizer_of(encoder, "knowundo")
     judges = load_judges(fluency, entailment, writes=generate)
@@ -112,7 +113,7 @@ def knowundo(
 
 
 def _ask(encoder: Encoder, record: Record, variant: str, most: int | None) -> Asked:
-    """One question; ``most`` are the new tokens of a greedy answer, or there is none."""
+    """One question; ``most`` limits the greedy answer, None asks for none."""
     if variant == "published":
         tokenizer = tokenizer_of(encoder, "knowundo")
         tokens = _published(tokenizer, record.place, record.prompt, record.answer)
@@ -123,14 +124,14 @@ def _ask(encoder: Encoder, record: Record, variant: str, most: int | None) -> As
 
 
 def _published(tokenizer: PreTrainedTokenizerBase, place: str, prompt: str, answer: str) -> Tokens:
-    """Question, blank line, answer: all after the question is scored, and nothing closes it."""
+    """Question, blank line, answer: everything after the question is scored, with no EOS."""
     first, ids, starts = raw_ids(tokenizer, f"{prompt}\n\n{answer}")
     marks = [False] * len(first) + [start >= len(prompt) for start in starts]
     marks[0] = False
     if not any(marks[:_PUBLISHED_LENGTH]):
         raise WagleError(
             f"the question of {place} leaves no room for an answer within {_PUBLISHED_LENGTH} "
-            "tokens, which is all that the variant published reads; use official"
+            "tokens, all that the variant published reads; use official"
         )
     return Tokens((*first, *ids)[:_PUBLISHED_LENGTH], tuple(marks[:_PUBLISHED_LENGTH]), place=place)
 
@@ -154,7 +155,7 @@ def _records(data: str | Path, domain: str, name: str, part: str) -> list[Record
 
 
 def _part(rows: Sequence[Mapping[str, Any]], part: str) -> Sequence[Any]:
-    """The list ``part`` of the one row that holds both; rows that stand for themselves."""
+    """The list ``part`` of the single row that holds both lists, or the rows as they are."""
     if len(rows) == 1 and isinstance(rows[0].get(part), Sequence):
         found: Sequence[Any] = rows[0][part]
         return found

@@ -1,7 +1,7 @@
 """The data set MUSE: news articles and books to forget, with questions, passages and texts.
 
-It is read from a local copy of the hub's data set, or of the folder ``data`` of its repository; or
-from the hub.
+It is read from a local copy of the hub's data set or of its repository's folder ``data``, or from
+the hub.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ FIELDS: dict[str, tuple[str, ...]] = {  # of the rows, by the data set's configu
 
 
 def open_muse(data: str | Path, corpus: Corpus, revision: str | None = None) -> Path | HubSet:
-    """A folder with MUSE's files, or the corpus's data set of the hub.
+    """A folder with MUSE's files, or the corpus's data set on the hub.
 
     Raises:
-        WagleError: neither; a revision of a folder.
+        WagleError: it is neither; a revision was given for a folder.
     """
     source = open_source(data, HUB[corpus], revision)
     if isinstance(source, HubSet) and source.name != HUB[corpus]:
         raise WagleError(
-            f"{data} is no folder; data: give a local copy of {HUB[corpus]}, or that name"
+            f"{data} is not a folder; data: give a local copy of {HUB[corpus]}, or that name"
         )
     return source
 
@@ -47,14 +47,14 @@ def muse_rows(
     """The rows of a split, by place, such as ``news.knowmem.forget_qa[3]``.
 
     Args:
-        data: a folder, a name on the hub, or what ``open_muse`` made of them.
-        config: of FIELDS.
+        data: a folder, a name on the hub, or the result of ``open_muse``.
+        config: a key of FIELDS.
         split: ``forget``, ``retain_qa_icl``, ``forget_3``, ...; the older ``retain2``, as in
             ``retain2_qa``, is found too.
         corpus: ``news`` or ``books``.
 
     Raises:
-        WagleError: no such file; a field that is missing, empty or no text.
+        WagleError: no such file; a field that is missing, empty or not text.
     """
     fields = choose(FIELDS, config, "part of MUSE")
     names = [split]
@@ -80,7 +80,7 @@ def muse_rows(
 
 
 def _local(folder: Path, corpus: str, config: str, names: Sequence[str]) -> list[Any]:
-    """The rows of the first file that fits: of this folder, or of the corpus's folder in it."""
+    """The rows of the first file that fits, in this folder or in the corpus's folder inside it."""
     homes = [folder / corpus, folder / HUB[corpus].split("/")[1], folder]
     for home in homes:
         for name in names:

@@ -21,7 +21,7 @@ def scalability(evaluations: Mapping[int, Measured]) -> dict[int, Figure]:
         The figures by number of folds, ascending; a flat curve is the goal.
 
     Raises:
-        WagleError: no evaluation, one without C4, or over other questions.
+        WagleError: there is no evaluation, or one lacks C4 or is over other questions.
     """
     return _curve(evaluations, "after {} folds of forget texts at once, from the target model")
 
@@ -38,7 +38,7 @@ def sustainability(evaluations: Mapping[int, Measured]) -> dict[int, Figure]:
         The figures by number of requests, ascending; a flat curve is the goal.
 
     Raises:
-        WagleError: no evaluation, one without C4, or over other questions.
+        WagleError: there is no evaluation, or one lacks C4 or is over other questions.
     """
     return _curve(evaluations, "after {} requests in a row, each from the result before")
 

@@ -1,4 +1,4 @@
-"""The parts of ``muse``: what each asks, and what it makes of the answers."""
+"""The parts of ``muse``: what each asks, and the figures it makes of the answers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Read = Callable[[str, str], Rows]  # the rows of a part and a split, by place
 
 _SHOTS = 10
 _VERBATIM, _KNOWLEDGE = 128, 32  # the most new tokens
-_ENDS = ("\n\n", "\nQuestion", "Question:")  # what no answer to a question goes beyond
+_ENDS = ("\n\n", "\nQuestion", "Question:")  # answers to questions are cut off here
 
 
 class Part(NamedTuple):
@@ -49,8 +49,8 @@ class Part(NamedTuple):
     Attributes:
         requests: what it asks.
         measure: what it makes of the answers.
-        records: texts, by set and place: all that what is asked is made of.
-        settings: what else decides its figures.
+        records: the texts that the requests are made from, by set and place.
+        settings: what else determines its figures.
         fits: refuses a reference that it cannot be compared with.
     """
 
@@ -75,7 +75,7 @@ class How(NamedTuple):
         return (*raw.first, *raw.ids)
 
     def text(self, ids: Sequence[int]) -> str:
-        """What ids say, without special tokens, otherwise untouched."""
+        """The text of ids, without special tokens, otherwise untouched."""
         return text_of(self.tokenizer, ids)
 
     def score(self, expected: str, said: str) -> float:
@@ -88,7 +88,7 @@ class How(NamedTuple):
 
 
 class _Asked(NamedTuple):
-    """What the model is to write, and what it should (not) write."""
+    """What the model is asked to write, and what it should (or should not) write."""
 
     place: str
     prompt: str
@@ -99,7 +99,7 @@ class _Asked(NamedTuple):
 def _written(
     how: How, metric: str, asked: Sequence[_Asked], answers: Answers, *, kept: bool = False
 ) -> tuple[dict[str, Figure], list[Written]]:
-    """ROUGE of what was written, and how many answers are empty or hit the limit."""
+    """ROUGE of what was written, and the shares of answers that are empty or hit the limit."""
     texts = []
     for one in asked:
         found = answers.text(one.greedy)
@@ -117,7 +117,7 @@ def _written(
     aim = {"direction": HIGHER, "target": None} if kept else {}
     rows = {t.place: how.score(t.expected, t.said) for t in texts}
     judges = how.judges
-    if metric == "verbmem":  # passages, of which none follows from another
+    if metric == "verbmem":  # passages, none of which follows from another
         judges = replace(judges, entailment=None)
     target = None if kept else "reference"
     written = writing_figures(texts, how.seed, judges, gone=not kept, target=target)
@@ -226,10 +226,10 @@ def membership(
     retrained_auc: float | None,
     check_words: bool,
 ) -> Part:
-    """C3: what membership attacks ask of the texts to forget and of the holdout texts."""
+    """C3: what membership attacks ask about the texts to forget and the holdout texts."""
     table = attack_table(attacks, k)
     if retrained_auc is not None and HEADLINE not in table:
-        raise WagleError(f"retrained_auc is of the attack {HEADLINE}; add it to attacks")
+        raise WagleError(f"retrained_auc is an AUC of the attack {HEADLINE}; add that to attacks")
     texts = {name: read("privleak", name) for name in ("forget", "holdout")}
     plain = {n: {p: row["text"] for p, row in rows.items()} for n, rows in texts.items()}
     note = compare_sets(plain, how.seed, words=check_words)
@@ -262,5 +262,5 @@ def _fits(
     found: Measured,
     role: str = "reference",
 ) -> None:
-    """Refuse a reference that privacy leakage cannot be told against."""
+    """Refuse a reference against which privacy leakage cannot be measured."""
     check_leakage(texts, labels, found.figures, role)

@@ -1,11 +1,10 @@
-"""The benchmark ``muse``: six looks at a model that should forget news articles or books.
+"""The benchmark ``muse``: six criteria for a model that should forget news articles or books.
 
 C1 verbatim memorisation: it continues passages to forget. C2 knowledge memorisation: it answers
 questions about them after ten examples. C3 privacy leakage: membership attacks on texts to forget
-and texts never seen, beside the same of a retrained model. C4 utility: C2 on questions to keep.
-C5 scalability, C6 sustainability: C4 over growing forget sets and over requests in a row.
-Everything is asked as plain text, of chat models too. ``VERSION`` is raised with every new
-definition.
+and texts never seen, compared with a retrained model. C4 utility: C2 on questions to keep. C5
+scalability, C6 sustainability: C4 over growing forget sets and over requests in a row. Everything
+is asked as plain text, even of chat models. ``VERSION`` is raised with every new definition.
 
 Source: Shi et al. 2024, arXiv 2407.06460.
 """
@@ -85,38 +84,39 @@ def muse(
     """Ask what MUSE asks: passages to continue, questions after ten examples, texts to score.
 
     Args:
-        encoder: whose tokenizer is used; its template is not.
+        encoder: its tokenizer is used, its template is not.
         data: a folder in the layout of the hub's data set (``verbmem/forget.jsonl``,
             ``knowmem/forget_qa.json``, ``privleak/holdout-*.parquet``, ...), or one that holds
             ``news`` and ``books``; or the data set's name on the hub.
         corpus: ``news`` or ``books``.
-        revision: of the hub's data set: a commit, a tag or a branch; None: main. The result says
-            which commit was read.
-        variant: ``published``: ROUGE-L F without stemmer, the first 128 ids of a passage are its
-            reference, a BOS included. ``open_unlearning``: with stemmer, the whole passage, joined
-            to its prompt by a blank; an extraction strength without the last token and never
+        revision: revision of the hub's data set: a commit, a tag or a branch; None: ``main``. The
+            result says which commit was read.
+        variant: ``published``: ROUGE-L F without a stemmer; the first 128 ids of a passage are its
+            reference, including a BOS. ``open_unlearning``: with a stemmer; the whole passage,
+            joined to its prompt by a blank; an extraction strength without the last token and never
             below 1/n; a gradient norm that is the mean over tensors.
-        parts: of ``verbmem`` (C1), ``knowmem`` (C2, C4) and ``privleak`` (C3); None: all.
-        attacks: names of membership attacks; None: all but ``gradnorm``, which costs a backward
+        parts: which of ``verbmem`` (C1), ``knowmem`` (C2, C4) and ``privleak`` (C3); None: all.
+        attacks: names of membership attacks; None: all except ``gradnorm``, which takes a backward
             pass per text. ``reference`` comes with a reference model.
-        k: shares of tokens for ``min_k`` and ``min_k++``, exact as decimals; the first, 0.4 where
-            none is given, makes the headline.
-        window: the most tokens of a text that are read at once; later windows start anew.
-        retrained_auc: stands for a retrained model where there is none: its AUC of ``min_k``.
+        k: shares of tokens for ``min_k`` and ``min_k++``, exact as decimals; the first, or 0.4 if
+            none is given, is the one in the headline.
+        window: the most tokens of a text that are read at once; later windows start afresh.
+        retrained_auc: stands in for a retrained model if there is none: its AUC of ``min_k``.
             MUSE's code has 0.4772 for its news, 0.5393 for its books; 0.5 has to be asked for too.
-        check_words: see whether words alone tell the forget texts from the holdout texts (needs
-            scikit-learn).
-        summary: names of the summary: OpenUnlearning's, from 0 to 1, or MUSE's, times 100.
+        check_words: check whether words alone tell the forget texts from the holdout texts (extra
+            ``eval``).
+        summary: names used in the summary: OpenUnlearning's, from 0 to 1, or ``muse``, times 100.
             Privacy leakage is times 100 in both.
-        fluency: a folder or hub name of a classifier with the label ``clean``: how probable it is
-            that what is written is language. None: that is not measured.
-        entailment: of one of pairs with the label ``entailment``: whether an answer to a question
-            entails the right one (of ``retain``: follows from it). None: that is not measured.
-        seed: of the intervals.
+        fluency: a folder or hub name of a classifier with the label ``clean``: the probability that
+            what is written is language. None: not measured.
+        entailment: a folder or hub name of a classifier of text pairs with the label
+            ``entailment``: whether an answer to a question entails the right one (for ``retain``:
+            follows from it). None: not measured.
+        seed: for the intervals.
 
     Raises:
-        WagleError: data that is missing or malformed; a setting that does not fit; a classifier that is
-            not there, is none or has not the label.
+        WagleError: data that is missing or malformed; a setting that does not fit; a classifier
+            that is missing, is no classifier or lacks the label.
     """
     chosen = list(dict.fromkeys(PARTS if parts is None else parts))
     _check(chosen, window, retrained_auc, entailment)
@@ -155,9 +155,9 @@ def _check(
     retrained_auc: float | None,
     entailment: str | Path | None,
 ) -> None:
-    """Refuse settings that do not fit."""
+    """Refuse settings that do not fit together."""
     if window < 2:
-        raise WagleError(f"window is {window}; a window holds a token and what it predicts: 2")
+        raise WagleError(f"window is {window}; a window needs at least 2 tokens")
     if not chosen:
         raise WagleError("parts is empty; name some of verbmem, knowmem, privleak")
     if retrained_auc is not None and not 0 <= retrained_auc <= 1:
@@ -184,7 +184,7 @@ def _against(names: str, seed: int, own: Measured, reference: Measured) -> Measu
 
 
 def _summary(figures: Mapping[str, Mapping[str, Figure]], names: str) -> dict[str, float | None]:
-    """The figures there are under the names of another tool."""
+    """The available figures under the names of another tool."""
     found = {}
     for key, (name, metric, factor) in _SUMMARY[names].items():
         figure = figures.get(name, {}).get(metric)

@@ -1,4 +1,4 @@
-"""What ``tofu`` makes of its figures compared with a reference's, and with those before."""
+"""The figures that ``tofu`` makes by comparing with a reference and with the model before."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from wagle.metrics.utility import (
 from wagle.system.errors import WagleError
 
 _SCORES = ("memorization", "privacy_score", "utility_score")
-_SCORED = (*UTILITY, ("forget", "fluency"))  # before and after, in the utility score
+_SCORED = (*UTILITY, ("forget", "fluency"))  # in the utility score, before and after
 
 
 def check_fit(
@@ -43,15 +43,15 @@ def check_fit(
     reference: Measured,
     role: str = "reference",
 ) -> None:
-    """Refuse a reference of other records or formulas before any model is asked.
+    """Refuse a reference for other records or formulas, before any model is asked.
 
     Args:
-        plan: of the benchmark.
+        plan: the benchmark's plan.
         forget: the forget records, as they will be asked.
-        probes: of the forget and the holdout records, or none.
-        attacks: labels of those on membership.
+        probes: the membership probes of the forget and holdout records, if any.
+        attacks: the labels of the membership attacks.
         reference: the figures of a model that never learned the forget set.
-        role: of that model; one from before unlearning may know the forget set.
+        role: that model's role; the model before unlearning may know the forget set.
     """
     places = [item.record.place for item in forget]
     _ratios(places, basis_of(plan, "forget"), reference, role)
@@ -61,20 +61,20 @@ def check_fit(
 def _ratios(
     places: Collection[str], note: str | None, reference: Measured, role: str = "reference"
 ) -> Figure:
-    """The truth ratios of a reference, which has to be of these records, on this basis."""
+    """The truth ratios of a reference, which must cover these records on this basis."""
     other = reference.figures.get("forget", {}).get("log_truth_ratio")
     if other is None:
         raise WagleError(f"{CALLED[role]} has no forget.log_truth_ratio; evaluate it with tofu too")
     if set(places) != other.per_record.keys() or not same_basis(note, other.note):
         raise WagleError(
-            f"{CALLED[role]} is of other records or formulas: {other.n} records ({other.note}), the "
+            f"{CALLED[role]} has other records or formulas: {other.n} records ({other.note}), the "
             f"model's {len(places)} ({note}); evaluate both with the same split, variant and rows"
         )
     return other
 
 
 def against(plan: Plan, own: Measured, reference: Measured) -> Measured:
-    """Forget quality and privacy leakage beside a model that never learned the forget set."""
+    """Forget quality and privacy leakage, against a model that never learned the forget set."""
     mine = own.figures["forget"]["log_truth_ratio"]
     other = _ratios(mine.per_record.keys(), mine.note, reference)
     values = [list(figure.per_record.values()) for figure in (mine, other)]
@@ -85,7 +85,7 @@ def against(plan: Plan, own: Measured, reference: Measured) -> Measured:
 
 
 def _leakage(plan: Plan, own: Measured, reference: Measured) -> dict[str, Figure]:
-    """Privacy leakage per attack, and the harmonic mean of ``privacy`` over the four, if made."""
+    """Privacy leakage per attack, and the harmonic mean of ``privacy`` if all four were run."""
     made = asked_leakage(own.figures, reference.figures, seed=plan.seed)
     names = {attack: "privacy" if attack == HEADLINE else f"privacy_{attack}" for attack in FOUR}
     if not made.keys() >= {*names.values()}:
@@ -95,7 +95,7 @@ def _leakage(plan: Plan, own: Measured, reference: Measured) -> dict[str, Figure
     unit, count = "harmonic mean of four", privacies["loss"].n
     if None in members.values():
         made["privacy_score"] = replace(
-            undefined(unit, "not told: an attack's privacy is not defined"), count=count
+            undefined(unit, "not reported: an attack's privacy is not defined"), count=count
         )
         return made
     drawn = privacy_replicates(own.figures, reference.figures, FOUR, plan.seed)
@@ -112,16 +112,16 @@ def _leakage(plan: Plan, own: Measured, reference: Measured) -> dict[str, Figure
 
 
 # ---------------------------------------------------------------------------------------------
-# Beside the model before
+# Compared with the model before
 
 
 def since(plan: Plan, own: Measured, original: Measured) -> Measured:
-    """What is left of the model's utility and fluency, and with privacy one score over all.
+    """How much utility and fluency are left, and with privacy one score for everything.
 
     Args:
-        plan: of the benchmark.
-        own: the figures after unlearning, with those beside a reference where there is one.
-        original: of the model before.
+        plan: the benchmark's plan.
+        own: the figures after unlearning, including those against a reference if there is one.
+        original: the figures of the model before.
     """
     if "fluency" not in own.figures["forget"] or plan.form.published:
         return Measured({})
@@ -133,12 +133,12 @@ def since(plan: Plan, own: Measured, original: Measured) -> Measured:
 
 
 def _utility_score(plan: Plan, own: Measured, original: Measured) -> Figure:
-    """Model utility and fluency beside those before; both models are drawn the same records."""
+    """Model utility and fluency relative to before; both models are drawn the same records."""
     unit = "harmonic mean of two"
     both = [m.figures.get(name, {}).get(k) for m in (own, original) for name, k in _SCORED]
     found = [figure for figure in both if figure is not None and figure.value is not None]
     if len(found) < len(both):
-        return undefined(unit, "not told: the model before lacks a figure that it is made of")
+        return undefined(unit, "not reported: the model before lacks a figure it is made of")
     mean = mean_of(UTILITY)
 
     def score(values: Sequence[float]) -> float:
@@ -148,10 +148,10 @@ def _utility_score(plan: Plan, own: Measured, original: Measured) -> Figure:
 
     value = score([figure.number for figure in found])
     if math.isnan(value):
-        return undefined(unit, "not told: the model before has no utility, or no fluency")
+        return undefined(unit, "not reported: the model before has no utility, or no fluency")
     try:
         interval = composite_interval([figure.per_record for figure in found], score, plan.seed)
-    except WagleError:  # without utility before, in some of the draws
+    except WagleError:  # in some draws, no utility before
         interval = None
     return Figure(
         value,
@@ -161,13 +161,13 @@ def _utility_score(plan: Plan, own: Measured, original: Measured) -> Figure:
         else "none: not defined in some draws",
         direction=HIGHER,
         unit=unit,
-        note="of model_utility and forget.fluency, each beside that of the model before, at most 1",
+        note="of model_utility and forget.fluency, each relative to the model before, at most 1",
         count=sum(figure.n for figure in found),
     )
 
 
 def _overall_score(scores: Sequence[Figure]) -> Figure:
-    """One number of what went, what shows of that, and what stayed."""
+    """One number for what went, how much of that shows, and what stayed."""
     unit, note = "harmonic mean of three", f"of {', '.join(_SCORES)}"
     known = [score.value for score in scores if score.value is not None]
     if len(known) < len(scores):

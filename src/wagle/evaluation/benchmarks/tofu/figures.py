@@ -1,4 +1,4 @@
-"""What ``tofu`` makes of the answers of one set: figures, and what was written."""
+"""The figures that ``tofu`` makes of one set's answers, and what the model wrote."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from wagle.metrics.table import JUDGED, METRICS
 from wagle.metrics.text import has_rouge_words, repetition, rouge
 from wagle.system.errors import WagleError
 
-PER_AUTHOR = 20  # questions, next to one another
+PER_AUTHOR = 20  # consecutive questions
 
 
 def _here(metric: str) -> str:
-    """What ``tofu`` calls a metric of what was written."""
+    """What ``tofu`` calls a metric of written answers."""
     return "truncated" if metric == "at_limit" else metric
 
 
@@ -90,7 +90,7 @@ def set_figures(
 
 
 def lacking(plan: Plan) -> str | None:
-    """Why a figure of the published code that compares sentences is not there; None: it is."""
+    """Why the published code's figure that compares sentences is missing; None: it is not."""
     if not plan.form.published or plan.sentence_encoder is not None:
         return None
     if not plan.generate:
@@ -104,7 +104,7 @@ def undefined(unit: str, note: str, direction: str = HIGHER) -> Figure:
 
 
 def _likelihoods(plan: Plan, name: str, item: Item, answers: Answers) -> dict[str, float]:
-    """What the likelihoods of one record say, by metric."""
+    """The figures from the likelihoods of one record, by metric."""
     own, form = answers.likelihood(item.answer), plan.form
     hits = own.hit.tolist()[: len(own.hit) - item.closed]
     if not hits:
@@ -136,7 +136,7 @@ def _written(plan: Plan, record: Record, request: Greedy, answers: Answers) -> W
 
 
 def _texts(name: str, expected: str, written: Written) -> dict[str, float]:
-    """What a written answer says, by metric."""
+    """The figures from a written answer, by metric."""
     said = written.said
     found = {
         "rouge_l": rouge(expected, said).recall,
@@ -167,7 +167,7 @@ def _accuracy(plan: Plan, items: Sequence[Item], answers: Answers) -> dict[str, 
 
 
 def _cosines(plan: Plan, texts: Sequence[Written]) -> dict[str, float]:
-    """How near every answer is to its right answer: the cosine of their embeddings, or 0."""
+    """How close each answer is to the right one: the cosine of their embeddings, at least 0."""
     from wagle.evaluation.judges.embeddings import cosine, embed
 
     said, expected = ([getattr(t, side) for t in texts] for side in ("said", "expected"))
@@ -207,7 +207,7 @@ def _row(place: str) -> int:
 def _note(
     plan: Plan, name: str, metric: str, rows: Mapping[str, float], items: Sequence[Item]
 ) -> str | None:
-    """What the reader of a figure has to know."""
+    """What the reader of a figure needs to know."""
     form = plan.form
     if metric == "log_truth_ratio":
         return basis_of(plan, name)
@@ -217,7 +217,7 @@ def _note(
     if metric == "extraction_strength" and form.floor:
         return "never below 1/n of n tokens, as in OpenUnlearning"
     if metric == "probability" and name in WORLD and not form.published:
-        return "beside the wrong options: P / sum of P"
+        return "relative to the wrong options: P / sum of P"
     if metric.startswith("rouge"):
         blind = sum(not has_rouge_words(item.record.answer) for item in items)
         return f"{blind} answers have no ASCII letter or digit, so they score 0" if blind else None
@@ -232,7 +232,7 @@ def _note(
 
 
 def basis_of(plan: Plan, name: str) -> str:
-    """On what the truth ratios of a set were measured."""
+    """What the truth ratios of a set were measured on."""
     form = plan.form
     asked = "paraphrased_question" if form.published and name not in WORLD else "question"
     return basis(plan.split, form.ratio, asked, plan.encoder.template)

@@ -1,4 +1,4 @@
-"""What ``tofu`` makes of the figures of its sets together."""
+"""The figures that ``tofu`` makes of several sets together."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from wagle.metrics.utility import (
 )
 
 _MEMORIZED = ("extraction_strength", "exact_memorization", "paraphrased_answer", "know")
-_CLOSER = ("probability", "rouge_l", "truth_ratio", "cosine", "entailment")  # of the forget set
-_CLOSER_KEPT = (*_CLOSER, "token_entropy")  # of every other
+_CLOSER = ("probability", "rouge_l", "truth_ratio", "cosine", "entailment")  # for the forget set
+_CLOSER_KEPT = (*_CLOSER, "token_entropy")  # for every other set
 
 
 def measure(
@@ -38,15 +38,15 @@ def measure(
     note: str | None,
     answers: Answers,
 ) -> Measured:
-    """The figures of every set, of all together, and of membership where there is a holdout set.
+    """The figures of every set and of all together, and membership if there is a holdout set.
 
     Args:
-        plan: of the benchmark.
-        sets: the records by set, as they were asked.
-        probes: of the forget and the holdout records, or none.
-        attacks: on membership.
-        note: for the reader of these, or why there are none.
-        answers: of the engine.
+        plan: the benchmark's plan.
+        sets: the requests of the records, by set.
+        probes: the membership probes of the forget and holdout records, if any.
+        attacks: the membership attacks.
+        note: for the reader of the attacks, or why there are none.
+        answers: the engine's answers.
     """
     found = {name: set_figures(plan, name, items, answers) for name, items in sets.items()}
     figures = {name: made for name, (made, _) in found.items()}
@@ -73,7 +73,7 @@ def overall_figures(
     sets: Mapping[str, Sequence[Item]],
     answers: Answers,
 ) -> dict[str, Figure]:
-    """What is made of several figures, or of two sets."""
+    """Figures made from several others, or from two sets."""
     composite = partial(_composite, plan, figures)
     made = {
         "memorization": composite(
@@ -99,7 +99,7 @@ def _composite(
     unit: str,
     note: str | None = None,
 ) -> Figure:
-    """A figure made of the means of others, which are named by set and metric."""
+    """A figure made from the means of others, given as set and metric."""
     members = [figures[name][metric] for name, metric in parts]
     return Figure(
         compose([member.number for member in members]),
@@ -113,13 +113,13 @@ def _composite(
 
 
 def mean_of(parts: Sequence[tuple[str, str]]) -> Callable[[Sequence[float]], float]:
-    """The harmonic mean, which names a member that has none."""
+    """The harmonic mean; an error names a member without a usable value."""
     names = [f"{name}.{metric}" for name, metric in parts]
     return lambda values: harmonic_mean(dict(zip(names, values, strict=True)))
 
 
 def _closer_look(composite: Callable[..., Figure]) -> dict[str, Figure]:
-    """Forget efficacy and two utilities, none of which is TOFU's model utility.
+    """Forget efficacy and two utilities, neither of which is TOFU's model utility.
 
     Source: Yuan et al. 2024, arXiv 2410.08109.
     """
@@ -131,7 +131,7 @@ def _closer_look(composite: Callable[..., Figure]) -> dict[str, Figure]:
             [("forget", metric) for metric in _CLOSER],
             lambda values: closer_look_efficacy(*values),
             "share, higher is more forgotten",
-            f"1 less the mean of {', '.join(_CLOSER)} of forget, of truth_ratio what is left to 1",
+            f"1 minus the mean of {', '.join(_CLOSER)} of forget, with 1 - truth_ratio",
         ),
         "closer_look_utility_retain": composite(
             retain, mean_of(retain), "harmonic mean of six", f"of retain: {six}"
@@ -187,7 +187,7 @@ def _published(
 
 def _separation(plan: Plan, forget: Sequence[float], retain: Sequence[float]) -> Figure:
     return Figure(
-        auc(retain, forget),  # how often a forget record is the less likely one
+        auc(retain, forget),  # how often the forget record is the less likely one
         auc_interval(forget, retain, plan.seed),
         f"bootstrap 95 %, {AUC_REPLICATES} replicates",
         unit="AUC",

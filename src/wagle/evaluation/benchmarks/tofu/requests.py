@@ -12,13 +12,13 @@ from wagle.evaluation.judges.classifiers import Judges
 from wagle.system.errors import WagleError
 
 WORLD = ("real_authors", "world_facts")
-TOTAL = 200  # tokens of question and answer together, where new ones are not limited
+TOTAL = 200  # tokens of question and answer together, where new tokens are not limited
 _FIELDS = {
     "paraphrased_prompt": "paraphrased_question",
     "paraphrased_answer": "paraphrased_answer",
     "perturbed_answers": "perturbed_answer",
 }
-_HEADER = "### Answer: "  # which the published code takes for the beginning of the answer
+_HEADER = "### Answer: "  # which the published code treats as the start of the answer
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,14 @@ class Variant:
     """How a tool asks and counts.
 
     Attributes:
-        retain_rows: of the 400, the first so many; None: all.
-        max_new_tokens: of an answer; None: 200 tokens together with the question.
-        ratio: the mean over the wrong answers.
+        retain_rows: how many of the 400 to take from the start; None: all.
+        max_new_tokens: the longest answer; None: 200 tokens together with the question.
+        ratio: the kind of mean over the wrong answers.
         floor: an extraction strength is never below 1/n.
         mean_norm: a gradient norm is the mean over tensors.
         published: the published WAGLE code: paraphrased questions before the answers of the truth
-            ratio, which is averaged as it is; no EOS; options do not count; its scored positions.
+            ratio, which is averaged as it is; no EOS; wrong options are not counted; its own scored
+            positions.
     """
 
     retain_rows: int | None
@@ -53,9 +54,9 @@ VARIANTS: dict[str, Variant] = {
 
 @dataclass(frozen=True)
 class Plan:
-    """All that decides what is asked and how it is counted, beside the records.
+    """Everything that determines what is asked and how it is counted, apart from the records.
 
-    ``closer_look`` is the sentence encoder of the figures of that name; None: there are none.
+    ``closer_look`` is the sentence encoder for the figures of that name; None: they are not made.
     """
 
     encoder: Encoder
@@ -73,7 +74,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Item:
-    """One record's requests: its answer, the truth ratio's, and what is written.
+    """One record's requests: for its answer, for the truth ratio, and for what is written.
 
     ``closed`` says whether the answer's last scored token is its EOS.
     """
@@ -96,7 +97,7 @@ class Item:
 
 
 def ask_all(plan: Plan, name: str, record: Record) -> Item:
-    """The requests of a record; one without a field that they need is an error."""
+    """The requests of a record; a record that lacks a needed field is an error."""
     world = name in WORLD
     for field in ("perturbed_answers",) if world else _FIELDS:
         if not getattr(record, field):
@@ -132,14 +133,14 @@ def ask_all(plan: Plan, name: str, record: Record) -> Item:
 
 
 def answer_tokens(plan: Plan, record: Record, prompt: str, answer: str) -> Tokens:
-    """An answer to a question, with its EOS where the plan has that scored."""
+    """An answer to a question, with its EOS if the plan scores that."""
     tokens = plan.encoder.answer(record, prompt, answer)
     if tokens.closed and not plan.eos:
         tokens = replace(tokens, ids=tokens.ids[:-1], scored=tokens.scored[:-1], closed=False)
     if not plan.form.published:
         return tokens
-    # It scores what follows as many tokens as the question has by itself, without its BOS: with
-    # the plain template the answer's header too.
+    # It skips as many tokens as the question alone has, without its BOS, and scores the rest: with
+    # the plain template, the answer's header too.
     assert plan.encoder.tokenizer is not None
     text = TEMPLATES[plan.encoder.template].question.format(prompt=prompt).removesuffix(_HEADER)
     start = max(1, len(plan.encoder.tokenizer(text, add_special_tokens=False)["input_ids"]))

@@ -1,4 +1,4 @@
-"""The records of TOFU: its files in a folder, or its configurations on the hub."""
+"""The records of TOFU: files in a folder, or configurations on the hub."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from wagle.system.errors import WagleError
 logger = logging.getLogger(__name__)
 
 HUB = "locuslab/TOFU"
-Limit: TypeAlias = int | Literal["all"] | None  # of the records of a set
+Limit: TypeAlias = int | Literal["all"] | None  # records of a set
 
 
 def read_sets(
     source: Path | HubSet, split: str, limits: Mapping[str, Limit]
 ) -> tuple[dict[str, list[Record]], str | None]:
-    """The records by set, the first so many, and why the hub has no holdout set, or None.
+    """The records by set, up to a limit, and why the hub has no holdout set, or None.
 
     Args:
         source: a folder, or the data set on the hub.
-        split: the records to forget; ``holdout`` is there only where it has such a split.
-        limits: of records, by set.
+        split: the records to forget; there is a ``holdout`` only if one matches this split.
+        limits: the most records, by set.
 
     Raises:
-        WagleError: files or configurations that are missing, or a limit below 1.
+        WagleError: files or configurations are missing, or a limit is below 1.
     """
     found, note = _read(source, split)
     return {name: _cut(records, limits.get(name)) for name, records in found.items()}, note
@@ -67,16 +67,16 @@ def _read(source: Path | HubSet, split: str) -> tuple[dict[str, list[Record]], s
 
 
 def _holdout(split: str) -> str | None:
-    """The split of records that were never trained on, of the size of a forget split."""
+    """The split of records that were never trained on, as large as a forget split."""
     return split.replace("forget", "holdout") if "forget" in split else None
 
 
 def check_holdout(found: Mapping[str, Sequence[Record]], data: str | Path, split: str) -> None:
-    """Refuse settings of membership attacks where there are no holdout records."""
+    """Refuse settings of membership attacks if there are no holdout records."""
     if not found.get("holdout"):
         raise WagleError(
-            f"attacks and k are of membership attacks, but {data} has no "
-            f"{_holdout(split) or 'holdout split'} beside {split}; leave them out, or add it"
+            f"attacks and k belong to membership attacks, but {data} has no "
+            f"{_holdout(split) or 'holdout split'} for {split}; leave them out, or add it"
         )
 
 

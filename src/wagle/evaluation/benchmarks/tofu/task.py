@@ -1,8 +1,8 @@
 """The benchmark ``tofu``: 200 invented authors, some to forget; real authors, world facts to keep.
 
-Per record: how likely the answer is, what the model says itself, and how the right answer compares
-with wrong ones of the same form (the truth ratio). Over all sets the model utility; beside a model
-that never learned the forget set the forget quality, and with a holdout split privacy leakage.
+Per record: how likely the answer is, what the model itself says, and how the right answer compares
+with wrong ones of the same form (the truth ratio). Over all sets: model utility. Compared with a
+model that never learned the forget set: forget quality, and with a holdout split privacy leakage.
 ``VERSION`` is raised with every new definition.
 
 Source: Maini et al. 2024, arXiv 2401.06121.
@@ -80,50 +80,52 @@ def tofu(
 
     Args:
         encoder: makes tokens of records.
-        data: a folder with TOFU's files (``forget10_perturbed.json``, ...), or its hub name.
-            A file or configuration ``holdout10`` for ``forget10`` adds membership attacks.
+        data: a folder with TOFU's files (``forget10_perturbed.json``, ...), or its hub name,
+            ``locuslab/TOFU``. A file or configuration ``holdout10`` for ``forget10`` adds
+            membership attacks; on a hub without one, ``privleak`` is undefined, with a note.
         split: the records to forget: ``forget01``, ``forget05``, ``forget10``.
-        revision: of the hub's data set: a commit, a tag or a branch; None: main. The result says
-            which commit was read.
-        variant: ``official`` (TOFU's aggregate script: geometric mean over the wrong answers,
-            300 of the retain records), ``paper`` (arithmetic mean), ``open_unlearning`` (as
+        revision: revision of the hub's data set: a commit, a tag or a branch; None: ``main``. The
+            result says which commit was read.
+        variant: ``official`` (TOFU's aggregate script: geometric mean over the wrong answers, the
+            first 300 retain records), ``paper`` (arithmetic mean), ``open_unlearning`` (as
             official; all records, 200 new tokens, its extraction strength) or ``published`` (the
             published WAGLE code).
-        strict: of ``official`` and ``paper``: the first 300 forget records too, and 200 tokens for
-            question and answer together.
-        rows: the first so many records of every set, over what the variant takes.
-        forget_rows: the same of the forget set alone; ``all`` or a number.
-        retain_rows: of the retain set alone.
-        max_new_tokens: the longest greedy answer, over what the variant takes.
-        eos: whether an answer's EOS is scored; None: in all variants but ``published``.
-        template: how a question becomes text; None: as the encoder does (``published``: ``plain``,
-            or ``llama2_published`` where the encoder has a Llama 2 template).
-        generate: also ask for greedy answers, without which there is no ROUGE and no utility.
+        strict: for ``official`` and ``paper``: also limit the forget set to its first 300 records,
+            and question and answer together to 200 tokens.
+        rows: how many records to take from the start of every set, overriding the variant's own
+            limit.
+        forget_rows: the same for the forget set alone; ``all`` or a number.
+        retain_rows: the same for the retain set alone.
+        max_new_tokens: the longest greedy answer, overriding the variant's own limit.
+        eos: whether an answer's EOS is scored; None: in all variants except ``published``.
+        template: how a question becomes text; None: the model's own (``published``: ``plain``, or
+            ``llama2_published`` if the model has a Llama 2 template).
+        generate: also generate greedy answers, without which there is no ROUGE and no utility.
         sentence_encoder: a folder or hub name, or ``all-MiniLM-L6-v2`` (offline, extra
-            ``encoder``): measures ``embedding_accuracy`` of answers to paraphrased questions. None:
+            ``encoder``): measures ``embedding_accuracy`` on answers to paraphrased questions. None:
             only ``published`` measures it, with the offline one if that is installed.
-        fluency: a folder or hub name of a classifier with the label ``clean``: how probable it is
-            that an answer is language. OpenUnlearning has
-            ``madhurjindal/autonlp-Gibberish-Detector-492513457``. None: that is not measured.
-        entailment: of one of pairs with the label ``entailment``, such as
-            ``sileod/deberta-v3-base-tasksource-nli``: whether a forget answer entails the right
-            one, and any other follows from it. None: that is not measured.
-        closer_look: also ``cosine`` of answer and right answer, by ``sentence_encoder`` (None: the
-            offline one), and the figures of Yuan et al. 2024, arXiv 2410.08109, of which it is a
-            part; needs ``entailment``.
-        cluster: what intervals of the forget and the retain set draw: records, or whole authors
-            (20 questions each), whose intervals are wider.
+        fluency: a folder or hub name of a classifier with the label ``clean``: the probability that
+            an answer is language. OpenUnlearning uses
+            ``madhurjindal/autonlp-Gibberish-Detector-492513457``. None: not measured.
+        entailment: a folder or hub name of a classifier of text pairs with the label
+            ``entailment``, such as ``sileod/deberta-v3-base-tasksource-nli``: whether a forget
+            answer entails the right one, or any other answer follows from it. None: not measured.
+        closer_look: also ``cosine``, with ``sentence_encoder`` (None: the offline one), and the
+            ``closer_look_*`` figures of Yuan et al. 2024, arXiv 2410.08109; needs ``entailment``.
+        cluster: what the intervals of the forget and retain sets draw: records, or whole authors
+            (``author``, 20 questions each), whose intervals are wider.
         attacks: names of membership attacks; None: OpenUnlearning's four, ``loss``, ``zlib``,
             ``min_k`` and ``min_k++``. ``zlib_sum``, ``lower`` (the answer in lower case, after the
             question as it is) and ``gradnorm`` (a backward pass per answer) are others;
-            ``reference`` comes with a reference model.
-        k: shares of tokens for ``min_k`` and ``min_k++``, exact as decimals; the first, 0.4 where
-            none is given, makes the headline.
-        seed: of the intervals.
+            ``reference`` comes with a reference model. All score answers without their EOS, whereas
+            OpenUnlearning includes it in ``loss``, ``zlib`` and ``reference``.
+        k: shares of tokens for ``min_k`` and ``min_k++``, exact as decimals; the first, or 0.4 if
+            none is given, is the one in the headline.
+        seed: for the intervals.
 
     Raises:
         WagleError: files, records or fields that are missing; settings that do not fit; membership
-            attacks that are none, or have no holdout records.
+            attacks that are unknown or lack holdout records.
     """
     form = _form(encoder, variant, strict, sentence_encoder, generate, closer_look, entailment)
     judges = load_judges(fluency, entailment, writes=generate)
@@ -159,7 +161,7 @@ def _form(
     closer_look: bool,
     entailment: str | Path | None,
 ) -> Variant:
-    """The variant; settings that do not fit together or do not fit it are an error."""
+    """The variant; settings that do not fit it or one another are an error."""
     if encoder.tokenizer is None:
         raise WagleError("tofu needs a tokenizer; its data is text")
     form = choose(VARIANTS, variant, "variant of tofu")
@@ -169,7 +171,7 @@ def _form(
         raise WagleError("sentence_encoder compares greedy answers; leave generate on")
     if closer_look and form.published:
         raise WagleError(
-            "closer_look needs truth ratios up to 1, which published has not; leave it out"
+            "closer_look needs truth ratios of at most 1, which published lacks; leave it out"
         )
     if closer_look and entailment is None:
         raise WagleError("closer_look needs entailment: name a classifier of (premise, hypothesis)")
@@ -179,10 +181,10 @@ def _form(
 def _encoders(
     form: Variant, named: str | None, *, generate: bool, closer_look: bool
 ) -> tuple[str | None, str | None]:
-    """The sentence encoder of the embedding accuracy and that of the closer look, if they are made.
+    """The sentence encoders of the embedding accuracy and of the closer look, if these are made.
 
     Raises:
-        WagleError: one that is not there.
+        WagleError: one of them is missing.
     """
     if form.published and generate and named is None and has_offline():
         named = OFFLINE
@@ -196,7 +198,7 @@ def _encoders(
 def _limits(
     form: Variant, strict: bool, rows: int | None, forget: Limit, retain: Limit
 ) -> dict[str, Limit]:
-    """How many records of each set are asked; None: all."""
+    """How many records of each set to ask about; None: all."""
     return {
         "forget": _first(forget, rows, 300 if strict else None),
         "retain": _first(retain, rows, form.retain_rows),
@@ -213,16 +215,16 @@ def _task(
     k: Sequence[float] | None,
     data: Mapping[str, Any],
 ) -> Task:
-    """What is asked of the records, and what is made of the answers.
+    """What is asked about the records, and how the answers are measured.
 
     Args:
-        plan: of the benchmark.
-        records: by set; ``holdout`` where there is one.
-        table: of membership attacks.
+        plan: the benchmark's plan.
+        records: the records by set; ``holdout`` if there is one.
+        table: the membership attacks.
         note: why there is no holdout set, or None.
-        variant: its name.
-        k: shares of tokens of these attacks, where they were given.
-        data: of the task.
+        variant: the variant's name.
+        k: the shares of tokens for these attacks, if given.
+        data: the task's ``data``.
     """
     holdout = records.get("holdout", ())
     sets = {
@@ -268,7 +270,7 @@ def _data(split: str, variant: str, strict: bool, source: Path | HubSet) -> dict
 
 
 def _settings(plan: Plan, variant: str) -> dict[str, Any]:
-    """What decides the figures beside the records."""
+    """What determines the figures apart from the records."""
     most: int | str = plan.max_new_tokens or f"{TOTAL} with the question"
     return {
         "version": VERSION,

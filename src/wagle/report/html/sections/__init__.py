@@ -1,7 +1,7 @@
 """The sections of a run's page, one file each.
 
 To add one: a file here with a function of the file's name, which takes the page and returns its
-``Section``, or None where there is nothing to show; and a test beside the others. A section that is
+``Section``, or None if there is nothing to show; and a test next to the others. A section that is
 one table needs no template (``table_section``); any other has a template of its name in
 ``templates/sections/``.
 """
@@ -20,6 +20,6 @@ SECTIONS: Shelf[Section | None] = Shelf(__name__)
 
 
 def made_sections(page: Page) -> list[Section]:
-    """What the page shows, in order."""
+    """The sections that the page shows, in order."""
     found = [make(page) for make in SECTIONS.values()]
     return sorted((one for one in found if one is not None), key=lambda one: one.place)

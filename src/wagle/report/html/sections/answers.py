@@ -1,4 +1,4 @@
-"""The section of answers: what the models said to some forget records, where texts may be shown."""
+"""The answers section: what the models said to some forget records, if texts may be shown."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from wagle.report.html.section import Section
 
 
 def answers(page: Page) -> Section:
-    """Questions with what each model said, or why there are none."""
+    """Questions with each model's answers, or why there are none."""
     context = {"recipe": page.recipe, "pairs": _pairs(page.answers)}
     return Section("answers", "Answers before and after", 80, context, link="Answers")
 
 
 def _pairs(answers: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """The questions with what each model said, in the order in which they come."""
+    """The questions with each model's answers, in their order."""
     found: dict[str, dict[str, Any]] = {}
     for role, said in answers.items():
         for one in said:

@@ -1,4 +1,4 @@
-"""The section of what was asked: the recipe in words, and its sets of records."""
+"""The section on what was asked: the recipe in words, and its sets of records."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def asked(page: Page) -> Section:
 
 
 def _facts(page: Page) -> dict[str, str]:
-    """What the recipe asked for, as terms and what they were."""
+    """What the recipe asked for, as terms with their values."""
     recipe, training = page.recipe, page.recipe.unlearning
     unlearned = page.state.get("unlearn", {})
     objective = unlearned.get("objective") or {
@@ -61,7 +61,7 @@ def _facts(page: Page) -> dict[str, str]:
 def _model(recipe: Recipe) -> str:
     name = last(recipe.model.path)
     if recipe.after is not None:
-        name = f"what {last(recipe.after)} left"
+        name = f"the model left by {last(recipe.after)}"
     if recipe.model.adapter is not None:
         name += f" with the adapter {last(recipe.model.adapter)}"
     return f"{name}, {recipe.model.dtype}"
@@ -78,14 +78,14 @@ def _reference(recipe: Recipe) -> str:
 
 
 def _selection(page: Page) -> dict[str, str]:
-    """What trains: a share of the weights by a score, all of them, or an adapter."""
+    """What is trained: a share of the weights by a score, all of them, or an adapter."""
     chosen = {"Score": _score(page), "Ratio": _ratio(page)}
     lora = page.recipe.unlearning.lora
     if lora is None:
         skipped = page.state.get("mask", {}).get("skipped")
         return chosen if skipped is None else {"Weights": skipped}
     targets = lora.targets if isinstance(lora.targets, str) else ", ".join(lora.targets)
-    text = f"LoRA of rank {lora.rank}, alpha {lora.alpha}, beside {targets}"
+    text = f"LoRA of rank {lora.rank}, alpha {lora.alpha}, on {targets}"
     if lora.quantize != "none":
         text += f", trained over a base in {lora.quantize}"
     return {"Adapter": text + ", then merged", **(chosen if lora.masked else {})}

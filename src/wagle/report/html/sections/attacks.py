@@ -1,4 +1,4 @@
-"""The section of attacks: what each was, what it brought back, and how far that is evidence."""
+"""The attacks section: what each was, what it brought back, and how far that is evidence."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from wagle.report.html.section import Section
 from wagle.report.settings import listed
 
 _MEANINGS = {
-    "relearning": "Each model was taught some records for a few steps, and looked at on the way.",
-    "quantization": "The weights of each model were rounded to few bits, and the same was asked "
+    "relearning": "Each model was taught some records for a few steps, and measured along the way.",
+    "quantization": "The weights of each model were rounded to a few bits, and the same was asked "
     "again.",
     "prompts": "Each model was asked for the forget records in other ways.",
     "probe": "A classifier reads the hidden states of each model. The largest of many figures lies "
-    "above chance even where there is nothing to read, so the same stands beside it for shuffled "
+    "above chance even if there is nothing to read, so the same is shown for shuffled "
     "labels.",
     "sampling": "Each model was asked every forget question many times: how likely one of k answers "
     "leaks.",
@@ -46,7 +46,7 @@ _SEE = {
 
 
 def attacks(page: Page) -> Section | None:
-    """What was made of the models, where any attack was."""
+    """What the attacks found, if there were any."""
     if not page.attacks:
         return None
     found = [attack_part(label, one, page.short) for label, one in page.attacks.items()]
@@ -54,7 +54,7 @@ def attacks(page: Page) -> Section | None:
 
 
 def attack_part(label: str, found: Found, short: Callable[[str], str]) -> dict[str, Any]:
-    """What the page shows of one attack; ``short`` cuts paths to names."""
+    """What the page shows for one attack; ``short`` cuts paths to names."""
     roles = [role for role in ROLES if role in found["roles"]]
     groups = _groups(found, roles)
     rows = [row for group in groups.values() for row in group["rows"]]
@@ -77,7 +77,7 @@ def attack_part(label: str, found: Found, short: Callable[[str], str]) -> dict[s
 
 
 def _groups(found: Found, roles: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The parts of the table by their heading: a figure over the states, or a state's figures."""
+    """The parts of the table by heading: a figure over the states, or a state's figures."""
     looks = found["attack"] in LOOKS
     groups: dict[str, dict[str, Any]] = {}
     for state, name in shown_figures(found):
@@ -99,7 +99,7 @@ def _groups(found: Found, roles: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def _effect_texts(effect: Mapping[str, Any] | None) -> dict[str, str]:
-    """What an attack brought back, as the table shows it, and why there is no share of it."""
+    """What an attack brought back, as the table shows it, and why a share is missing."""
     share, gap = (effect[key] if effect else None for key in ("recovered", "gap"))
     moved = effect is not None and effect["rise"] is not None
     return {
@@ -110,11 +110,11 @@ def _effect_texts(effect: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 def _undefined(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Why a recovered share cannot be told, with the figures that this is so of."""
+    """Why a recovered share is not defined, with the figures this concerns."""
     found: dict[str, list[str]] = {}
     for row in rows:
         if row["undefined"]:
-            text = f"no share of it can be told: {row['undefined'].removeprefix('undefined: ')}"
+            text = f"no share is shown: {row['undefined'].removeprefix('undefined: ')}"
             found.setdefault(text, []).append(row["name"])
     return {text: ", ".join(dict.fromkeys(names)) for text, names in found.items()}
 

@@ -1,4 +1,4 @@
-"""The section of benchmarks: what each found in the model before and after, and in the reference."""
+"""The benchmarks section: what each found in the model before and after and in the reference."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wagle.report.settings import described
 
 
 def benchmarks(page: Page) -> Section | None:
-    """What was found, where a benchmark was asked."""
+    """What the benchmarks found, if any were asked."""
     found = benchmark_parts(page.benchmarks, page.recipe, page.short)
     if not found:
         return None
@@ -26,11 +26,11 @@ def benchmarks(page: Page) -> Section | None:
 def benchmark_parts(
     found: Mapping[str, Mapping[str, Evaluation]], recipe: Recipe, short: Callable[[str], str]
 ) -> list[dict[str, Any]]:
-    """What the page shows of every benchmark that was asked.
+    """What the page shows for every benchmark that was asked.
 
     Args:
-        found: by what the recipe calls it and role.
-        recipe: says how it was asked.
+        found: the evaluations, by the recipe's name for the benchmark and by role.
+        recipe: says how they were asked.
         short: cuts paths to names.
     """
     asked = {one.called: one for one in recipe.evaluation.benchmarks}

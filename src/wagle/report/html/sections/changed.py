@@ -1,4 +1,4 @@
-"""The section of what changed: every set of records, before, after and in the reference."""
+"""The section on what changed: every set of records, before, after and in the reference."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from wagle.report.html.figure_tables import figure_table, ratio, sides
 from wagle.report.html.page import Page
 from wagle.report.html.section import Section
 
-# figures of membership, beside AUC and leakage
+# membership figures other than AUC and leakage
 _FOLDED = ("tpr_", "rel_diff", "privacy_", "privleak_")
 
 
 def changed(page: Page) -> Section:
-    """A table and a chart for each set, and what is made of several."""
+    """A table and a chart for each set, and figures made from several."""
     context = {
         "recipe": page.recipe,
         "roles": page.roles,
@@ -32,7 +32,7 @@ def changed(page: Page) -> Section:
 
 
 def _overall(page: Page, short: Callable[[str], str]) -> dict[str, Any] | None:
-    """What is made of several sets, or only beside a reference, such as forget quality."""
+    """Figures made from several sets, or only with a reference, such as forget quality."""
     found = [e.figures.get(OVERALL, {}) for e in page.evaluations.values()]
     pairs = [(OVERALL, metric) for metric in dict.fromkeys(m for names in found for m in names)]
     rest = [pair for pair in pairs if pair[1].startswith(_FOLDED)]
@@ -47,9 +47,9 @@ def _overall(page: Page, short: Callable[[str], str]) -> dict[str, Any] | None:
 
 
 def _rows(page: Page, name: str) -> dict[str, Any]:
-    """A table of a set and its chart; the forget set has a row for what was not measured, too.
+    """A set's table and chart; the forget set also has rows for what was not measured.
 
-    Of other sets, how many answers are empty or cut off is shown where there are more than before.
+    For other sets, the shares of empty and cut-off answers are shown only if they rose.
     """
     count = page.count(name)
     after = page.evaluations.get("after")
@@ -80,7 +80,7 @@ def _rows(page: Page, name: str) -> dict[str, Any]:
 
 
 def _against(after: Figure | None, reference: Figure | None) -> str:
-    """Where the figure after lies, seen from the reference's interval."""
+    """Where the figure after lies relative to the reference's interval."""
     if after is None or reference is None or None in (after.value, reference.value):
         return ""
     if after.number > reference.high:

@@ -1,4 +1,4 @@
-"""The section of control arms: what the same unlearning does with other choices of weights."""
+"""The control arms section: what the same unlearning does with other choices of weights."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _FIGURES = (
     ("general", "accuracy"),
 )
 _CURVE = "forget.probability"
-_COLOURS = {OWN: "after"}  # the others have one of their own name
+_COLOURS = {OWN: "after"}  # each other arm has a colour of its own name
 
 
 def controls(page: Page) -> Section | None:
-    """The arms next to the run itself, where there are any."""
+    """The control arms next to the run itself, if there are any."""
     after, made = page.evaluations.get("after"), page.state.get("unlearn", {})
     if after is None:
         return None
@@ -44,12 +44,12 @@ def controls(page: Page) -> Section | None:
 def control_parts(
     own: Arm, controls: Mapping[str, Arm], reference: Evaluation | None
 ) -> dict[str, Any] | None:
-    """What the page shows of the control arms; None where there are none.
+    """What the page shows for the control arms; None if there are none.
 
     Args:
         own: the run itself.
-        controls: by arm.
-        reference: of the model that never learned the forget set.
+        controls: what was found about each control arm, by arm.
+        reference: the evaluation of the model that never learned the forget set.
     """
     if not controls:
         return None
@@ -108,7 +108,7 @@ def _attack_rows(arms: Mapping[str, Arm], label: str, own: Found) -> list[dict[s
 def _curve(
     arms: Mapping[str, Arm], label: str, own: Found, steps: Sequence[tuple[int, str]]
 ) -> Any:
-    """Relearning at one rate, a line for each arm."""
+    """Relearning at one rate, one line per arm."""
     points: list[dict[str, Any]] = []
     for step, state in steps:
         row: dict[str, Any] = {"step": step}

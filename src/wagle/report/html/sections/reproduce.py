@@ -1,4 +1,4 @@
-"""The section of how to do it again: the recipe, what the stages took, and on which machine."""
+"""The section on reproducing the run: the recipe, the cost of the stages, and the machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from wagle.report.numbers import size
 
 
 def reproduce(page: Page) -> Section:
-    """The recipe without paths, stages with their times, and the environment."""
+    """The recipe without paths, the stages with their times, and the environment."""
     text = page.short(page.recipe_text)
     context = {
         "recipe_text": text,

@@ -1,4 +1,4 @@
-"""The section of training: the curves of unlearning, and of teaching before it."""
+"""The training section: the curves of unlearning, and of any teaching before it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands above all else: the verdict, the run's warnings, and its main figures at a glance."""
+"""The top of the page: the verdict, the run's warnings, and its main figures at a glance."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _MEANINGS = {
     NO_LEAK: "These probes find no more of the forget set than in a model that never learned it.",
     LEAKS: "At least one probe finds more of the forget set than in a model that never learned it.",
     OVER: "The model is worse on the forget set than a model that never learned it: the damage goes "
-    "too far, and itself tells that something was removed.",
+    "too far, and is itself a sign that something was removed.",
     INCONCLUSIVE: "These probes cannot tell whether the forget set is gone.",
 }
 
 
 def verdict(page: Page) -> Section:
-    """The verdict with its reasons, warnings, and tiles; it has no link, and no frame of others."""
+    """The verdict with its reasons, the warnings and tiles; it has no link, and its own frame."""
     context = {
         "verdict": {
             "word": page.verdict,
@@ -37,7 +37,7 @@ def verdict(page: Page) -> Section:
 
 
 def _tiles(page: Page) -> dict[str, Any]:
-    """Probability at a glance: of the forget set by role, of the kept sets after over before."""
+    """Probability at a glance: by role for the forget set, after over before for kept sets."""
     kept = {
         name: share for name in page.kept if (share := ratio(page.figures(name, "probability")))
     }

@@ -1,4 +1,4 @@
-"""The section of weights: exact counts, where the selected ones are, and their scores."""
+"""The weights section: exact counts, where the selected ones are, and their scores."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from wagle.report.html.page import Page
 from wagle.report.html.section import Section
 
 Density: TypeAlias = Mapping[str, Mapping[str, tuple[int, int]]]  # (selected, weights)
-_LARGE = 0.005  # of the weights of the blocks: smaller kinds (norms, biases) set no scale
+_LARGE = 0.005  # share of the blocks' weights: smaller kinds (norms, biases) do not set the scale
 
 
 def weights(page: Page) -> Section:
-    """How many were selected and changed, the proof, and pictures of where they are."""
+    """How many weights were selected and changed, the proof, and charts of where they are."""
     context = {
         "weights": {**counts(page), **_densities(page.density)},
         "heat": _heat(page.density),
@@ -27,7 +27,7 @@ def weights(page: Page) -> Section:
 
 
 def counts(page: Page) -> dict[str, Any]:
-    """Counts of weights, exactly."""
+    """Exact counts of weights."""
     mask, unlearned, patch = (page.state.get(name, {}) for name in ("mask", "unlearn", "patch"))
     candidates = mask.get("candidates")
     selected = unlearned.get("selected")
@@ -76,7 +76,7 @@ def _densities(density: Density) -> dict[str, Any]:
 
 
 def _heat(density: Density) -> dict[str, Any]:
-    """Density by block and kind; the shades range over the kinds that hold most weights."""
+    """Density by block and kind; the shades span the kinds that hold most weights."""
     cells = {place(name): pair for name, pair in density.get("parameter", {}).items() if pair[1]}
     cells = {key: pair for key, pair in cells.items() if key[0]}  # inside the blocks only
     if len({block for block, _ in cells}) < 2:
@@ -97,7 +97,7 @@ def _heat(density: Density) -> dict[str, Any]:
 
 
 def _scores(page: Page) -> dict[str, Any]:
-    """The scores of all blocks together, and the one at which the mask cuts."""
+    """The scores of all blocks together, and the mask's threshold."""
     mask = page.state.get("mask", {})
     found: dict[int | None, int] = {}
     for bins in (mask.get("score_histogram") or {}).values():
