@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY = passive
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo demo-full test lint bench bench-large bench-evaluation planted objectives house wheel clean
+.PHONY: pages demo demo-full test lint bench bench-large bench-evaluation planted objectives house wheel clean
 
 demo: .venv/installed
 	$(BIN)/wagle run demo
@@ -35,26 +35,9 @@ bench-large: .venv/installed
 planted: .venv/installed
 	$(BIN)/python -m bench.planted --out docs/planted.md $(ARGS)
 
-docs/recipe.md: $(wildcard src/wagle/recipe/*.py src/wagle/recipe/sections/*.py) .venv/installed
-	$(BIN)/python -c "from wagle.recipe.page import settings_page as p; from wagle.run.tables import setting_names as n; print(p(n()), end='')" > $@
-
-docs/objectives.md: $(wildcard src/wagle/unlearning/objectives/*.py) .venv/installed
-	$(BIN)/python -c "from wagle.unlearning.objectives.page import objectives_page as p; print(p(), end='')" > $@
-
-docs/scores.md: src/wagle/attribution/scoring/scores.py .venv/installed
-	$(BIN)/python -c "from wagle.attribution.scoring.page import scores_page as p; print(p(), end='')" > $@
-
-docs/benchmark-settings.md: $(shell find src/wagle/evaluation -name '*.py') .venv/installed
-	$(BIN)/python -c "from wagle.evaluation.page import benchmarks_page as p; print(p(), end='')" > $@
-
-docs/attack-settings.md: $(shell find src/wagle/attacks -name '*.py') .venv/installed
-	$(BIN)/python -c "from wagle.attacks.page import attacks_page as p; print(p(), end='')" > $@
-
-docs/architecture.md: pyproject.toml $(shell find src/wagle -name '*.py') .venv/installed
-	$(BIN)/python -m bench.architecture --out $@
-
-CONTRIBUTING.md: bench/house/additions.py bench/house/guide.py .venv/installed
-	$(BIN)/python -m bench.house.guide
+# The pages that are made from the code: settings, objectives, scores, the house, the guide.
+pages: .venv/installed
+	$(BIN)/python -m bench.pages
 
 # Every objective on the demo model, about an hour; it resumes in ARGS="--scratch FOLDER".
 objectives: .venv/installed

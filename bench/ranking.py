@@ -40,13 +40,14 @@ def count(scores: Tensor, labels: Tensor) -> Tensor:
     """Histograms of one tensor: (3, BINS) int64, a row per label.
 
     Args:
-        scores: any shape, float32, >= 0 and finite.
+        scores: any shape, float32, finite.
         labels: the same shape, uint8: NEITHER, UNTAUGHT or TAUGHT.
     """
-    high = (scores.reshape(-1) + 0.0).view(torch.int32) >> 16  # -0.0 becomes 0.0
-    if int(high.min()) < 0 or int(high.max()) >= 0x7F80:
-        raise WagleError("a score is negative or not finite; ranking needs one that is neither")
-    bins = high + labels.reshape(-1).int() * BINS
+    if not torch.isfinite(scores).all():
+        raise WagleError("a score is not finite, so it has no rank")
+    bits = (scores.reshape(-1) + 0.0).view(torch.int32)  # -0.0 becomes 0.0
+    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # as whole numbers in the order of the scores
+    bins = (ordered >> 16) + BINS // 2 + labels.reshape(-1).int() * BINS
     return torch.bincount(bins, minlength=3 * BINS).view(3, BINS)
 
 

@@ -271,8 +271,10 @@ def test_ranking_knows_a_perfect_score_and_a_reversed_one():
     assert (found.auc, found.precision, found.untaught) == (1.0, 1.0, 1.0)
     back = rank(count(10 - scores, labels))
     assert (back.auc, back.precision) == (0.0, 0.0)
-    with pytest.raises(wagle.WagleError, match="negative or not finite"):
-        count(-scores, labels)
+    assert rank(count(scores - 5, labels)) == found  # what is below 0 has its rank too
+    assert rank(count(-scores, labels)).auc == 0.0
+    with pytest.raises(wagle.WagleError, match="not finite"):
+        count(scores / 0, labels)
     assert rank(count(scores, torch.zeros_like(labels))) is None
 
 

@@ -69,23 +69,34 @@ on a copy of the repository.
 - A commit message states the outcome, then why, and how it is known.
 
 ## Adding things
+
+Pages of settings are generated from the code: run `make pages` afterwards, and `tests/test_docs.py`, which
+compares them. Each example below is tried on a copy of the repository by `python -m bench.house`.
 """
 
 _INTRODUCTIONS = {
     "objective": "An objective is a pure function from scored records to a loss per record, and an entry "
-    "in the table at the end of its family's file. Keyword parameters are its settings. Run "
-    "`make docs/objectives.md` afterwards.",
+    "in the table at the end of its family's file. Positional parameters are its inputs, named as "
+    "`unlearning/objectives/__init__.py` lists them (`forget_ref` is the same records under the original "
+    "model); keyword parameters are its settings, numbers >= 0. A retain term on the NLL is added unless "
+    "the entry says otherwise. Give `bounded=False` to a loss without a lower bound, and "
+    '`check=positive("x")` to one that divides by a setting.',
     "score": "A score is a pure function from a weight and its measured quantities to a number per weight; "
-    "larger is selected first. It asks for its quantities by parameter name.",
+    "the largest are selected first. It asks for its quantities by parameter name (the top of `scores.py` "
+    "lists them); keyword parameters are its settings. Its line in the test stands in `BY_HAND`, with the "
+    "value that the formula gives for the numbers above that table.",
     "metric": "A metric is a pure function of an answer, and an entry in the table at the end of its "
-    "family's file that says what it needs.",
+    "family's file that says what it needs: fields of `Answered` in `metrics/metric.py`, in the order of "
+    "its arguments.",
     "benchmark": "A benchmark is a file with a function of the same name, which turns its data into "
-    "requests and the answers into figures. Its keyword parameters are its settings. Describe them in "
-    "docs/evaluation.md: a test requires it. Raise `VERSION` when the definition changes.",
+    "requests and the answers into figures. Its keyword parameters are its settings, and its docstring "
+    "describes them: the page of settings is made from it. `data` is the one setting that may be required, "
+    "and `seed` must be there, with 0 as its default. Other requests (`Greedy`, `Sample`, `HiddenStates`, "
+    "`GradientNorm`) are in `evaluation/asking/requests.py`. Raise `VERSION` when the definition changes.",
     "data format": "A format is a function from a path to rows, and an entry in READERS.",
     "attack": "An attack is a file with a function of the same name. It takes the scene and its settings "
-    "and returns a trial: what to do to a model, and which figures to take. Describe the settings in "
-    "docs/attacks.md: a test requires it.",
+    "and returns a trial: what to do to a model, and which figures to take. Its docstring describes the "
+    "settings: the page of settings is made from it.",
     "stage": "A stage is a file with a function of the same name, and a row in the table: which stages it "
     "needs, and what it writes. If something can be checked before the run begins, add a function "
     "`check`. If it has settings, they are a section of the recipe: a file in `recipe/sections/`.",
@@ -111,11 +122,3 @@ def _section(addition: Addition) -> str:
         lines.append(f"\n{where}:\n\n```python\n{code}\n```\n")
         last = step.path
     return "".join(lines)
-
-
-def main() -> None:
-    (ROOT / "CONTRIBUTING.md").write_text(guide_page(), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -11,9 +11,7 @@ WRITTEN = Path(__file__).parents[2] / "docs" / "benchmark-settings.md"
 
 
 def test_the_page_of_benchmarks_is_what_the_docstrings_say():
-    assert WRITTEN.read_text() == benchmarks_page(), (
-        "write it again: make docs/benchmark-settings.md"
-    )
+    assert WRITTEN.read_text() == benchmarks_page(), "write it again: make pages"
 
 
 @pytest.mark.parametrize("name", list(BENCHMARKS))

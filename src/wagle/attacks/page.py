@@ -11,7 +11,7 @@ def attacks_page() -> str:
     lines = [
         "# Settings of the attacks",
         "",
-        "Made from `wagle.attacks` by `make docs/attack-settings.md`. How attacks work and what they "
+        "Made from `wagle.attacks` by `make pages`. How attacks work and what they "
         "find: [attacks.md](attacks.md).",
     ]
     for name, attack in ATTACKS.items():

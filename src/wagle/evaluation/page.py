@@ -11,7 +11,7 @@ def benchmarks_page() -> str:
     lines = [
         "# Settings of the benchmarks",
         "",
-        "Made from `wagle.evaluation.benchmarks` by `make docs/benchmark-settings.md`. What each "
+        "Made from `wagle.evaluation.benchmarks` by `make pages`. What each "
         "of them asks, and its figures: [evaluation.md](evaluation.md#the-benchmarks).",
     ]
     for name, benchmark in BENCHMARKS.items():

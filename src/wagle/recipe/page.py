@@ -27,7 +27,7 @@ def settings_page(names: Mapping[str, Sequence[str]]) -> str:
     lines = [
         "# Settings of a recipe",
         "",
-        "Generated from the fields of `wagle.recipe` by `make docs/recipe.md`. To set one on the",
+        "Generated from the fields of `wagle.recipe` by `make pages`. To set one on the",
         "command line: `wagle run RECIPE attribution.ratio=0.1`. Paths are relative to the current folder.",
     ]
     for title, section in sections_of_page():

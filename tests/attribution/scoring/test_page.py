@@ -11,7 +11,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "scores.md"
 
 
 def test_the_page_of_scores_is_what_the_table_and_the_docstrings_say():
-    assert PAGE.read_text() == scores_page(), "write it again: make docs/scores.md"
+    assert PAGE.read_text() == scores_page(), "write it again: make pages"
 
 
 def test_every_score_has_a_row_and_a_section_and_the_recipe_names_the_page():

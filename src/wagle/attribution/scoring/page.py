@@ -13,7 +13,7 @@ def scores_page() -> str:
     lines = [
         "# Scores",
         "",
-        "Generated from `wagle.attribution.scoring.scores` by `make docs/scores.md`. How scores "
+        "Generated from `wagle.attribution.scoring.scores` by `make pages`. How scores "
         "are used, and how to choose weights without one: [attribution.md](attribution.md).",
         "",
         "A score is a number per weight; the largest are selected first. θ is the weight, g_f and "

@@ -21,7 +21,7 @@ def objectives_page() -> str:
     lines = [
         "# Objectives",
         "",
-        "Generated from `wagle.unlearning.objectives` by `make docs/objectives.md`. How to use them: "
+        "Generated from `wagle.unlearning.objectives` by `make pages`. How to use them: "
         "[unlearning.md](unlearning.md). What one setting of each did on the demo model: "
         "[objectives-measured.md](objectives-measured.md).",
         "",

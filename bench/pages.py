@@ -1,0 +1,35 @@
+"""Write every page that is made from the code: ``python -m bench.pages``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.architecture import architecture_page
+from bench.house.guide import guide_page
+from wagle.attacks.page import attacks_page
+from wagle.attribution.scoring.page import scores_page
+from wagle.evaluation.page import benchmarks_page
+from wagle.recipe.page import settings_page
+from wagle.run.tables import setting_names
+from wagle.unlearning.objectives.page import objectives_page
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES: dict[str, Callable[[], str]] = {
+    "CONTRIBUTING.md": guide_page,
+    "docs/architecture.md": architecture_page,
+    "docs/attack-settings.md": attacks_page,
+    "docs/benchmark-settings.md": benchmarks_page,
+    "docs/objectives.md": objectives_page,
+    "docs/recipe.md": lambda: settings_page(setting_names()),
+    "docs/scores.md": scores_page,
+}
+
+
+def main() -> None:
+    for path, page in PAGES.items():
+        (ROOT / path).write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
