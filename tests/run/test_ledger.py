@@ -235,7 +235,7 @@ def test_a_run_killed_before_its_ledger_ends_with_the_ledger_of_an_undisturbed_o
 
 def test_data_of_an_earlier_run_that_changed_is_refused_and_ignore_goes_on(home):
     write_rows(home / "first.jsonl", [*FIRST, OTHERS[6]])
-    with pytest.raises(WagleError, match=r"is not what it forgot: its source was changed since"):
+    with pytest.raises(WagleError, match=r"is not what it forgot: its source has since changed"):
         execute(second(home), home / "b", until="teach")
     (home / "first.jsonl").unlink()
     with pytest.raises(
@@ -262,7 +262,7 @@ def test_a_model_that_is_not_what_the_ledger_says_is_refused(home):
 
 def test_a_run_that_is_not_finished_has_no_successor(home):
     (home / "a" / "ledger.json").unlink()
-    with pytest.raises(WagleError, match=r"not a finished run: .* finish it first: wagle run .*/a"):
+    with pytest.raises(WagleError, match=r"not a finished run: .* finish it with wagle run .*/a"):
         execute(second(home), home / "b")
 
 

@@ -62,7 +62,9 @@ def test_the_weights_that_changed_are_those_of_the_patch(recipe_file, tmp_path, 
 
 def test_a_run_that_the_saved_model_does_not_show_is_an_error(recipe_file, tmp_path):
     settings = _unlearning(["learning_rate=1e-12"])
-    with pytest.raises(WagleError, match="selected weights in bfloat16, as it is saved; raise the"):
+    with pytest.raises(
+        WagleError, match="selected weights in bfloat16, the precision they are saved in; raise"
+    ):
         execute(load_recipe(recipe_file, settings), tmp_path / "out", until="unlearn")
 
 
