@@ -7,6 +7,8 @@ compare it afterwards, on the same machine::
     python -m bench.golden --out before.json
     python -m bench.golden --against before.json
 
+``bench/measured/golden.json`` is the record of the commit before the rooms were made.
+
 Salts are fixed; times and sentences are left out. Everything else that a run writes is compared, byte
 by byte or, where a file holds these, value by value.
 """
