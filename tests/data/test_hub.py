@@ -135,7 +135,9 @@ def test_a_hub_that_may_not_be_asked_is_told(monkeypatch):
     assert explain("x", "not cached", "give a folder") == "x: not cached; give a folder"
 
 
-def test_a_source_is_a_folder_or_a_name_of_the_hub(tmp_path):
+def test_a_source_is_a_folder_or_a_name_of_the_hub(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")  # elsewhere a folder may have one of these names
     assert open_source(tmp_path, "some/set") == tmp_path
     assert open_source("other/set", "some/set", "v1") == HubSet("other/set", "v1")
     for wrong in (tmp_path / "none", "none", "../x", "a/b/c"):

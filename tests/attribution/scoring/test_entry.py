@@ -68,8 +68,8 @@ def test_the_weight_term_dominates_only_where_it_is_strictly_larger():
     assert Score(mine).dominated({"gamma": 2.0}) is None
 
 
-@pytest.mark.parametrize("text", ["weight, /", "*weight", "weight, **more"])
+@pytest.mark.parametrize("text", ["weight, /", "*weight", "grad_retain, **weight"])
 def test_a_score_that_cannot_be_called_by_name_is_refused(text):
     function = eval(f"lambda {text}: weight")
-    with pytest.raises(WagleError, match=r"does not take '(weight|more)' by name"):
+    with pytest.raises(WagleError, match="does not take 'weight' by name"):
         needs(function)

@@ -863,7 +863,7 @@ def test_a_record_without_a_needed_field_is_named(folder, encoder):
         ({"attacks": ["min_j"]}, "unknown membership attack 'min_j'; did you mean 'min_k'"),
         ({"attacks": ["reference"]}, "comes with a reference model"),
         ({"attacks": []}, "attacks or k is empty"),
-        ({"k": [0]}, "k is 0; it is a share"),
+        ({"k": [0]}, "k is 0; it must be a share"),
         ({"k": [0.2]}, "has no holdout10 for forget10; leave them out, or add it"),
         ({"sentence_encoder": "x", "generate": False}, "leave generate on"),
         ({"closer_look": True}, "closer_look needs entailment"),

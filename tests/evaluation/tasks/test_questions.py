@@ -109,7 +109,7 @@ def test_chats_texts_and_questions_are_attacked_alike():
 REFUSED = {
     "unknown attack": (SETS, {"attacks": ["los"]}, "unknown membership attack 'los'; did you mean"),
     "no attack": (SETS, {"attacks": []}, "attacks or k is empty"),
-    "no share": (SETS, {"k": [1.5]}, "k is 1.5; it is a share"),
+    "no share": (SETS, {"k": [1.5]}, "k is 1.5; it must be a share"),
     "reference": (SETS, {"attacks": ["reference"]}, "comes with a reference model"),
     "no holdout": ({"forget": RECORDS}, {"attacks": ["loss"]}, "need a holdout set: records like"),
     "no holdout for k": ({"forget": RECORDS}, {"k": [0.2]}, "need a holdout set"),

@@ -75,7 +75,7 @@ def needs(function: Function) -> Needs:
         ) from None
     found = Needs([], {})
     for name, parameter in parameters.items():
-        if parameter.kind not in _BY_NAME:
+        if name in QUANTITIES and parameter.kind not in _BY_NAME:
             raise WagleError(
                 f"the score {function_name(function)!r} does not take {name!r} by name, as scores are "
                 "called; make it an ordinary parameter"
