@@ -20,17 +20,6 @@ from wagle.system.errors import WagleError
 from wagle.system.tensors import TensorFile, save_checked, save_tensors
 
 
-@pytest.fixture
-def trio(tmp_path):
-    """Base, result with five changed weights, and their patch."""
-    old = weights()
-    base = folder(tmp_path / "base", old)
-    new = changed_at(old, {"embed.weight": [0, 3, 799], "layers.0.up.weight": [7, 300]})
-    result = folder(tmp_path / "result", new)
-    extract(base, result, tmp_path / "p.safetensors")
-    return base, result, tmp_path / "p.safetensors"
-
-
 def slow_digest(name, tensor):
     """Of a float32 tensor, as the format describes it."""
     text = f"{name}\0{list(tensor.shape)}\0".encode()

@@ -14,17 +14,6 @@ from wagle.patch.verification import verify
 from wagle.system.errors import WagleError
 
 
-@pytest.fixture
-def trio(tmp_path):
-    """Base, result with five changed weights, and their patch."""
-    old = weights()
-    base = folder(tmp_path / "base", old)
-    new = changed_at(old, {"embed.weight": [0, 3, 799], "layers.0.up.weight": [7, 300]})
-    result = folder(tmp_path / "result", new)
-    extract(base, result, tmp_path / "p.safetensors")
-    return base, result, tmp_path / "p.safetensors"
-
-
 def mask_of(tensors, selected, *, ratios=(0.5,), model="0" * 64):
     """A mask with these levels: {name: {level: positions}}; what is not named is excluded."""
     levels = {n: torch.zeros(t.shape, dtype=torch.uint8) for n, t in tensors.items()}
