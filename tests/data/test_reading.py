@@ -1,12 +1,13 @@
 """Files, folders and subsets, beyond `test_records.py`: rows as they stand, ranges and shares."""
 
 import json
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wagle.data.reading import _slice, _take, read_records
+from wagle.data.reading import READERS, _slice, _take, read_records
 from wagle.system.errors import WagleError
 
 ROW = {"question": "Q?", "answer": "A."}
@@ -42,7 +43,8 @@ def test_a_folder_names_its_splits_in_order_and_not_its_other_files(tmp_path):
 
 def test_a_folder_without_records_says_which_files_it_could_hold(tmp_path):
     (tmp_path / "notes.md").write_text("no records")
-    with pytest.raises(WagleError, match=r"holds no \.json, \.jsonl, \.csv files$"):
+    assert {".json", ".jsonl", ".csv"} <= set(READERS)
+    with pytest.raises(WagleError, match=rf"holds no {re.escape(', '.join(READERS))} files$"):
         read_records(tmp_path, split="forget")
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.conftest import make_tokenizer
 from wagle.data.tokens import Encoder
+from wagle.evaluation.page import benchmarks_page
 from wagle.evaluation.table import (
     BENCHMARKS,
     bind,
@@ -42,8 +43,7 @@ def test_every_keyword_of_a_benchmark_stands_in_its_docstring_and_has_a_plain_ty
 
 @pytest.mark.parametrize("name", list(BENCHMARKS))
 def test_every_keyword_of_a_benchmark_stands_with_default_and_meaning_on_the_page_of_settings(name):
-    page = (Path(__file__).parents[2] / "docs/benchmark-settings.md").read_text()
-    section = page.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+    section = benchmarks_page().partition(f"\n## {name}\n")[2].partition("\n## ")[0]
     function = find_benchmark(name)
     args = inspect.getdoc(function).partition("Args:\n")[2].partition("\n\n")[0]
     settings = [key for key in inspect.signature(function).parameters if key not in HIDDEN]
