@@ -36,7 +36,7 @@ planted: .venv/installed
 	$(BIN)/python -m bench.planted --out docs/planted.md $(ARGS)
 
 # The pages that are made from the code: settings, objectives, scores, the house, the guide.
-pages: .venv/installed
+pages: .venv/installed-dev
 	$(BIN)/python -m bench.pages
 
 # Every objective on the demo model, about an hour; it resumes in ARGS="--scratch FOLDER".

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-import tomllib
+from bench.house.counts import floors
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "wagle"
@@ -39,14 +39,6 @@ stage writes.
 """
 
 
-def floors() -> list[list[str]]:
-    """The rooms of every floor, from the top, as the import contract has them."""
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    contracts = settings["tool"]["importlinter"]["contracts"]
-    layers = next(one["layers"] for one in contracts if one["type"] == "layers")
-    return [[room.strip() for room in floor.split("|")] for floor in layers]
-
-
 def purpose(package: Path) -> str:
     """The first paragraph of a package's or a module's docstring."""
     file = package / "__init__.py" if package.is_dir() else package
@@ -56,7 +48,7 @@ def purpose(package: Path) -> str:
 
 def architecture_page() -> str:
     """The whole page, as Markdown."""
-    all_floors = floors()
+    all_floors = floors(ROOT)
     rooms = sum(len(floor) for floor in all_floors)
     lines = [_INTRODUCTION.format(rooms=rooms, floors=len(all_floors)).rstrip("\n")]
     for number, floor in zip(range(len(all_floors), 0, -1), all_floors, strict=True):

@@ -2,7 +2,7 @@ import re
 from pathlib import Path
 
 import pytest
-from bench.architecture import floors
+from bench.house.counts import floors
 from bench.house.guide import guide_page
 from bench.pages import PAGES
 
@@ -54,7 +54,7 @@ def test_the_readme_names_every_public_function_of_the_python_example():
 def test_the_guide_draws_the_floors_of_the_contract():
     drawn = re.search(r"go down only:\n\n```\n(.*?)```", guide_page(), re.S)
     assert drawn is not None
-    assert [line.split() for line in drawn[1].splitlines()] == floors()
+    assert [line.split() for line in drawn[1].splitlines()] == floors(ROOT)
 
 
 @pytest.mark.parametrize("path", PAGES)
