@@ -1,10 +1,11 @@
-"""The verdict: four words, and the figures on which they turn."""
+"""The verdict: five words, and the figures on which they turn."""
 
 import pytest
 
 from wagle.evaluation.figures import Figure
 from wagle.evaluation.result import Evaluation
 from wagle.evaluation.verdict import (
+    DAMAGED,
     INCONCLUSIVE,
     LEAKS,
     NO_LEAK,
@@ -378,7 +379,7 @@ def test_one_benchmark_that_leaks_is_a_leak_and_is_named():
     }
     assert combine(verdicts) == Verdict(LEAKS, ("tofu: a leak.",))
     assert combine({**verdicts, "tofu": Verdict(OVER, ("gone.",))}).word == OVER
-    assert combine({**verdicts, "tofu": verdicts["muse"]}) == verdicts["qa"]
+    assert combine({**verdicts, "tofu": verdicts["muse"]}).word == INCONCLUSIVE
 
 
 def test_a_leak_of_one_benchmark_does_not_hide_that_another_is_over_unlearned():
@@ -410,3 +411,61 @@ def test_what_was_forgotten_came_back_where_it_is_above_the_interval_that_it_had
         "(95 % interval 0.01 to 0.03)"
     )
     assert came_back(BEFORE, BEFORE) is None
+
+
+# ---------------------------------------------------------------------------------------------
+# What was lost
+
+
+def with_general(found, value):
+    """The same model, whose general knowledge has this probability on each of eight records."""
+    rows = {f"general[{i}]": value + i / 100 for i in range(8)}
+    mean = sum(rows.values()) / len(rows)
+    general = {"probability": Figure(mean, None, "by hand", rows, "higher")}
+    return Evaluation({**found.figures, "general": general})
+
+
+@pytest.mark.parametrize(
+    ("probability", "now", "word"),
+    [
+        (0.2, 0.6, DAMAGED),
+        (0.2, 0.69, NO_LEAK),
+        (0.5, 0.6, LEAKS),
+        (0.05, 0.6, DAMAGED),
+        (0.05, 0.69, OVER),
+    ],
+)
+def test_damage_is_graver_than_over_unlearning_and_a_leak_graver_than_damage(
+    probability, now, word
+):
+    after = with_general(evaluation(**{**CLEAN, "probability": probability}), now)
+    found = judge(after, with_general(BEFORE, 0.7), REFERENCE)
+    assert found.word == word
+    damage = [line for line in found.reasons if "general.probability fell from 0.735" in line]
+    assert len(damage) == (now == 0.6)
+    assert found.lost == tuple(line.removeprefix("damaged too: ") for line in damage)
+    if word == DAMAGED:
+        assert found.reasons[0] == damage[0]
+        assert any(line.startswith("over-unlearned too: ") for line in found.reasons) == (
+            probability == 0.05
+        )
+
+
+def test_damage_is_seen_without_a_reference_and_within_its_limits_it_is_none():
+    after, before = with_general(evaluation(**CLEAN), 0.6), with_general(BEFORE, 0.7)
+    alone = judge(after, before, None)
+    assert alone.word == DAMAGED
+    assert any("no reference" in line for line in alone.reasons)
+    assert judge(after, before, REFERENCE, {"general": 0.2}).word == NO_LEAK
+    assert judge(after, before, REFERENCE, {"general": None}).word == NO_LEAK
+
+
+def test_damage_on_one_benchmark_is_damage():
+    damage = Verdict(DAMAGED, ("general fell.",), (), ("general fell.",))
+    clear = Verdict(NO_LEAK, ("clear.",))
+    assert combine({"qa": clear, "tofu": damage}).reasons == ("tofu: general fell.",)
+    leak = Verdict(LEAKS, ("a leak.",))
+    assert combine({"qa": leak, "tofu": damage}).reasons == (
+        "a leak.",
+        "tofu: damaged too: general fell.",
+    )

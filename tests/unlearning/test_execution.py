@@ -85,6 +85,7 @@ def trainer(changed, *, saved=(torch.float32,), rounding="nearest", stopped_by=N
         stopped_by=stopped_by,
         chosen=choose_objective("grad_diff"),
         best=best,
+        landed=None,
     )
     return SimpleNamespace(course=course, changed=changed, cleared=cleared)
 

@@ -66,6 +66,7 @@ def evaluate(
     entailment: str | Path | None = None,
     attacks: Sequence[str] | None = None,
     k: Sequence[float] | None = None,
+    limits: Mapping[str, float | None] | None = None,
     seed: int = 0,
 ) -> Evaluation:
     """Measure what a model knows about sets of records, or with a published benchmark.
@@ -102,6 +103,8 @@ def evaluate(
             from it (``qa``). None: not measured.
         attacks: names of membership attacks (``qa``); None: all except ``gradnorm``.
         k: shares of tokens for ``min_k`` and ``min_k++`` (``qa``); None: 0.4.
+        limits: what each set that must stay may lose before the verdict is ``damaged``, as a share
+            of its figure before; by default 5 %, and None lets it lose any.
         seed: for draws and the bootstrap.
 
     Returns:
@@ -137,7 +140,7 @@ def evaluate(
         del live
         give_memory_back()
     beside = {role: known[role] or way.other(other, task) for role, other in others.items()}
-    return _set_beside(found, beside, details, task, seed)
+    return _set_beside(found, beside, details, task, seed, limits)
 
 
 def _encoder(
@@ -259,6 +262,7 @@ def _set_beside(
     details: dict[str, Any],
     task: Task,
     seed: int,
+    limits: Mapping[str, float | None] | None,
 ) -> Evaluation:
     """A model's result compared with the model before and the reference, if there are any."""
     others = {role: found for role, (found, _) in beside.items()}
@@ -277,7 +281,7 @@ def _set_beside(
         details["changes"] = paired(own, before.measured(), seed=seed)
     made = Evaluation(own.figures, own.texts, own.summary, details, others)
     if before is not None and task.probes:
-        verdict = judge(made, before, reference)
+        verdict = judge(made, before, reference, limits)
         details |= {"verdict": verdict.word, "reasons": list(verdict.reasons)}
     return made
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from wagle.evaluation.figures import CALLED, FORGOTTEN, OVERALL, TARGET, Figure
+from wagle.evaluation.losses import Limits, losses, what_was_lost
 from wagle.evaluation.result import Evaluation
+from wagle.metrics.bands import acceptable
 from wagle.metrics.table import PROBES
 
 NO_LEAK = "no leak found by these probes"
 LEAKS = "leaks"
+DAMAGED = "damaged"
 OVER = "over-unlearned"
 INCONCLUSIVE = "inconclusive"
+PRECEDENCE = (LEAKS, DAMAGED, OVER, INCONCLUSIVE, NO_LEAK)
 MEMBERSHIP = (OVERALL, "privleak")  # compared with the reference already, which is 0
 RETRAINED = ("know", "privleak")  # metrics that depend on what else the reference was taught
 CHANCE = ("know",)  # metrics that are not 0 for a model that knows nothing
@@ -27,13 +31,18 @@ COLLAPSED = 0.5  # share of the answers' 4-grams that are repeats, or of answers
 class Verdict:
     """The verdict in words, and a sentence per figure that led to it.
 
-    ``over`` holds the sentences that say too much is gone: a leak outweighs that, but does not undo
-    it.
+    Attributes:
+        word: one of ``PRECEDENCE``; the first that applies.
+        reasons: a sentence per figure that led to it, those of the word first.
+        over: the sentences that say too much of the forget set is gone: a leak outweighs that, but
+            does not undo it.
+        lost: the sentences that say too much is lost of what must stay.
     """
 
     word: str
     reasons: tuple[str, ...]
     over: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
 
 
 class Compared(NamedTuple):
@@ -50,8 +59,16 @@ class Compared(NamedTuple):
         return _sentence(_label(self.name, self.metric), self.now, self.goal, how)
 
 
-def judge(after: Evaluation, before: Evaluation, reference: Evaluation | None) -> Verdict:
+def judge(
+    after: Evaluation,
+    before: Evaluation,
+    reference: Evaluation | None,
+    limits: Limits | None = None,
+) -> Verdict:
     """Compare the unlearned model with a model that never learned the forget set.
+
+    The model is damaged if a set that must stay surely lost more than its limit: if the whole 95 %
+    interval of its paired loss lies beyond.
 
     A probe leaks if its figure lies above the reference's 95 % interval; so does the privacy
     leakage against the reference if its whole interval lies below 0. The model is over-unlearned if
@@ -63,7 +80,27 @@ def judge(after: Evaluation, before: Evaluation, reference: Evaluation | None) -
     the model before). Nothing can be concluded without a reference, if no probe was measured on all
     three models, or if the model before unlearning does not fail the same probes (the positive
     control).
+
+    Args:
+        after: the unlearned model.
+        before: the model before.
+        reference: the model that never learned the forget set.
+        limits: what each set that must stay may lose, as a share of its figure before; a set that
+            is not named may lose 5 %, and None lets it lose any.
     """
+    found = _forgetting(after, before, reference)
+    lost = what_was_lost(losses(after, before, limits))
+    if not lost:
+        return found
+    if found.word == LEAKS:
+        reasons = (*found.reasons, *_too(lost, DAMAGED))
+        return replace(found, reasons=reasons, lost=lost)
+    rest = _too(found.reasons, OVER) if found.word == OVER else found.reasons
+    return Verdict(DAMAGED, (*lost, *rest), found.over, lost)
+
+
+def _forgetting(after: Evaluation, before: Evaluation, reference: Evaluation | None) -> Verdict:
+    """What the probes say about the forget set."""
     if reference is None:
         lost = _garbled(after, before)
         return Verdict(
@@ -92,7 +129,7 @@ def judge(after: Evaluation, before: Evaluation, reference: Evaluation | None) -
         leaks.append(_privleak(leak, "the forget set still stands out as known"))
     over = (*_over(after, reference, probes, leak), *_garbled(after, before, reference))
     if leaks:
-        return Verdict(LEAKS, (*leaks, *_too(over)), over)
+        return Verdict(LEAKS, (*leaks, *_too(over, OVER)), over)
     if over:
         return Verdict(OVER, over, over)
     clear = [p.sentence(_where(p.now, p.goal)) for p in probes]
@@ -137,28 +174,31 @@ def _leakage(after: Evaluation, before: Evaluation) -> tuple[Figure, Figure] | t
 
 
 def combine(verdicts: Mapping[str, Verdict]) -> Verdict:
-    """One verdict for several benchmarks: a leak anywhere is a leak, and names any excess too.
+    """One verdict for several benchmarks: the gravest word, with what else was overdone or lost.
 
     Args:
         verdicts: the verdicts by benchmark; the first is the run's own, whose reasons need no name.
     """
     first = next(iter(verdicts))
     words = {verdict.word for verdict in verdicts.values()}
-    word = next(word for word in (LEAKS, OVER, NO_LEAK, INCONCLUSIVE) if word in words)
+    word = next(word for word in PRECEDENCE if word in words)
     reasons: list[str] = []
     over: list[str] = []
+    lost: list[str] = []
     for name, verdict in verdicts.items():
         of = "" if name == first else f"{name}: "
-        beside = _too(verdict.over) if word == LEAKS else ()
-        said = verdict.reasons if verdict.word == word else beside
+        more = [*_too(verdict.lost, DAMAGED)] if word == LEAKS else []
+        more += [*_too(verdict.over, OVER)] if word in (LEAKS, DAMAGED) else []
+        said = verdict.reasons if verdict.word == word else more
         reasons += [of + line for line in said]
         over += [of + line for line in verdict.over]
-    return Verdict(word, tuple(reasons), tuple(over))
+        lost += [of + line for line in verdict.lost]
+    return Verdict(word, tuple(reasons), tuple(over), tuple(lost))
 
 
-def _too(over: tuple[str, ...]) -> tuple[str, ...]:
-    """What is overdone, as a reason that accompanies a leak."""
-    return tuple(f"{OVER} too: {line}" for line in over)
+def _too(lines: tuple[str, ...], word: str) -> tuple[str, ...]:
+    """What is also true, as reasons that accompany a graver word."""
+    return tuple(f"{word} too: {line}" for line in lines)
 
 
 def _defined(found: Evaluation, name: str) -> dict[str, Figure]:
@@ -279,8 +319,8 @@ def came_back(after: Evaluation, before: Evaluation) -> str | None:
 
 
 def clearly_past(value: float, reference: Figure) -> bool:
-    """Whether a figure lies below the reference's interval, or under half of the reference."""
-    return value < reference.low or value < 0.5 * reference.number
+    """Whether a figure lies below the reference's band."""
+    return value < acceptable(reference.number, reference.interval).low
 
 
 def _above(figure: Figure, reference: Figure) -> bool:

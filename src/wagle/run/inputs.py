@@ -126,6 +126,12 @@ class Inputs:
         ]
         return read_records(records, name=name, take=asked.take, seed=seed)
 
+    def asked(self, name: str, records: Sequence[Record]) -> list[Record]:
+        """Those of some records that evaluations ask about: at most ``evaluation.records``."""
+        most, seed = self.recipe.evaluation.records, self.recipe.seed
+        take = "all" if most is None or most >= len(records) else most
+        return read_records(records, name=name, take=take, seed=seed)
+
     def need(self, name: str) -> list[Record]:
         """A record set that a stage cannot do without."""
         if name not in self.sets:

@@ -32,15 +32,20 @@ class TrainResult:
         history: per step ``forget_nll``, ``retain_nll`` (mean NLL of the step's records, nats),
             ``forget_loss``, ``retain_loss`` (the objective's terms), ``grad_norm`` and, at steps
             with a look, ``forget.probability`` and the like. With ``evaluate_every`` it starts with
-            step 0, the model before. For ``task_vector`` the last step's figures are those of the
-            scaled model, and ``on_step`` is called twice for that step.
+            step 0, the model before. For ``task_vector``, and after landing, the last step's
+            figures are those of the model at the end, and ``on_step`` is called twice for that
+            step.
         selected: how many weights the mask selects.
         changed: how many of them differ from before, in the precision in which they are saved.
         stopped: the rule that ended training, such as ``forget.probability <= reference``, or
             ``end``.
         objective: the objective's name, retain term, weights and all its settings.
         best: ``step`` and ``figures`` of the checkpoint that the model holds, and whether it
-            ``meets`` the conditions, if ``best`` was given; else None.
+            ``meets`` the conditions, if ``best`` was given; else None. If the model was taken to
+            the edge of the conditions, ``landed`` has the two steps (``between``), the ``share`` of
+            the way and the ``figures`` there.
+        landed: where the run landed after a rule held: ``figure``, ``value``, ``aim``, ``band``,
+            ``between`` (two steps), ``share`` of the way and ``looks``; else None.
     """
 
     history: list[dict[str, Any]]
@@ -49,6 +54,7 @@ class TrainResult:
     stopped: str
     objective: dict[str, Any]
     best: dict[str, Any] | None = None
+    landed: dict[str, Any] | None = None
 
 
 def make_supply(model: PreTrainedModel, plan: Plan, folder: str | Path | None = None) -> Supply:
@@ -175,4 +181,5 @@ def train_result(trainer: UnlearnTrainer) -> TrainResult:
         course.stopped_by or "end",
         course.chosen.describe(),
         course.best,
+        None if course.landed is None else course.landed.told(),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -51,7 +51,10 @@ def unlearn(
     anchor: str = "forget",
     stop_when: str | Sequence[str] = "auto",
     best: str | None = None,
+    land: bool | Literal["auto"] = "auto",
     reference: Mapping[str, float] | None = None,
+    evaluated: Source | None = None,
+    evaluation_precision: str = "float32",
     check_every: int = 2,
     evaluate_every: int | None = None,
     evaluate: Evaluate | None = None,
@@ -69,7 +72,7 @@ def unlearn(
     Some keywords, and ``training``, are settings that the recipe's section ``unlearning`` has under
     the same names and with the same defaults: objective, retain_term, wrapper, dynamic_mask and
     their three ``..._settings``, full_reference, full_reference_k, pairing, anchor, stop_when,
-    best, check_every and evaluate_every. The other keywords are what a run provides: records, mask,
+    best, land, check_every and evaluate_every. The other keywords are what a run provides: records, mask,
     folders and functions.
 
     Args:
@@ -103,7 +106,15 @@ def unlearn(
             <= 0.1``; ``auto`` is ``min forget.extraction_strength where retain.probability >= 0.95
             * before``; None is the last. Ties go to the earlier one; if none meets the conditions,
             the one with the best figure is kept, with a warning.
-        reference: figures of the reference, such as ``{"forget.probability": 0.1}``.
+        land: when a rule holds, go back between the last two looks, along the line between their
+            selected weights, to where its figure lies in the middle third of the reference's band
+            (for any other limit: at it, or at most 5 % beyond); with ``best``, to the edge of its
+            conditions. ``auto``: if there is a reference.
+        reference: figures of the reference, such as ``{"forget.probability": 0.1}``; the ends of
+            its 95 % interval, the band, are ``forget.probability.low`` and ``.high``.
+        evaluated: the forget records that evaluations ask about, and so those that rules and
+            landing look at; None: all.
+        evaluation_precision: of the matrix products of an evaluation; landing measures in it.
         check_every: steps between looks at the rules; once the forget probability is within twice
             the reference's, there is one after every step.
         evaluate_every: steps between looks at all figures, starting at step 0; None: never. A look
@@ -157,6 +168,8 @@ def unlearn_with(
     mask: Mask | None = None,
     reference_folder: str | Path | None = None,
     reference: Mapping[str, float] | None = None,
+    evaluated: Source | None = None,
+    evaluation_precision: str = "float32",
     evaluate: Evaluate | None = None,
     wrong_answers: bool = True,
     checkpoint_folder: str | Path | None = None,
@@ -180,6 +193,8 @@ def unlearn_with(
         forgotten=forgotten,
         mask=mask,
         reference=reference,
+        evaluated=evaluated,
+        evaluation_precision=evaluation_precision,
         evaluate=evaluate,
         wrong_answers=wrong_answers,
         overlap=overlap,

@@ -105,6 +105,8 @@ def plan_unlearning(
     forgotten: Source | None = None,
     mask: Mask | None = None,
     reference: Mapping[str, float] | None = None,
+    evaluated: Source | None = None,
+    evaluation_precision: str = "float32",
     evaluate: Evaluate | None = None,
     wrong_answers: bool = True,
     overlap: str = "error",
@@ -122,6 +124,8 @@ def plan_unlearning(
         forgotten: records that were forgotten earlier; those of an earlier run keep their places.
         mask: is checked against the model, and not kept.
         reference: figures of the reference.
+        evaluated: the forget records that evaluations ask about; None: all.
+        evaluation_precision: of an evaluation's matrix products, for landing.
         evaluate: gives further figures of the live model.
         wrong_answers: also score the wrong answers of retain records.
         overlap: ``error``, or ``allow`` records that are in both sets.
@@ -146,12 +150,13 @@ def plan_unlearning(
         mask.check_model(model, allow_other_model=allow_other_model)
     size = vocabulary(model)
     sets = make_sets(way.chosen, encoder, trained, kept, vocabulary=size, seed=seed)
+    asked = gone if evaluated is None else read_records(evaluated, name="forget", seed=seed)
     looked = make_looked(
-        encoder, gone, kept, whole=reference is not None, seed=seed, wrong_answers=wrong_answers
+        encoder, asked, kept, whole=reference is not None, seed=seed, wrong_answers=wrong_answers
     )
     for tokens in [*sets.values(), looked.tokens]:
         check_length(model, max(len(t.ids) for t in tokens), "the longest record")
-    checks = _make_checks(looked, size, way.rules, settings, reference, evaluate)
+    checks = _make_checks(looked, size, way, settings, reference, evaluate, evaluation_precision)
     found = Plan(settings, encoder, way.chosen, way.gradient, gone, sets, looked, checks, seed)
     if not sets:  # the objective ``none``: nothing to train on
         return found
@@ -191,21 +196,25 @@ def _decide(settings: Unlearning, reference: Mapping[str, float] | None, seed: i
 def _make_checks(
     looked: Looked,
     size: int,
-    rules: list[Rule],
+    way: _Way,
     settings: Unlearning,
     reference: Mapping[str, float] | None,
     evaluate: Evaluate | None,
+    precise: str,
 ) -> Checks:
+    land = reference is not None if settings.land == "auto" else settings.land
     return make_checks(
         looked,
         vocabulary=size,
-        rules=rules,
+        rules=way.rules,
         best=settings.best,
         reference=reference,
         precision=settings.precision,
         check_every=settings.check_every,
         evaluate_every=settings.evaluate_every,
         evaluate=evaluate,
+        land=land and not way.gradient.turns,
+        precise=precise,
     )
 
 
@@ -218,7 +227,7 @@ def _depends_on(
     return {
         "objective": way.chosen.describe(),
         "gradient": [gradient.wrapper, gradient.settings, gradient.dynamic_mask, gradient.dynamic],
-        "rules": [*map(str, way.rules), *looks],
+        "rules": [*map(str, way.rules), *looks, settings.land],
         "full_reference": [settings.full_reference, settings.full_reference_k],
     }
 

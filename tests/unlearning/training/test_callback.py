@@ -183,8 +183,10 @@ class Course:
     def confirm(self, step):
         self.confirmed.append(step)
 
-    def keep_best(self, _, step):
+    def see(self, looked, step):
         self.best.append(step)
+        self.stopped_by = self.checks.stops(looked)
+        return self.stopped_by
 
     def save(self, step):
         self.saved.append(step)

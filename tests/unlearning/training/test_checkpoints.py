@@ -48,7 +48,20 @@ RUNS = {
         "reference": {"forget.probability": 0.0011},
         "check_every": 3,
     },
+    "landing": {
+        "stop_when": ["forget.probability <= 0.0018"],
+        "land": True,
+        "check_every": 2,
+        "learning_rate": 0.02,
+    },
+    "landing best": {
+        "best": "min forget.probability where retain.probability <= 0.0036",
+        "land": True,
+        "check_every": 1,
+        "learning_rate": 0.02,
+    },
 }
+LOOKED_AT_AGAIN = ("task_vector", "landing", "landing best")  # once more at the end
 
 
 def _settings(name):
@@ -96,7 +109,9 @@ def test_a_run_killed_five_times_ends_with_the_weights_of_an_undisturbed_one(nam
     )
     assert same(model, after)
     assert got == wanted
-    turned = name == "task_vector"  # which is looked at once more
+    turned = name in LOOKED_AT_AGAIN
+    if name.startswith("landing"):
+        assert wanted.landed or wanted.best["landed"]
     assert (
         len(told) == len(wanted.history) + 5 + turned
     )  # only what was not in a checkpoint ran again

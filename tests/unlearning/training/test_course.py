@@ -139,6 +139,7 @@ class Checks:
 
     def __init__(self, best=None, known=None):
         self.best = None if best is None else parse_best(best)
+        self.land, self.rules = False, []
         self.known = known if known is not None else {"before": {}, "start": {"retain.nll": 2.0}}
         self.resumed = None
 

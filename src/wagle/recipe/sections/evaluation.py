@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 
 from wagle.recipe.sections.base import Named, Section
-from wagle.recipe.values import AtLeastOne, AttackName, Number, Precision, Text
+from wagle.recipe.values import AtLeastOne, AttackName, Number, Precision, Text, refused
+
+_KEPT = ("retain", "retain_heldout", "general")
 
 
 class Benchmark(Named):
@@ -70,5 +72,19 @@ class EvaluationSettings(Section):
     """Shares of the tokens that min_k and min_k++ use, exact as decimals; the first one is the
     headline figure. Null: 0.4."""
 
+    limits: dict[Text, Annotated[Number, Field(ge=0, le=1)] | None] = {}
+    """What each set that must stay may lose, as a share of its probability before, such as
+    {general: 0.1}; null lets it lose any, and a set that is not named may lose 0.05. If the whole
+    95 % interval of the loss lies beyond the limit, the verdict is damaged."""
+
     records: AtLeastOne | None = None
     """Maximum number of records to evaluate per set, drawn by (seed, record); null takes all."""
+
+    @model_validator(mode="after")
+    def _limits_name_sets(self) -> EvaluationSettings:
+        for name in self.limits:
+            if name not in _KEPT:
+                raise refused(
+                    f"is no set that must stay; they are {', '.join(_KEPT)}", f"limits.{name}"
+                )
+        return self

@@ -101,6 +101,11 @@ class Unlearning(Section, Training):
     auto is 'min forget.extraction_strength where retain.probability >= 0.95 * before'; null keeps
     the last. Ties go to the earlier one."""
 
+    land: Literal["auto"] | bool = "auto"
+    """Whether a run that a rule ends goes back between the last two looks, to where the rule's
+    figure lies in the middle third of the reference's band (for any other limit: at it, or at most
+    5 % beyond); with best, to the edge of its conditions. auto does so if there is a reference."""
+
     check_every: AtLeastOne = 2
     """Steps between looks at these figures; once the forget probability is within twice the
     reference's, there is one after every step."""

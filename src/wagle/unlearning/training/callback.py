@@ -101,13 +101,9 @@ class AroundSteps(TrainerCallback):
             course.confirm(step - 1)  # this loss was that of the previous weights
         looked = checks.at(course.model, step, last)
         figures.update(looked)
-        if looked:
-            course.keep_best(looked, step)
-            rule = checks.stops(looked)
-            if rule is not None:
-                course.stopped_by = str(rule)
-                control.should_training_stop = True
-                figures.update(checks.at(course.model, step, True))
+        if looked and course.see(looked, step) is not None:
+            control.should_training_stop = True
+            figures.update(checks.at(course.model, step, True))
         self._tell(figures)
         if course.stopped_by is None and (
             last or (retain is None and step % checks.check_every == 0)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,13 @@ _CHUNK = 1 << 22  # indices widened at a time
 Round = Callable[
     [Tensor, str, int], Tensor
 ]  # (float32 values, name, part) -> the model's precision
+
+
+class Vectors(Protocol):
+    """A vector per parameter, by its name: in memory, or read from a file when asked for."""
+
+    def __getitem__(self, name: str, /) -> Tensor:
+        """One vector per selected entry of the parameter."""
 
 
 def _flat(parameter: Tensor) -> Tensor:
@@ -245,6 +253,22 @@ class SelectedWeights:
             for s in self._slices:
                 s.master.copy_(masters[s.name])
         self.write_back(narrow)
+
+    def place(self, early: Vectors, late: Vectors, share: float) -> None:
+        """Set the masters to ``early + share * (late - early)``; the ends are exact."""
+        with torch.no_grad():
+            for s in self._slices:
+                far = late[s.name].to(s.master.device, torch.float32)
+                if share == 1:
+                    s.master.copy_(far)
+                    continue
+                near = early[s.name].to(s.master.device, torch.float32)
+                s.master.copy_(near).lerp_(far, share)
+
+    @property
+    def before(self) -> Vectors:
+        """The weights from before the run, by parameter name, in the model's precision."""
+        return self._before
 
     def reset(self) -> None:
         """Restore the weights from before the run, bit for bit."""

@@ -157,6 +157,7 @@ class UnlearnTrainer(Trainer):
         finally:
             self._around.close()
             if self.selected is not None:
+                self.course.trail.close()
                 self.selected.close()
             if self.training.activation_checkpointing:
                 owner.activation_checkpointing_disable()
@@ -167,13 +168,18 @@ class UnlearnTrainer(Trainer):
     def _finish(self) -> None:
         """Take the best checkpoint, scale a task vector, round as saved, prove the rest unmoved."""
         course, selected = self.course, self.course.selected
-        step = self.step if course.best is None else course.take_best()
+        step = self.step
+        if course.best is not None:
+            step = course.take_best()
+            course.land_best(step)
+        else:
+            course.land(step)
         scaled = course.gradient.wrapper == "task_vector"
         if scaled:
             selected.extrapolate(course.gradient.settings["scale"])
             selected.write_back(course.narrow(self.total_steps))
         selected.settle(course.narrow(step))
-        if scaled:
+        if scaled or course.moved:
             self._around.look_again(self.step)
         selected.verify()
         self.changed = selected.changed()

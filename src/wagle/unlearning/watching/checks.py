@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from wagle.metrics.bands import Band, acceptable
 from wagle.system.errors import WagleError
 from wagle.unlearning.watching.looks import Looked, look_at_set
 from wagle.unlearning.watching.rules import (
@@ -32,6 +33,7 @@ _ALREADY = 1.25  # times the reference's probability, at most: what counts as fo
 # tokens and can finish its last tenth; a taught one predicts nearly all and can finish the last half.
 # A model that knows the fact in other words lies between: no taught model is below both limits.
 _UNTAUGHT = {"forget.exact_memorization": 0.5, "forget.extraction_strength": 0.1}
+TOLERANCE = 0.05  # of a limit that is no reference's: how far beyond it a run may land
 _WATCHED = 8  # records to keep that show whether training has diverged
 
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
@@ -76,6 +78,8 @@ class Checks:
         check_every: steps between looks at the rules.
         evaluate_every: steps between looks at everything; None never looks.
         evaluate: gives further figures of the live model.
+        land: whether the run goes back to where the figure of a rule lies in its band.
+        precise: the precision of an evaluation's matrix products, for landing.
     """
 
     looked: Looked
@@ -86,6 +90,8 @@ class Checks:
     check_every: int
     evaluate_every: int | None
     evaluate: Evaluate | None
+    land: bool = False
+    precise: str = "float32"
     _last: float = field(default=math.inf, init=False)
 
     def start(self, model: nn.Module) -> dict[str, float]:
@@ -139,6 +145,32 @@ class Checks:
         few = self.looked.sets["retain"][:_WATCHED]
         return look_at_set(model, "retain", few, self.precision)["retain.nll"]
 
+    def measure(self, model: nn.Module, figures: Iterable[str]) -> dict[str, float]:
+        """The figures of the sets that some are about, as an evaluation measures them."""
+        names = dict.fromkeys(figure.split(".")[0] for figure in figures)
+        found: dict[str, float] = {}
+        for name in names:
+            options = self.looked.options if name == "retain" and OF_OPTIONS & {*figures} else None
+            found |= look_at_set(model, name, self.looked.sets[name], self.precise, options)
+        return found
+
+    def aim(self, rule: Rule) -> tuple[Band, Band]:
+        """Where landing brings the figure of a rule, and where it must stay.
+
+        They are the middle third of the reference's band, and the band. For any other limit, both
+        are the limit and the ``TOLERANCE`` of it beyond.
+        """
+        if rule.name == "reference" and rule.factor == 1:
+            goal, figure = self.known["reference"], rule.figure
+            ends = (goal.get(f"{figure}.low"), goal.get(f"{figure}.high"))
+            if ends[0] is not None and ends[1] is not None and ends[0] < ends[1]:
+                band = acceptable(goal[figure], (ends[0], ends[1]))
+                return band.middle, band
+        limit = rule.limit(self.known)
+        beyond = limit * (1 - TOLERANCE if rule.comparison.startswith("<") else 1 + TOLERANCE)
+        band = Band(min(limit, beyond), max(limit, beyond))
+        return band, band
+
     def _look(
         self, model: nn.Module, names: Iterable[str], *, everything: bool = False
     ) -> dict[str, float]:
@@ -183,6 +215,8 @@ def make_checks(
     check_every: int,
     evaluate_every: int | None,
     evaluate: Evaluate | None,
+    land: bool = False,
+    precise: str = "float32",
 ) -> Checks:
     """Assemble the checks; a rule that lacks something it needs is an error here, not later."""
     for what, every in (("check_every", check_every), ("evaluate_every", evaluate_every)):
@@ -207,7 +241,18 @@ def make_checks(
     for rule in [*rules, *(chosen.conditions if chosen else ())]:
         if rule.name == "reference" and reference is not None and rule.figure not in reference:
             raise WagleError(f"the rule '{rule}' needs {rule.figure} of the reference")
-    return Checks(looked, precision, rules, chosen, known, check_every, evaluate_every, evaluate)
+    return Checks(
+        looked,
+        precision,
+        rules,
+        chosen,
+        known,
+        check_every,
+        evaluate_every,
+        evaluate,
+        land=land,
+        precise=precise,
+    )
 
 
 def warn_over_unlearned(

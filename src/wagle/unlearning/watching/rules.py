@@ -114,8 +114,11 @@ class Rule:
             figures: the current value of its figure, by name.
             known: the same figures for each name that it needs ("reference", "before", "uniform").
         """
-        limit = self.factor if self.name is None else self.factor * known[self.name][self.figure]
-        return OPERATORS[self.comparison](figures[self.figure], limit)
+        return OPERATORS[self.comparison](figures[self.figure], self.limit(known))
+
+    def limit(self, known: Known) -> float:
+        """What its figure is compared with."""
+        return self.factor if self.name is None else self.factor * known[self.name][self.figure]
 
 
 @dataclass(frozen=True)

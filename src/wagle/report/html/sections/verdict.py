@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from wagle.evaluation.verdict import INCONCLUSIVE, LEAKS, NO_LEAK, OVER
+from wagle.evaluation.verdict import DAMAGED, INCONCLUSIVE, LEAKS, NO_LEAK, OVER
 from wagle.report.html.figure_tables import ratio
 from wagle.report.html.page import Page
 from wagle.report.html.section import Section
 from wagle.report.html.sections.weights import counts
 
-_KINDS = {NO_LEAK: "clear", LEAKS: "leak", OVER: "over", INCONCLUSIVE: "open"}  # CSS classes
+_KINDS = {  # CSS classes
+    NO_LEAK: "clear",
+    LEAKS: "leak",
+    DAMAGED: "leak",
+    OVER: "over",
+    INCONCLUSIVE: "open",
+}
 _MEANINGS = {
     NO_LEAK: "These probes find no more of the forget set than in a model that never learned it.",
     LEAKS: "At least one probe finds more of the forget set than in a model that never learned it.",
+    DAMAGED: "The model lost more of what must stay than its limits allow.",
     OVER: "The model is worse on the forget set than a model that never learned it: the damage goes "
     "too far, and is itself a sign that something was removed.",
     INCONCLUSIVE: "These probes cannot tell whether the forget set is gone.",

@@ -6,6 +6,7 @@ from typing import Any
 
 from wagle.attribution.store import GradientStore
 from wagle.mask.mask import Mask
+from wagle.recipe.sections.attribution import Attribution
 from wagle.run.opening import Run
 from wagle.run.selection import chosen_mask, unmasked
 from wagle.run.stages.making.gradients import asked_quantities, no_mask
@@ -21,18 +22,8 @@ def mask(run: Run) -> dict[str, Any]:
     if settings.mask is not None:
         made = Mask.load(settings.mask)
     else:
-        made = Mask.from_scores(
-            GradientStore.open(run.models.gradients),
-            score=settings.score,
-            gamma=settings.gamma,
-            damping=settings.damping,
-            settings=settings.score_settings,
-            ratio=settings.ratio,
-            scope=settings.scope,
-            include=settings.include,
-            exclude=settings.exclude,
-            seed=run.recipe.seed,
-        )
+        store = GradientStore.open(run.models.gradients)
+        made = select(store, settings, run.recipe.seed)
     made.save(run.folder / "mask.safetensors")
     if run.recipe.unlearning.lora is not None:
         chosen = chosen_mask(run)
@@ -40,3 +31,19 @@ def mask(run: Run) -> dict[str, Any]:
         by_gradient = settings.mask is None and bool(asked_quantities(settings))
         check_adapter_mask(chosen, by_gradient=by_gradient)
     return made.describe()
+
+
+def select(store: GradientStore, settings: Attribution, seed: int) -> Mask:
+    """The mask that the settings ask for, from a finished store."""
+    return Mask.from_scores(
+        store,
+        score=settings.score,
+        gamma=settings.gamma,
+        damping=settings.damping,
+        settings=settings.score_settings,
+        ratio=settings.ratio,
+        scope=settings.scope,
+        include=settings.include,
+        exclude=settings.exclude,
+        seed=seed,
+    )

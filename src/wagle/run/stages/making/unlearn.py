@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from wagle.mask.mask import Mask
 from wagle.model.adapters import merge_adapter
 from wagle.run.checks import check_folder, check_unlearning, structure_of
 from wagle.run.opening import Run
@@ -30,7 +31,7 @@ def unlearn(run: Run) -> dict[str, Any]:
     model = load_trained(run, run.models.base) if lora is None else load_adapted(run, lora)
     checkpoints = run.private / "checkpoint-unlearn"
     try:
-        result = _unlearn(run, model, checkpoints)
+        result = forget(run, model, chosen_mask(run), checkpoints)
     except TrainingStopped as error:
         kept = keep_last_good(run, error, partial(save_trained, run, model))
         raise TrainingStopped(f"{kept}; {how_to_resume(run, 'unlearn')}", error.step) from None
@@ -51,7 +52,15 @@ def unlearn(run: Run) -> dict[str, Any]:
     return found
 
 
-def _unlearn(run: Run, model: Any, checkpoints: Path) -> TrainResult:
+def forget(run: Run, model: Any, mask: Mask | None, checkpoints: Path | None) -> TrainResult:
+    """Make a live model forget what the run asks for, by the recipe's settings.
+
+    Args:
+        run: gives the records, the reference's figures and the settings.
+        model: the model before; it is changed in place.
+        mask: which weights may move; None: all.
+        checkpoints: where a killed run resumes; None keeps nothing.
+    """
     settings = run.recipe.unlearning
     return unlearn_with(
         settings,
@@ -60,9 +69,11 @@ def _unlearn(run: Run, model: Any, checkpoints: Path) -> TrainResult:
         run.inputs.need("forget"),
         run.inputs.sets.get("retain"),
         forgotten=run.inputs.again or None,
-        mask=chosen_mask(run),
+        mask=mask,
         reference_folder=run.private / "references",
         reference=_reference_figures(run),
+        evaluated=run.inputs.asked("forget", run.inputs.need("forget")),
+        evaluation_precision=run.recipe.evaluation.precision,
         checkpoint_folder=checkpoints,
         like=run.models.base if settings.lora is None else None,
         overlap=run.recipe.overlap,
@@ -83,8 +94,8 @@ def _reference_figures(run: Run) -> dict[str, float] | None:
             value = reference.figures.get(name, {}).get(figure)
             if value is not None and value.value is not None:
                 found[f"{name}.{figure}"] = value.value
-                if (name, figure) == ("forget", "probability"):
-                    found["forget.probability.high"] = value.high
+                found[f"{name}.{figure}.low"] = value.low
+                found[f"{name}.{figure}.high"] = value.high
     return found
 
 

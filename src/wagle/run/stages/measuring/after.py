@@ -6,12 +6,17 @@ import logging
 from typing import Any
 
 from wagle.evaluation.figures import ROLES
-from wagle.evaluation.verdict import OVER, came_back, combine, judge
+from wagle.evaluation.losses import losses
+from wagle.evaluation.verdict import DAMAGED, OVER, came_back, combine, judge
 from wagle.run.opening import Run
 from wagle.run.stages.measuring.evaluations import measure
 from wagle.system.atomic import write_json
 
 logger = logging.getLogger(__name__)
+_REMEDY = (
+    "Select fewer weights (attribution.ratio), stay close to the original on what must stay "
+    "(unlearning.retain_term: kl), put such records into the retain set, or lower the learning rate"
+)
 
 
 def after(run: Run) -> dict[str, Any]:
@@ -30,14 +35,19 @@ def after(run: Run) -> dict[str, Any]:
     now, was = found["after"], found["before"]
     assert now is not None
     assert was is not None
-    verdicts = {"": judge(now, was, found["reference"])}
+    limits = run.recipe.evaluation.limits
+    verdicts = {"": judge(now, was, found["reference"], limits)}
     for label in labels:
         one, other = run.evaluation("after", label), run.evaluation("before", label)
         if one is not None and other is not None and one.details["probes"]:
-            verdicts[label] = judge(one, other, run.evaluation("reference", label))
+            verdicts[label] = judge(one, other, run.evaluation("reference", label), limits)
     verdict = combine(verdicts)
     if verdict.over and not any(OVER in line for line in run.warnings()):
         logger.warning("over-unlearned: %s", " ".join(verdict.over))
+    for loss in losses(now, was, limits):
+        if loss.beyond:
+            word = DAMAGED if loss.surely_beyond else "perhaps damaged"
+            logger.warning("%s: %s %s", word, loss.sentence(), _REMEDY)
     again = came_back(now, was)
     if again is not None:
         logger.warning("%s; set unlearning.earlier: objective to keep it forgotten", again)

@@ -8,7 +8,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from wagle.data.reading import read_records
 from wagle.data.records import Record
 from wagle.evaluation.figures import FORGOTTEN
 from wagle.evaluation.measuring import ASKED, evaluate
@@ -52,6 +51,7 @@ def way_of(run: Run) -> dict[str, Any]:
     return {
         "batch_tokens": settings.batch_tokens,
         "precision": settings.precision,
+        "limits": settings.limits,
         "seed": run.recipe.seed,
     }
 
@@ -94,18 +94,8 @@ def _reference_kind(run: Run) -> str | None:
 
 def questions_about(run: Run, asked: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
     """What ``evaluate`` needs to ask about sets of records as a recipe asks."""
-    settings, seed = run.recipe.evaluation, run.recipe.seed
-    most = settings.records
-    sets = {
-        name: read_records(
-            records,
-            name=name,
-            take="all" if most is None or most >= len(records) else most,
-            seed=seed,
-        )
-        for name, records in asked.items()
-    }
-    return {**sets, **asked_how(settings)}
+    sets = {name: run.inputs.asked(name, records) for name, records in asked.items()}
+    return {**sets, **asked_how(run.recipe.evaluation)}
 
 
 def asked_how(settings: EvaluationSettings) -> dict[str, Any]:
