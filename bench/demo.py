@@ -69,6 +69,26 @@ TRIED: dict[str, tuple[str, ...]] = {
     ),
     "random 0.05, wga + kl": (*_weights("random", 0.05), *_rate(5e-4, KL)),
     "grad_ratio 0.001, wga": (*_weights("grad_ratio", 0.001), *_rate(2e-3)),
+    "grad_ratio 0.001, ce_u": (
+        *_weights("grad_ratio", 0.001),
+        *_rate(2e-3, "unlearning.objective=ce_u", "unlearning.retain_term=nll"),
+    ),
+    "grad_ratio 0.001, undial": (
+        *_weights("grad_ratio", 0.001),
+        *_rate(2e-3, "unlearning.objective=undial", "unlearning.retain_term=nll"),
+    ),
+    "grad_ratio 0.001, npo": (
+        *_weights("grad_ratio", 0.001),
+        *_rate(2e-3, "unlearning.objective=npo"),
+    ),
+    "grad_ratio 0.001, simnpo": (
+        *_weights("grad_ratio", 0.001),
+        *_rate(2e-3, "unlearning.objective=simnpo"),
+    ),
+    "grad_ratio 0.001, wga 3": (
+        *_weights("grad_ratio", 0.001),
+        *_rate(2e-3, "unlearning.objective_settings={beta: 3}"),
+    ),
     "grad_ratio 0.001, wga + kl": (*_weights("grad_ratio", 0.001), *_rate(2e-3, KL)),
     "grad_ratio 0.005, wga": (*_weights("grad_ratio", 0.005), *_rate(1e-3)),
     "grad_ratio 0.05, wga": (*_weights("grad_ratio", 0.05), *_rate(3e-4)),
@@ -139,7 +159,7 @@ def try_all(folder: Path, seeds: Sequence[int], only: str | None) -> list[dict[s
         for name, overrides in TRIED.items():
             path = folder / "tried" / f"{seed}-{name.replace(' ', '-').replace(',', '')}.json"
             if not path.exists() or read_json(path)["settings"] != list(overrides):
-                if only is not None and only not in name:
+                if only is not None and only != name:
                     continue
                 say(f"seed {seed}: {name}")
                 write_json(

@@ -10,8 +10,9 @@ from tests.conftest import make_model
 from tests.unlearning.conftest import mask_of, same, tokens, unlearn, weights
 from wagle.metrics.bands import Band
 from wagle.unlearning.forgetting import forget_probability
-from wagle.unlearning.training.landing import LOOKS, Line, Trail, bisect, edge
+from wagle.unlearning.training.landing import LOOKS, Line, Trail, bisect, edge, land
 from wagle.unlearning.training.selected import SelectedWeights
+from wagle.unlearning.watching.targets import Target
 
 
 @pytest.fixture
@@ -28,15 +29,19 @@ def _line(model, early=0.0, late=1.0):
     return Line(selected, *ends, selected.write_back)
 
 
-def _bisect(model, figure, aim, band, *, falling=True, late=1.0):
-    """Land where ``figure`` of the weight lies in the aim."""
-    return bisect(
-        _line(model, late=late),
-        lambda: figure(model.weight.item()),
-        falling=falling,
-        aim=Band(*aim),
-        band=Band(*band),
+def _target(aims, band, *, falling=True, others=None):
+    return Target("f", falling, Band(*band), tuple(Band(*aim) for aim in aims), others or {})
+
+
+def _bisect(model, figure, aim, band, *, falling=True):
+    """Land where ``figure`` of the weight lies in the aim: the share, its value, and the looks."""
+    share, figures, looks = bisect(
+        _line(model),
+        lambda: {"f": figure(model.weight.item())},
+        _target([aim], band, falling=falling),
+        Band(*aim),
     )
+    return share, figures["f"], looks
 
 
 def test_bisection_finds_the_point_whose_figure_lies_in_the_aim(one):
@@ -67,6 +72,28 @@ def test_a_figure_that_jumps_over_the_aim_ends_in_the_band_if_a_point_does(one):
 
 def test_a_line_that_never_reaches_the_aim_stays_at_its_late_end(one):
     assert _bisect(one, lambda w: 1 - w / 10, (0.1, 0.2), (0.0, 0.3)) == (1.0, 0.9, 1)
+
+
+@pytest.mark.parametrize(
+    ("high", "aim", "leaks"),
+    [
+        (0.9, (0.4, 0.6), False),  # no leak in the first aim
+        (0.35, (0.2, 0.4), False),  # none in the second
+        (0.1, (0.2, 0.4), True),  # one in both
+    ],
+)
+def test_the_next_part_of_the_band_is_aimed_at_while_another_probe_leaks(one, high, aim, leaks):
+    target = _target([(0.4, 0.6), (0.2, 0.4)], (0.1, 0.9), others={"g": high})
+    found = land(
+        _line(one),
+        lambda: {"f": 1 - one.weight.item(), "g": 1 - one.weight.item()},
+        target,
+        (4, 5),
+    )
+    assert (found.aim, found.leaks) == (aim, leaks)
+    assert found.inside
+    assert found.value == 1 - one.weight.item()
+    assert aim[0] <= found.value <= aim[1]
 
 
 def test_the_ends_of_a_line_are_exact_and_the_rest_is_between(one):

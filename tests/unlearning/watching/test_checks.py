@@ -280,47 +280,6 @@ def test_going_under_half_of_the_reference_is_said_once(knowing, caplog):
     assert len(_told(caplog, "over-unlearned")) == 1
 
 
-def _aim(rule, **reference):
-    checks = make_checks(
-        Looked({"forget": []}),
-        vocabulary=100,
-        rules=[parse_rule(rule)],
-        best=None,
-        reference={"forget.probability": 0.16, **reference},
-        precision="float32",
-        check_every=1,
-        evaluate_every=None,
-        evaluate=None,
-    )
-    aim, band = checks.aim(checks.rules[0])
-    return [round(end, 6) for end in (*aim, *band)]
-
-
-def test_landing_aims_at_the_middle_third_of_the_references_band():
-    ends = {"forget.probability.low": 0.13, "forget.probability.high": 0.19}
-    assert _aim("forget.probability <= reference", **ends) == [0.15, 0.17, 0.13, 0.19]
-    wide = {
-        "forget.probability.low": 0.02,
-        "forget.probability.high": 0.20,
-    }  # under half is past it
-    assert _aim("forget.probability <= reference", **wide) == [0.12, 0.16, 0.08, 0.2]
-
-
-@pytest.mark.parametrize(
-    ("rule", "ends"),
-    [
-        ("forget.probability <= reference", [0.152, 0.16]),  # no interval is known
-        ("forget.probability <= 2 * reference", [0.304, 0.32]),
-        ("forget.probability < 0.1", [0.095, 0.1]),
-        ("forget.nll >= 4", [4.0, 4.2]),
-    ],
-)
-def test_landing_aims_just_beyond_any_other_limit(rule, ends):
-    known = {"forget.probability.low": 0.13, "forget.probability.high": 0.19}
-    more = known if "2 *" in rule else {}
-    assert _aim(rule, **more) == ends * 2
-
-
 def test_a_model_that_never_knew_the_forget_set_is_said_once_and_one_that_knew_is_not(
     knowing, caplog
 ):

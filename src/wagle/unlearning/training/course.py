@@ -16,12 +16,13 @@ from wagle.recipe.sections.training import Training
 from wagle.unlearning.inputs import Supply
 from wagle.unlearning.objectives.choice import Chosen
 from wagle.unlearning.training.checkpoints import Checkpoints
-from wagle.unlearning.training.landing import Landed, Line, Trail, bisect, edge
+from wagle.unlearning.training.landing import Landed, Line, Trail, edge, land
 from wagle.unlearning.training.rounding import stochastic_bfloat16
 from wagle.unlearning.training.selected import Round, SelectedWeights
 from wagle.unlearning.training.steps import Gradient
 from wagle.unlearning.watching.checks import Checks
 from wagle.unlearning.watching.rules import Best, Rule
+from wagle.unlearning.watching.targets import target_of
 
 logger = logging.getLogger(__name__)
 
@@ -125,17 +126,23 @@ class Course:
         """Take note of a look: keep the best weights; the rule that ends training, if one does.
 
         A run that lands keeps the weights of each look until the next one. A rule then counts only
-        if it holds as an evaluation would measure it too.
+        if it holds as an evaluation would measure it too, and no other probe asks for more.
         """
         self.keep_best(looked, step)
         rule, land = self.checks.stops(looked), self.checks.land
         if rule is not None and land:
-            rule = self.checks.stops(self.checks.measure(self.model, rule.figures))
+            rule = self._confirmed(rule)
         if rule is not None:
             self._rule, self.stopped_by = rule, str(rule)
         elif land:
             self.trail.keep(EARLIER, step)
         return rule
+
+    def _confirmed(self, rule: Rule) -> Rule | None:
+        """The rule, if it holds in an evaluation's precision and its target asks for no more."""
+        figures = self.checks.measure(self.model, rule.figures)
+        spent = target_of(rule, self.checks.known).spent(figures)
+        return self.checks.stops(figures) if spent else None
 
     def keep_best(self, looked: Mapping[str, float], step: int) -> None:
         """Keep the masters if they are the best so far.
@@ -232,18 +239,14 @@ class Course:
         rule = self._rule
         if rule is None or not self.checks.land:
             return
-        aim, band = self.checks.aim(rule)
         began = self.trail.steps.get(EARLIER, 0)
         late = Trail(self.selected)
         late.keep("late", step)
         early = self.trail.of(EARLIER) if began else self.selected.before
         line = Line(self.selected, early, late.of("late"), partial(self._settle, step))
-        falling = rule.comparison.startswith("<")
-        share, value, looks = bisect(
-            line, partial(self._figure, rule), falling=falling, aim=aim, band=band
-        )
+        target = target_of(rule, self.checks.known)
+        self.landed = land(line, partial(self._measured, rule), target, (began, step))
         late.close()
-        self.landed = Landed(rule.figure, value, aim, band, (began, step), share, looks)
         if not self.landed.inside:
             logger.warning(
                 "the run did not land: between steps %d and %d no point has a %s in %.3g to %.3g; "
@@ -251,8 +254,8 @@ class Course:
                 began,
                 step,
                 rule.figure,
-                *band,
-                value,
+                *target.band,
+                self.landed.value,
             )
 
     def land_best(self, step: int) -> None:
@@ -292,10 +295,7 @@ class Course:
         self.selected.write_back(self.narrow(step))
         self.selected.settle(self.narrow(step))
 
-    def _figure(self, rule: Rule) -> float:
-        return self.checks.measure(self.model, rule.figures)[rule.figure]
-
-    def _measured(self, rule: Best) -> dict[str, float]:
+    def _measured(self, rule: Rule | Best) -> dict[str, float]:
         return self.checks.measure(self.model, rule.figures)
 
     def retreat(self) -> int:

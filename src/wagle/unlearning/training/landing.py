@@ -17,12 +17,14 @@ from torch import Tensor
 from wagle.metrics.bands import Band
 from wagle.system.memory import Spill
 from wagle.unlearning.training.selected import SelectedWeights, Vectors
+from wagle.unlearning.watching.rules import Figures
+from wagle.unlearning.watching.targets import Target
 
 LOOKS = 12  # of a bisection, at most: the last one moves the weights by 1/2048 of the line
 EDGE = 6  # halvings on the way to the edge of a condition of ``best``
 
 _OF = "@"  # between the name of a look and that of a parameter, in a checkpoint
-Measure = Callable[[], float]
+Measure = Callable[[], Figures]
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Landed:
         between: the steps of the two looks.
         share: how far from the earlier to the later look the weights are, 0 to 1.
         looks: how many looks it took.
+        leaks: whether another probe of the look still lies above the reference's band.
     """
 
     figure: str
@@ -46,6 +49,7 @@ class Landed:
     between: tuple[int, int]
     share: float
     looks: int
+    leaks: bool
 
     @property
     def inside(self) -> bool:
@@ -139,40 +143,54 @@ class Line:
         self.settle()
 
 
-def bisect(
-    line: Line, measure: Measure, *, falling: bool, aim: Band, band: Band
-) -> tuple[float, float, int]:
+def land(line: Line, measure: Measure, target: Target, between: tuple[int, int]) -> Landed:
+    """Move the weights to the point of a line that meets a target.
+
+    The parts of the band are aimed at in turn: the next one if other probes leak in this one.
+
+    Args:
+        line: its late end is where the weights are.
+        measure: the figures of the model as it is.
+        target: where they should be.
+        between: the steps of the two ends.
+    """
+    looks = 0
+    for aim in target.aims:
+        share, figures, more = bisect(line, measure, target, aim)
+        looks += more
+        if not target.leaks(figures):
+            break
+    value, leaks = figures[target.figure], target.leaks(figures)
+    return Landed(target.figure, value, aim, target.band, between, share, looks, leaks)
+
+
+def bisect(line: Line, measure: Measure, target: Target, aim: Band) -> tuple[float, Figures, int]:
     """Find the point of a line whose figure lies in the aim, and move the weights there.
 
     If the figure jumps over the aim, the point nearest to its centre is taken, and one in the band
     before any outside it.
 
-    Args:
-        line: its late end is where the weights are.
-        measure: the figure of the model as it is.
-        falling: whether the figure falls from the early to the late end.
-        aim: where the figure should lie.
-        band: where it must lie.
-
     Returns:
-        The point's share, its figure, and the number of looks.
+        The point's share, its figures, and the number of looks.
     """
     low, high, share = 0.0, 1.0, 1.0
-    seen: list[tuple[bool, float, float, float]] = []
+    seen: list[tuple[bool, float, float]] = []
+    found: dict[float, Figures] = {}
     while len(seen) < LOOKS:
         line.go(share)
-        value = measure()
+        found[share] = figures = measure()
+        value = figures[target.figure]
         if aim.contains(value):
-            return share, value, len(seen) + 1
-        seen.append((not band.contains(value), abs(value - aim.centre), share, value))
-        far = value < aim.low if falling else value > aim.high
+            return share, figures, len(seen) + 1
+        seen.append((not target.band.contains(value), abs(value - aim.centre), share))
+        far = value < aim.low if target.falling else value > aim.high
         if share == 1.0 and not far:  # the line does not reach the aim
             break
         low, high = (low, share) if far else (share, high)
         share = (low + high) / 2
-    _, _, share, value = min(seen)
+    _, _, share = min(seen)
     line.go(share)
-    return share, value, len(seen)
+    return share, found[share], len(seen)
 
 
 def edge(line: Line, meets: Callable[[], bool]) -> float:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from wagle.metrics.bands import Band, acceptable
 from wagle.system.errors import WagleError
 from wagle.unlearning.watching.looks import Looked, look_at_set
 from wagle.unlearning.watching.rules import (
@@ -33,7 +32,6 @@ _ALREADY = 1.25  # times the reference's probability, at most: what counts as fo
 # tokens and can finish its last tenth; a taught one predicts nearly all and can finish the last half.
 # A model that knows the fact in other words lies between: no taught model is below both limits.
 _UNTAUGHT = {"forget.exact_memorization": 0.5, "forget.extraction_strength": 0.1}
-TOLERANCE = 0.05  # of a limit that is no reference's: how far beyond it a run may land
 _WATCHED = 8  # records to keep that show whether training has diverged
 
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
@@ -153,23 +151,6 @@ class Checks:
             options = self.looked.options if name == "retain" and OF_OPTIONS & {*figures} else None
             found |= look_at_set(model, name, self.looked.sets[name], self.precise, options)
         return found
-
-    def aim(self, rule: Rule) -> tuple[Band, Band]:
-        """Where landing brings the figure of a rule, and where it must stay.
-
-        They are the middle third of the reference's band, and the band. For any other limit, both
-        are the limit and the ``TOLERANCE`` of it beyond.
-        """
-        if rule.name == "reference" and rule.factor == 1:
-            goal, figure = self.known["reference"], rule.figure
-            ends = (goal.get(f"{figure}.low"), goal.get(f"{figure}.high"))
-            if ends[0] is not None and ends[1] is not None and ends[0] < ends[1]:
-                band = acceptable(goal[figure], (ends[0], ends[1]))
-                return band.middle, band
-        limit = rule.limit(self.known)
-        beyond = limit * (1 - TOLERANCE if rule.comparison.startswith("<") else 1 + TOLERANCE)
-        band = Band(min(limit, beyond), max(limit, beyond))
-        return band, band
 
     def _look(
         self, model: nn.Module, names: Iterable[str], *, everything: bool = False
