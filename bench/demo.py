@@ -73,6 +73,14 @@ TRIED: dict[str, tuple[str, ...]] = {
         *_weights("grad_ratio", 0.001),
         *_rate(2e-3, "unlearning.objective=ce_u", "unlearning.retain_term=nll"),
     ),
+    "grad_ratio 0.01, ce_u": (
+        *_weights("grad_ratio", 0.01),
+        *_rate(7e-4, "unlearning.objective=ce_u", "unlearning.retain_term=nll"),
+    ),
+    "grad_ratio 0.05, ce_u": (
+        *_weights("grad_ratio", 0.05),
+        *_rate(3e-4, "unlearning.objective=ce_u", "unlearning.retain_term=nll"),
+    ),
     "grad_ratio 0.001, undial": (
         *_weights("grad_ratio", 0.001),
         *_rate(2e-3, "unlearning.objective=undial", "unlearning.retain_term=nll"),
