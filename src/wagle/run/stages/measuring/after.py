@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 from wagle.evaluation.figures import ROLES
+from wagle.evaluation.stand_in import assumptions
 from wagle.evaluation.verdict import OVER, came_back, combine, judge
 from wagle.run.opening import Run
 from wagle.run.stages.measuring.evaluations import measure
@@ -41,4 +42,5 @@ def after(run: Run) -> dict[str, Any]:
     again = came_back(now, was)
     if again is not None:
         logger.warning("%s; set unlearning.earlier: objective to keep it forgotten", again)
-    return {**details, "verdict": verdict.word, "reasons": list(verdict.reasons)}
+    reasons = [*verdict.reasons, *assumptions(now.details)]
+    return {**details, "verdict": verdict.word, "reasons": reasons}
