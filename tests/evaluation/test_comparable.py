@@ -125,3 +125,22 @@ def test_a_long_setting_is_shown_by_its_beginning():
     own = data_entry(task({"system_prompt": "a" * 500}, forget=["a"]))
     with pytest.raises(WagleError, match=r"b{60}\.\.\., this model with a{60}\.\.\.;"):
         check_comparable("qa", own, other)
+
+
+def test_figures_of_another_version_are_refused_in_one_line():
+    mine, old = (task({"version": v}, forget=["a"]) for v in (5, 4))
+    said = (
+        "the model before holds figures of qa in version 4, this wagle makes version 5, which is "
+        "defined otherwise; evaluate it again"
+    )
+    with pytest.raises(WagleError, match=f"^{re.escape(said)}$"):
+        check_comparable("qa", data_entry(mine), details(old, "qa"), "the model before")
+
+
+def test_a_file_that_does_not_say_its_version_is_paired_with_a_warning(caplog):
+    mine, old = task({"version": 5}, forget=["a"]), task({}, forget=["a"])
+    check_comparable("qa", data_entry(mine), details(old, "qa"))
+    assert "the reference does not say which version of the figures of qa it holds" in caplog.text
+    caplog.clear()
+    check_comparable("qa", data_entry(mine), {"data": data_entry(old)})  # of another tool
+    assert caplog.text == ""

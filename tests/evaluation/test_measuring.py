@@ -396,12 +396,12 @@ def test_the_result_has_the_keys_of_its_schema_and_no_text(home, asked, own):
     keys = "schema model template benchmark variant options reference probes data metrics summary"
     assert {*keys.split(), "timing", "versions"} == set(found)
     assert (found["schema"], found["benchmark"]) == ("wagle-eval/1", "tofu")
-    assert found["variant"] == "official, version 2"
+    assert found["variant"] == "official, version 3"
     assert found["data"]["sets"]["forget"]["n"] == 3
     assert (found["data"]["split"], found["data"]["revision"]) == ("forget10", None)
     assert found["data"]["salt"] is None  # published data
     assert found["data"]["settings"] == {
-        "version": 2,
+        "version": 3,
         "split": "forget10",
         "variant": "official",
         "eos": True,
@@ -413,6 +413,7 @@ def test_the_result_has_the_keys_of_its_schema_and_no_text(home, asked, own):
         "entailment": None,
         "closer_look": None,
         "k": None,
+        "membership_eos": None,
     }
     assert found["options"] == {
         "precision": "float32",

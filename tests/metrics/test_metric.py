@@ -25,7 +25,7 @@ def test_a_record_with_all_answers_has_all_metrics():
         "paraphrased": 0.60653066,  # exp(-0.5)
         "rouge_l": 0.25,
         "know": 0.73105858,  # 1 / (1 + exp(1 - 2))
-        "accuracy": 0.0,  # 1.5 is less than 2
+        "accuracy": 1.0,  # 1 is less than 1.5, whatever the answer in its own words has
         "extraction_strength": 0.5,
         "exact_memorization": 0.75,
         "nll": 2.0,
@@ -38,6 +38,18 @@ def test_a_record_with_all_answers_has_all_metrics():
     assert set(found) == set(METRICS)
     assert {name: found[name] for name in wanted} == pytest.approx(wanted)
     assert list(METRICS)[: len(wanted)] == list(wanted)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 5])
+def test_where_nothing_is_reproduced_the_extraction_strength_is_0_however_short_the_answer(tokens):
+    assert METRICS["extraction_strength"].value(Answered(hits=(False,) * tokens)) == 0
+    assert METRICS["exact_memorization"].value(Answered(hits=(False,) * tokens)) == 0
+
+
+def test_an_answer_of_another_form_does_not_win_by_its_form():
+    by_form = Answered(right=0.5, reworded=3.0, wrong=(2.0, 2.5))
+    assert METRICS["accuracy"].value(by_form) == 0
+    assert METRICS["accuracy"].value(Answered(right=0.5, reworded=0.5, wrong=(2.0, 2.5))) == 1
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Answered)])

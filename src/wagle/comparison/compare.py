@@ -22,7 +22,7 @@ from wagle.comparison.results import Found, summarise
 from wagle.comparison.runs import count_steps, heldout_tokens, look_at_reference, run_arm
 from wagle.comparison.tuning import Tuned, check_optuna, learning_rates, trial_store, tune
 from wagle.comparison.units import Unit, forget_set_varies, make_unit, unit_recipe
-from wagle.recipe.recipe import Recipe
+from wagle.recipe.recipe import NO_REFERENCE, Recipe
 from wagle.recipe.sections.unlearning import Lora
 from wagle.report.html.comparison import write_comparison
 from wagle.run.checks import check_attribution, check_folder, check_unlearning, structure_of
@@ -109,7 +109,11 @@ class Comparison:
     def _has_reference(self) -> bool:
         """Whether there is one: a model retrained without one forget set cannot serve another."""
         named = self.recipe.reference
-        if named in (None, "retrained"):  # teaching every unit twice is another experiment
+        if named in (
+            None,
+            NO_REFERENCE,
+            "retrained",
+        ):  # teaching every unit twice is another experiment
             return False
         return named == "untaught" or not forget_set_varies(self.recipe)
 

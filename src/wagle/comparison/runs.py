@@ -38,6 +38,8 @@ def heldout_tokens(run: Run) -> list[Tokens]:
     Raises:
         WagleError: no forget record has a paraphrased question, or there is no retain set.
     """
+    if run.recipe.retain is None or run.recipe.retain.is_made:
+        raise WagleError("the recipe has no retain set; add one: retain: {source: ...}")
     run.inputs.need("retain")
     records = [r for r in run.inputs.need("forget") if r.paraphrased_prompt]
     if not records:

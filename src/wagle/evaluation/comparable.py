@@ -9,6 +9,7 @@ process has. Digests under different salts say nothing, so they are not compared
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 from collections.abc import Mapping
 from functools import cache
@@ -21,6 +22,7 @@ from wagle.evaluation.figures import Task
 from wagle.system.errors import WagleError
 from wagle.system.secrets import keyed_digest, private_folder, salt
 
+logger = logging.getLogger(__name__)
 _PUBLISHED = b"published"  # the key for data that is not secret
 _AGAIN = "evaluate both with the same data and settings"
 
@@ -99,6 +101,7 @@ def check_comparable(
         WagleError: something differs, which is named.
     """
     data = other.get("data") or {}
+    _check_version(benchmark, own["settings"], other, data.get("settings", {}), called)
     for key in (key for key in own["settings"] if key in data.get("settings", {})):
         mine, theirs = own["settings"][key], data["settings"][key]
         if None not in (mine, theirs) and mine != theirs:
@@ -132,6 +135,31 @@ def check_comparable(
                 f"{called} has other records: its {mine['n']} in the set {name} have other "
                 f"texts or another order; {_AGAIN}"
             )
+
+
+def _check_version(
+    benchmark: str,
+    own: Mapping[str, Any],
+    other: Mapping[str, Any],
+    told: Mapping[str, Any],
+    called: str,
+) -> None:
+    """Refuse figures of another version of the benchmark; warn of a file that does not say."""
+    mine, theirs = own.get("version"), told.get("version")
+    if other.get("benchmark") != benchmark or mine is None:
+        return
+    if theirs is None:
+        logger.warning(
+            "%s does not say which version of the figures of %s it holds, and their definitions "
+            "change; evaluate it again to be sure",
+            called,
+            benchmark,
+        )
+    elif mine != theirs:
+        raise WagleError(
+            f"{called} holds figures of {benchmark} in version {theirs}, this wagle makes version "
+            f"{mine}, which is defined otherwise; evaluate it again"
+        )
 
 
 def _short(value: Any) -> str:

@@ -21,6 +21,7 @@ from wagle.evaluation.comparable import data_entry
 from wagle.evaluation.figures import FORGOTTEN, SETS, Figure, Measured, Task, joined
 from wagle.evaluation.models import Reference, Way, known_result, patch_names
 from wagle.evaluation.result import Evaluation
+from wagle.evaluation.stand_in import assumptions
 from wagle.evaluation.table import make_task
 from wagle.evaluation.tasks.questions import VERSION, qa
 from wagle.evaluation.verdict import judge
@@ -282,7 +283,8 @@ def _set_beside(
     made = Evaluation(own.figures, own.texts, own.summary, details, others)
     if before is not None and task.probes:
         verdict = judge(made, before, reference, limits)
-        details |= {"verdict": verdict.word, "reasons": list(verdict.reasons)}
+        reasons = [*verdict.reasons, *assumptions(details)]
+        details |= {"verdict": verdict.word, "reasons": reasons}
     return made
 
 

@@ -141,14 +141,14 @@ def _forgetting(after: Evaluation, before: Evaluation, reference: Evaluation | N
 def probes_of(after: Evaluation) -> tuple[tuple[str, str], ...]:
     """The figures that count, as pairs of set and metric, by the kind of the reference.
 
-    They are those that the benchmark declares. An untaught reference was not taught the other
+    They are those that the benchmark declares. An untaught reference, or one that stands in, was not taught the other
     records either, so how it weighs right answers against wrong ones, or known texts against
     others, says nothing about the forget set alone.
     """
     declared = after.details.get("probes")
     if declared is None:  # a file from before benchmarks declared them
         declared = [*(("forget", metric) for metric in PROBES), MEMBERSHIP]
-    untaught = (after.details.get("reference") or {}).get("kind") == "untaught"
+    untaught = (after.details.get("reference") or {}).get("kind") in ("untaught", "stand-in")
     return tuple(
         (name, metric) for name, metric in declared if not (untaught and metric in RETRAINED)
     )

@@ -83,7 +83,15 @@ def published_ratio(right: float, wrong: Sequence[float]) -> float:
 
 
 def accuracy(right: float, wrong: Sequence[float]) -> float:
-    """1 if the right answer is more probable than every wrong one, else 0 (ties count as wrong)."""
+    """1 if the right answer is more probable than every wrong one, else 0 (ties count as wrong).
+
+    Like is compared with like: wrong answers have the form of the right one in other words, if there
+    is one, so that is the one to give; against an answer of another form, form alone decides.
+
+    Args:
+        right: M of the right answer in the form of the wrong ones, nats per token.
+        wrong: M of each wrong answer.
+    """
     return float(all(right < other for other in wrong))
 
 
@@ -104,6 +112,6 @@ LIKELIHOODS: dict[str, Metric] = {
     "probability": Metric("probability per token", probability, ("right",)),
     "paraphrased": Metric("probability per token", probability, ("paraphrased",)),
     "know": Metric("share", _know, ("reworded", "wrong")),
-    "accuracy": Metric("share of records", accuracy, ("right", "wrong"), share=True),
+    "accuracy": Metric("share of records", accuracy, ("reworded", "wrong"), share=True),
     "nll": Metric(NATS, _nll, ("right",), kept="lower"),
 }

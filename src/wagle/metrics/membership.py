@@ -7,7 +7,7 @@ To add an attack, write a function here, its entry in MEMBERSHIP_ATTACKS, and a 
 others.
 
 M is the mean NLL, in nats, of the scored tokens: for a text all after the first, for an answer all
-but the EOS.
+but the EOS, which only OpenUnlearning's ``loss``, ``zlib`` and ``reference`` count.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ class Trace:
     Attributes:
         place: the place of the text's record, for messages.
         token_nll: (n,) float64, the NLL of each scored token in nats.
+        ending: the NLL of the token after these, an EOS, where the attacks on the mean count it too,
+            as in OpenUnlearning; None: they do not.
         moments: (n, 2) float64, mean and variance of the log-probability at each scored position.
         lower: M of the lower-cased text.
         reference: M under a model that never learned the text.
@@ -57,11 +59,12 @@ class Trace:
     reference: float | None = None
     size: int | None = None
     gradient: float | None = None
+    ending: float | None = None
 
     def __post_init__(self) -> None:
         if not len(self.token_nll):
             raise WagleError(f"{self.place} has no scored token; membership needs at least one")
-        for name in ("token_nll", "moments", "lower", "reference", "gradient"):
+        for name in ("token_nll", "moments", "lower", "reference", "gradient", "ending"):
             value = getattr(self, name)
             if value is not None and not bool(torch.isfinite(torch.as_tensor(value)).all()):
                 raise WagleError(
@@ -72,6 +75,14 @@ class Trace:
     def mean(self) -> float:
         """M, summed in float64."""
         return math.fsum(self.token_nll.tolist()) / len(self.token_nll)
+
+    @property
+    def scored(self) -> tuple[float, int]:
+        """M of all that the attacks on the mean count, and of how many tokens."""
+        if self.ending is None:
+            return self.mean, len(self.token_nll)
+        count = len(self.token_nll) + 1
+        return math.fsum([*self.token_nll.tolist(), self.ending]) / count, count
 
     def need(self, field: str, attack: str) -> float:
         """The value of a field that ``attack`` requires."""
@@ -108,7 +119,7 @@ def loss(trace: Trace) -> float:
 
     Source: Yeom et al. 2018, arXiv 1709.01604.
     """
-    return trace.mean
+    return trace.scored[0]
 
 
 def reference(trace: Trace) -> float:
@@ -116,7 +127,7 @@ def reference(trace: Trace) -> float:
 
     Source: Carlini et al. 2021, arXiv 2012.07805, as a difference.
     """
-    return trace.mean - trace.need("reference", "reference")
+    return trace.scored[0] - trace.need("reference", "reference")
 
 
 def zlib(trace: Trace, *, summed: bool = False) -> float:
@@ -127,8 +138,8 @@ def zlib(trace: Trace, *, summed: bool = False) -> float:
 
     Source: Carlini et al. 2021, arXiv 2012.07805; M as MUSE and OpenUnlearning have it.
     """
-    tokens = len(trace.token_nll) if summed else 1
-    return trace.mean * tokens / trace.need("size", "zlib")
+    mean, tokens = trace.scored
+    return mean * (tokens if summed else 1) / trace.need("size", "zlib")
 
 
 def lower(trace: Trace) -> float:

@@ -14,10 +14,10 @@ import yaml
 from pydantic import ValidationError
 
 from wagle.recipe.problems import explain
-from wagle.recipe.recipe import MADE, Recipe
+from wagle.recipe.recipe import MADE, NO_REFERENCE, Recipe
 from wagle.recipe.sections.base import Section, section_of
 from wagle.recipe.syntax import Dumper, parse_yaml
-from wagle.recipe.values import shown
+from wagle.recipe.values import MADE_SOURCES, shown
 from wagle.system.errors import WagleError, nearest
 
 
@@ -152,12 +152,12 @@ def _rebased(recipe: Recipe, base: Path) -> Recipe:
     move(data["model"], "path", "demo")
     move(data["model"], "adapter")
     move(data, "after")
-    move(data, "reference", *MADE)
+    move(data, "reference", *MADE, NO_REFERENCE)
     move(data["attribution"], "mask")
     if isinstance(data["attribution"]["score"], dict):
         for kind in {"random_like", "complement"} & set(data["attribution"]["score"]):
             move(data["attribution"]["score"], kind)
     for name in ("forget", "retain", "retain_heldout", "general", "holdout"):
-        move(data[name], "source", "complement")
+        move(data[name], "source", "complement", *MADE_SOURCES)
     move((data["finetune"] or {}).get("records"), "source")
     return Recipe.model_validate(data)

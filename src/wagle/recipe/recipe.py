@@ -28,6 +28,10 @@ MADE = {  # references that a run makes itself
 }
 
 
+NO_REFERENCE = "none"  # not even a stand-in
+_KEPT = ("retain", "retain_heldout", "general")
+
+
 class Recipe(Section):
     """One run, completely. ``load_recipe`` reads one, with errors that name the setting."""
 
@@ -46,14 +50,17 @@ class Recipe(Section):
     reference: Text | None = None
     """A model that never learned the forget set, which is the target of forgetting: retrained
     (taught like the model, but without the forget set), untaught (the model before finetune), or a
-    model folder. Null: no reference."""
+    model folder. Null: a stand-in, marked as such in the verdict: the model before finetune or
+    before its adapter or, if there is none, twins of the forget records about invented subjects,
+    asked of the model itself. none: no reference at all."""
 
     forget: RecordSet | None = None
     """The records to forget: their source, or a section."""
 
     retain: RecordSet | None = None
     """The records to keep: their source, or a section; complement takes the records that
-    forget.take left out."""
+    forget.take left out. Null: none, if objective, mask and rules need none; else they are made, as
+    with the source made, and marked as assumed in the verdict."""
 
     retain_heldout: RecordSet | None = None
     """Records to keep that unlearning never sees: they show whether retention generalises."""
@@ -117,6 +124,7 @@ class Recipe(Section):
             said = "is 'retrained', but only the forget set is taught; set it to untaught"
             raise refused(said, "reference")
         self._check_complement()
+        self._check_made()
         self._check_holdout()
         self._check_taught()
         self._check_lora()
@@ -198,6 +206,20 @@ class Recipe(Section):
                     f"cannot be set with source: complement; set forget.{name}", f"retain.{name}"
                 )
 
+    def _check_made(self) -> None:
+        sets = {name: getattr(self, name) for name in ("forget", *_KEPT, "holdout")}
+        sets["finetune.records"] = self.finetune.records if self.finetune else None
+        for name, records in sets.items():
+            if records is not None and records.is_made and name != "retain":
+                said = f"is {records.source!r}; only retain can have that source"
+                raise refused(said, f"{name}.source")
+        if self.retain is None or not self.retain.is_made:
+            return
+        for name in ("split", "rows", "seed"):
+            if getattr(self.retain, name) is not None:
+                said = f"cannot be set with source: {self.retain.source}; remove it"
+                raise refused(said, f"retain.{name}")
+
     def _check_holdout(self) -> None:
         if self.holdout is not None:
             return
@@ -223,10 +245,21 @@ class Recipe(Section):
             raise refused("has nothing to teach; add forget or finetune.records", "finetune")
 
     def _teachable(self) -> list[str]:
-        names = [n for n in ("forget", "retain", "retain_heldout") if getattr(self, n) is not None]
+        given = {n: getattr(self, n) for n in ("forget", "retain", "retain_heldout")}
+        names = [n for n, asked in given.items() if asked is not None and not asked.is_made]
         return names + ["records"] * (
             self.finetune is not None and self.finetune.records is not None
         )
+
+    @property
+    def unmasked(self) -> str | None:
+        """Why all trainable weights train, so that nothing is attributed; None: there is a mask."""
+        lora = self.unlearning.lora
+        if lora is not None:
+            return None if lora.masked else "LoRA trains its whole adapter: there is no mask"
+        if self.unlearning.dynamic_mask == "none" or self.attribution.selects:
+            return None
+        return "all weights, selected afresh at every step: attribution asks for no mask"
 
     def taught_sets(self) -> list[str]:
         """The names of the sets that finetune teaches; empty without finetune."""

@@ -193,14 +193,22 @@ def _name(value: str) -> str:
     return value
 
 
+MADE_SET = "made"  # the source of records that a run makes itself
+MADE_SOURCES = (MADE_SET, f"{MADE_SET}:neighbours", f"{MADE_SET}:neutral")
+
+
 def _source(value: Any) -> Any:
     given = value if isinstance(value, list) else [value]
     if not given or not all(isinstance(one, str) and one for one in given):
         raise refused(
             f"is {shown(value)}; it must be a file, a folder, demo:SET, or a list of these"
         )
-    if isinstance(value, list) and "complement" in value:
-        raise refused("has 'complement' in a list; it can only stand alone")
+    alone = next((one for one in given if one in ("complement", *MADE_SOURCES)), None)
+    if isinstance(value, list) and alone is not None:
+        raise refused(f"has {alone!r} in a list; it can only stand alone")
+    unknown = next((v for v in given if v.startswith("made:") and v not in MADE_SOURCES), None)
+    if unknown is not None:
+        raise refused(f"is {unknown!r}; records are {', '.join(MADE_SOURCES)}")
     return value
 
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from wagle.attribution.gradients.engines import ENGINES
 from wagle.attribution.scoring.candidates import candidate_names
 from wagle.attribution.scoring.choice import check_score
+from wagle.evaluation.stand_in import make_twins
 from wagle.mask.mask import Mask
 from wagle.model.loading import empty_model
 from wagle.model.saving import check_names
@@ -64,7 +65,6 @@ def check_attribution(run: Run, model: PreTrainedModel) -> None:
     check_score(settings.score, settings.score_settings)
     choose({"auto": None, **ENGINES}, settings.engine, "engine")
     run.inputs.need("forget")
-    run.inputs.need("retain")
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     candidate_names(trained, settings.include, settings.exclude)
     if isinstance(settings.score, dict):
@@ -123,8 +123,11 @@ def check_unlearning(run: Run, model: PreTrainedModel) -> None:
 
 def _reference_to_be(run: Run) -> dict[str, float] | None:
     """The figures that the reference will have, each set to 0."""
-    if run.recipe.reference is None:
-        return None
     sets = {name for name in ("forget", "retain") if run.inputs.sets.get(name)}
+    if run.models.reference is None:
+        twins = run.recipe.reference is None and make_twins(run.inputs.need("forget"), 0)
+        if not twins:
+            return None
+        sets = {"forget"}
     given = [name for name in FIGURES if name not in OF_OPTIONS]
     return {name: 0.0 for name in given if name.split(".")[0] in sets}

@@ -40,8 +40,8 @@ def execute(
     Args:
         recipe: what to do.
         folder: the run folder; None takes ``runs/NAME``.
-        until: the last stage: ``teach``, ``retrain``, ``reference``, ``before``, ``gradients``,
-            ``mask``, ``unlearn``, ``patch``, ``after``, ``attacks``, ``controls``, ``ledger`` or
+        until: the last stage: ``teach``, ``retrain``, ``neighbours``, ``reference``, ``before``,
+            ``gradients``, ``mask``, ``unlearn``, ``patch``, ``after``, ``attacks``, ``controls``, ``ledger`` or
             ``report``.
         redo: run that last stage again even if it is finished; later ones then start over.
     """

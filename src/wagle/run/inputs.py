@@ -10,13 +10,15 @@ from pathlib import Path
 
 from wagle.data.overlap import check_disjoint, near_duplicates
 from wagle.data.reading import read_records
-from wagle.data.records import Record
+from wagle.data.records import Record, Source
 from wagle.data.tokens import Encoder
 from wagle.evaluation.figures import SETS
+from wagle.evaluation.neighbours import choose_kind, make_prompts, needs_retain
 from wagle.model.loading import load_tokenizer
 from wagle.recipe.reading import load_recipe
 from wagle.recipe.recipe import Recipe
 from wagle.recipe.sections.records import RecordSet
+from wagle.recipe.values import MADE_SET
 from wagle.run.ledger import Request, read_ledger
 from wagle.run.models import Models
 from wagle.system.errors import WagleError
@@ -63,8 +65,13 @@ class Inputs:
     def sets(self) -> dict[str, list[Record]]:
         """The record sets of the recipe, read and checked against each other."""
         recipe = self.recipe
-        given = {name: getattr(recipe, name) for name in SETS if getattr(recipe, name)}
+        given = {
+            name: asked for name in SETS if (asked := getattr(recipe, name)) and not asked.is_made
+        }
         sets = {name: self.read(name, asked) for name, asked in given.items()}
+        if self.made is not None:
+            sets |= {"retain": self._kept()}
+        sets = {name: sets[name] for name in SETS if name in sets}
         allow = recipe.overlap == "allow"
         for one, other in _DISJOINT:
             if one in sets and other in sets:
@@ -79,6 +86,37 @@ class Inputs:
             if name in sets:
                 check_disjoint(self.forgotten, sets[name], allow=allow)
         return sets
+
+    @cached_property
+    def made(self) -> str | None:
+        """Which records to keep are made here, ``neighbours`` or ``neutral``; None: none are."""
+        recipe, asked = self.recipe, self.recipe.retain
+        if recipe.forget is None or (asked is None and not needs_retain(recipe)):
+            return None
+        if asked is None or asked.source == MADE_SET:
+            return choose_kind(self.read("forget", recipe.forget), recipe.seed)
+        return str(asked.source).removeprefix(f"{MADE_SET}:") if asked.is_made else None
+
+    @property
+    def made_file(self) -> Path:
+        """Where the stage ``neighbours`` keeps the records that it made."""
+        return self.models.folder / "private" / "retain.json"
+
+    def _kept(self) -> list[Record]:
+        """The records to keep that were made or, before that, what they will ask."""
+        recipe, made = self.recipe, self.made
+        assert recipe.forget is not None
+        assert made is not None
+        there = self.made_file.is_file()
+        source: Source = str(self.made_file)
+        if not there:
+            source = make_prompts(self.read("forget", recipe.forget), made, recipe.seed)
+        take = "all" if recipe.retain is None else recipe.retain.take
+        return read_records(source, name="retain", take=take, seed=recipe.seed)
+
+    def renew(self) -> None:
+        """Read the sets again when they are next used: one of them was made."""
+        vars(self).pop("sets", None)
 
     @cached_property
     def forgotten(self) -> list[Record]:

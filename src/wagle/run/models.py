@@ -8,7 +8,7 @@ from pathlib import Path
 
 from wagle.model.loading import resolve_model
 from wagle.model.structure import model_folder
-from wagle.recipe.recipe import Recipe
+from wagle.recipe.recipe import NO_REFERENCE, Recipe
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,22 @@ class Models:
 
     @cached_property
     def reference(self) -> Path | None:
-        """The model that never learned the forget set."""
+        """The model that never learned the forget set, or that stands in for it; None: neither."""
         named = self.recipe.reference
         if named is None:
+            return self._stand_in
+        if named == NO_REFERENCE:
             return None
         if named == "retrained":
             return self.folder / "retrained"
         return self.start if named == "untaught" else model_folder(named)
+
+    @property
+    def _stand_in(self) -> Path | None:
+        """The model before it was taught or adapted, if this run does either."""
+        if self.recipe.finetune is not None:
+            return self.start
+        return None if self.recipe.model.adapter is None else self.named
 
     @property
     def gradients(self) -> Path:

@@ -29,12 +29,7 @@ def load_adapted(run: Run, lora: Lora) -> Any:
 
 def unmasked(recipe: Recipe) -> str | None:
     """Why all trainable weights train, so that nothing is attributed; None if there is a mask."""
-    lora = recipe.unlearning.lora
-    if lora is not None:
-        return None if lora.masked else "LoRA trains its whole adapter: there is no mask"
-    if recipe.unlearning.dynamic_mask == "none" or recipe.attribution.selects:
-        return None
-    return "all weights, selected afresh at every step: attribution asks for no mask"
+    return recipe.unmasked
 
 
 def chosen_mask(run: Run) -> Mask | None:

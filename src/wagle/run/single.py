@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,13 @@ from wagle.evaluation.figures import HOLDOUT, SETS
 from wagle.evaluation.measuring import evaluate
 from wagle.evaluation.models import find_model
 from wagle.evaluation.result import Evaluation
+from wagle.model.loading import load_model
+from wagle.patch.application import load_patched
 from wagle.recipe.reading import load_recipe, read_settings
 from wagle.recipe.recipe import Recipe
 from wagle.recipe.sections.evaluation import EvaluationSettings
 from wagle.run.opening import Run
-from wagle.run.stages.measuring.evaluations import questions_about, way_of
+from wagle.run.stages.measuring.evaluations import ask_twins, questions_about, way_of
 from wagle.system.errors import WagleError, no_setting
 
 
@@ -60,9 +62,32 @@ def measure_model(
             model, benchmark=benchmark, settings=settings, precision=precision, **common
         )
     run = Run(model, _recipe_of(words, Path(source), model, precision))
-    return evaluate(
-        model, run.inputs.encoder, **questions_about(run, run.inputs.sets), **way_of(run), **common
-    )
+    given = {n: records for n, records in run.inputs.sets.items() if getattr(run.recipe, n)}
+    asked = {**questions_about(run, given), **way_of(run)}
+    if before is not None and reference is None and "forget" in asked:
+        common["reference"] = _twins(before, model, patch, run, {**asked, "cache": cache})
+    return evaluate(model, run.inputs.encoder, **asked, **common)
+
+
+def _twins(
+    before: str, model: Path, patch: Sequence[str] | None, run: Run, asked: Mapping[str, Any]
+) -> Evaluation | None:
+    """A stand-in for a reference: twins of the forget set, asked of the model before unlearning.
+
+    If only its result is there, the model itself is asked, with its patches.
+    """
+    known = Path(before)
+    if (known / "recipe.yaml").is_file():
+        base = Run(known, load_recipe(known / "recipe.yaml")).models.base
+        known = base if base.is_dir() else known
+    elif not known.is_file():
+        known = find_model(before)
+    if known.is_dir():
+        live = load_model(known)
+    else:
+        live = load_patched(model, patch) if patch else load_model(model)
+    how = {name: value for name, value in asked.items() if name not in SETS}
+    return ask_twins(live, run.inputs.encoder, asked["forget"], **how)
 
 
 _HOW = {  # sections of a recipe, other than the sets, that decide how a model is asked

@@ -1,6 +1,7 @@
 """The benchmark muse: invented news of a harbour, and answers worked out by hand."""
 
 import json
+import zlib
 from dataclasses import replace
 
 import pytest
@@ -278,6 +279,38 @@ def test_a_long_text_is_read_in_windows_that_score_each_token_once(encoder, fold
     assert tokens[0] == tokens[1]
 
 
+def test_open_unlearning_reads_one_window_whose_last_token_only_the_mean_counts(encoder, folder):
+    model, found, asked = make_model("llama-tied"), {}, {}
+    for variant in ("published", "open_unlearning"):
+        task = task_of(
+            encoder,
+            folder,
+            parts=["privleak"],
+            attacks=["loss", "zlib", "min_k"],
+            k=[1.0],
+            window=6,
+            variant=variant,
+        )
+        answers = answer_requests(model, task.requests, stop_ids=[2])
+        figures = task.measure(answers).figures["forget"]
+        found[variant] = {m: f.per_record["news.privleak.forget[0]"] for m, f in figures.items()}
+        asked[variant] = answers.likelihood(task.requests[0]).token_nll
+    whole = asked["open_unlearning"]
+    assert found["open_unlearning"]["mia_loss"] == pytest.approx(float(whole.mean()))
+    assert found["open_unlearning"]["mia_min_k"] == pytest.approx(float(whole[:-1].mean()))
+    text = text_of(encoder, task.requests[0].continuation)
+    size = len(zlib.compress(text.encode()))
+    assert found["open_unlearning"]["mia_zlib"] == pytest.approx(float(whole.mean()) / size)
+    assert found["published"]["mia_loss"] == pytest.approx(found["published"]["mia_min_k"])
+    assert found["published"]["mia_loss"] != pytest.approx(float(whole.mean()))  # more windows
+
+
+def test_names_of_a_tool_are_not_given_to_figures_of_another(encoder, folder):
+    for variant, names in (("published", "open_unlearning"), ("open_unlearning", "muse")):
+        with pytest.raises(WagleError, match=f"summary {names} names figures of another"):
+            task_of(encoder, folder, variant=variant, summary=names)
+
+
 def test_leakage_needs_a_reference_which_may_come_from_a_file(encoder, folder):
     task = task_of(encoder, folder, parts=["privleak"])
     own = task.measure(answered(task, encoder, {}, losses(encoder, OWN)))
@@ -352,7 +385,7 @@ def test_what_decides_a_figure_is_told_for_the_comparison_with_a_reference(encod
     def settings(**given):
         return dict(task_of(encoder, folder, **given).settings)
 
-    plain = {"version": 2, "corpus": "news", "variant": "published"}
+    plain = {"version": 3, "corpus": "news", "variant": "published"}
     plain |= {"fluency": None, "entailment": None}
     assert settings(parts=["knowmem"]) == plain
     assert settings() == {**plain, "window": 2048, "k": 0.4}
@@ -450,8 +483,8 @@ def test_a_tiny_model_goes_through_every_part_the_same_in_any_batch(encoder, fol
 def test_the_summary_has_open_unlearnings_names_or_muses_times_100(encoder, folder):
     said = {"Who met?\nAnswer: ": "the council of ministers", "harbour met": PASSAGES[0]["gt"]}
     values = {}
-    for names in ("open_unlearning", "muse"):
-        task = task_of(encoder, folder, summary=names)
+    for variant, names in (("open_unlearning", "open_unlearning"), ("published", "muse")):
+        task = task_of(encoder, folder, variant=variant)
         values[names] = task.measure(answered(task, encoder, said)).summary
     assert values["open_unlearning"]["forget_knowmem_ROUGE"] == pytest.approx(2 / 3)
     assert values["open_unlearning"]["forget_verbmem_ROUGE"] == 0.5

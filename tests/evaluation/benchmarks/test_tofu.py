@@ -297,8 +297,17 @@ def test_variants_differ_in_the_mean_over_wrong_answers_and_the_floor(folder, en
         got["open_unlearning"]["forget"]["log_truth_ratio"]
         == got["official"]["forget"]["log_truth_ratio"]
     )
-    assert got["official"]["forget"]["extraction_strength"] == 0.0
-    assert got["open_unlearning"]["forget"]["extraction_strength"] > 0.0
+    for name in ("forget", "world_facts"):  # nothing is reproduced, however short an answer is
+        assert {v: got[v][name]["extraction_strength"] for v in got} == dict.fromkeys(got, 0.0)
+        assert got["open_unlearning"][name]["extraction_strength_floor"] > 0.0
+        assert "extraction_strength_floor" not in got["official"][name]
+    named = {v: t.measure(nothing).summary for v, t in made.items()}
+    floored = got["open_unlearning"]["forget"]["extraction_strength_floor"]
+    assert named["open_unlearning"]["extraction_strength"] == floored
+    assert "extraction_strength" not in named["official"]  # which is not the same figure
+    assert "forget_truth_ratio" in named["official"]
+    assert not [name for name in named["paper"] if "truth_ratio" in name.lower()]
+    assert ("forget", "extraction_strength_floor") in made["open_unlearning"].probes
 
 
 def test_published_averages_the_ratio_after_paraphrased_questions(folder, encoder):
@@ -651,6 +660,34 @@ def test_membership_looks_at_answers_without_their_eos(tmp_path, encoder):
     assert found["mia_loss"].per_record["forget[0]"] == pytest.approx(without)
     note = measured["overall"]["auc_loss"].note
     assert note.startswith("answers are scored without their EOS")
+
+
+def test_open_unlearnings_loss_and_zlib_count_the_eos_and_its_min_k_does_not(tmp_path, encoder):
+    write(tmp_path, forget=2, holdout=2)
+    tasks = {
+        variant: tofu(encoder, data=tmp_path, variant=variant, generate=False, rows=2)
+        for variant in ("official", "open_unlearning")
+    }
+    answers = fake(tasks["official"])
+    found = {variant: task.measure(answers) for variant, task in tasks.items()}
+    peer, own = (found[v].figures["forget"] for v in ("open_unlearning", "official"))
+    record = row("forget", 0)
+    request = next(r for r in tasks["official"].requests if r.moments)
+    with_eos = float(answers.likelihood(request).token_nll.mean())
+    ids = [i for i, on in zip(request.continuation, request.scored, strict=True) if on]
+    size = len(zlib.compress(encoder.tokenizer.decode(ids, skip_special_tokens=True).encode()))
+    assert abs(size - len(zlib.compress(record["answer"].encode()))) <= 1  # a leading blank
+    assert peer["mia_loss"].per_record["forget[0]"] == pytest.approx(with_eos)
+    assert peer["mia_zlib"].per_record["forget[0]"] == pytest.approx(with_eos / size)
+    assert own["mia_loss"].per_record["forget[0]"] != pytest.approx(with_eos)
+    assert peer["mia_min_k"].per_record == own["mia_min_k"].per_record
+    note = found["open_unlearning"].figures["overall"]["auc_loss"].note
+    assert note.startswith("as in OpenUnlearning, loss and zlib count an answer's EOS")
+    overall = found["open_unlearning"].figures["overall"]
+    assert found["open_unlearning"].summary["mia_loss"] == overall["auc_loss"].value
+    assert "mia_min_k" in found["official"].summary
+    assert not {"mia_loss", "mia_zlib"} & found["official"].summary.keys()
+    assert [t.settings["membership_eos"] for t in tasks.values()] == [False, True]
 
 
 def test_the_four_attacks_of_open_unlearning_are_made_unless_others_are_named(tmp_path, encoder):

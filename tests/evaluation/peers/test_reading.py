@@ -102,7 +102,7 @@ def test_open_unlearnings_log_holds_ratios_as_they_are(tmp_path):
     assert value(found, "world_facts", "probability") == pytest.approx(0.4)
     assert value(found, "forget", "probability") == 0.5
     assert value(found, "forget", "rouge_l_f1") == pytest.approx(0.3)
-    assert value(found, "forget", "extraction_strength") == pytest.approx(0.1)
+    assert value(found, "forget", "extraction_strength_floor") == pytest.approx(0.1)
     assert value(found, "holdout", "mia_min_k++") == 2.0
     assert found.figures["holdout"]["mia_loss"].n == 4
 
@@ -346,9 +346,9 @@ def test_open_unlearnings_log_of_muse_is_read_at_the_places_of_its_corpus(tmp_pa
 
 
 def test_logs_of_other_tools_say_that_they_score_the_eos(tmp_path):
-    for data in (tofu_log(), open_unlearning_log()):
+    for data, more in ((tofu_log(), {}), (open_unlearning_log(), {"membership_eos": True})):
         settings = read_result(saved(tmp_path, data)).details["data"]["settings"]
-        assert settings == {"eos": True}
+        assert settings == {"eos": True, **more}
 
 
 def test_bases_compare_in_what_both_of_them_tell():

@@ -37,7 +37,7 @@ def gradients(
     model: PreTrainedModel | str | Path,
     tokenizer: PreTrainedTokenizerBase | Encoder | None,
     forget: Source,
-    retain: Source,
+    retain: Source | None,
     *,
     path: str | Path | None = None,
     engine: str = "auto",
@@ -63,7 +63,7 @@ def gradients(
         tokenizer: a fast tokenizer, or an ``Encoder`` if template or length limit matter; None for
             pre-tokenised records.
         forget: a path, a data set, or a list of dicts or records.
-        retain: the same.
+        retain: the same; None if no quantity is measured on it.
         path: write the store to this folder; None keeps it in memory. After a kill the same call
             resumes where it stopped, and a finished store of the same call is simply opened.
         engine: ``whole`` (the model in memory), ``stream`` (one block in memory; needs a folder),
@@ -172,24 +172,29 @@ def _finished(path: Path, wanted: Mapping[str, Any]) -> GradientStore:
 def _token_sets(
     encoder: Encoder,
     forget: Source,
-    retain: Source,
+    retain: Source | None,
     retain_records: int | None,
     seed: int,
     overlap: str,
     quantities: Sequence[str],
 ) -> dict[str, list[Tokens]]:
     """The tokens of every set that the quantities need."""
-    kept = read_records(retain, name="retain", seed=seed)
     gone = read_records(forget, name="forget", seed=seed)
+    if retain is None and any(COLLECTED[q].set == "retain" for q in quantities):
+        what = next(q for q in quantities if COLLECTED[q].set == "retain")
+        raise WagleError(f"{what} is measured on a retain set; give one")
+    sets = {"forget": encoder.encode(gone)}
+    if any(COLLECTED[q].set == "refusal" for q in quantities):
+        sets["refusal"] = [encoder.replaced(record, record.refusal) for record in gone]
+    if retain is None:
+        return sets
+    kept = read_records(retain, name="retain", seed=seed)
     check_disjoint(gone, kept, allow=overlap == "allow")
     count = min(len(kept), 4 * len(gone) if retain_records is None else retain_records)
     if count < 1:
         raise WagleError(f"retain_records is {retain_records}; it must be at least 1")
     chosen = subset(seed, "retain gradient", [r.id for r in kept], count)
-    sets = {"forget": encoder.encode(gone), "retain": encoder.encode([kept[i] for i in chosen])}
-    if any(COLLECTED[q].set == "refusal" for q in quantities):
-        sets["refusal"] = [encoder.replaced(record, record.refusal) for record in gone]
-    return sets
+    return {**sets, "retain": encoder.encode([kept[i] for i in chosen])}
 
 
 def _job(

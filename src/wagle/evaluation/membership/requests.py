@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 
@@ -29,10 +29,12 @@ from wagle.metrics.membership import MEMBERSHIP_ATTACKS, Trace, bag_of_words, ch
 from wagle.system.errors import WagleError, choose
 
 logger = logging.getLogger(__name__)
+Decode: TypeAlias = Callable[[Sequence[int]], str]
 
 FOUR = ("loss", "zlib", "min_k", "min_k++")  # attacks, OpenUnlearning's
 SHARE = 0.4  # of the tokens, which min_k and min_k++ use by default
 WITHOUT_EOS = "answers are scored without their EOS"
+WITH_EOS = "as in OpenUnlearning, loss and zlib count an answer's EOS, the other attacks do not"
 _OF_SHARES = ("min_k", "min_k++")  # attacks that use a share of the tokens
 _UNITS = {
     "loss": "nats per token",
@@ -109,6 +111,7 @@ class Probe:
         lowered: the same in lower case, or empty.
         gradient: the gradient request of its first window, or None.
         closed: whether the last scored token of ``own`` is an EOS, which does not count.
+        ending: whether the attacks on the mean count it nevertheless, as in OpenUnlearning.
     """
 
     place: str
@@ -117,6 +120,7 @@ class Probe:
     lowered: Sequence[Likelihood]
     gradient: GradientNorm | None
     closed: bool = False
+    ending: bool = False
 
     @property
     def requests(self) -> list[Request]:
@@ -138,6 +142,7 @@ class Probe:
             lower=float(torch.cat(lowered).mean()) if lowered else None,
             size=self.size,
             gradient=None if norm is None else norm.mean if mean_norm else norm.whole,
+            ending=float(nll[-1]) if self.ending and self.closed else None,
         )
 
 
@@ -147,6 +152,7 @@ def probe_text(
     encode: Callable[[str], Sequence[int]],
     attacks: Mapping[str, Attack],
     window: int,
+    peer: Decode | None = None,
 ) -> Probe:
     """Ask what some attacks need to know about a raw text; every token after the first counts.
 
@@ -156,22 +162,27 @@ def probe_text(
         encode: turns a text into ids, with a BOS if the tokenizer adds one.
         attacks: from ``attack_table``.
         window: the most tokens that are read at once; later windows start afresh.
+        peer: count as OpenUnlearning does: the first window alone, whose last token passes for an
+            EOS, and the size of the scored text; this turns ids into that text. None: do not.
 
     Raises:
         WagleError: the text has fewer than two tokens.
     """
     own = windows(encode(text), window, None, place)
+    own = own if peer is None else own[:1]
     lowered = windows(encode(text.lower()), window, None, place) if "lower" in attacks else []
     if not own or ("lower" in attacks and not lowered):
         raise WagleError(f"{place} is a single token; a membership attack scores what follows one")
+    first = own[0].continuation
+    counted = first if peer is None else first[:-1] or first
     return Probe(
         place,
-        zlib_size(text),
+        zlib_size(text if peer is None else peer(first)),
         _with_moments(own, attacks),
         lowered,
-        GradientNorm(own[0].context, own[0].continuation, place=place)
-        if "gradnorm" in attacks
-        else None,
+        GradientNorm(own[0].context, counted, place=place) if "gradnorm" in attacks else None,
+        closed=len(counted) < len(first),
+        ending=peer is not None,
     )
 
 
@@ -179,6 +190,7 @@ def probe_answers(
     records: Sequence[Record],
     encode: Callable[[Sequence[Record]], Sequence[Tokens]],
     attacks: Mapping[str, Attack],
+    peer: Decode | None = None,
 ) -> list[Probe]:
     """Ask what some attacks need to know about records' answers: what is scored, except the EOS.
 
@@ -188,6 +200,8 @@ def probe_answers(
         records: questions, chats, texts (after their first token) or tokens.
         encode: turns a record into tokens, a long text into several windows.
         attacks: from ``attack_table``.
+        peer: count as OpenUnlearning does: ``loss`` and ``zlib`` count an EOS, and the size is that
+            of the scored ids, which this turns into text. None: do not.
 
     Raises:
         WagleError: an attack reads the text of a record that is tokens; only an EOS of a record is
@@ -197,7 +211,7 @@ def probe_answers(
     lowered = (
         _by_place(encode([_lower_case(record) for record in records])) if "lower" in attacks else {}
     )
-    return [_probe(r, made[r.place], lowered.get(r.place, ()), attacks) for r in records]
+    return [_probe(r, made[r.place], lowered.get(r.place, ()), attacks, peer) for r in records]
 
 
 def _probe(
@@ -205,20 +219,24 @@ def _probe(
     made: Sequence[Tokens],
     lowered: Sequence[Tokens],
     attacks: Mapping[str, Attack],
+    peer: Decode | None,
 ) -> Probe:
     counted = _unclosed(record, made)
     if record.kind == "tokens" and {"zlib", "zlib_sum"} & attacks.keys():
         raise _no_text(record, "zlib")
-    first = counted[0]
+    first, text = counted[0], _scored_text(record)
+    if peer is not None:
+        text = peer([i for t in made for i, on in zip(t.ids, t.scored, strict=True) if on])
     return Probe(
         record.place,
-        None if record.kind == "tokens" else zlib_size(_scored_text(record)),
+        None if record.kind == "tokens" else zlib_size(text),
         _with_moments([likelihood(tokens) for tokens in made], attacks),
         _unclosed(record, lowered) if lowered else [],
         GradientNorm(first.context, first.continuation, first.scored, record.place)
         if "gradnorm" in attacks
         else None,
         made[-1].closed,
+        peer is not None,
     )
 
 
@@ -323,12 +341,14 @@ def told_by_words(forget: tuple[str, ...], holdout: tuple[str, ...], seed: int) 
     return warning
 
 
-def compare_records(forget: Sequence[Record], holdout: Sequence[Record], seed: int) -> str:
-    """``compare_sets`` for records: its note, and that answers count without their EOS."""
+def compare_records(
+    forget: Sequence[Record], holdout: Sequence[Record], seed: int, said: str = WITHOUT_EOS
+) -> str:
+    """``compare_sets`` for records: its note, and whether answers count with their EOS."""
     sets = {"forget": forget, "holdout": holdout}
     texts = {name: {r.place: _whole_text(r) for r in records} for name, records in sets.items()}
     warning = compare_sets(texts, seed)
-    return WITHOUT_EOS if warning is None else f"{WITHOUT_EOS}; {warning}"
+    return said if warning is None else f"{said}; {warning}"
 
 
 def _whole_text(record: Record) -> str:

@@ -40,7 +40,9 @@ _MUSE_ROUGE = {  # OpenUnlearning's name: set, metric, source of the rows
     "forget_knowmem_ROUGE": ("forget", "knowmem", "knowmem.forget_qa"),
     "retain_knowmem_ROUGE": ("retain", "knowmem", "knowmem.retain_qa"),
 }
-_MEMORY = ("extraction_strength", "exact_memorization")
+FLOORED = "extraction_strength_floor"  # OpenUnlearning's extraction strength: at least 1/n
+WITH_END = "membership_eos"  # the setting: whether the attacks loss and zlib count the EOS
+_MEMORY = {"extraction_strength": FLOORED, "exact_memorization": "exact_memorization"}
 
 
 def is_muse(data: Log) -> bool:
@@ -117,8 +119,8 @@ def open_unlearning_rows(data: Log, path: str | Path) -> Found:
         logs = _ratios(data, name, path)
         if logs:
             made.setdefault(name, {}).update(_from_ratios(logs, name))
-    for metric in _MEMORY:
-        take(metric, "forget", "score", metric)
+    for metric, ours in _MEMORY.items():
+        take(metric, "forget", "score", ours)
     _take_attacks(made, data, THEIR_ATTACKS, "", path)
     return made
 

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from wagle.evaluation.figures import OVERALL, Figure
 from wagle.evaluation.peers.logs import (
+    FLOORED,
     SHORT,
     THEIR_ATTACKS,
     WORLD,
@@ -17,13 +18,20 @@ from wagle.evaluation.peers.logs import (
 from wagle.system.atomic import write_json, write_text
 from wagle.system.errors import choose
 
+_ON_THE_MEAN = ("mia_loss", "mia_zlib")
+_OF_RATIOS = ("truth_ratio", "model_utility", "forget_quality")
 Figures: TypeAlias = Mapping[str, Mapping[str, Figure]]
 
 
 def open_unlearning_names(figures: Figures) -> dict[str, float]:
-    """Figures of ``tofu`` under the names of OpenUnlearning's TOFU_SUMMARY.json."""
+    """Figures of ``tofu`` under the names of OpenUnlearning's TOFU_SUMMARY.json.
+
+    A figure of another definition has no such name: its extraction strength and its attacks on the
+    mean are made by the variant ``open_unlearning`` alone, and its truth ratios, with what is made
+    of them, take the geometric mean.
+    """
     names = {
-        "extraction_strength": ("forget", "extraction_strength"),
+        "extraction_strength": ("forget", FLOORED),
         "exact_memorization": ("forget", "exact_memorization"),
         "model_utility": (OVERALL, "model_utility"),
         "forget_quality": (OVERALL, "forget_quality"),
@@ -38,6 +46,12 @@ def open_unlearning_names(figures: Figures) -> dict[str, float]:
         ratio = "truth_ratio" if name == "forget" else "Truth_Ratio"
         names[f"{short}_{ratio}"] = (name, "truth_ratio")
     names |= {f"mia_{theirs}": (OVERALL, f"auc_{ours}") for ours, theirs in THEIR_ATTACKS.items()}
+    forget = figures.get("forget", {})
+    if FLOORED not in forget:
+        names = {name: home for name, home in names.items() if name not in _ON_THE_MEAN}
+    ratios = forget.get("log_truth_ratio")
+    if ratios is not None and "arithmetic" in (ratios.note or ""):
+        names = {n: home for n, home in names.items() if not n.lower().endswith(_OF_RATIOS)}
     return dict(sorted(_named(figures, names).items()))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from wagle.evaluation.figures import mean_figure
 from wagle.evaluation.peers.logs import (
     TOFU_LOGS,
+    WITH_END,
     Found,
     is_muse,
     muse_log_rows,
@@ -87,7 +88,8 @@ def _of_tofu(rows: Found, split: str | None, path: str | Path) -> Evaluation:
     if not ratios:
         raise WagleError(f"{path} has no truth ratios of forget records; give the whole log")
     note = basis(_split(len(ratios), split, path), "geometric", "question")
-    return _evaluation(rows, note, {"eos": True})
+    attacked = {"mia_loss", "mia_zlib"} & rows.get("holdout", {}).keys()
+    return _evaluation(rows, note, {"eos": True, **({WITH_END: True} if attacked else {})})
 
 
 def _evaluation(rows: Found, note: str | None, settings: Mapping[str, Any]) -> Evaluation:

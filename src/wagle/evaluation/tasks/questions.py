@@ -49,7 +49,7 @@ from wagle.metrics.table import METRICS, PROBES
 from wagle.metrics.utility import forget_quality
 from wagle.system.errors import WagleError
 
-VERSION = 4
+VERSION = 5
 OF_RECORDS = {name: kind for name, kind in METRICS.items() if not kind.everywhere}
 
 

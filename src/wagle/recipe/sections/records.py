@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, model_validator
 
 from wagle.recipe.sections.base import Section
-from wagle.recipe.values import Number, Rows, SourceName, Take, Text, refused
+from wagle.recipe.values import MADE_SOURCES, Number, Rows, SourceName, Take, Text, refused
 
 
 class RecordSet(Section):
@@ -18,7 +18,9 @@ class RecordSet(Section):
     source: SourceName
     """A JSON, JSON Lines or CSV file, a folder of such files (with split), demo:SET where SET is
     forget, retain, retain_heldout or general (demo:SET@N forgets other authors), or a list of
-    these. The retain set can also be complement: the records that forget.take left out."""
+    these. The retain set can also be complement: the records that forget.take left out; or made:
+    the model's own answers, from before unlearning, to what the forget set asks about invented
+    subjects (made:neighbours) or to neutral questions (made:neutral)."""
 
     split: Text | None = None
     """Which file of a folder to read, by its name without the extension."""
@@ -37,6 +39,11 @@ class RecordSet(Section):
     weights: Annotated[list[Annotated[Number, Field(gt=0)]], Field(min_length=1)] | None = None
     """With a list of sources, how often each is drawn relative to the others: one number per
     source."""
+
+    @property
+    def is_made(self) -> bool:
+        """Whether the run makes these records itself."""
+        return isinstance(self.source, str) and self.source in MADE_SOURCES
 
     @model_validator(mode="after")
     def _weights_fit(self) -> RecordSet:

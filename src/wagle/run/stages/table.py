@@ -53,9 +53,15 @@ class Stage:
 _ROWS = (
     Stage("teach", "making", (), ("base/", "start/", "last-good/")),
     Stage("retrain", "making", (), ("retrained/",)),
-    Stage("reference", "measuring", ("retrain",), ("evaluation/reference.json",)),
+    Stage("neighbours", "making", ("teach",), ("private/retain.json",)),
+    Stage(
+        "reference",
+        "measuring",
+        ("teach", "retrain", "neighbours"),
+        ("evaluation/reference.json",),
+    ),
     Stage("before", "measuring", ("teach", "reference"), ("evaluation/before.json",)),
-    Stage("gradients", "making", ("teach",), ("private/gradients/",)),
+    Stage("gradients", "making", ("teach", "neighbours"), ("private/gradients/",)),
     Stage("mask", "making", ("gradients",), ("mask.safetensors",)),
     Stage("unlearn", "making", ("teach", "reference", "mask"), ("model/", "adapter/")),
     Stage("patch", "making", ("teach", "mask", "unlearn"), ("patch.safetensors",)),

@@ -235,7 +235,8 @@ def membership(
     note = compare_sets(plain, how.seed, words=check_words)
     probes = {
         name: [
-            probe_text(place, row["text"], how.ids, table, window) for place, row in rows.items()
+            probe_text(place, row["text"], how.ids, table, window, how.text if how.ou else None)
+            for place, row in rows.items()
         ]
         for name, rows in texts.items()
     }

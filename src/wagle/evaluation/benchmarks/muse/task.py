@@ -28,7 +28,7 @@ from wagle.evaluation.tasks.raw import tokenizer_of
 from wagle.metrics.membership import check_reference
 from wagle.system.errors import WagleError
 
-VERSION = 2
+VERSION = 3
 PARTS = ("verbmem", "knowmem", "privleak")
 _PROBES = {  # of a verdict, by part
     "verbmem": [
@@ -39,6 +39,7 @@ _PROBES = {  # of a verdict, by part
     "knowmem": [("forget", "knowmem")],
     "privleak": [(OVERALL, "privleak")],
 }
+_NAMES = {"published": "muse", "open_unlearning": "open_unlearning"}  # whose, by variant
 _SUMMARY: dict[str, dict[str, tuple[str, str, int]]] = {  # name: set, metric, factor
     "open_unlearning": {
         "forget_verbmem_ROUGE": ("forget", "verbmem", 1),
@@ -76,7 +77,7 @@ def muse(
     window: int = 2048,
     retrained_auc: float | None = None,
     check_words: bool = True,
-    summary: Literal["open_unlearning", "muse"] = "open_unlearning",
+    summary: Literal["open_unlearning", "muse"] | None = None,
     fluency: str | Path | None = None,
     entailment: str | Path | None = None,
     seed: int = 0,
@@ -94,7 +95,9 @@ def muse(
         variant: ``published``: ROUGE-L F without a stemmer; the first 128 ids of a passage are its
             reference, including a BOS. ``open_unlearning``: with a stemmer; the whole passage,
             joined to its prompt by a blank; an extraction strength without the last token and never
-            below 1/n; a gradient norm that is the mean over tensors.
+            below 1/n; of a text, the first window, whose last token counts only for the attacks on
+            the mean (``loss``, ``zlib``, ``reference``); a gradient norm that is the mean over
+            tensors.
         parts: which of ``verbmem`` (C1), ``knowmem`` (C2, C4) and ``privleak`` (C3); None: all.
         attacks: names of membership attacks; None: all except ``gradnorm``, which takes a backward
             pass per text. ``reference`` comes with a reference model.
@@ -105,8 +108,10 @@ def muse(
             MUSE's code has 0.4772 for its news, 0.5393 for its books; 0.5 has to be asked for too.
         check_words: check whether words alone tell the forget texts from the holdout texts (extra
             ``eval``).
-        summary: names used in the summary: OpenUnlearning's, from 0 to 1, or ``muse``, times 100.
-            Privacy leakage is times 100 in both.
+        summary: names used in the summary; None: those of the variant's tool. ``open_unlearning``,
+            from 0 to 1, names only that variant's figures, ``muse``, times 100, only those of
+            ``published``: a figure under a tool's name is that tool's. Privacy leakage is times 100
+            in both.
         fluency: a folder or hub name of a classifier with the label ``clean``: the probability that
             what is written is language. None: not measured.
         entailment: a folder or hub name of a classifier of text pairs with the label
@@ -120,6 +125,12 @@ def muse(
     """
     chosen = list(dict.fromkeys(PARTS if parts is None else parts))
     _check(chosen, window, retrained_auc, entailment)
+    names = _NAMES[variant]
+    if summary not in (None, names):
+        raise WagleError(
+            f"summary {summary} names figures of another definition than those of the variant "
+            f"{variant}; leave it out, or take the variant that it belongs to"
+        )
     writes = "verbmem" in chosen or "knowmem" in chosen
     judges = load_judges(fluency, entailment, length=LONG, writes=writes)
     how = How(tokenizer_of(encoder, "muse"), variant == "open_unlearning", seed, judges)
@@ -138,8 +149,8 @@ def muse(
         settings |= more
     return Task(
         [request for part in made for request in part.requests],
-        partial(_measure, made, summary),
-        partial(_against, summary, seed) if "privleak" in chosen else None,
+        partial(_measure, made, names),
+        partial(_against, names, seed) if "privleak" in chosen else None,
         data={"corpus": corpus, "revision": used, "variant": variant},
         probes=[pair for part in chosen for pair in _PROBES[part]],
         records={name: texts for part in made for name, texts in part.records.items()},

@@ -80,8 +80,10 @@ def against(plan: Plan, own: Measured, reference: Measured) -> Measured:
     values = [list(figure.per_record.values()) for figure in (mine, other)]
     made = distance_figures("forget_quality", forget_quality(*values))
     made |= _leakage(plan, own, reference)
-    figures = {OVERALL: made}
-    return Measured(figures, {}, {} if plan.form.published else open_unlearning_names(figures))
+    named = {"forget": {"log_truth_ratio": mine}, OVERALL: made}
+    return Measured(
+        {OVERALL: made}, {}, {} if plan.form.published else open_unlearning_names(named)
+    )
 
 
 def _leakage(plan: Plan, own: Measured, reference: Measured) -> dict[str, Figure]:

@@ -15,6 +15,7 @@ from wagle.evaluation.figures import (
     mean_figure,
 )
 from wagle.evaluation.judges.embeddings import encoder_name
+from wagle.evaluation.peers.logs import FLOORED
 from wagle.evaluation.peers.reading import basis
 from wagle.evaluation.tasks.writing import EVERYWHERE, writing_rows, written
 from wagle.metrics.likelihood import (
@@ -47,6 +48,7 @@ KINDS: dict[str, Metric] = {
     "log_truth_ratio": Metric("natural logarithm of wrong over right", kept="lower"),
     "truth_ratio": Metric("share"),
     **{name: METRICS[name] for name in ("know", "extraction_strength", "exact_memorization")},
+    FLOORED: METRICS["extraction_strength"],
     "rouge_l": Metric("recall"),
     "rouge_l_f1": Metric("F1"),
     "rouge_1": Metric("recall"),
@@ -120,9 +122,11 @@ def _likelihoods(plan: Plan, name: str, item: Item, answers: Answers) -> dict[st
         "log_truth_ratio": log_ratio,
         "truth_ratio": published_ratio(right, wrong) if form.published else transform(log_ratio),
         "know": know(log_ratio),
-        "extraction_strength": extraction_strength(hits, floor=form.floor),
+        "extraction_strength": extraction_strength(hits),
         "exact_memorization": exact_memorization(hits),
     }
+    if form.peer:
+        found[FLOORED] = extraction_strength(hits, floor=True)
     if item.paraphrased is not None:
         found["paraphrased"] = probability(answers.likelihood(item.paraphrased).mean)
         found["paraphrased_answer"] = probability(right)
@@ -214,7 +218,7 @@ def _note(
     if metric == "truth_ratio":
         formula = "mean min(R, 1/R)" if name == "forget" else "mean max(0, 1 - R)"
         return "mean R, without an upper end" if form.published else formula
-    if metric == "extraction_strength" and form.floor:
+    if metric == FLOORED:
         return "never below 1/n of n tokens, as in OpenUnlearning"
     if metric == "probability" and name in WORLD and not form.published:
         return "relative to the wrong options: P / sum of P"

@@ -11,6 +11,7 @@ from wagle.evaluation.benchmarks.tofu.requests import WORLD, Item, Plan
 from wagle.evaluation.figures import HIGHER, OVERALL, Figure, Measured, distance_figures, joined
 from wagle.evaluation.membership.leakage import asked_figures, no_leakage
 from wagle.evaluation.membership.requests import Attack, Probe
+from wagle.evaluation.peers.logs import FLOORED
 from wagle.evaluation.peers.naming import open_unlearning_names, published_names
 from wagle.metrics.membership import Trace, auc, min_k
 from wagle.metrics.statistics import AUC_REPLICATES, REPLICATES, auc_interval, composite_interval
@@ -25,7 +26,8 @@ from wagle.metrics.utility import (
     utility_average,
 )
 
-_MEMORIZED = ("extraction_strength", "exact_memorization", "paraphrased_answer", "know")
+ES = "extraction_strength"
+_MEMORIZED = (ES, "exact_memorization", "paraphrased_answer", "know")
 _CLOSER = ("probability", "rouge_l", "truth_ratio", "cosine", "entailment")  # for the forget set
 _CLOSER_KEPT = (*_CLOSER, "token_entropy")  # for every other set
 
@@ -53,7 +55,7 @@ def measure(
     figures[OVERALL] = overall_figures(plan, figures, sets, answers)
     more: Mapping[str, Mapping[str, Figure]] = {}
     if probes:
-        mean = plan.form.mean_norm
+        mean = plan.form.peer
         more = asked_figures(probes, answers, attacks, mean_norm=mean, note=note, seed=plan.seed)
     elif note is not None:
         more = {OVERALL: no_leakage(note)}
@@ -77,7 +79,7 @@ def overall_figures(
     composite = partial(_composite, plan, figures)
     made = {
         "memorization": composite(
-            [("forget", metric) for metric in _MEMORIZED],
+            [("forget", FLOORED if plan.form.peer and m == ES else m) for m in _MEMORIZED],
             lambda values: memorization_score(*values),
             "share, higher is less memorised",
         )

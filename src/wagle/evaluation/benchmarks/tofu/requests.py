@@ -29,8 +29,8 @@ class Variant:
         retain_rows: how many of the 400 to take from the start; None: all.
         max_new_tokens: the longest answer; None: 200 tokens together with the question.
         ratio: the kind of mean over the wrong answers.
-        floor: an extraction strength is never below 1/n.
-        mean_norm: a gradient norm is the mean over tensors.
+        peer: OpenUnlearning: also its extraction strength, which is never below 1/n; its attacks
+            ``loss`` and ``zlib``, which count the EOS; and its gradient norm, the mean over tensors.
         published: the published WAGLE code: paraphrased questions before the answers of the truth
             ratio, which is averaged as it is; no EOS; wrong options are not counted; its own scored
             positions.
@@ -39,15 +39,14 @@ class Variant:
     retain_rows: int | None
     max_new_tokens: int | None
     ratio: str = "geometric"
-    floor: bool = False
-    mean_norm: bool = False
+    peer: bool = False
     published: bool = False
 
 
 VARIANTS: dict[str, Variant] = {
     "official": Variant(300, 128),
     "paper": Variant(300, 128, ratio="arithmetic"),
-    "open_unlearning": Variant(None, 200, floor=True, mean_norm=True),
+    "open_unlearning": Variant(None, 200, peer=True),
     "published": Variant(None, None, ratio="arithmetic", published=True),
 }
 

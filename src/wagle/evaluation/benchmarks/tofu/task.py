@@ -17,9 +17,9 @@ from typing import Any, Literal, TypeVar
 
 from wagle.data.hub import HubSet, open_source
 from wagle.data.records import Record
-from wagle.data.tokens import Encoder, Tokens
+from wagle.data.tokens import Encoder, Tokens, text_of
 from wagle.evaluation.benchmarks.tofu.beside import against, check_fit, since
-from wagle.evaluation.benchmarks.tofu.overall import measure
+from wagle.evaluation.benchmarks.tofu.overall import ES, measure
 from wagle.evaluation.benchmarks.tofu.requests import (
     TOTAL,
     VARIANTS,
@@ -37,6 +37,8 @@ from wagle.evaluation.judges.embeddings import OFFLINE, check_encoder, encoder_n
 from wagle.evaluation.membership.leakage import HEADLINE
 from wagle.evaluation.membership.requests import (
     FOUR,
+    WITH_EOS,
+    WITHOUT_EOS,
     Attack,
     Probe,
     attack_table,
@@ -44,12 +46,13 @@ from wagle.evaluation.membership.requests import (
     headline_share,
     probe_answers,
 )
+from wagle.evaluation.peers.logs import FLOORED, WITH_END
 from wagle.metrics.table import PROBES
 from wagle.system.errors import WagleError, choose
 
 T = TypeVar("T")
 
-VERSION = 2
+VERSION = 3
 
 
 def tofu(
@@ -117,8 +120,9 @@ def tofu(
         attacks: names of membership attacks; None: OpenUnlearning's four, ``loss``, ``zlib``,
             ``min_k`` and ``min_k++``. ``zlib_sum``, ``lower`` (the answer in lower case, after the
             question as it is) and ``gradnorm`` (a backward pass per answer) are others;
-            ``reference`` comes with a reference model. All score answers without their EOS, whereas
-            OpenUnlearning includes it in ``loss``, ``zlib`` and ``reference``.
+            ``reference`` comes with a reference model. All score answers without their EOS; with
+            the variant ``open_unlearning``, as in its code, ``loss``, ``zlib`` and ``reference``
+            include it.
         k: shares of tokens for ``min_k`` and ``min_k++``, exact as decimals; the first, or 0.4 if
             none is given, is the one in the headline.
         seed: for the intervals.
@@ -234,9 +238,14 @@ def _task(
     }
     probes: dict[str, list[Probe]] = {}
     if holdout:
-        note = compare_records(records["forget"], holdout, plan.seed)
+        said, peer = WITHOUT_EOS, None
+        if plan.form.peer:
+            assert plan.encoder.tokenizer is not None  # _form refuses that
+            said, peer = WITH_EOS, partial(text_of, plan.encoder.tokenizer)
+        note = compare_records(records["forget"], holdout, plan.seed, said)
         both = {"forget": records["forget"], "holdout": holdout}
-        probes = {n: probe_answers(own, partial(_answers, plan), table) for n, own in both.items()}
+        ask = partial(_answers, plan)
+        probes = {n: probe_answers(own, ask, table, peer) for n, own in both.items()}
     return Task(
         [
             *(request for items in sets.values() for item in items for request in item.requests),
@@ -250,11 +259,12 @@ def _task(
         settings={
             **_settings(plan, variant),
             "k": headline_share(table, k) if holdout else None,
+            WITH_END: plan.form.peer if holdout else None,
         },
         published=True,
         fits=partial(check_fit, plan, sets["forget"], probes, table),
         probes=[
-            *(("forget", metric) for metric in PROBES),
+            *(("forget", FLOORED if plan.form.peer and m == ES else m) for m in PROBES),
             *([(OVERALL, "privleak")] if holdout and HEADLINE in table else []),
         ],
     )

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from wagle.evaluation.figures import SETS
-from wagle.recipe.recipe import Recipe
+from wagle.evaluation.neighbours import NEIGHBOURS, NEUTRAL
+from wagle.evaluation.stand_in import BASE, TWINS
+from wagle.recipe.recipe import NO_REFERENCE, Recipe
 from wagle.report.disclosure import last
 from wagle.report.html.page import Page
 from wagle.report.html.section import Section
@@ -14,6 +16,14 @@ from wagle.report.numbers import number
 from wagle.report.settings import described, listed
 from wagle.unlearning.watching.rules import REACHED, parse_best
 
+_STAND_INS = {
+    BASE: "the model before it was taught or adapted",
+    TWINS: "twins of the forget records, about invented subjects, asked of the model itself",
+}
+_MADE = {
+    NEIGHBOURS: "assumed: the model's own answers about invented subjects",
+    NEUTRAL: "assumed: the model's own answers to neutral questions, and neutral texts",
+}
 _SETS = {
     "forget": "must go",
     "retain": "must stay; used while unlearning",
@@ -27,7 +37,7 @@ def asked(page: Page) -> Section:
     """The facts and the sets of the recipe."""
     context = {
         "asked": _facts(page),
-        "sets": _record_sets(page.recipe, page.count),
+        "sets": _record_sets(page.recipe, page.count, page.state.get("neighbours", {}).get("kind")),
     }
     return Section("asked", "What was asked", 10, context)
 
@@ -46,7 +56,7 @@ def _facts(page: Page) -> dict[str, str]:
     records = training.batch_size * training.accumulation
     return {
         "Model": _model(recipe),
-        "Reference": _reference(recipe),
+        "Reference": _reference(page),
         "Objective": described(
             objective["name"], {k: v for k, v in objective.items() if k != "name"}
         ),
@@ -67,8 +77,11 @@ def _model(recipe: Recipe) -> str:
     return f"{name}, {recipe.model.dtype}"
 
 
-def _reference(recipe: Recipe) -> str:
-    if recipe.reference is None:
+def _reference(page: Page) -> str:
+    recipe, of = page.recipe, page.state.get("reference", {}).get("of")
+    if of is not None:
+        return f"none was given; a stand-in: {_STAND_INS[of]}"
+    if recipe.reference in (None, NO_REFERENCE):
         return "none: without a model that never learned the forget set, nothing can be concluded"
     if recipe.reference == "untaught":
         return "untaught: the model before it was taught"
@@ -118,8 +131,8 @@ def _stop(page: Page) -> str:
     training, found = page.recipe.unlearning, page.state.get("unlearn", {})
     text = "the end of training"
     turned = training.wrapper == "task_vector" and training.wrapper_settings.get("scale", -1) < 0
-    if training.stop_when == "auto" and page.recipe.reference is not None and not turned:
-        value = f" ({number(page.goal.number)})" if page.goal else ""
+    if training.stop_when == "auto" and page.goal is not None and not turned:
+        value = f" ({number(page.goal.number)})" if page.goal.value is not None else ""
         text = f"when the forget probability reaches the reference's{value}, or the end of training"
     elif training.stop_when != "auto" and training.stop_when:
         text = f"when {' or '.join(training.stop_when)}, or the end of training"
@@ -134,12 +147,17 @@ def _stop(page: Page) -> str:
     return text
 
 
-def _record_sets(recipe: Recipe, count: Callable[[str], int | None]) -> list[dict[str, Any]]:
+def _record_sets(
+    recipe: Recipe, count: Callable[[str], int | None], made: str | None
+) -> list[dict[str, Any]]:
     """The sets of the recipe: their role, their source and how many records they have."""
     found = []
     for name in SETS:
         asked = getattr(recipe, name)
-        if asked is not None:
+        if name == "retain" and made is not None:
+            row = {"name": name, "role": _SETS[name], "source": _MADE[made], "n": count(name)}
+            found.append(row)
+        elif asked is not None:
             sources = [asked.source] if isinstance(asked.source, str) else asked.source
             cut = [f"{key} {v}" for key in ("split", "rows") if (v := getattr(asked, key))]
             cut += [f"take {asked.take}"] if asked.take != "all" else []

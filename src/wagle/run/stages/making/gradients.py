@@ -31,7 +31,7 @@ def gradients(run: Run) -> dict[str, Any]:
         model,
         run.inputs.encoder,
         run.inputs.need("forget"),
-        run.inputs.need("retain"),
+        run.inputs.sets.get("retain"),
         path=run.models.gradients,
         engine=settings.engine,
         retain_records=settings.retain_records,

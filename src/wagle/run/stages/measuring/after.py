@@ -7,6 +7,7 @@ from typing import Any
 
 from wagle.evaluation.figures import ROLES
 from wagle.evaluation.losses import losses
+from wagle.evaluation.stand_in import assumptions
 from wagle.evaluation.verdict import DAMAGED, OVER, came_back, combine, judge
 from wagle.run.opening import Run
 from wagle.run.stages.measuring.evaluations import measure
@@ -51,4 +52,5 @@ def after(run: Run) -> dict[str, Any]:
     again = came_back(now, was)
     if again is not None:
         logger.warning("%s; set unlearning.earlier: objective to keep it forgotten", again)
-    return {**details, "verdict": verdict.word, "reasons": list(verdict.reasons)}
+    reasons = [*verdict.reasons, *assumptions(now.details)]
+    return {**details, "verdict": verdict.word, "reasons": reasons}

@@ -8,11 +8,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from wagle.data.records import Record
+from wagle.data.tokens import Encoder
 from wagle.evaluation.figures import FORGOTTEN
 from wagle.evaluation.measuring import ASKED, evaluate
 from wagle.evaluation.result import Evaluation
+from wagle.evaluation.stand_in import BASE, STAND_IN, TWINS, make_twins
 from wagle.model.loading import load_model
+from wagle.recipe.recipe import NO_REFERENCE
 from wagle.recipe.sections.evaluation import EvaluationSettings
 from wagle.run.opening import Run
 from wagle.system.atomic import write_json
@@ -45,6 +50,42 @@ def measure(run: Run, role: str, folder: Path) -> dict[str, Any]:
     return {"summary": found.summary(), **({"benchmarks": summaries} if summaries else {})}
 
 
+def measure_twins(run: Run) -> dict[str, Any]:
+    """Ask the model before unlearning about twins of the forget set: a stand-in for a reference."""
+    asked = questions_about(run, {"forget": run.inputs.need("forget")})
+    base = run.models.base
+    forget = asked.pop("forget")
+    model = load_model(base, attention=run.recipe.model.attention)
+    how = {**asked, **way_of(run), "cache": run.private / "answers"}
+    found = ask_twins(model, run.inputs.encoder, forget, **how)
+    if found is None:
+        return {"summary": None}
+    _keep(run, "reference", "reference", base, found)
+    return {"summary": found.summary()}
+
+
+def ask_twins(
+    model: PreTrainedModel, encoder: Encoder, forget: Sequence[Record], **asked: Any
+) -> Evaluation | None:
+    """The figures of the forget records' twins, at the places of their records; None without twins.
+
+    Args:
+        model: the model before unlearning.
+        encoder: makes tokens of records.
+        forget: the forget records as they are asked, in their order.
+        asked: further arguments of ``evaluate``: how to ask, ``cache``, ``seed``.
+    """
+    twins = make_twins(forget, int(asked.get("seed", 0)))
+    if twins is None:
+        return None
+    found = evaluate(model, encoder, forget=twins, **{**asked, "attacks": None, "k": None})
+    # other records than those to forget, and a model that knows those: neither is to be compared
+    data = {k: v for k, v in found.details["data"].items() if k not in ("sets", "salt")}
+    own = {k: v for k, v in found.details["model"].items() if k != "fingerprint"}
+    entry = {"model": {**own, "kind": STAND_IN, "of": TWINS}, "data": data}
+    return replace(found, details={**found.details, **entry})
+
+
 def way_of(run: Run) -> dict[str, Any]:
     """How models are asked, as ``evaluate`` takes it."""
     settings = run.recipe.evaluation
@@ -70,10 +111,12 @@ def _keep(run: Run, role: str, name: str, folder: Path, found: Evaluation) -> No
     """Write an evaluation and, separately and privately, what the model wrote."""
     answers = f"private/answers-{name}.json"
     model = {**found.details["model"], "path": folder.name}
-    kind = _reference_kind(run)
-    own: dict[str, Any] = {"model": {**model, "kind": kind} if role == "reference" else model}
+    entry = model if role == "reference" and "kind" in model else reference_entry(run)
+    own: dict[str, Any] = {"model": {**model, **(entry or {})} if role == "reference" else model}
     if role != "reference":
-        own["reference"] = kind and {"kind": kind}
+        own["reference"] = entry
+    if run.inputs.made is not None:
+        own["assumed"] = {"retain": run.inputs.made}
     details = {**found.details, **own, "answers": answers}
     write_json(
         run.folder / answers,
@@ -85,11 +128,16 @@ def _keep(run: Run, role: str, name: str, folder: Path, found: Evaluation) -> No
     )
 
 
-def _reference_kind(run: Run) -> str | None:
-    """What the reference was taught decides which figures can be compared with it."""
-    if run.recipe.reference is None:
+def reference_entry(run: Run) -> dict[str, str] | None:
+    """What the reference is; what it was taught decides which figures can be compared with it."""
+    named = run.recipe.reference
+    if named == NO_REFERENCE:
         return None
-    return "untaught" if run.recipe.reference == "untaught" else "retrained"
+    if named is not None:
+        return {"kind": "untaught" if named == "untaught" else "retrained"}
+    if run.models.reference is not None:
+        return {"kind": STAND_IN, "of": BASE}
+    return {"kind": STAND_IN, "of": TWINS} if run.evaluation("reference") else None
 
 
 def questions_about(run: Run, asked: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
