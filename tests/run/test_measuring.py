@@ -194,7 +194,9 @@ def test_a_run_and_one_model_have_the_same_verdict_and_differences(home, ask):
     found = ask("run", before=str(run), reference=str(files / "reference.json"))
     made = read_json(files / "after.json")
     assert found.details["reference"]["kind"] == "untaught"  # so that ``know`` does not count
-    assert found.details["before"] == {"kind": "result", "path": "before.json"}
+    before = read_json(files / "before.json")["model"]["fingerprint"]
+    told = {"kind": "result", "path": str(files / "before.json"), "fingerprint": before}
+    assert found.details["before"] == told
     assert (found.details["verdict"], found.details["reasons"]) == (
         made["verdict"],
         made["reasons"],
@@ -235,7 +237,8 @@ def test_a_run_gives_its_model_before_where_it_has_no_such_result(home, ask, tmp
     (tmp_path / "base").symlink_to(home / "second")
     found = ask("first", before=str(tmp_path))
     prints = ask("second").details["model"]["fingerprint"]
-    assert found.details["before"] == {"kind": "model", "path": "base", "fingerprint": prints}
+    told = {"kind": "model", "path": str(tmp_path / "base"), "fingerprint": prints}
+    assert found.details["before"] == told
 
 
 def test_without_a_reference_nothing_is_concluded_and_without_the_model_before_nothing_said(
@@ -305,7 +308,11 @@ def test_a_verdict_of_another_benchmark_takes_its_result_from_a_run(home, tmp_pa
     words = [f"{key}={json.dumps(value)}" for key, value in data.items()]
     common = {"benchmark": "copyright", "before": str(run.folder)}
     found = measure_model(str(home / "first"), words, **common, reference=str(home / "third"))
-    assert found.details["before"] == {"kind": "result", "path": "before-mine.json"}
+    assert found.details["before"] == {
+        "kind": "result",
+        "path": str(run.folder / "evaluation" / "before-mine.json"),
+        "fingerprint": known.details["model"]["fingerprint"],
+    }
     assert found.details["verdict"]
 
 
