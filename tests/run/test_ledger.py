@@ -277,7 +277,7 @@ def test_what_was_forgotten_cannot_be_retained(home):
 
 
 def test_rules_look_at_the_forget_set_alone(first, tmp_path):
-    asked = second(first, "objective", reference=str(first / "a" / "model"))
+    asked = second(first, "objective", reference=str(first / "tiny"))
     rule = {"stop_when": ["forget.probability < 1"], "check_every": 1}  # the first look ends it
     training = asked.unlearning.model_copy(update=rule)
     run = execute(asked.model_copy(update={"unlearning": training}), tmp_path / "b", until="after")

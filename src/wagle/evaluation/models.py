@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from wagle.data.tokens import Encoder
 from wagle.evaluation.asking.cache import AnswerCache
 from wagle.evaluation.asking.engine import answer_requests
-from wagle.evaluation.comparable import check_comparable, data_entry
+from wagle.evaluation.comparable import check_comparable, data_entry, unlike
 from wagle.evaluation.figures import CALLED, Measured, Task, joined
 from wagle.evaluation.peers.reading import read_result
 from wagle.evaluation.result import Evaluation
@@ -132,6 +132,8 @@ def known_result(
             "its answers are in another cache; evaluate both with one cache",
             called,
         )
+    if (why := unlike(benchmark, own, way.precision, found.details)) is not None:
+        logger.warning("%s %s", called, why)
     if task.fits is not None:
         task.fits(found.measured(), role)
     return found, kind

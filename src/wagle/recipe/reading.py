@@ -20,7 +20,6 @@ from wagle.recipe.syntax import Dumper, parse_yaml
 from wagle.recipe.values import shown
 from wagle.system.errors import WagleError, nearest
 
-
 BUNDLED = "bundled:"  # before the name of a ready recipe, or of a model that comes with a package
 
 

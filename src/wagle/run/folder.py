@@ -65,8 +65,8 @@ class RunFolder:
         if not self.state_file.exists():
             return {"stages": {}}
         found: dict[str, Any] = read_json(self.state_file)
-        digest = found.pop("digest", None)
-        if digest is not None and digest != content_digest(found):
+        own = found.pop("seal", None)
+        if own is not None and own != content_digest(found):
             raise WagleError(
                 f"{self.state_file} was edited since wagle wrote it; put it back, or run the recipe "
                 "again in a new folder"
@@ -109,7 +109,7 @@ class RunFolder:
 
     def save_state(self) -> None:
         """Write ``state.json`` with the digest of its own content."""
-        write_json(self.state_file, {**self.state, "digest": content_digest(self.state)})
+        write_json(self.state_file, {**self.state, "seal": content_digest(self.state)})
 
     def forget_stages(self, stages: Sequence[str]) -> None:
         """Make stages unfinished again, and drop their seals, in memory."""

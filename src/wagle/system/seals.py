@@ -15,7 +15,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-LARGE = 1 << 24  # bytes from which a file has a stamp: hashing less takes a few hundredths of a second
+LARGE = (
+    1 << 24
+)  # bytes from which a file has a stamp: hashing less takes a few hundredths of a second
 PRIVATE = "private"
 _CHUNK = 1 << 22
 

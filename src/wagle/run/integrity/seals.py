@@ -15,8 +15,14 @@ from wagle.run.folder import RunFolder
 from wagle.system.errors import WagleError
 from wagle.system.seals import PRIVATE, is_intact, sealable
 
-RECIPE = "recipe.yaml"  # sealed once training is over; its paths may be mended: only ``inspect_run``
-_MEASURED = ("evaluation/", "attacks/", "controls/")  # where a file that no stage wrote would mislead
+RECIPE = (
+    "recipe.yaml"  # sealed once training is over; its paths may be mended: only ``inspect_run``
+)
+_MEASURED = (
+    "evaluation/",
+    "attacks/",
+    "controls/",
+)  # where a file that no stage wrote would mislead
 
 
 @dataclass(frozen=True)
