@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from wagle.attacks.page import attacks_page
 from wagle.attribution.scoring.page import scores_page
 from wagle.evaluation.page import benchmarks_page
 from wagle.recipe.page import settings_page
+from wagle.report.verdict_json import verdict_schema
 from wagle.run.tables import setting_names
 from wagle.unlearning.objectives.page import objectives_page
 
@@ -23,6 +25,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/objectives.md": objectives_page,
     "docs/recipe.md": lambda: settings_page(setting_names()),
     "docs/scores.md": scores_page,
+    "docs/verdict.schema.json": lambda: json.dumps(verdict_schema(), indent=2) + "\n",
 }
 
 

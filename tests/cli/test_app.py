@@ -14,6 +14,7 @@ import yaml
 from tests.conftest import OTHERS, RECORDS
 from wagle.cli import app as cli
 from wagle.mask.mask import Mask
+from wagle.report.verdict_json import EXIT_CODES
 from wagle.system.errors import WagleError
 
 ROOT = Path(__file__).parents[2]
@@ -101,8 +102,9 @@ def test_the_commands_work_on_a_whole_run(tmp_path, model_folder):
     assert first.returncode == 0, first.stderr
     assert first.stdout.strip() == "runs/tiny/mask.safetensors"
     whole = _call("run", "runs/tiny", "--json", cwd=tmp_path)
-    assert whole.returncode == 0, whole.stderr
     found = json.loads(whole.stdout)
+    assert whole.returncode == EXIT_CODES[found["verdict"]] != 0, whole.stderr
+    assert _call("run", "runs/tiny", "--no-fail", cwd=tmp_path).returncode == 0
     assert found["evaluation"]["after"]["forget"]["probability"] > 0
     again = _call("run", "runs/tiny", cwd=tmp_path)
     assert "verdict" in again.stdout

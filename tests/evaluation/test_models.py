@@ -109,7 +109,7 @@ def test_a_result_file_of_a_run_is_read_with_the_salt_of_that_run(tmp_path, monk
                 known_result("reference", file, own, "mine", WAY)
         else:
             known = known_result("reference", file, own, "mine", WAY)
-            assert known == (kept, {"kind": "result", "path": "before.json"})
+            assert known == (kept, {"kind": "result", "path": str(file)})
     assert caplog.records == []
 
 

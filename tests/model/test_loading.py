@@ -60,3 +60,16 @@ def test_only_the_word_demo_stands_for_the_demo_model(folder, monkeypatch):
     assert resolve_model(str(folder)) == folder
     with pytest.raises(WagleError, match="model folder demo2 does not exist"):
         resolve_model("demo2")
+
+
+def test_a_name_that_is_the_bundled_models_and_a_folders_is_refused(folder, monkeypatch, tmp_path):
+    monkeypatch.setattr(loading, "demo_model", lambda: Path("made"))
+    monkeypatch.chdir(tmp_path)
+    assert resolve_model("demo") == Path("made")
+    folder.rename(tmp_path / "demo")
+    with pytest.raises(WagleError, match=r"demo is both .* write bundled:demo .*, \./demo for"):
+        resolve_model("demo")
+    assert resolve_model("./demo") == Path("demo")
+    assert resolve_model("bundled:demo") == Path("made")
+    with pytest.raises(WagleError, match="bundled:demos is no bundled model; write bundled:demo"):
+        resolve_model("bundled:demos")

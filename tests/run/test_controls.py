@@ -1,6 +1,7 @@
 """A run beside its control arms: what they share, what they do not, and what stays of them."""
 
 import json
+import shutil
 
 import pytest
 
@@ -9,6 +10,7 @@ from wagle.mask.mask import Mask
 from wagle.model.weights import fingerprint
 from wagle.recipe.reading import load_recipe
 from wagle.run.execution import execute
+from wagle.run.integrity.seals import check_run
 from wagle.system.errors import WagleError
 
 FIELDS = {"paraphrased_question": "{question} Tell me.", "paraphrased_answer": "I say: {answer}"}
@@ -107,6 +109,15 @@ def test_the_report_shows_the_arms_side_by_side(finished):
     for text in ("this mask", "random", "dense", "reference", "forget.probability, step 2"):
         assert text in section
     assert "<svg" in section
+
+
+def test_the_files_of_an_arm_are_sealed_by_the_run_that_it_belongs_to(finished, tmp_path):
+    assert check_run(finished.folder) == []
+    copy = shutil.copytree(finished.folder, tmp_path / "copy")
+    (copy / "controls" / "random" / "evaluation" / "after.json").write_text("{}")
+    assert check_run(copy) == [
+        "controls/random/evaluation/after.json was edited (made by controls)"
+    ]
 
 
 def test_a_finished_run_does_nothing_again(finished, monkeypatch):

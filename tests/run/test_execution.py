@@ -528,7 +528,8 @@ def test_a_run_killed_in_every_stage_ends_with_the_weights_of_an_undisturbed_one
 ):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "src"}
     script = [sys.executable, "-W", "ignore", "-c", KILLER, str(recipe_file)]
-    calm = [sys.executable, "-m", "wagle", "run", str(recipe_file), "--out", str(tmp_path / "calm")]
+    calm = [sys.executable, "-m", "wagle", "run", str(recipe_file), "--no-fail"]
+    calm += ["--out", str(tmp_path / "calm")]
     root = Path(__file__).parents[2]
     subprocess.run(calm, check=True, env=environment, cwd=root, capture_output=True)
     stages = json.loads((tmp_path / "calm" / "state.json").read_text())["stages"]

@@ -32,6 +32,17 @@ def test_a_ready_recipe_is_meant_by_its_name():
     assert (recipe.name, folder) == ("demo", Path("runs/demo"))
 
 
+def test_a_name_that_is_a_ready_recipes_and_a_runs_is_refused(file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    assert find_run("demo", [], None)[0].name == "demo"  # a folder that is no run
+    (tmp_path / "demo" / "recipe.yaml").write_text(file.read_text())
+    with pytest.raises(WagleError, match=r"write bundled:demo for the recipe, \./demo for the run"):
+        find_run("demo", [], None)
+    assert find_run("bundled:demo", [], None)[1] == Path("runs/demo")
+    assert find_run("./demo", [], None)[1] == Path("demo")
+
+
 def test_a_run_folder_is_its_own_recipe_and_folder(file, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()

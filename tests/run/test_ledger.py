@@ -256,6 +256,9 @@ def test_an_earlier_run_without_its_salt_is_refused_and_gets_no_new_one(home):
 def test_a_model_that_is_not_what_the_ledger_says_is_refused(home):
     shutil.rmtree(home / "a" / "model")
     shutil.copytree(home / "a" / "base", home / "a" / "model")
+    with pytest.raises(WagleError, match=r"/a/model/model.safetensors was edited since the stage "):
+        execute(second(home), home / "b", until="teach")
+    (home / "a" / "state.json").unlink()  # with its seals
     with pytest.raises(WagleError, match=r"but the ledger of .*/a says [0-9a-f]{6}; put"):
         execute(second(home), home / "b", until="teach")
 
@@ -274,7 +277,7 @@ def test_what_was_forgotten_cannot_be_retained(home):
 
 
 def test_rules_look_at_the_forget_set_alone(first, tmp_path):
-    asked = second(first, "objective", reference=str(first / "a" / "model"))
+    asked = second(first, "objective", reference=str(first / "tiny"))
     rule = {"stop_when": ["forget.probability < 1"], "check_every": 1}  # the first look ends it
     training = asked.unlearning.model_copy(update=rule)
     run = execute(asked.model_copy(update={"unlearning": training}), tmp_path / "b", until="after")

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
 import wagle
 from tests.conftest import OTHERS, RECORDS, make_model, make_tokenizer
+from wagle.cli import app as cli
+from wagle.evaluation.figures import ROLES
 from wagle.evaluation.models import Way
 from wagle.evaluation.result import Evaluation
 from wagle.evaluation.verdict import INCONCLUSIVE, judge
 from wagle.patch.extraction import extract
 from wagle.recipe.reading import load_recipe
 from wagle.report.text.evaluations import WIDTH, evaluation_table
+from wagle.report.verdict_json import EXIT_CODES
 from wagle.run.execution import execute
 from wagle.run.opening import Run
 from wagle.run.single import measure_model
 from wagle.system.atomic import read_json, write_json
 from wagle.system.errors import WagleError
 
+ROOT = Path(__file__).parents[2]
 MORE = {"paraphrased_question": "Tell me: {question}", "perturbed_answer": ["No.", "A horse."]}
 QUICK = "evaluation.generate=false"
 
@@ -194,7 +200,9 @@ def test_a_run_and_one_model_have_the_same_verdict_and_differences(home, ask):
     found = ask("run", before=str(run), reference=str(files / "reference.json"))
     made = read_json(files / "after.json")
     assert found.details["reference"]["kind"] == "untaught"  # so that ``know`` does not count
-    assert found.details["before"] == {"kind": "result", "path": "before.json"}
+    before = read_json(files / "before.json")["model"]["fingerprint"]
+    told = {"kind": "result", "path": str(files / "before.json"), "fingerprint": before}
+    assert found.details["before"] == told
     assert (found.details["verdict"], found.details["reasons"]) == (
         made["verdict"],
         made["reasons"],
@@ -235,7 +243,8 @@ def test_a_run_gives_its_model_before_where_it_has_no_such_result(home, ask, tmp
     (tmp_path / "base").symlink_to(home / "second")
     found = ask("first", before=str(tmp_path))
     prints = ask("second").details["model"]["fingerprint"]
-    assert found.details["before"] == {"kind": "model", "path": "base", "fingerprint": prints}
+    told = {"kind": "model", "path": str(tmp_path / "base"), "fingerprint": prints}
+    assert found.details["before"] == told
 
 
 def test_without_a_reference_nothing_is_concluded_and_without_the_model_before_nothing_said(
@@ -305,12 +314,117 @@ def test_a_verdict_of_another_benchmark_takes_its_result_from_a_run(home, tmp_pa
     words = [f"{key}={json.dumps(value)}" for key, value in data.items()]
     common = {"benchmark": "copyright", "before": str(run.folder)}
     found = measure_model(str(home / "first"), words, **common, reference=str(home / "third"))
-    assert found.details["before"] == {"kind": "result", "path": "before-mine.json"}
+    assert found.details["before"] == {
+        "kind": "result",
+        "path": str(run.folder / "evaluation" / "before-mine.json"),
+        "fingerprint": known.details["model"]["fingerprint"],
+    }
     assert found.details["verdict"]
+
+
+@pytest.mark.usefixtures("never")
+def test_a_model_compared_with_itself_is_refused_before_it_is_asked(home, ask):
+    run = str(home / "run")
+    first, model = str(home / "first"), f"{run}/model"
+    for one, beside, message in (
+        ("run", {"before": run, "reference": model}, "the model and the reference are the same"),
+        ("run", {"before": model}, "the model and the model before are the same model"),
+        ("run", {"reference": run}, "the model and the reference are the same model"),
+        ("run", {"before": first, "reference": first}, "the model before and the reference are"),
+        (
+            "run",
+            {"before": run, "reference": f"{run}/base"},
+            "the model before and the reference are the same model: .*before.json .*/run/base ",
+        ),
+    ):
+        with pytest.raises(WagleError, match=f"^{message}") as caught:
+            ask(one, **beside)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("never")
+def test_a_name_with_two_meanings_is_refused_in_every_role(home, ask, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").symlink_to(home / "run")
+    for roles in ({"before": "demo"}, {"reference": "demo"}):
+        with pytest.raises(WagleError, match=r"^demo is both the bundled model and a folder"):
+            ask("run", **roles)
+    with pytest.raises(WagleError, match=r"^demo is both the bundled model and a folder"):
+        measure_model("demo", [f"forget={home / 'forget.json'}"], benchmark="qa")
+
+
+def test_figures_in_another_precision_are_paired_with_a_warning(ask, tmp_path, caplog):
+    file, cache = tmp_path / "before.json", str(tmp_path / "answers")
+    write_json(file, ask("second", cache=cache, precision="bfloat16").to_json())
+    ask("first", before=str(file), cache=cache)
+    assert caplog.messages == [
+        "the model before was asked in bfloat16, this model in float32: figures differ by the "
+        "rounding too"
+    ]
+
+
+def test_a_result_that_does_not_say_how_it_was_measured_is_paired_with_a_warning(
+    ask, tmp_path, caplog
+):
+    file, cache = tmp_path / "before.json", str(tmp_path / "answers")
+    found = ask("second", cache=cache).to_json()
+    del found["data"]["settings"]["version"]
+    write_json(file, found)
+    ask("first", before=str(file), cache=cache)
+    (said,) = caplog.messages
+    assert said.startswith("the model before does not state version: its figures are compared as")
 
 
 # ---------------------------------------------------------------------------------------------
 # The command
+
+
+def call(capsys, *arguments):
+    """The exit code of a command, and what it printed."""
+    code = cli.app([*map(str, arguments)], standalone_mode=False)
+    return code or 0, capsys.readouterr().out
+
+
+def test_the_verdict_is_the_exit_code_and_the_json_follows_the_schema(home, capsys, monkeypatch):
+    run, schema = home / "run", json.loads((ROOT / "docs" / "verdict.schema.json").read_text())
+    one = ["evaluate", run, "--benchmark", "qa", f"forget={home / 'forget.json'}", QUICK]
+    beside = ["--before", run, "--reference", run / "evaluation" / "reference.json"]
+    seen = []
+    for command in (["evaluate", run], [*one, *beside], [*one, "--before", run], one):
+        code, printed = call(capsys, *command, "--json")
+        told = json.loads(printed)
+        jsonschema.validate(told, schema)
+        assert list(told)[:4] == ["schema", "verdict", "reasons", "roles"]
+        assert code == (0 if told["verdict"] is None else EXIT_CODES[told["verdict"]])
+        assert call(capsys, *command, "--json", "--no-fail")[0] == 0
+        seen.append((told["schema"], code))
+        marks = [role["fingerprint"] for role in told["roles"].values() if role is not None]
+        assert len({*marks}) == len(marks)
+        assert all(len(mark) == 64 for mark in marks)
+    assert seen[0] == ("wagle-run/1", seen[1][1])
+    assert [code for _, code in seen[2:]] == [3, 0]
+    state = Run(run, load_recipe(run / "recipe.yaml"))
+    for verdict, code in EXIT_CODES.items():
+        monkeypatch.setitem(state.state["stages"]["after"], "verdict", verdict)
+        monkeypatch.setattr(cli, "_execute", lambda *_, **__: state)
+        assert call(capsys, "run", run)[0] == code
+
+
+def test_each_role_is_printed_with_its_path_and_fingerprint(home, capsys):
+    run = home / "run"
+    one = ["evaluate", run, "--benchmark", "qa", f"forget={home / 'forget.json'}", QUICK]
+    beside = ["--before", run / "base", "--reference", home / "first"]
+    own = {
+        r: read_json(run / "evaluation" / f"{r}.json")["model"]["fingerprint"][:12] for r in ROLES
+    }
+    for command, kinds in (([*one, *beside], ("", "")), (["evaluate", run], ("", "untaught, "))):
+        _, printed = call(capsys, *command)
+        for role, path, file, kind in (
+            ("model", run / "model", "after", ""),
+            ("before", run / "base", "before", kinds[0]),
+            ("reference", home / "first", "reference", kinds[1]),
+        ):
+            assert f"{role:11}  {path} ({kind}{own[file]})" in printed.replace("\n" + " " * 13, " ")
 
 
 def test_the_command_prints_values_differences_and_verdict(home, inside, tmp_path):

@@ -16,6 +16,7 @@ import typer
 
 from wagle.cli.mask import mask_app
 from wagle.cli.options import (
+    Again,
     All,
     Arms,
     AsJson,
@@ -24,6 +25,7 @@ from wagle.cli.options import (
     Cache,
     ComparisonOut,
     KeepModels,
+    NoFail,
     Out,
     Overrides,
     Patches,
@@ -38,6 +40,7 @@ from wagle.cli.options import (
     Units,
 )
 from wagle.cli.patch import patch_app
+from wagle.cli.seals import check_run_command
 from wagle.compat.torch import PYTREE_LOGGER
 from wagle.system.errors import WagleError
 
@@ -55,26 +58,44 @@ app = typer.Typer(
 )
 app.add_typer(mask_app, name="mask")
 app.add_typer(patch_app, name="patch")
+app.command(name="check-run")(check_run_command)
 
 
 def _execute(
-    source: str, overrides: list[str] | None, out: str | None, until: str, redo: bool = False
+    source: str,
+    overrides: list[str] | None,
+    out: str | None,
+    until: str,
+    redo: bool = False,
+    again: str | None = None,
 ) -> Run:
     from wagle.run.finding import find_run
 
     recipe, folder = find_run(source, list(overrides or []), out)
     from wagle.run.execution import execute  # heavy: errors in the recipe are reported first
 
-    return execute(recipe, folder, until=until, redo=redo)
+    return execute(recipe, folder, until=until, redo=redo, again=again)
 
 
-def _table(run: Run, as_json: bool, everything: bool) -> None:
-    from wagle.report.text.run import summary_json, summary_table
+def _table(run: Run, as_json: bool, everything: bool, no_fail: bool) -> None:
+    from wagle.report.text.run import summary_table
+    from wagle.report.verdict_json import run_json
+    from wagle.run.integrity.roles import run_roles
 
+    roles = run_roles(run, run.recipe)
     if as_json:
-        print(json.dumps(summary_json(run.folder), indent=2))
+        print(json.dumps(run_json(run.folder, roles), indent=2))
     else:
-        print(summary_table(run.folder, everything))
+        print(summary_table(run.folder, everything, roles))
+    _end(run.state["stages"].get("after", {}).get("verdict"), no_fail)
+
+
+def _end(verdict: str | None, no_fail: bool) -> None:
+    """End with the exit code of the verdict."""
+    from wagle.report.verdict_json import exit_code
+
+    if not no_fail and (code := exit_code(verdict)):
+        raise typer.Exit(code)
 
 
 @app.command()
@@ -84,15 +105,18 @@ def run(
     out: Out = None,
     everything: All = False,
     as_json: AsJson = False,
+    no_fail: NoFail = False,
+    again: Again = None,
 ) -> None:
     """Run all stages of a recipe; after an interruption, the same command resumes the run.
 
     Reads the recipe and its data; writes the run folder runs/NAME. For a finished run, prints its
-    table again.
+    table again. Exit code 0 if the verdict is that no leak was found, 1 if it is leaks, damaged or
+    over-unlearned, 3 if it is inconclusive; 2 is bad input.
 
     Example:  wagle run demo unlearning.objective=grad_diff --out runs/graddiff
     """
-    _table(_execute(source, overrides, out, "report"), as_json, everything)
+    _table(_execute(source, overrides, out, "report", again=again), as_json, everything, no_fail)
 
 
 @app.command()
@@ -101,14 +125,15 @@ def demo(
     out: Out = None,
     everything: All = False,
     as_json: AsJson = False,
+    no_fail: NoFail = False,
 ) -> None:
     """Try everything on a real 135M chat model: teach it two authors, then make it forget them.
 
-    The same as wagle run demo. Writes runs/demo.
+    The same as wagle run bundled:demo. Writes runs/demo.
 
     Example:  wagle demo
     """
-    _table(_execute("demo", overrides, out, "report"), as_json, everything)
+    _table(_execute("bundled:demo", overrides, out, "report"), as_json, everything, no_fail)
 
 
 @app.command(name="finetune")
@@ -160,11 +185,13 @@ def evaluate_command(
     precision: Precision = "float32",
     everything: All = False,
     as_json: AsJson = False,
+    no_fail: NoFail = False,
 ) -> None:
     """Evaluate a run before, after and against its reference; or one model on a benchmark.
 
     Reads the recipe and its data; writes evaluation/ and evaluation.json. With --benchmark, reads a
-    model folder and writes only the file that --out names.
+    model folder and writes only the file that --out names. Exit codes are those of wagle run; 0
+    without a verdict.
 
     Example:  wagle evaluate after --benchmark qa forget=forget.jsonl --before my-model --reference
     retrained
@@ -179,9 +206,10 @@ def evaluate_command(
         wrong = [name for name, value in given.items() if value]
         if wrong:
             raise WagleError(f"{wrong[0]} needs --benchmark; without it, set this in the recipe")
-        _table(_execute(source, overrides, out, "after"), as_json, everything)
+        _table(_execute(source, overrides, out, "after"), as_json, everything, no_fail)
         return
     from wagle.report.text.evaluations import evaluation_table
+    from wagle.report.verdict_json import evaluation_json
     from wagle.run.single import measure_model
     from wagle.system.atomic import write_json
 
@@ -195,9 +223,11 @@ def evaluate_command(
         cache=cache,
         precision=precision,
     )
+    told = evaluation_json(found)
     if out is not None:
-        write_json(out, found.to_json())
-    print(json.dumps(found.to_json(), indent=2) if as_json else evaluation_table(found, everything))
+        write_json(out, told)
+    print(json.dumps(told, indent=2) if as_json else evaluation_table(found, everything))
+    _end(told["verdict"], no_fail)
 
 
 @app.command()

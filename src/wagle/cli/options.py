@@ -19,6 +19,18 @@ Overrides = Annotated[
 Out = Annotated[Optional[str], typer.Option("--out", help="The run folder; default runs/NAME.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 All = Annotated[bool, typer.Option("--all", help="Print all figures, not just the headline ones.")]
+NoFail = Annotated[
+    bool,
+    typer.Option(
+        "--no-fail",
+        help="Exit with 0 whatever the verdict; else 1 for leaks, damaged or over-unlearned, 3 for "
+        "inconclusive.",
+    ),
+]
+Again = Annotated[
+    Optional[str],
+    typer.Option("--again", metavar="STAGE", help="Make this stage and all later ones again."),
+]
 
 # for wagle evaluate
 RecipeOrModel = Annotated[

@@ -162,6 +162,33 @@ def _check_version(
         )
 
 
+def unlike(
+    benchmark: str, own: Mapping[str, Any], precision: str, other: Mapping[str, Any]
+) -> str | None:
+    """Why figures that passed ``check_comparable`` may still be unlike quantities; None: they are not.
+
+    Args:
+        benchmark: the benchmark of this evaluation.
+        own: its ``data_entry``.
+        precision: the precision of its matrix products.
+        other: the details of the result to compare with.
+    """
+    stated = (other.get("data") or {}).get("settings", {})
+    missing = [key for key, value in own["settings"].items() if value is not None]
+    missing = [key for key in missing if key not in stated]
+    if missing:
+        return (
+            f"does not state {', '.join(missing)}: its figures are compared as if they were measured "
+            f"like this model's with {benchmark}"
+        )
+    theirs = (other.get("options") or {}).get("precision", precision)
+    if theirs != precision:
+        return (
+            f"was asked in {theirs}, this model in {precision}: figures differ by the rounding too"
+        )
+    return None
+
+
 def _short(value: Any) -> str:
     """A setting as messages show it: only the beginning of a long text, such as a system prompt."""
     text = value if isinstance(value, str) else json.dumps(value)

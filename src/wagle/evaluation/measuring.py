@@ -19,8 +19,9 @@ from wagle.data.records import Source
 from wagle.data.tokens import Encoder, as_encoder
 from wagle.evaluation.comparable import data_entry
 from wagle.evaluation.figures import FORGOTTEN, SETS, Figure, Measured, Task, joined
-from wagle.evaluation.models import Reference, Way, known_result, patch_names
+from wagle.evaluation.models import Reference, Way, entry_of, known_result, patch_names
 from wagle.evaluation.result import Evaluation
+from wagle.evaluation.roles import check_distinct, check_roles
 from wagle.evaluation.stand_in import assumptions
 from wagle.evaluation.table import make_task
 from wagle.evaluation.tasks.questions import VERSION, qa
@@ -69,6 +70,7 @@ def evaluate(
     k: Sequence[float] | None = None,
     limits: Mapping[str, float | None] | None = None,
     seed: int = 0,
+    unchanged: bool = False,
 ) -> Evaluation:
     """Measure what a model knows about sets of records, or with a published benchmark.
 
@@ -107,6 +109,8 @@ def evaluate(
         limits: what each set that must stay may lose before the verdict is ``damaged``, as a share
             of its figure before; by default 5 %, and None lets it lose any.
         seed: for draws and the bootstrap.
+        unchanged: the model may be the model before, as after the objective ``none``; otherwise two
+            roles with one fingerprint are refused.
 
     Returns:
         Figures per set and metric; ``print`` shows them as a table. ``details`` has the paired
@@ -116,7 +120,8 @@ def evaluate(
     Raises:
         WagleError: before the model is asked: there is nothing to ask about; data or settings are
             missing or wrong; a model, reference or patch is missing or does not fit; a result to
-            compare with has other records or settings. Afterwards: answers are not finite.
+            compare with has other records or settings; two roles are the same model. Afterwards:
+            answers are not finite; the reference knows the forget set as well as the model before.
     """
     started = time.perf_counter()
     encoder = _encoder(model, tokenizer, patch)
@@ -130,17 +135,17 @@ def evaluate(
         role: known_result(role, other, task, benchmark, way) for role, other in others.items()
     }
     live = _load(model, patch)
-    mark = fingerprint(live)
-    found = way.ask(live, task, mark)
+    own = _model_entry(model, live, patch)
+    kinds = {role: one[1] if (one := known[role]) else entry_of(o) for role, o in others.items()}
+    check_distinct({"model": own, **kinds}, unchanged=unchanged)
+    found = way.ask(live, task, own["fingerprint"])
     options = {"precision": precision, "seed": seed, **_options(benchmark, settings, asked)}
-    details = {
-        "model": _model_entry(model, live, patch, mark),
-        **_details(benchmark, task, way, options, started),
-    }
+    details = {"model": own, **_details(benchmark, task, way, options, started)}
     if others and not isinstance(model, nn.Module):
         del live
         give_memory_back()
-    beside = {role: known[role] or way.other(other, task) for role, other in others.items()}
+    beside = {r: known[r] or way.other(other, task, kinds[r]) for r, other in others.items()}
+    check_roles(own, beside, unchanged=unchanged)
     return _set_beside(found, beside, details, task, seed, limits)
 
 
@@ -212,13 +217,12 @@ def _model_entry(
     model: PreTrainedModel | str | Path,
     live: PreTrainedModel,
     patch: str | Path | Sequence[str | Path] | None,
-    mark: str,
 ) -> dict[str, Any]:
     """Which model was asked, for the result file."""
     return {
         "path": None if isinstance(model, nn.Module) else str(model),
         **({} if patch is None else {"patches": patch_names(patch)}),
-        "fingerprint": mark,
+        "fingerprint": fingerprint(live),
         "dtype": str(live.dtype).removeprefix("torch."),
         "vocabulary": live.config.get_text_config(decoder=True).vocab_size,
     }

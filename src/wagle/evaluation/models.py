@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +15,14 @@ from transformers import PreTrainedModel
 from wagle.data.tokens import Encoder
 from wagle.evaluation.asking.cache import AnswerCache
 from wagle.evaluation.asking.engine import answer_requests
-from wagle.evaluation.comparable import check_comparable, data_entry
+from wagle.evaluation.comparable import check_comparable, data_entry, unlike
 from wagle.evaluation.figures import CALLED, Measured, Task, joined
 from wagle.evaluation.peers.reading import read_result
 from wagle.evaluation.result import Evaluation
-from wagle.model.loading import load_model, resolve_model
-from wagle.model.structure import device_of, precision
+from wagle.model.loading import check_name, is_bundled, load_model, resolve_model
+from wagle.model.structure import device_of, model_folder, precision
 from wagle.model.weights import fingerprint
+from wagle.system.errors import WagleError
 
 logger = logging.getLogger(__name__)
 Reference: TypeAlias = "PreTrainedModel | Evaluation | str | Path"
@@ -64,25 +66,38 @@ class Way:
         with precision(device_of(model), self.precision):
             return joined(found, task.ask(model))
 
-    def other(self, named: Reference, task: Task) -> tuple[Evaluation, dict[str, Any]]:
-        """What a task measures on another model, and which one that is, for the result file."""
+    def other(
+        self, named: Reference, task: Task, kind: dict[str, Any]
+    ) -> tuple[Evaluation, dict[str, Any]]:
+        """What a task measures on another model, and its ``entry_of``, for the result file."""
         assert not isinstance(named, Evaluation)
-        if isinstance(named, nn.Module):
-            live, kind = named, {"kind": "model"}
-        else:
-            path = find_model(named)
-            live, kind = load_model(path), {"kind": "model", "path": path.name}
-        kind["fingerprint"] = fingerprint(live)
+        live = named if isinstance(named, nn.Module) else load_model(find_model(named))
+        kind = {**kind, "fingerprint": kind.get("fingerprint") or fingerprint(live)}
         found = self.ask(live, task, kind["fingerprint"])
         return Evaluation(found.figures, found.texts, found.summary), kind
 
 
 def find_model(named: str | Path) -> Path:
-    """The model folder that a name stands for: itself, a run folder's model, or ``demo``."""
+    """The model folder that a name stands for: itself, a run folder's model, or ``bundled:demo``."""
     path = Path(named)
+    if isinstance(named, str):
+        check_name(named)
     if (path / "recipe.yaml").is_file():
-        return resolve_model(str(path / ("model" if (path / "model").is_dir() else "base")))
-    return resolve_model(str(named))
+        return model_folder(path / ("model" if (path / "model").is_dir() else "base"))
+    return model_folder(path) if isinstance(named, Path) else resolve_model(named)
+
+
+def entry_of(named: Reference) -> dict[str, Any]:
+    """Which model a name stands for, for the result file; a folder is read for its fingerprint."""
+    assert not isinstance(named, Evaluation)
+    if isinstance(named, nn.Module):
+        return {"kind": "model", "fingerprint": fingerprint(named)}
+    path = find_model(named)
+    bundled = isinstance(named, str) and is_bundled(named)
+    entry = {"kind": "model", "path": str(named if bundled else path)}
+    with contextlib.suppress(WagleError):  # it is known once the model is loaded
+        entry["fingerprint"] = fingerprint(path)
+    return entry
 
 
 def known_result(
@@ -94,13 +109,16 @@ def known_result(
     """
     if isinstance(named, nn.Module):
         return None
+    if isinstance(named, str):
+        check_name(named)
     key = way.cache
     if isinstance(named, Evaluation):
         found, kind = named, {"kind": "result", **named.details.get("model", {})}
     elif Path(named).is_file():
         found = read_result(named, corpus=task.data.get("corpus"))
         said = found.details.get("model", {}).get("kind", "result")
-        kind = {"kind": said, "path": Path(named).name}
+        mark = found.details.get("model", {}).get("fingerprint")
+        kind = {"kind": said, "path": str(named), **({} if mark is None else {"fingerprint": mark})}
         key = _answers_of(Path(named)) or key
     else:
         find_model(named)
@@ -114,6 +132,8 @@ def known_result(
             "its answers are in another cache; evaluate both with one cache",
             called,
         )
+    if (why := unlike(benchmark, own, way.precision, found.details)) is not None:
+        logger.warning("%s %s", called, why)
     if task.fits is not None:
         task.fits(found.measured(), role)
     return found, kind

@@ -12,6 +12,7 @@ from wagle.system.errors import WagleError, choose
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+BUNDLED = "bundled:"  # before the name of a model that comes with a package
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 
 
@@ -91,5 +92,28 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
 
 
 def resolve_model(path: str) -> Path:
-    """The model folder that a path names, checked; ``demo`` is the demo model."""
-    return demo_model() if path == "demo" else model_folder(path)
+    """The model folder that a path names, checked; ``demo`` or ``bundled:demo`` is the demo model.
+
+    Raises:
+        WagleError: there is no such model, or the name means two.
+    """
+    check_name(path)
+    if not is_bundled(path):
+        return model_folder(path)
+    if path.removeprefix(BUNDLED) != "demo":
+        raise WagleError(f"{path} is no bundled model; write bundled:demo, or name a folder")
+    return demo_model()
+
+
+def is_bundled(path: str) -> bool:
+    """Whether a name is that of a model that comes with a package."""
+    return path == "demo" or path.startswith(BUNDLED)
+
+
+def check_name(path: str) -> None:
+    """Refuse a name that is both the bundled model's and that of something in this folder."""
+    if path == "demo" and Path(path).exists():
+        raise WagleError(
+            "demo is both the bundled model and a folder or file here; write bundled:demo for the "
+            "model, ./demo for what is here"
+        )

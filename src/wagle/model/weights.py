@@ -10,7 +10,8 @@ import contextlib
 import hashlib
 import math
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -235,7 +236,23 @@ def fingerprint(source: nn.Module | str | Path) -> str:
     return digest.hexdigest()
 
 
-_Parts: TypeAlias = Iterator[tuple[str, tuple[int, ...], Iterable[Tensor]]]
+def equal_weights(one: str | Path, other: str | Path) -> bool:
+    """Whether two model folders have one fingerprint; reading ends at the first difference."""
+    with (
+        contextlib.closing(_folder_parts(one)) as these,
+        contextlib.closing(_folder_parts(other)) as those,
+    ):
+        for left, right in zip_longest(these, those):
+            if left is None or right is None or left[:2] != right[:2]:
+                return False
+            for mine, theirs in zip(left[2], right[2], strict=True):
+                bits = (part.cpu().float().view(torch.int32) for part in (mine, theirs))
+                if not torch.equal(*bits):
+                    return False
+    return True
+
+
+_Parts: TypeAlias = Generator[tuple[str, tuple[int, ...], Iterable[Tensor]], None, None]
 
 
 def _live_parts(model: nn.Module) -> _Parts:

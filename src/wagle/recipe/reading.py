@@ -20,6 +20,8 @@ from wagle.recipe.syntax import Dumper, parse_yaml
 from wagle.recipe.values import MADE_SOURCES, shown
 from wagle.system.errors import WagleError, nearest
 
+BUNDLED = "bundled:"  # before the name of a ready recipe, or of a model that comes with a package
+
 
 def dump_recipe(recipe: Recipe) -> str:
     """YAML of all settings of ``recipe``; ``load_recipe`` reads it back to an equal recipe."""
@@ -49,7 +51,8 @@ def load_recipe(
     """Read a recipe and check all of it before anything is loaded.
 
     Args:
-        source: the name of a ready recipe (``demo``), the path of a YAML file, or a dict.
+        source: the name of a ready recipe (``demo`` or ``bundled:demo``), the path of a YAML file,
+            or a dict.
         overrides: settings that override the source's, such as ``attribution.ratio=0.5``; the value
             is YAML, and an empty one is null.
         base: resolve relative paths inside the recipe against this folder; None leaves them
@@ -93,8 +96,9 @@ def _read(source: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     if isinstance(source, Mapping):
         return "recipe", dict(source)
     where, ready = str(source), _ready()
-    if isinstance(source, str) and source in ready:
-        text = ready[source]
+    name = where.removeprefix(BUNDLED)
+    if isinstance(source, str) and name in ready:
+        text = ready[name]
     else:
         path = Path(source)
         if path.is_dir():
@@ -143,7 +147,7 @@ def _rebased(recipe: Recipe, base: Path) -> Recipe:
     def move(section: dict[str, Any] | None, key: str, *words: str) -> None:
         given = section[key] if section else None
         moved = [
-            one if one in words or one.startswith("demo:") else str(base / one)
+            one if one in words or one.startswith(("demo:", BUNDLED)) else str(base / one)
             for one in ([given] if isinstance(given, str) else given or [])
         ]
         if section and moved:
@@ -152,7 +156,7 @@ def _rebased(recipe: Recipe, base: Path) -> Recipe:
     move(data["model"], "path", "demo")
     move(data["model"], "adapter")
     move(data, "after")
-    move(data, "reference", *MADE, NO_REFERENCE)
+    move(data, "reference", "demo", *MADE, NO_REFERENCE)
     move(data["attribution"], "mask")
     if isinstance(data["attribution"]["score"], dict):
         for kind in {"random_like", "complement"} & set(data["attribution"]["score"]):

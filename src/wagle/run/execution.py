@@ -13,9 +13,12 @@ from functools import partial
 from pathlib import Path
 
 from wagle.recipe.recipe import Recipe
+from wagle.run.integrity.seals import RECIPE, check_seals
 from wagle.run.opening import Run, open_run
 from wagle.run.stages.table import STAGES
 from wagle.system.atomic import locked
+from wagle.system.errors import choose
+from wagle.system.seals import sealable
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +36,12 @@ class _Warnings(logging.Handler):
 
 
 def execute(
-    recipe: Recipe, folder: str | Path | None = None, *, until: str = "report", redo: bool = False
+    recipe: Recipe,
+    folder: str | Path | None = None,
+    *,
+    until: str = "report",
+    redo: bool = False,
+    again: str | None = None,
 ) -> Run:
     """Run the stages of a recipe up to ``until``, starting with the first unfinished one.
 
@@ -44,14 +52,17 @@ def execute(
             ``gradients``, ``mask``, ``unlearn``, ``patch``, ``after``, ``attacks``, ``controls``, ``ledger`` or
             ``report``.
         redo: run that last stage again even if it is finished; later ones then start over.
+        again: the same for this stage instead of the last one.
+
+    Raises:
+        WagleError: something is missing or does not fit, or a file of a finished stage was edited.
     """
     run = open_run(recipe, Path(folder) if folder else Path("runs") / recipe.name)
     with locked(run.folder), _recorded(run) as warnings:
         names = list(STAGES)
         wanted = names[: names.index(until) + 1]
-        if redo and until in run.state["stages"]:
-            for name in names[names.index(until) :]:
-                run.state["stages"].pop(name, None)
+        over = _start_over(run, again or until) if redo or again is not None else []
+        check_seals(run)
         if all(name in run.state["stages"] for name in wanted):
             return run
         run.forget_log(warnings.stage)
@@ -59,8 +70,20 @@ def execute(
         for number, name in enumerate(wanted, 1):
             if name not in run.state["stages"]:
                 warnings.stage = name
+                if name in over:  # what it left is not resumed from
+                    for path in sealable(run.folder, STAGES[name].writes):
+                        (run.folder / path).unlink()
                 _run_stage(run, name, number, len(wanted))
     return run
+
+
+def _start_over(run: Run, stage: str) -> list[str]:
+    """Make a stage and those after it unfinished; returns their names."""
+    choose(STAGES, stage, "stage")
+    names = list(STAGES)
+    late = names[names.index(stage) :]
+    run.forget_stages(late)
+    return late
 
 
 def _check(run: Run, wanted: list[str]) -> None:
@@ -75,7 +98,8 @@ def _check(run: Run, wanted: list[str]) -> None:
 def _run_stage(run: Run, name: str, number: int, of: int) -> None:
     logger.info("%d/%d %s", number, of, name)
     run.forget_log(name)
-    run.carry_out(name, partial(STAGES[name], run))
+    own = (RECIPE,) if name == "unlearn" else ()  # from here on it may not change
+    run.carry_out(name, partial(STAGES[name], run), (*STAGES[name].writes, *own))
 
 
 @contextmanager

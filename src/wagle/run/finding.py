@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wagle.recipe.reading import load_recipe
+from wagle.recipe.reading import load_recipe, ready_recipes
 from wagle.recipe.recipe import Recipe
 from wagle.system.errors import WagleError
 
@@ -13,6 +13,11 @@ def find_run(source: str, overrides: list[str], out: str | None) -> tuple[Recipe
     """The recipe and the run folder that a command's argument, either of the two, stands for."""
     folder = Path(source)
     if (folder / "recipe.yaml").is_file():
+        if source in ready_recipes():
+            raise WagleError(
+                f"{source} is both a ready recipe and a run here; write bundled:{source} for the "
+                f"recipe, ./{source} for the run"
+            )
         if overrides or out:
             raise WagleError(f"{source} is a run; give settings and --out with a recipe only")
         return load_recipe(folder / "recipe.yaml"), folder

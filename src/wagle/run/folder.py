@@ -6,15 +6,32 @@ import json
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wagle.system.atomic import append_line, read_json, write_json, write_text
+from wagle.system.errors import WagleError
+from wagle.system.seals import content_digest, is_intact, large_stamps, seal
 
 if TYPE_CHECKING:
     from wagle.evaluation.result import Evaluation
+
+
+@dataclass(frozen=True)
+class Seal:
+    """What a stage wrote, as it was then.
+
+    Attributes:
+        files: the digest of every file.
+        stamps: size and time of change of the large ones.
+        writes: the paths and patterns that these files are of.
+    """
+
+    files: Mapping[str, str]
+    stamps: Mapping[str, list[int]]
+    writes: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -44,14 +61,34 @@ class RunFolder:
 
     @cached_property
     def state(self) -> dict[str, Any]:
-        """The content of ``state.json``, kept up to date by ``finish``."""
-        if self.state_file.exists():
-            found: dict[str, Any] = read_json(self.state_file)
-            return found
-        return {"stages": {}}
+        """The content of ``state.json``, kept up to date by ``finish``: ``stages`` and ``seals``."""
+        if not self.state_file.exists():
+            return {"stages": {}}
+        found: dict[str, Any] = read_json(self.state_file)
+        own = found.pop("seal", None)
+        if own is not None and own != content_digest(found):
+            raise WagleError(
+                f"{self.state_file} was edited since wagle wrote it; put it back, or run the recipe "
+                "again in a new folder"
+            )
+        return found
 
-    def carry_out(self, name: str, work: Callable[[], dict[str, Any]]) -> None:
-        """Run a stage and enter it with its seconds and the process's peak memory so far."""
+    @property
+    def seals(self) -> dict[str, Seal]:
+        """The seals of the finished stages that have one."""
+        found = self.state.get("seals", {})
+        return {name: Seal(**found[name]) for name in self.state["stages"] if name in found}
+
+    def carry_out(
+        self, name: str, work: Callable[[], dict[str, Any]], writes: Sequence[str] = ()
+    ) -> None:
+        """Run a stage and enter it with its seconds and the process's peak memory so far.
+
+        Args:
+            name: the stage.
+            work: does it, and returns what ``state.json`` should say.
+            writes: what it may leave, as in the table of stages: these files are sealed.
+        """
         from wagle.system.memory import give_memory_back
 
         started = time.perf_counter()
@@ -59,12 +96,26 @@ class RunFolder:
         give_memory_back()
         seconds = round(time.perf_counter() - started, 2)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        self.finish(name, {"seconds": seconds, "peak_bytes": peak, **details})
+        self.finish(name, {"seconds": seconds, "peak_bytes": peak, **details}, writes)
 
-    def finish(self, stage: str, details: Mapping[str, Any]) -> None:
-        """Enter a finished stage."""
+    def finish(self, stage: str, details: Mapping[str, Any], writes: Sequence[str] = ()) -> None:
+        """Enter a finished stage and seal what it wrote."""
         self.state["stages"][stage] = dict(details)
-        write_json(self.state_file, self.state)
+        if writes:
+            files = seal(self.folder, writes)
+            made = Seal(files, large_stamps(self.folder, files), list(writes))
+            self.state.setdefault("seals", {})[stage] = asdict(made)
+        self.save_state()
+
+    def save_state(self) -> None:
+        """Write ``state.json`` with the digest of its own content."""
+        write_json(self.state_file, {**self.state, "seal": content_digest(self.state)})
+
+    def forget_stages(self, stages: Sequence[str]) -> None:
+        """Make stages unfinished again, and drop their seals, in memory."""
+        for name in stages:
+            self.state["stages"].pop(name, None)
+            self.state.get("seals", {}).pop(name, None)
 
     def log(self, stage: str, figures: Mapping[str, Any]) -> None:
         """Append a line to ``log.jsonl``."""
@@ -100,6 +151,10 @@ class RunFolder:
         path = self.folder / "evaluation" / f"{name}.json"
         if not path.exists():
             return None
+        place = f"evaluation/{name}.json"
+        for stage, made in self.seals.items():
+            if place in made.files and not is_intact(self.folder, place, made.files[place]):
+                raise WagleError(f"{path} was edited since the stage {stage} wrote it; put it back")
         from wagle.evaluation.result import Evaluation
 
         return Evaluation.from_json(read_json(path))

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from wagle.run.integrity.seals import check_seals
 from wagle.system.atomic import read_json, write_json
 from wagle.system.errors import WagleError
 
@@ -78,13 +79,15 @@ def read_ledger(folder: str | Path, *, broken: bool = False) -> list[Request]:
         broken: also accept a ledger whose requests do not follow from one another, to show it.
 
     Raises:
-        WagleError: the run is not finished, or this wagle cannot read its ledger.
+        WagleError: the run is not finished, one of its files was edited, or this wagle cannot read
+            its ledger.
     """
     path = Path(folder) / FILE
     if not path.is_file():
         raise WagleError(
             f"{folder} is not a finished run: it has no {FILE}; finish it with wagle run {folder}"
         )
+    check_seals(folder)
     found = read_json(path)
     if not isinstance(found, list) or not found:
         raise WagleError(f"{path} is not a ledger: it was altered; restore what the run wrote")

@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 
 from wagle.model.loading import resolve_model
-from wagle.model.structure import model_folder
 from wagle.recipe.recipe import NO_REFERENCE, Recipe
 
 
@@ -50,7 +49,7 @@ class Models:
             return None
         if named == "retrained":
             return self.folder / "retrained"
-        return self.start if named == "untaught" else model_folder(named)
+        return self.start if named == "untaught" else resolve_model(named)
 
     @property
     def _stand_in(self) -> Path | None:

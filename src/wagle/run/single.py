@@ -10,11 +10,12 @@ from wagle.evaluation.figures import HOLDOUT, SETS
 from wagle.evaluation.measuring import evaluate
 from wagle.evaluation.models import find_model
 from wagle.evaluation.result import Evaluation
-from wagle.model.loading import load_model
+from wagle.model.loading import check_name, load_model
 from wagle.patch.application import load_patched
 from wagle.recipe.reading import load_recipe, read_settings
 from wagle.recipe.recipe import Recipe
 from wagle.recipe.sections.evaluation import EvaluationSettings
+from wagle.run.integrity.seals import check_sealed_file, check_seals
 from wagle.run.opening import Run
 from wagle.run.stages.measuring.evaluations import ask_twins, questions_about, way_of
 from wagle.system.errors import WagleError, no_setting
@@ -49,6 +50,9 @@ def measure_model(
     Raises:
         WagleError: a setting is unknown, no set of records is given, or ``evaluate`` refuses.
     """
+    for named in (source, before, reference):
+        if named is not None:
+            _check_named(named)
     model = find_model(source)
     common: dict[str, Any] = {
         "before": None if before is None else _before(before, benchmark),
@@ -130,6 +134,15 @@ def _recipe_of(words: Sequence[str], source: Path, model: Path, precision: str) 
             f"{', '.join(SETS)}, written as in a recipe"
         )
     return recipe
+
+
+def _check_named(named: str) -> None:
+    """Refuse a run, or a result file of a run, that was edited."""
+    check_name(named)
+    if (Path(named) / "recipe.yaml").is_file():
+        check_seals(named)
+    elif Path(named).is_file():
+        check_sealed_file(named)
 
 
 def _before(named: str, benchmark: str) -> str | Path:

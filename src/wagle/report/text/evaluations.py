@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from wagle.evaluation.figures import Figure
 from wagle.evaluation.result import Evaluation
+from wagle.evaluation.roles import role_text, roles_of
 from wagle.report.leading import headlines
 from wagle.report.numbers import interval, short
 from wagle.report.text.tables import GAP, TITLES, aligned, facts
@@ -24,12 +26,24 @@ def evaluation_table(found: Evaluation, everything: bool = False) -> str:
     """
     roles = {"before": found.beside.get("before"), "model": found, **found.beside}
     lines = figure_lines({r: e for r, e in roles.items() if e is not None}, "model", everything)
-    if "verdict" in found.details:
+    if "model" in found.details:
+        lines += ["", *role_lines(roles_of(found.details))]
+    if found.details.get("verdict"):
         lines += ["", *verdict_lines(found.details["verdict"], found.details["reasons"])]
     elif "reference" in found.beside and found.details.get("probes"):
         said = "none without the model before unlearning; give it with --before"
         lines += ["", *entry("verdict", said)]
     return "\n".join(lines)
+
+
+def role_lines(roles: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
+    """A line per role: path and short fingerprint of its model."""
+    return [
+        line
+        for role, told in roles.items()
+        if told is not None
+        for line in entry(role, role_text(told))
+    ]
 
 
 def verdict_lines(word: str, reasons: Iterable[str]) -> list[str]:

@@ -10,7 +10,7 @@ from wagle.evaluation.figures import ROLES
 from wagle.evaluation.result import Evaluation
 from wagle.report.attack_findings import strongest
 from wagle.report.numbers import or_dash, small
-from wagle.report.text.evaluations import entry, figure_lines, verdict_lines
+from wagle.report.text.evaluations import entry, figure_lines, role_lines, verdict_lines
 from wagle.system.atomic import read_json
 
 
@@ -48,12 +48,17 @@ def _evaluations(folder: Path, label: str) -> dict[str, Evaluation]:
     return {role: Evaluation.from_json(read_json(p)) for role, p in paths.items() if p.is_file()}
 
 
-def summary_table(folder: Path, everything: bool = False) -> str:
+def summary_table(
+    folder: Path,
+    everything: bool = False,
+    roles: Mapping[str, Mapping[str, Any] | None] | None = None,
+) -> str:
     """What ``wagle run`` prints at the end.
 
     Args:
         folder: the folder of a run that has an unlearned model.
         everything: show all figures, not only the leading ones.
+        roles: path, fingerprint and kind of its models, by role.
     """
     found = summary_json(folder)
     state = found["stages"]
@@ -87,6 +92,7 @@ def summary_table(folder: Path, everything: bool = False) -> str:
     peak = max(stage["peak_bytes"] for stage in state.values()) / 1e9
     parts = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
     lines += entry("time", f"{sum(spent.values()):.0f} s ({parts}); peak memory {peak:.2f} GB")
+    lines += role_lines(roles or {})
     lines += verdict_lines(state["after"]["verdict"], state["after"]["reasons"])
     return "\n".join([*lines, *entry("report", str(folder / "report.html"))])
 

@@ -23,7 +23,8 @@ class Stage:
         name: its key in ``state.json``, its file and its function.
         kind: the folder of its file: ``making`` or ``measuring``.
         needs: the stages whose results it reads, all of which come before it.
-        writes: what it may leave in the run folder; a folder ends with a slash.
+        writes: what it may leave in the run folder, which is then sealed; a folder ends with a
+            slash, and a star stands for the label of a benchmark.
     """
 
     name: str
@@ -50,26 +51,32 @@ class Stage:
         return import_module(f"wagle.run.stages.{self.kind}.{self.name}")
 
 
+def _evaluations(role: str) -> tuple[str, ...]:
+    """What an evaluating stage leaves: figures, and in private what the model wrote."""
+    files = (f"evaluation/{role}", f"private/answers-{role}")
+    return tuple(name + tail for name in files for tail in (".json", "-*.json"))
+
+
 _ROWS = (
     Stage("teach", "making", (), ("base/", "start/", "last-good/")),
     Stage("retrain", "making", (), ("retrained/",)),
     Stage("neighbours", "making", ("teach",), ("private/retain.json",)),
-    Stage(
-        "reference",
-        "measuring",
-        ("teach", "retrain", "neighbours"),
-        ("evaluation/reference.json",),
-    ),
-    Stage("before", "measuring", ("teach", "reference"), ("evaluation/before.json",)),
+    Stage("reference", "measuring", ("teach", "retrain", "neighbours"), _evaluations("reference")),
+    Stage("before", "measuring", ("teach", "reference"), _evaluations("before")),
     Stage("gradients", "making", ("teach", "neighbours"), ("private/gradients/",)),
     Stage("mask", "making", ("gradients",), ("mask.safetensors",)),
     Stage("unlearn", "making", ("teach", "reference", "mask"), ("model/", "adapter/")),
-    Stage("patch", "making", ("teach", "mask", "unlearn"), ("patch.safetensors",)),
+    Stage(
+        "patch",
+        "making",
+        ("teach", "mask", "unlearn"),
+        ("patch.safetensors", "private/undo.safetensors"),
+    ),
     Stage(
         "after",
         "measuring",
         ("reference", "before", "unlearn"),
-        ("evaluation/after.json", "evaluation.json"),
+        (*_evaluations("after"), "evaluation.json"),
     ),
     Stage("attacks", "measuring", ("teach", "retrain", "unlearn", "after"), ("attacks/",)),
     Stage("controls", "measuring", ("gradients", "before", "reference"), ("controls/",)),

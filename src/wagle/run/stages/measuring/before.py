@@ -6,18 +6,23 @@ from typing import Any
 
 from wagle.evaluation.table import make_task
 from wagle.evaluation.tasks.questions import qa
+from wagle.run.integrity.roles import check_run_reference, check_run_roles
 from wagle.run.opening import Run
 from wagle.run.stages.measuring.evaluations import asked_how, measure
 
 
 def before(run: Run) -> dict[str, Any]:
-    return measure(run, "before", run.models.base)
+    details = measure(run, "before", run.models.base)
+    labels = [benchmark.called for benchmark in run.recipe.evaluation.benchmarks]
+    check_run_reference(run, run.recipe, labels)  # before unlearning is paid for
+    return details
 
 
 def check(run: Run) -> None:
     """Check that everything that will be asked of a model can be asked."""
     run.inputs.need("forget")
-    _ = run.models.reference
+    if "before" not in run.state["stages"]:
+        check_run_roles(run.models)
     asked = run.recipe.evaluation
     qa(run.inputs.encoder, sets=run.inputs.sets, **asked_how(asked))
     for benchmark in asked.benchmarks:

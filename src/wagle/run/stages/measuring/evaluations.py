@@ -31,7 +31,8 @@ def measure(run: Run, role: str, folder: Path) -> dict[str, Any]:
     more = {FORGOTTEN: run.inputs.forgotten} if role != "reference" and run.inputs.forgotten else {}
     questions = questions_about(run, {**run.inputs.sets, **more})
     model = load_model(folder, attention=run.recipe.model.attention)
-    common = {**way_of(run), "cache": run.private / "answers"}
+    kept = role == "after" and run.recipe.unlearning.objective == "none"
+    common = {**way_of(run), "cache": run.private / "answers", "unchanged": kept}
     found = evaluate(model, run.inputs.encoder, **questions, **_beside(run, role), **common)
     _keep(run, role, role, folder, found)
     summaries = {}

@@ -1,0 +1,28 @@
+"""The command ``wagle check-run``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def check_run_command(
+    folder: Annotated[str, typer.Argument(metavar="RUN", help="A run folder.")],
+) -> None:
+    """Check that every file of a run is what its stages wrote: all of them are hashed.
+
+    Reads the run folder; writes nothing. Prints a line per file that differs. Exit code 1 if one
+    does, or if a stage is not sealed because an older wagle made it.
+
+    Example:  wagle check-run runs/demo
+    """
+    from wagle.run.integrity.seals import inspect_run
+
+    found = inspect_run(folder)
+    for line in found.findings:
+        print(line)
+    gone = f"; {found.gone:,} private files are no longer there" if found.gone else ""
+    print(f"{found.files:,} files are as they were written, {len(found.findings):,} findings{gone}")
+    if found.findings:
+        raise typer.Exit(1)
