@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wagle.cli.check import check_command, retrain_command
 from wagle.cli.mask import mask_app
 from wagle.cli.options import (
     All,
@@ -55,6 +56,8 @@ app = typer.Typer(
 )
 app.add_typer(mask_app, name="mask")
 app.add_typer(patch_app, name="patch")
+app.command(name="check")(check_command)
+app.command(name="retrain-adapter")(retrain_command)
 
 
 def _execute(
