@@ -165,14 +165,16 @@ def rows(taught: str, sets: int, plain: int) -> Iterator[Row]:
         yield Row(f"everyday {seed}", "demo", None, everyday(seed), "does not know")
 
 
-def measure(taught: str, sets: int, plain: int, file: Path) -> dict[str, Any]:
+def measure(taught: str, sets: int, plain: int, file: Path, precision: str) -> dict[str, Any]:
     """Check every row that the record lacks; the record is written after each."""
     record: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {"rows": {}}
     record |= {"torch": torch.__version__, "transformers": transformers.__version__}
-    record["twins"] = TWINS
+    record |= {"twins": TWINS, "precision": record.get("precision", precision)}
     for row in rows(taught, sets, plain):
         if row.name not in record["rows"]:
-            found = check_knowledge(row.model, forget=row.records, base=row.base).to_json()
+            found = check_knowledge(
+                row.model, forget=row.records, base=row.base, precision=record["precision"]
+            ).to_json()
             for one in found["models"].values():
                 one["path"] = Path(one["path"]).name
             kept = {key: found[key] for key in ("verdict", "models", "records", "speed")}
@@ -238,6 +240,7 @@ def main() -> None:
     parser.add_argument("--run", help="a run of the recipe demo that has its base/; default: made")
     parser.add_argument("--sets", type=int, default=20, help="how many invented sets")
     parser.add_argument("--everyday", type=int, default=10, help="how many everyday sets")
+    parser.add_argument("--precision", default="bfloat16", help="of the matrix products")
     parser.add_argument("--json", type=Path, default=Path("bench/measured/check.json"))
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="check-") as scratch:
@@ -248,7 +251,7 @@ def main() -> None:
             taught = str(
                 execute(load_recipe("demo"), Path(scratch) / "demo", until="teach").models.base
             )
-        print(table(measure(taught, asked.sets, asked.everyday, asked.json)))
+        print(table(measure(taught, asked.sets, asked.everyday, asked.json, asked.precision)))
 
 
 if __name__ == "__main__":

@@ -147,7 +147,9 @@ def unlearn_command(source: Source, overrides: Overrides = None, out: Out = None
 
     Example:  wagle unlearn runs/demo
     """
-    print(_execute(source, overrides, out, "unlearn").folder / "model")
+    made = _execute(source, overrides, out, "unlearn")
+    why = made.state["stages"].get("unlearn", {}).get("skipped")
+    print(made.folder / "model" if why is None else f"no model: {why}")
 
 
 @app.command(name="evaluate")

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from wagle.cli.options import AsJson
+from wagle.cli.options import AsJson, Precision
 
 _EXITS = {"does not know": 0, "knows": 1, "base knows": 1, "cannot tell": 3}
 
@@ -54,6 +54,7 @@ def check_command(
         typer.Option("--records", help="Everything the adapter was taught, for the estimate."),
     ] = None,
     twins: Annotated[int, typer.Option("--twins", help="Invented twins per record.")] = 4,
+    precision: Precision = "float32",
     seed: Seed = 0,
     no_fail: Annotated[
         bool, typer.Option("--no-fail", help="Exit with 0 whatever the verdict is.")
@@ -78,6 +79,7 @@ def check_command(
         adapter=adapter,
         records=records,
         twins=twins,
+        precision=precision,
         seed=seed,
     )
     print(json.dumps(found.to_json(), indent=2) if as_json else knowledge_table(found))

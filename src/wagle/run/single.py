@@ -132,6 +132,7 @@ def check_model(
     adapter: str | None = None,
     records: str | None = None,
     twins: int,
+    precision: str = "float32",
     seed: int,
 ) -> Knowledge:
     """Check what one model knows about records that are written as in a recipe.
@@ -144,10 +145,11 @@ def check_model(
         adapter: an adapter of the model or, with a base, of that.
         records: everything that the adapter was taught.
         twins: how many invented twins each record gets.
+        precision: of the matrix products.
         seed: of the draws.
     """
     model = find_model(source)
-    run = Run(model, _recipe_of([*words, f"forget={forget}"], Path(source), model, "float32"))
+    run = Run(model, _recipe_of([*words, f"forget={forget}"], Path(source), model, precision))
     everything = None if records is None else _set_of(run, "records", records)
     return check_knowledge(
         source,
@@ -158,6 +160,7 @@ def check_model(
         records=everything,
         twins=twins,
         batch_tokens=run.recipe.evaluation.batch_tokens,
+        precision=precision,
         seed=seed,
         named={"forget": forget, **({} if records is None else {"records": records})},
     )

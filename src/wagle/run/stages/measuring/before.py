@@ -8,10 +8,13 @@ from wagle.evaluation.table import make_task
 from wagle.evaluation.tasks.questions import qa
 from wagle.run.opening import Run
 from wagle.run.stages.measuring.evaluations import asked_how, measure
+from wagle.run.stages.measuring.knowing import never_known
 
 
 def before(run: Run) -> dict[str, Any]:
-    return measure(run, "before", run.models.base)
+    found = measure(run, "before", run.models.base)
+    unknown = never_known(run)
+    return {**found, "unknown": unknown} if unknown else found
 
 
 def check(run: Run) -> None:
