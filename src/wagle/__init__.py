@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from wagle.attribution.store import GradientStore as GradientStore
     from wagle.data.reading import read_records as read_records
     from wagle.data.records import Record as Record
+    from wagle.evaluation.knowing.checking import check_knowledge as check_knowledge
     from wagle.evaluation.measuring import evaluate as evaluate
     from wagle.evaluation.result import Evaluation as Evaluation
     from wagle.mask.exchange import export_mask as export_mask
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from wagle.run.execution import execute as execute
     from wagle.system.errors import WagleError as WagleError
     from wagle.unlearning.forgetting import unlearn as unlearn
+    from wagle.unlearning.retraining import retrain_adapter as retrain_adapter
     from wagle.unlearning.teaching import finetune as finetune
 
     __version__: str
@@ -37,6 +39,7 @@ _HOME = {
     "Record": "data.records",
     "Training": "recipe.sections.training",
     "WagleError": "system.errors",
+    "check_knowledge": "evaluation.knowing.checking",
     "evaluate": "evaluation.measuring",
     "execute": "run.execution",
     "export_mask": "mask.exchange",
@@ -44,6 +47,7 @@ _HOME = {
     "gradients": "attribution.gradients.collect",
     "import_mask": "mask.exchange",
     "read_records": "data.reading",
+    "retrain_adapter": "unlearning.retraining",
     "unlearn": "unlearning.forgetting",
 }
 
@@ -56,6 +60,7 @@ __all__ = [
     "Record",
     "Training",
     "WagleError",
+    "check_knowledge",
     "evaluate",
     "execute",
     "export_mask",
@@ -63,6 +68,7 @@ __all__ = [
     "gradients",
     "import_mask",
     "read_records",
+    "retrain_adapter",
     "unlearn",
 ]
 

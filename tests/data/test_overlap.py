@@ -2,7 +2,7 @@
 
 import pytest
 
-from wagle.data.overlap import check_disjoint, near_duplicates
+from wagle.data.overlap import check_disjoint, leave_out, near_duplicates
 from wagle.data.reading import read_records
 from wagle.system.errors import WagleError
 
@@ -68,3 +68,18 @@ def test_signs_that_are_all_a_text_has_tell_records_apart(one, other):
     check_disjoint(first, second)
     with pytest.raises(WagleError, match="the same record"):
         check_disjoint(first, read_records([{"text": f" {one} "}]))
+
+
+def test_records_are_left_out_by_what_they_say():
+    rows = [
+        {"question": "Who wrote it?", "answer": "Ada Holm."},
+        {"question": "Where?", "answer": "In Oslo."},
+    ]
+    same = [
+        {"question": "who wrote it", "answer": " ADA  HOLM "},
+        {"question": "Why?", "answer": "No."},
+    ]
+    records, gone = read_records(rows, name="records"), read_records(same, name="forget")
+    kept, missing = leave_out(records, gone)
+    assert [r.place for r in kept] == ["records[1]"]
+    assert [r.place for r in missing] == ["forget[1]"]

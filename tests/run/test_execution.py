@@ -272,7 +272,8 @@ def test_a_benchmark_that_declares_probes_has_a_part_in_the_verdict(
 
 
 def test_a_model_that_never_learned_the_forget_set_is_a_warning_of_the_run(recipe_file, tmp_path):
-    settings = ["finetune.sets=[retain]", "reference=retrained", "evaluation.generate=false"]
+    quick = ["reference=retrained", "evaluation.generate=false"]
+    settings = ["finetune.sets=[retain]", "unlearning.when_unknown=go", *quick]
     run = execute(load_recipe(recipe_file, settings), tmp_path / "out", until="unlearn")
     said = [line for line in run.warnings() if "never knew" in line]
     assert len(said) == 1
@@ -293,7 +294,8 @@ def test_a_dynamic_mask_trains_all_weights_unless_attribution_asks_for_a_mask(
     assert not (run.folder / "mask.safetensors").exists()
     assert not run.models.gradients.exists()
     assert "all weights, selected afresh at every step" in (run.folder / "report.html").read_text()
-    short = [*dynamic, "finetune=null", "reference=null", "unlearning.max_steps=1"]
+    untaught = ["finetune=null", "reference=null", "unlearning.when_unknown=go"]
+    short = [*dynamic, *untaught, "unlearning.max_steps=1"]
     for number, asked in enumerate(["ratio: 0.5", "include: [ffn]"]):
         recipe = load_recipe(recipe_file, [*short, f"attribution={{{asked}}}"])
         run = execute(recipe, tmp_path / f"{number}", until="unlearn")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wagle.cli.check import check_command, retrain_command
 from wagle.cli.mask import mask_app
 from wagle.cli.options import (
     Again,
@@ -59,6 +60,8 @@ app = typer.Typer(
 app.add_typer(mask_app, name="mask")
 app.add_typer(patch_app, name="patch")
 app.command(name="check-run")(check_run_command)
+app.command(name="check")(check_command)
+app.command(name="retrain-adapter")(retrain_command)
 
 
 def _execute(
@@ -169,7 +172,9 @@ def unlearn_command(source: Source, overrides: Overrides = None, out: Out = None
 
     Example:  wagle unlearn runs/demo
     """
-    print(_execute(source, overrides, out, "unlearn").folder / "model")
+    made = _execute(source, overrides, out, "unlearn")
+    why = made.state["stages"].get("unlearn", {}).get("skipped")
+    print(made.folder / "model" if why is None else f"no model: {why}")
 
 
 @app.command(name="evaluate")

@@ -61,3 +61,22 @@ def near_duplicates(
             if len(words & bag) >= share * len(words | bag):
                 found.append((record.place, place))
     return found
+
+
+def leave_out(
+    records: Sequence[Record], gone: Sequence[Record]
+) -> tuple[list[Record], list[Record]]:
+    """Records without those that are in another set (ignoring case, whitespace and punctuation).
+
+    Args:
+        records: any records.
+        gone: those to leave out.
+
+    Returns:
+        The records that stay, and those of ``gone`` that are not among ``records``.
+    """
+    names = {_normal(record) for record in gone}
+    own = [_normal(record) for record in records]
+    there = set(own)
+    kept = [record for record, name in zip(records, own, strict=True) if name not in names]
+    return kept, [record for record in gone if _normal(record) not in there]

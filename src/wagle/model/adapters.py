@@ -60,9 +60,7 @@ def load_merged(base: str | Path, adapter: str | Path, attention: str = "auto") 
             pickle, cannot be merged, belongs to another base, or does not fit it in every tensor.
     """
     home, folder = model_folder(base), Path(adapter)
-    settings = _read_settings(folder)
-    _check_base(home, folder)
-    _check_vocabulary(home, folder)
+    settings = adapter_settings(home, folder)
     with TensorFile(folder / "adapter_model.safetensors", "adapter") as file:
         tensors = {name: file.get(name) for name in file.names}
         model = load_model(home, attention=attention)
@@ -75,6 +73,14 @@ def load_merged(base: str | Path, adapter: str | Path, attention: str = "auto") 
             lines = str(error).strip().splitlines() or [type(error).__name__]
             reason = next((line.strip() for line in lines if "mismatch" in line), lines[0])
             raise WagleError(f"adapter {folder} does not fit {home}: {reason}") from error
+
+
+def adapter_settings(base: Path, folder: Path) -> PeftConfig:
+    """The configuration of an adapter folder, checked against its base as far as can be told."""
+    settings = _read_settings(folder)
+    _check_base(base, folder)
+    _check_vocabulary(base, folder)
+    return settings
 
 
 def _read_settings(folder: Path) -> PeftConfig:

@@ -15,6 +15,7 @@ from pathlib import Path
 from wagle.recipe.recipe import Recipe
 from wagle.run.integrity.seals import RECIPE, check_seals
 from wagle.run.opening import Run, open_run
+from wagle.run.stages.stopping import pass_over
 from wagle.run.stages.table import STAGES
 from wagle.system.atomic import locked
 from wagle.system.errors import choose
@@ -96,6 +97,8 @@ def _check(run: Run, wanted: list[str]) -> None:
 
 
 def _run_stage(run: Run, name: str, number: int, of: int) -> None:
+    if pass_over(run, name):
+        return
     logger.info("%d/%d %s", number, of, name)
     run.forget_log(name)
     own = (RECIPE,) if name == "unlearn" else ()  # from here on it may not change

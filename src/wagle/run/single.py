@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from wagle.data.records import Record
 from wagle.evaluation.figures import HOLDOUT, SETS
+from wagle.evaluation.knowing.checking import Knowledge, check_knowledge
 from wagle.evaluation.measuring import evaluate
 from wagle.evaluation.models import find_model
 from wagle.evaluation.result import Evaluation
@@ -15,10 +17,12 @@ from wagle.patch.application import load_patched
 from wagle.recipe.reading import load_recipe, read_settings
 from wagle.recipe.recipe import Recipe
 from wagle.recipe.sections.evaluation import EvaluationSettings
+from wagle.recipe.sections.training import Training
 from wagle.run.integrity.seals import check_sealed_file, check_seals
 from wagle.run.opening import Run
 from wagle.run.stages.measuring.evaluations import ask_twins, questions_about, way_of
 from wagle.system.errors import WagleError, no_setting
+from wagle.unlearning.retraining import Retrained, retrain_adapter
 
 
 def measure_model(
@@ -155,3 +159,95 @@ def _before(named: str, benchmark: str) -> str | Path:
     names = ["before"] if benchmark == "qa" else [f"before-{label}" for label in labels]
     files = [path for n in names if (path := folder / "evaluation" / f"{n}.json").is_file()]
     return files[0] if len(files) == 1 else run.models.base
+
+
+def check_model(
+    source: str,
+    words: Sequence[str],
+    *,
+    forget: str,
+    base: str | None = None,
+    adapter: str | None = None,
+    records: str | None = None,
+    twins: int,
+    precision: str = "float32",
+    seed: int,
+) -> Knowledge:
+    """Check what one model knows about records that are written as in a recipe.
+
+    Args:
+        source: a model folder, a run folder (for its model) or ``demo``.
+        words: how to ask, as for ``measure_model``; without sets of records.
+        forget: the records in question.
+        base: the model that it was trained from.
+        adapter: an adapter of the model or, with a base, of that.
+        records: everything that the adapter was taught.
+        twins: how many invented twins each record gets.
+        precision: of the matrix products.
+        seed: of the draws.
+    """
+    model = find_model(source)
+    run = Run(model, _recipe_of([*words, f"forget={forget}"], Path(source), model, precision))
+    everything = None if records is None else _set_of(run, "records", records)
+    return check_knowledge(
+        source,
+        run.inputs.encoder,
+        forget=run.inputs.need("forget"),
+        base=base,
+        adapter=adapter,
+        records=everything,
+        twins=twins,
+        batch_tokens=run.recipe.evaluation.batch_tokens,
+        precision=precision,
+        seed=seed,
+        named={"forget": forget, **({} if records is None else {"records": records})},
+    )
+
+
+def retrain(
+    base: str,
+    words: Sequence[str],
+    *,
+    adapter: str,
+    records: str,
+    forget: str,
+    out: str,
+    seed: int,
+) -> Retrained:
+    """Retrain an adapter without records that are written as in a recipe.
+
+    Args:
+        base: the model folder that the adapter belongs to.
+        words: settings of the section finetune, and of ``model`` how records are written.
+        adapter: the adapter whose configuration the new one has.
+        records: everything that it was taught.
+        forget: what the new one must not be taught.
+        out: the folder to make.
+        seed: of initial values and order.
+    """
+    model = find_model(base)
+    asked = [w if w.startswith("model.") else f"finetune.{w}" for w in words]
+    given = {"name": "retraining", "model": {"path": str(model)}, "finetune": {}}
+    recipe = load_recipe(given, [*asked, f"forget={forget}"])
+    run = Run(model, recipe)
+    assert recipe.finetune is not None
+    own = {name: getattr(recipe.finetune, name) for name in Training.model_fields}
+    said = {name: own[name] for name in recipe.finetune.model_fields_set & own.keys()}
+    return retrain_adapter(
+        model,
+        run.inputs.encoder,
+        adapter=adapter,
+        records=_set_of(run, "records", records),
+        forget=run.inputs.need("forget"),
+        out=out,
+        training=Training(**{"schedule": own["schedule"], **said}),
+        attention=recipe.model.attention,
+        seed=seed,
+    )
+
+
+def _set_of(run: Run, name: str, written: str) -> list[Record]:
+    """Records written as in a recipe, in place of a set that recipes do not have."""
+    asked = load_recipe(run.recipe.resolved(), [f"retain={written}", "overlap=allow"]).retain
+    assert asked is not None
+    return run.inputs.read(name, asked)

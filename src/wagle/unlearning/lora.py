@@ -127,7 +127,7 @@ def add_lora(
         WagleError: peft is missing, the model has an adapter, or a target is unknown.
     """
     _require("peft", "LoRA", "lora")
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig
 
     if hasattr(model, "disable_adapter"):
         raise WagleError("the model already has an adapter; merge it first with merge_lora")
@@ -142,15 +142,30 @@ def add_lora(
         ),
         task_type="CAUSAL_LM",
     )
+    return wrap(model, settings, seed)
+
+
+def wrap(model: PreTrainedModel, settings: Any, seed: int) -> Any:
+    """Add an untrained adapter with a configuration of peft's own, in place.
+
+    Args:
+        model: a live model without an adapter.
+        settings: a ``PeftConfig``.
+        seed: for its initial values; as in ``add_lora`` for LoRA as peft starts it by default.
+    """
+    from peft import get_peft_model
+
     training = model.training
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # peft 0.21 asks transformers 5.23 something by its old name
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        torch.manual_seed(seed)
         adapted: Any = get_peft_model(model, settings)
-    with torch.no_grad():
-        for name, parameter in adapted.named_parameters():
-            if _FIRST in name:
-                parameter.copy_(_start(parameter, (seed, "lora", name)))
+    if getattr(settings, "init_lora_weights", None) is True:
+        with torch.no_grad():
+            for name, parameter in adapted.named_parameters():
+                if _FIRST in name:
+                    parameter.copy_(_start(parameter, (seed, "lora", name)))
     adapted.train(training)
     return adapted
 

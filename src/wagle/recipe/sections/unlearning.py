@@ -114,6 +114,11 @@ class Unlearning(Section, Training):
     """Steps between looks at all figures, for the log and the trackers; null disables them. A look
     uses at most 64 fixed records of each set, but all forget records if there is a reference."""
 
+    when_unknown: Literal["stop", "go"] = "stop"
+    """What to do if the model never knew the forget set, by the probes before unlearning or next to
+    invented twins (docs/check.md): stop (no mask, model or patch is made, and the verdict is
+    inconclusive) or go (unlearn all the same)."""
+
     earlier: Literal["evaluate", "objective", "ignore"] = "evaluate"
     """What to do with the records that earlier runs forgot (see after): evaluate (ask about them
     before and after), objective (also train on them as part of the forget set, so that they stay

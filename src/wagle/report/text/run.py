@@ -19,7 +19,8 @@ def summary_json(folder: Path) -> dict[str, Any]:
     state = read_json(folder / "state.json")["stages"]
     evaluation = read_json(folder / "evaluation.json")
     found = {"evaluation": evaluation, "stages": state}
-    after = {label: read_json(_file(folder, "after", label)) for label in _asked(evaluation)}
+    files = {label: _file(folder, "after", label) for label in _asked(evaluation)}
+    after = {label: read_json(file) for label, file in files.items() if file.is_file()}
     found["differences"] = {
         label: {key: details[key] for key in ("changes", "differences") if key in details}
         for label, details in after.items()
@@ -63,30 +64,15 @@ def summary_table(
     found = summary_json(folder)
     state = found["stages"]
     lines: list[str] = []
+    own = "before" if "skipped" in state["unlearn"] else "after"
     for label in _asked(found["evaluation"]):
         title = [] if label == "qa" else [f"benchmark {label}"]
-        lines += [*title, *figure_lines(_evaluations(folder, label), "after", everything), ""]
+        lines += [*title, *figure_lines(_evaluations(folder, label), own, everything), ""]
     for label, attack in found.get("attacks", {}).items():
         lines += entry("attack", f"{label}: {strongest(attack)}")
     for arm, control in state.get("controls", {}).get("arms", {}).items():
         lines += entry("control", f"{arm}: {_control_text(control)}")
-    mask, unlearn, patch = state["mask"], state["unlearn"], state["patch"]
-    of = f" of {mask['candidates']:,}" if "candidates" in mask else ""
-    if "lora" in unlearn:
-        lines += entry(
-            "adapter",
-            f"{unlearn['selected']:,}{of} weights trained, {unlearn['changed']:,} changed, then merged "
-            "into the model",
-        )
-    else:
-        lines += entry(
-            "weights",
-            f"{unlearn['selected']:,}{of} selected, {unlearn['changed']:,} changed, the rest "
-            "bit-identical",
-        )
-    if "bytes" in patch:
-        size = f"{patch['bytes'] / 1e6:.1f} MB, {patch['share_of_model']:.1%} of the model"
-        lines += entry("patch", size)
+    lines += _made_lines(state)
     spent = {name: stage["seconds"] for name, stage in state.items()}
     seconds = {name: value for name, value in spent.items() if value >= 0.5}
     peak = max(stage["peak_bytes"] for stage in state.values()) / 1e9
@@ -95,6 +81,30 @@ def summary_table(
     lines += role_lines(roles or {})
     lines += verdict_lines(state["after"]["verdict"], state["after"]["reasons"])
     return "\n".join([*lines, *entry("report", str(folder / "report.html"))])
+
+
+def _made_lines(state: Mapping[str, Any]) -> list[str]:
+    """What was trained, and the patch; why nothing was, if nothing was."""
+    mask, unlearn, patch = state["mask"], state["unlearn"], state["patch"]
+    if "skipped" in unlearn:
+        return entry("weights", f"none selected or changed: {unlearn['skipped']}")
+    of = f" of {mask['candidates']:,}" if "candidates" in mask else ""
+    if "lora" in unlearn:
+        lines = entry(
+            "adapter",
+            f"{unlearn['selected']:,}{of} weights trained, {unlearn['changed']:,} changed, then merged "
+            "into the model",
+        )
+    else:
+        lines = entry(
+            "weights",
+            f"{unlearn['selected']:,}{of} selected, {unlearn['changed']:,} changed, the rest "
+            "bit-identical",
+        )
+    if "bytes" in patch:
+        size = f"{patch['bytes'] / 1e6:.1f} MB, {patch['share_of_model']:.1%} of the model"
+        lines += entry("patch", size)
+    return lines
 
 
 def _control_text(control: Mapping[str, Any]) -> str:

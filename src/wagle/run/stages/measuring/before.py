@@ -9,13 +9,17 @@ from wagle.evaluation.tasks.questions import qa
 from wagle.run.integrity.roles import check_run_reference, check_run_roles
 from wagle.run.opening import Run
 from wagle.run.stages.measuring.evaluations import asked_how, measure
+from wagle.run.stages.measuring.knowing import never_known
 
 
 def before(run: Run) -> dict[str, Any]:
-    details = measure(run, "before", run.models.base)
+    found = measure(run, "before", run.models.base)
+    unknown = never_known(run)
+    if unknown:
+        return {**found, "unknown": unknown}
     labels = [benchmark.called for benchmark in run.recipe.evaluation.benchmarks]
     check_run_reference(run, run.recipe, labels)  # before unlearning is paid for
-    return details
+    return found
 
 
 def check(run: Run) -> None:

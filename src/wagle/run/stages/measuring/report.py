@@ -27,8 +27,11 @@ def report_page(run: Run) -> Page:
     if text.show_text:
         for role in ("before", "after"):
             path = run.private / f"answers-{role}.json"
+            if role == "after" and run.evaluation(role) is None:
+                continue
             said[role] = read_json(path)["forget"][: text.pairs]
-    mask = chosen_mask(run)
+    stopped = "skipped" in run.state["stages"].get("unlearn", {})
+    mask = None if stopped else chosen_mask(run)
     labels = [benchmark.called for benchmark in run.recipe.evaluation.benchmarks]
     asked = {label: {r: e for r in ROLES if (e := run.evaluation(r, label))} for label in labels}
     paths = {a.called: run.folder / "attacks" / f"{a.called}.json" for a in run.recipe.attacks}
