@@ -34,6 +34,7 @@ from wagle.cli.options import (
     RunOrResult,
     Source,
     Steps,
+    Tokenizer,
     Trials,
     Units,
 )
@@ -156,6 +157,7 @@ def evaluate_command(
     before: Before = None,
     reference: Reference = None,
     patch: Patches = None,
+    tokenizer: Tokenizer = None,
     cache: Cache = None,
     precision: Precision = "float32",
     everything: All = False,
@@ -174,6 +176,7 @@ def evaluate_command(
             "--before": before,
             "--reference": reference,
             "--patch": patch,
+            "--tokenizer": tokenizer,
             "--cache": cache,
         }
         wrong = [name for name, value in given.items() if value]
@@ -192,6 +195,7 @@ def evaluate_command(
         before=before,
         reference=reference,
         patch=patch,
+        tokenizer=tokenizer,
         cache=cache,
         precision=precision,
     )

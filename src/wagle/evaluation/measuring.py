@@ -18,7 +18,7 @@ from wagle.data.records import Source
 from wagle.data.tokens import Encoder, as_encoder
 from wagle.evaluation.comparable import data_entry
 from wagle.evaluation.figures import FORGOTTEN, SETS, Figure, Measured, Task, joined
-from wagle.evaluation.models import Reference, Way, known_result, patch_names
+from wagle.evaluation.models import Reference, Way, find_model, known_result, patch_names
 from wagle.evaluation.result import Evaluation
 from wagle.evaluation.served.absent import rests_on
 from wagle.evaluation.served.asker import Asker
@@ -149,7 +149,7 @@ def _encoder(
     if patch is not None and not isinstance(model, str | Path):
         raise WagleError("a patch needs a model folder; give the folder of its base")
     if tokenizer is None and isinstance(model, str | Path):
-        tokenizer = find_tokenizer(model)
+        tokenizer = find_tokenizer(model, find_model)
     return as_encoder(tokenizer)
 
 
@@ -200,7 +200,7 @@ def _load(
     """What answers: the live model, or the one that a name stands for, with patches applied."""
     if not isinstance(model, str | Path):
         return as_asker(model)
-    return open_asker(model, patch=patch, encoder=encoder)
+    return open_asker(model, patch=patch, find=find_model, encoder=encoder)
 
 
 def _model_entry(

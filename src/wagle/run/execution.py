@@ -41,8 +41,8 @@ def execute(
         recipe: what to do.
         folder: the run folder; None takes ``runs/NAME``.
         until: the last stage: ``teach``, ``retrain``, ``reference``, ``before``, ``gradients``,
-            ``mask``, ``unlearn``, ``patch``, ``after``, ``attacks``, ``controls``, ``ledger`` or
-            ``report``.
+            ``mask``, ``unlearn``, ``patch``, ``deploy``, ``after``, ``attacks``, ``controls``,
+            ``ledger`` or ``report``.
         redo: run that last stage again even if it is finished; later ones then start over.
     """
     run = open_run(recipe, Path(folder) if folder else Path("runs") / recipe.name)

@@ -10,9 +10,11 @@ from wagle.evaluation.figures import HOLDOUT, SETS
 from wagle.evaluation.measuring import evaluate
 from wagle.evaluation.models import find_model
 from wagle.evaluation.result import Evaluation
+from wagle.evaluation.served.opening import check_named, find_tokenizer
 from wagle.recipe.reading import load_recipe, read_settings
 from wagle.recipe.recipe import Recipe
 from wagle.recipe.sections.evaluation import EvaluationSettings
+from wagle.run.inputs import encoder_of
 from wagle.run.opening import Run
 from wagle.run.stages.measuring.evaluations import questions_about, way_of
 from wagle.system.errors import WagleError, no_setting
@@ -26,13 +28,15 @@ def measure_model(
     before: str | None = None,
     reference: str | None = None,
     patch: Sequence[str] | None = None,
+    tokenizer: str | None = None,
     cache: str | None = None,
     precision: str = "float32",
 ) -> Evaluation:
     """Evaluate one model outside a run.
 
     Args:
-        source: a model folder, a run folder (for its model) or ``demo``.
+        source: a model folder, a run folder (for its model) or ``demo``; or what is served, as
+            ``parse_form`` reads it.
         words: settings. For ``qa``: the sets of records, such as ``forget=FILE``, and how to ask
             about them, as in a recipe (by default as in the run folder's own); for another
             benchmark, its settings.
@@ -41,13 +45,15 @@ def measure_model(
             evaluation before, or the model itself).
         reference: a model that never learned the forget set, in any form that ``evaluate`` takes.
         patch: patches to apply to the model.
+        tokenizer: the folder of the tokenizer, or a GGUF file; None: the model's own.
         cache: a private folder for answers.
         precision: of the matrix products.
 
     Raises:
         WagleError: a setting is unknown, no set of records is given, or ``evaluate`` refuses.
     """
-    model = find_model(source)
+    model: str | Path = source if check_named(source, find_model) else find_model(source)
+    made = find_tokenizer(tokenizer or model, find_model)
     common: dict[str, Any] = {
         "before": None if before is None else _before(before, benchmark),
         "reference": reference,
@@ -57,11 +63,12 @@ def measure_model(
     if benchmark != "qa":
         settings = read_settings(words)
         return evaluate(
-            model, benchmark=benchmark, settings=settings, precision=precision, **common
+            model, made, benchmark=benchmark, settings=settings, precision=precision, **common
         )
-    run = Run(model, _recipe_of(words, Path(source), model, precision))
+    run = Run(Path(model), _recipe_of(words, Path(source), model, precision))
+    encoder = encoder_of(run.recipe, made)
     return evaluate(
-        model, run.inputs.encoder, **questions_about(run, run.inputs.sets), **way_of(run), **common
+        model, encoder, **questions_about(run, run.inputs.sets), **way_of(run), **common
     )
 
 
@@ -76,7 +83,7 @@ _HOW = {  # sections of a recipe, other than the sets, that decide how a model i
 _WORDS = (*SETS, "seed", "overlap", *(f"{part}.{n}" for part, names in _HOW.items() for n in names))
 
 
-def _recipe_of(words: Sequence[str], source: Path, model: Path, precision: str) -> Recipe:
+def _recipe_of(words: Sequence[str], source: Path, model: str | Path, precision: str) -> Recipe:
     """The recipe that asks one model about sets of records."""
     keys = read_settings(words)
     for key in keys:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
+import torch
 from bench.completions import Completions, served
 
 from tests.conftest import OTHERS, make_model, make_tokenizer
@@ -81,11 +83,29 @@ def test_a_server_that_leaves_out_every_bos_is_understood(make, ids):
     same(found, ask(told.model, tokenizer=encoder))
 
 
-def test_log_probabilities_of_other_tokens_are_not_believed(make, tokenizer, caplog):
-    with served(make(shifted=True)) as address:
-        found = ask(address, tokenizer=tokenizer)
-    assert found.figures["forget"]["probability"].value is None
-    assert "those that it echoes belong to other tokens" in caplog.text
+class Spelling(torch.nn.Module):
+    """Writes Q Z X J K V, over and over, whatever it is asked; sure of it only there."""
+
+    def __init__(self, tokenizer):
+        super().__init__()
+        ids = [tokenizer(letter)["input_ids"][0] for letter in "QZXJKV"]
+        self.after = dict(zip(ids, [*ids[1:], ids[0]], strict=True))
+        self.first, self.size = ids[0], len(tokenizer)
+
+    def forward(self, ids, **_):
+        logits = torch.zeros(*ids.shape, self.size)
+        for place, token in enumerate(ids[0].tolist()):
+            logits[0, place, self.after.get(token, self.first)] = 10.0
+        return SimpleNamespace(logits=logits, past_key_values=None)
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_log_probabilities_of_other_tokens_are_not_believed(tokenizer, caplog, shifted):
+    told = Completions(Spelling(tokenizer), tokenizer, shifted=shifted)
+    with served(told) as address:
+        asker = open_asker(address, encoder=Encoder(tokenizer))
+    assert ("log-probabilities" in asker.absent) == shifted
+    assert ("those that it echoes belong to other tokens" in caplog.text) == shifted
 
 
 def test_without_the_likeliest_tokens_only_what_needs_them_is_absent(make, tokenizer, plain):

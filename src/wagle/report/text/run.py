@@ -65,6 +65,11 @@ def summary_table(folder: Path, everything: bool = False) -> str:
         lines += entry("attack", f"{label}: {strongest(attack)}")
     for arm, control in state.get("controls", {}).get("arms", {}).items():
         lines += entry("control", f"{arm}: {_control_text(control)}")
+    judged = state["after"].get("served", {})
+    for form, made in state.get("deploy", {}).get("forms", {}).items():
+        lines += entry("served", f"{form}: {_control_text({**made, **judged.get(form, {})})}")
+    if judged:
+        lines += entry("", f"({state['deploy']['compared_with']})")
     mask, unlearn, patch = state["mask"], state["unlearn"], state["patch"]
     of = f" of {mask['candidates']:,}" if "candidates" in mask else ""
     if "lora" in unlearn:
@@ -92,7 +97,7 @@ def summary_table(folder: Path, everything: bool = False) -> str:
 
 
 def _control_text(control: Mapping[str, Any]) -> str:
-    """A control arm's final figures, and its verdict."""
+    """The main figures of a control arm's model, or of what is served, and its verdict."""
     found = control["summary"]
     texts = [
         f"{name}.{metric} {or_dash(found[name][metric], small)}"
@@ -104,4 +109,4 @@ def _control_text(control: Mapping[str, Any]) -> str:
         )
         if metric in found.get(name, {})
     ]
-    return f"{', '.join(texts)}; {control['verdict']}"
+    return f"{', '.join(texts)}; {control.get('verdict', 'no verdict')}"

@@ -60,9 +60,15 @@ _ROWS = (
     Stage("unlearn", "making", ("teach", "reference", "mask"), ("model/", "adapter/")),
     Stage("patch", "making", ("teach", "mask", "unlearn"), ("patch.safetensors",)),
     Stage(
-        "after",
+        "deploy",
         "measuring",
         ("reference", "before", "unlearn"),
+        ("served/", "evaluation/served-FORM.json"),
+    ),
+    Stage(
+        "after",
+        "measuring",
+        ("reference", "before", "unlearn", "deploy"),
         ("evaluation/after.json", "evaluation.json"),
     ),
     Stage("attacks", "measuring", ("teach", "retrain", "unlearn", "after"), ("attacks/",)),
