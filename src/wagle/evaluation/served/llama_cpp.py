@@ -49,13 +49,11 @@ class LlamaCpp:
         path: the file.
         digest: its SHA-256.
         about: what else the result file says about it.
-        place: a temporary folder that holds the file, removed together with this.
     """
 
     path: Path
     digest: str
     about: Mapping[str, Any] = field(default_factory=dict)
-    place: Any = None
 
     @property
     def mark(self) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,19 +103,18 @@ def find_tokenizer(named: str | Path, find: Find = Path) -> PreTrainedTokenizerB
     return read_gguf_tokenizer(form.base) if form.kind == FILE else load_tokenizer(find(form.base))
 
 
-def open_file(path: str | Path, about: dict[str, Any] | None = None, place: Any = None) -> Asker:
+def open_file(path: str | Path, about: dict[str, Any] | None = None) -> Asker:
     """What answers for a GGUF file: llama.cpp where it is installed, else transformers.
 
     Args:
         path: the file.
         about: what else the result file says about it.
-        place: a temporary folder that holds the file.
     """
     file = Path(path)
     _check_file(file)
     digest = file_digest(file)
     if has_llama_cpp():
-        return LlamaCpp(file, digest, about or {}, place)
+        return LlamaCpp(file, digest, about or {})
     live = read_gguf(file)
     live.name_or_path = str(file)  # as messages name it
     return Live(
@@ -169,10 +170,16 @@ def open_load(live: PreTrainedModel, how: str) -> Asker:
 
 def _open_made(form: Form, folder: Path) -> Asker:
     """A GGUF file made for the time being, in a folder that nobody else can read."""
-    place = tempfile.TemporaryDirectory(prefix="wagle-")
-    if form.patches:
-        apply(folder, form.patches, Path(place.name) / "patched")
-        folder = Path(place.name) / "patched"
-    file = Path(place.name) / f"model-{form.how}.gguf"
-    by = make_file(folder, file, form.how)
-    return open_file(file, {"form": form.how, "made_by": by}, place)
+    place = Path(tempfile.mkdtemp(prefix="wagle-"))
+    try:
+        if form.patches:
+            apply(folder, form.patches, place / "patched")
+            folder = place / "patched"
+        file = place / f"model-{form.how}.gguf"
+        by = make_file(folder, file, form.how)
+        asker = open_file(file, {"form": form.how, "made_by": by})
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+    weakref.finalize(asker, shutil.rmtree, place, ignore_errors=True)
+    return asker

@@ -35,6 +35,13 @@ def write_tokenizer(writer: Any, tokenizer: PreTrainedTokenizerBase, size: int) 
             "cannot write the tokenizer to a GGUF file: it is no byte-level BPE; convert the model "
             "with llama.cpp's convert_hf_to_gguf.py and name the file"
         )
+    most = max(model["vocab"].values(), default=-1)
+    most = max([most, *(added["id"] for added in core["added_tokens"])])
+    if most >= size:
+        raise WagleError(
+            f"cannot write the tokenizer to a GGUF file: its last token is {most}, the model has "
+            f"{size}; give the folder the tokenizer that the model was trained with"
+        )
     tokens = [f"[PAD{i}]" for i in range(size)]
     types = [_UNUSED] * size
     for token, place in model["vocab"].items():

@@ -40,7 +40,6 @@ ARCHITECTURES = {
     "llama": Architecture("llama", interleaved=True),
     "mistral": Architecture("llama", interleaved=True),
     "qwen2": Architecture("qwen2"),
-    "qwen3": Architecture("qwen3"),
 }
 
 KINDS = {  # by our name: the type of a matrix, the file's type (both as the package names them)
