@@ -37,6 +37,7 @@ from wagle.cli.options import (
     RunOrResult,
     Source,
     Steps,
+    Tokenizer,
     Trials,
     Units,
 )
@@ -186,6 +187,7 @@ def evaluate_command(
     before: Before = None,
     reference: Reference = None,
     patch: Patches = None,
+    tokenizer: Tokenizer = None,
     cache: Cache = None,
     precision: Precision = "float32",
     everything: All = False,
@@ -206,6 +208,7 @@ def evaluate_command(
             "--before": before,
             "--reference": reference,
             "--patch": patch,
+            "--tokenizer": tokenizer,
             "--cache": cache,
         }
         wrong = [name for name, value in given.items() if value]
@@ -225,6 +228,7 @@ def evaluate_command(
         before=before,
         reference=reference,
         patch=patch,
+        tokenizer=tokenizer,
         cache=cache,
         precision=precision,
     )

@@ -37,7 +37,8 @@ RecipeOrModel = Annotated[
     str,
     typer.Argument(
         metavar="RECIPE|MODEL",
-        help="A recipe or a run folder; with --benchmark, a model folder or a run folder.",
+        help="A recipe or a run folder; with --benchmark, a model folder, a run folder, or what is "
+        "served: nf4:FOLDER, FOLDER+PATCH, FILE.gguf, http://host:port/v1#MODEL.",
     ),
 ]
 RunOrResult = Annotated[
@@ -70,6 +71,13 @@ Reference = Annotated[
 Patches = Annotated[
     Optional[list[str]],
     typer.Option("--patch", help="Apply this patch to the model first; repeatable."),
+]
+Tokenizer = Annotated[
+    Optional[str],
+    typer.Option(
+        "--tokenizer",
+        help="The tokenizer of the model, if it is not beside it: a folder. An endpoint needs it.",
+    ),
 ]
 Cache = Annotated[
     Optional[str],

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import transformers
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from wagle.data.reading import read_records
@@ -19,17 +18,24 @@ from wagle.data.records import Source
 from wagle.data.tokens import Encoder, as_encoder
 from wagle.evaluation.comparable import data_entry
 from wagle.evaluation.figures import FORGOTTEN, SETS, Figure, Measured, Task, joined
-from wagle.evaluation.models import Reference, Way, entry_of, known_result, patch_names
+from wagle.evaluation.models import (
+    Reference,
+    Way,
+    entry_of,
+    find_model,
+    known_result,
+    patch_names,
+)
 from wagle.evaluation.result import Evaluation
 from wagle.evaluation.roles import check_distinct, check_roles
+from wagle.evaluation.served.absent import rests_on
+from wagle.evaluation.served.asker import Asker
+from wagle.evaluation.served.opening import as_asker, find_tokenizer, open_asker
 from wagle.evaluation.stand_in import assumptions
 from wagle.evaluation.table import make_task
 from wagle.evaluation.tasks.questions import VERSION, qa
 from wagle.evaluation.verdict import judge
 from wagle.metrics.statistics import paired_difference
-from wagle.model.loading import load_model, load_tokenizer
-from wagle.model.weights import fingerprint
-from wagle.patch.application import load_patched
 from wagle.system.errors import WagleError
 from wagle.system.memory import give_memory_back
 
@@ -45,7 +51,7 @@ ASKED = {  # the defaults of the benchmark ``qa``
 
 
 def evaluate(
-    model: PreTrainedModel | str | Path,
+    model: PreTrainedModel | Asker | str | Path,
     tokenizer: PreTrainedTokenizerBase | Encoder | None = None,
     *,
     benchmark: str = "qa",
@@ -75,8 +81,9 @@ def evaluate(
     """Measure what a model knows about sets of records, or with a published benchmark.
 
     Args:
-        model: a live model or a local model folder.
-        tokenizer: a fast tokenizer or an ``Encoder``; with a folder, None takes the folder's own.
+        model: a live model, or a name: a model folder, ``FOLDER+PATCH``, ``nf4:FOLDER``, a GGUF file,
+            or ``http://host:port/v1#MODEL`` (docs/served.md).
+        tokenizer: a fast tokenizer or an ``Encoder``; with a folder or a GGUF file, None takes its own.
         benchmark: ``qa`` asks about the sets below; any other name in BENCHMARKS brings its own
             data.
         settings: for a benchmark other than ``qa``: ``{"data": FOLDER, "split": "forget10"}``.
@@ -134,15 +141,15 @@ def evaluate(
     known = {
         role: known_result(role, other, task, benchmark, way) for role, other in others.items()
     }
-    live = _load(model, patch)
-    own = _model_entry(model, live, patch)
+    asker = _load(model, patch, encoder)
+    own = _model_entry(model, asker, patch)
     kinds = {role: one[1] if (one := known[role]) else entry_of(o) for role, o in others.items()}
     check_distinct({"model": own, **kinds}, unchanged=unchanged)
-    found = way.ask(live, task, own["fingerprint"])
+    found = way.ask(asker, task, asker.mark)
     options = {"precision": precision, "seed": seed, **_options(benchmark, settings, asked)}
     details = {"model": own, **_details(benchmark, task, way, options, started)}
-    if others and not isinstance(model, nn.Module):
-        del live
+    if others and isinstance(model, str | Path):
+        del asker
         give_memory_back()
     beside = {r: known[r] or way.other(other, task, kinds[r]) for r, other in others.items()}
     check_roles(own, beside, unchanged=unchanged)
@@ -150,15 +157,15 @@ def evaluate(
 
 
 def _encoder(
-    model: PreTrainedModel | str | Path,
+    model: PreTrainedModel | Asker | str | Path,
     tokenizer: PreTrainedTokenizerBase | Encoder | None,
     patch: str | Path | Sequence[str | Path] | None,
 ) -> Encoder:
     """The encoder that was given, or that of the model's folder."""
-    if patch is not None and isinstance(model, nn.Module):
+    if patch is not None and not isinstance(model, str | Path):
         raise WagleError("a patch needs a model folder; give the folder of its base")
-    if tokenizer is None and not isinstance(model, nn.Module):
-        tokenizer = load_tokenizer(model)
+    if tokenizer is None and isinstance(model, str | Path):
+        tokenizer = find_tokenizer(model, find_model)
     return as_encoder(tokenizer)
 
 
@@ -202,29 +209,26 @@ def _others(before: Reference | None, reference: Reference | None) -> dict[str, 
 
 
 def _load(
-    model: PreTrainedModel | str | Path, patch: str | Path | Sequence[str | Path] | None
-) -> PreTrainedModel:
-    """The live model, or the one in a folder, with patches applied."""
-    if isinstance(model, nn.Module):
-        return model
-    live = load_model(model) if patch is None else load_patched(model, patch)
-    if patch is not None:  # as messages name it
-        live.name_or_path = f"{model} with {', '.join(patch_names(patch))}"
-    return live
+    model: PreTrainedModel | Asker | str | Path,
+    patch: str | Path | Sequence[str | Path] | None,
+    encoder: Encoder,
+) -> Asker:
+    """What answers: the live model, or the one that a name stands for, with patches applied."""
+    if not isinstance(model, str | Path):
+        return as_asker(model)
+    return open_asker(model, patch=patch, find=find_model, encoder=encoder)
 
 
 def _model_entry(
-    model: PreTrainedModel | str | Path,
-    live: PreTrainedModel,
+    model: PreTrainedModel | Asker | str | Path,
+    asker: Asker,
     patch: str | Path | Sequence[str | Path] | None,
 ) -> dict[str, Any]:
     """Which model was asked, for the result file."""
     return {
-        "path": None if isinstance(model, nn.Module) else str(model),
+        "path": str(model) if isinstance(model, str | Path) else None,
         **({} if patch is None else {"patches": patch_names(patch)}),
-        "fingerprint": fingerprint(live),
-        "dtype": str(live.dtype).removeprefix("torch."),
-        "vocabulary": live.config.get_text_config(decoder=True).vocab_size,
+        **asker.entry,
     }
 
 
@@ -287,7 +291,7 @@ def _set_beside(
     made = Evaluation(own.figures, own.texts, own.summary, details, others)
     if before is not None and task.probes:
         verdict = judge(made, before, reference, limits)
-        reasons = [*verdict.reasons, *assumptions(details)]
+        reasons = [*verdict.reasons, *rests_on(made, before, reference), *assumptions(details)]
         details |= {"verdict": verdict.word, "reasons": reasons}
     return made
 

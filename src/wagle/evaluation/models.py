@@ -9,23 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from torch import nn
 from transformers import PreTrainedModel
 
 from wagle.data.tokens import Encoder
-from wagle.evaluation.asking.cache import AnswerCache
-from wagle.evaluation.asking.engine import answer_requests
 from wagle.evaluation.comparable import check_comparable, data_entry, unlike
 from wagle.evaluation.figures import CALLED, Measured, Task, joined
 from wagle.evaluation.peers.reading import read_result
 from wagle.evaluation.result import Evaluation
-from wagle.model.loading import check_name, is_bundled, load_model, resolve_model
+from wagle.evaluation.served.asker import Asker
+from wagle.evaluation.served.opening import as_asker, check_named, open_asker, told_path
+from wagle.model.loading import check_name, is_bundled, resolve_model
 from wagle.model.structure import device_of, model_folder, precision
 from wagle.model.weights import fingerprint
 from wagle.system.errors import WagleError
 
 logger = logging.getLogger(__name__)
-Reference: TypeAlias = "PreTrainedModel | Evaluation | str | Path"
+_OF_MODEL = ("dtype", "vocabulary")  # what a result says only about its own model
+Reference: TypeAlias = "PreTrainedModel | Asker | Evaluation | str | Path"
 
 
 @dataclass(frozen=True)
@@ -44,36 +44,35 @@ class Way:
     batch_tokens: int | None = None
     cache: Path | None = None
 
-    def ask(self, model: PreTrainedModel, task: Task, mark: str | None = None) -> Measured:
+    def ask(self, model: PreTrainedModel | Asker, task: Task, mark: str | None = None) -> Measured:
         """What a task measures on a model; ``mark`` is the model's fingerprint, if known."""
-        ends = model.generation_config.eos_token_id if model.generation_config else None
-        stop_ids = self.encoder.stop_ids(ends) if self.encoder.tokenizer is not None else [0]
-        cache = None
-        if self.cache is not None:
-            mark = mark or fingerprint(model)
-            cache = AnswerCache(self.cache, mark, str(model.dtype), self.precision, stop_ids)
-        answers = answer_requests(
-            model,
+        asker = as_asker(model, mark)
+        if task.ask is not None and asker.live is None:
+            raise WagleError("this benchmark queries a live model itself; evaluate a model folder")
+        answers = asker.answer(
             task.requests,
-            stop_ids=stop_ids,
+            encoder=self.encoder,
+            precision=self.precision,
             batch_tokens=self.batch_tokens,
-            dtype=self.precision,
-            cache=cache,
+            cache=self.cache,
         )
         found = task.measure(answers)
-        if task.ask is None:
+        if task.ask is None or asker.live is None:
             return found
-        with precision(device_of(model), self.precision):
-            return joined(found, task.ask(model))
+        with precision(device_of(asker.live), self.precision):
+            return joined(found, task.ask(asker.live))
 
     def other(
         self, named: Reference, task: Task, kind: dict[str, Any]
     ) -> tuple[Evaluation, dict[str, Any]]:
         """What a task measures on another model, and its ``entry_of``, for the result file."""
         assert not isinstance(named, Evaluation)
-        live = named if isinstance(named, nn.Module) else load_model(find_model(named))
-        kind = {**kind, "fingerprint": kind.get("fingerprint") or fingerprint(live)}
-        found = self.ask(live, task, kind["fingerprint"])
+        if isinstance(named, str | Path):
+            asker = open_asker(named, find=find_model, encoder=self.encoder)
+        else:
+            asker = as_asker(named)
+        kind = {**kind, **_told_of(asker)}
+        found = self.ask(asker, task)
         return Evaluation(found.figures, found.texts, found.summary), kind
 
 
@@ -90,14 +89,21 @@ def find_model(named: str | Path) -> Path:
 def entry_of(named: Reference) -> dict[str, Any]:
     """Which model a name stands for, for the result file; a folder is read for its fingerprint."""
     assert not isinstance(named, Evaluation)
-    if isinstance(named, nn.Module):
-        return {"kind": "model", "fingerprint": fingerprint(named)}
+    if not isinstance(named, str | Path):
+        return {"kind": "model", **_told_of(as_asker(named))}
+    if check_named(named, find_model):  # a form of a model, whose mark is known once it is opened
+        return {"kind": "model", "path": told_path(named)}
     path = find_model(named)
     bundled = isinstance(named, str) and is_bundled(named)
     entry = {"kind": "model", "path": str(named if bundled else path)}
     with contextlib.suppress(WagleError):  # it is known once the model is loaded
         entry["fingerprint"] = fingerprint(path)
     return entry
+
+
+def _told_of(asker: Asker) -> dict[str, Any]:
+    """What a result says of a model beside its own."""
+    return {key: told for key, told in asker.entry.items() if key not in _OF_MODEL}
 
 
 def known_result(
@@ -107,13 +113,15 @@ def known_result(
 
     Whether it is comparable is checked here, before any model is asked.
     """
-    if isinstance(named, nn.Module):
+    if not isinstance(named, Evaluation | str | Path):
         return None
     if isinstance(named, str):
         check_name(named)
     key = way.cache
     if isinstance(named, Evaluation):
         found, kind = named, {"kind": "result", **named.details.get("model", {})}
+    elif check_named(named, find_model):
+        return None
     elif Path(named).is_file():
         found = read_result(named, corpus=task.data.get("corpus"))
         said = found.details.get("model", {}).get("kind", "result")

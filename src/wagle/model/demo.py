@@ -40,18 +40,10 @@ def demo_model() -> Path:
 
 def _convert(source: Path, folder: Path) -> None:
     """Write the model in ``source``'s GGUF file as an ordinary model folder."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from wagle.model.gguf_file import read_gguf, read_gguf_tokenizer
 
-    file = sorted(source.glob("*.gguf"))[0].name
-    model = AutoModelForCausalLM.from_pretrained(
-        source,
-        gguf_file=file,
-        quantization_config=GgufConfig(dequantize=True),
-        dtype=torch.float32,
-        local_files_only=True,
-    )
-    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file, local_files_only=True)
+    file = sorted(source.glob("*.gguf"))[0]
+    model, tokenizer = read_gguf(file), read_gguf_tokenizer(file)
     with atomic_folder(folder) as part:
         model.save_pretrained(part)
         tokenizer.save_pretrained(part)

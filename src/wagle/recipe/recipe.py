@@ -90,6 +90,11 @@ class Recipe(Section):
     evaluation: EvaluationSettings = EvaluationSettings()
     """How the model is evaluated before and after unlearning."""
 
+    deploy: list[Text] = []
+    """The forms in which the unlearned model will be served, such as [q4_k_m, nf4]: each is made,
+    asked the same questions, and counts in the verdict. Loads: {loads}. GGUF files: {files}.
+    docs/served.md says what each needs."""
+
     attacks: list[Attack] = []
     """Attacks that test whether the forgetting holds, run on the unlearned, the original and the
     reference model."""
@@ -130,6 +135,7 @@ class Recipe(Section):
         self._check_lora()
         self._check_labels()
         self._check_controls()
+        self._check_deploy()
         return self
 
     def _check_controls(self) -> None:
@@ -148,6 +154,11 @@ class Recipe(Section):
         if "random" in self.controls and self.attribution.mask is not None:
             said = "is 'random', which needs a gradient store; remove attribution.mask"
             raise refused(said, f"controls[{self.controls.index('random')}]")
+
+    def _check_deploy(self) -> None:
+        for i, form in enumerate(self.deploy):
+            if form in self.deploy[:i]:
+                raise refused(f"repeats {form!r}; remove it", f"deploy[{i}]")
 
     def _check_labels(self) -> None:
         asked: dict[str, Sequence[Named]] = {

@@ -50,8 +50,8 @@ def execute(
         recipe: what to do.
         folder: the run folder; None takes ``runs/NAME``.
         until: the last stage: ``teach``, ``retrain``, ``neighbours``, ``reference``, ``before``,
-            ``gradients``, ``mask``, ``unlearn``, ``patch``, ``after``, ``attacks``, ``controls``, ``ledger`` or
-            ``report``.
+            ``gradients``, ``mask``, ``unlearn``, ``patch``, ``deploy``, ``after``, ``attacks``,
+            ``controls``, ``ledger`` or ``report``.
         redo: run that last stage again even if it is finished; later ones then start over.
         again: the same for this stage instead of the last one.
 

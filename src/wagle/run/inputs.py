@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from transformers import PreTrainedTokenizerBase
+
 from wagle.data.overlap import check_disjoint, near_duplicates
 from wagle.data.reading import read_records
 from wagle.data.records import Record, Source
@@ -53,13 +55,7 @@ class Inputs:
     @cached_property
     def encoder(self) -> Encoder:
         """Tokenizer, template and length limit of the recipe."""
-        model = self.recipe.model
-        return Encoder(
-            load_tokenizer(self.models.named),
-            template=model.template,
-            system_prompt=model.system_prompt,
-            max_length=model.max_length,
-        )
+        return encoder_of(self.recipe, load_tokenizer(self.models.named))
 
     @cached_property
     def sets(self) -> dict[str, list[Record]]:
@@ -175,6 +171,17 @@ class Inputs:
         if name not in self.sets:
             raise WagleError(f"the recipe has no {name} set; add one: {name}: {{source: ...}}")
         return self.sets[name]
+
+
+def encoder_of(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Encoder:
+    """A tokenizer with the template and the length limit of a recipe."""
+    model = recipe.model
+    return Encoder(
+        tokenizer,
+        template=model.template,
+        system_prompt=model.system_prompt,
+        max_length=model.max_length,
+    )
 
 
 def _warn_of_near_duplicates(sets: Mapping[str, list[Record]]) -> None:

@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from wagle.data.records import Record
+from wagle.data.tokens import Encoder
 from wagle.evaluation.figures import HOLDOUT, SETS
 from wagle.evaluation.knowing.checking import Knowledge, check_knowledge
 from wagle.evaluation.measuring import evaluate
 from wagle.evaluation.models import find_model
 from wagle.evaluation.result import Evaluation
+from wagle.evaluation.served.opening import check_named, find_tokenizer
 from wagle.model.loading import check_name, load_model
 from wagle.patch.application import load_patched
 from wagle.recipe.reading import load_recipe, read_settings
 from wagle.recipe.recipe import Recipe
 from wagle.recipe.sections.evaluation import EvaluationSettings
 from wagle.recipe.sections.training import Training
+from wagle.run.inputs import encoder_of
 from wagle.run.integrity.seals import check_sealed_file, check_seals
 from wagle.run.opening import Run
 from wagle.run.stages.measuring.evaluations import ask_twins, questions_about, way_of
@@ -33,13 +36,15 @@ def measure_model(
     before: str | None = None,
     reference: str | None = None,
     patch: Sequence[str] | None = None,
+    tokenizer: str | None = None,
     cache: str | None = None,
     precision: str = "float32",
 ) -> Evaluation:
     """Evaluate one model outside a run.
 
     Args:
-        source: a model folder, a run folder (for its model) or ``demo``.
+        source: a model folder, a run folder (for its model) or ``demo``; or what is served, as
+            ``parse_form`` reads it.
         words: settings. For ``qa``: the sets of records, such as ``forget=FILE``, and how to ask
             about them, as in a recipe (by default as in the run folder's own); for another
             benchmark, its settings.
@@ -48,6 +53,7 @@ def measure_model(
             evaluation before, or the model itself).
         reference: a model that never learned the forget set, in any form that ``evaluate`` takes.
         patch: patches to apply to the model.
+        tokenizer: the folder of the tokenizer, or a GGUF file; None: the model's own.
         cache: a private folder for answers.
         precision: of the matrix products.
 
@@ -57,7 +63,8 @@ def measure_model(
     for named in (source, before, reference):
         if named is not None:
             _check_named(named)
-    model = find_model(source)
+    model: str | Path = source if check_named(source, find_model) else find_model(source)
+    made = find_tokenizer(tokenizer or model, find_model)
     common: dict[str, Any] = {
         "before": None if before is None else _before(before, benchmark),
         "reference": reference,
@@ -67,35 +74,46 @@ def measure_model(
     if benchmark != "qa":
         settings = read_settings(words)
         return evaluate(
-            model, benchmark=benchmark, settings=settings, precision=precision, **common
+            model, made, benchmark=benchmark, settings=settings, precision=precision, **common
         )
-    run = Run(model, _recipe_of(words, Path(source), model, precision))
+    run = Run(Path(model), _recipe_of(words, Path(source), model, precision))
+    encoder = encoder_of(run.recipe, made)
     given = {n: records for n, records in run.inputs.sets.items() if getattr(run.recipe, n)}
     asked = {**questions_about(run, given), **way_of(run)}
     if before is not None and reference is None and "forget" in asked:
-        common["reference"] = _twins(before, model, patch, run, {**asked, "cache": cache})
-    return evaluate(model, run.inputs.encoder, **asked, **common)
+        how = {**asked, "cache": cache}
+        common["reference"] = _twins(before, model, patch, encoder, how)
+    return evaluate(model, encoder, **asked, **common)
 
 
 def _twins(
-    before: str, model: Path, patch: Sequence[str] | None, run: Run, asked: Mapping[str, Any]
+    before: str,
+    model: str | Path,
+    patch: Sequence[str] | None,
+    encoder: Encoder,
+    asked: Mapping[str, Any],
 ) -> Evaluation | None:
     """A stand-in for a reference: twins of the forget set, asked of the model before unlearning.
 
-    If only its result is there, the model itself is asked, with its patches.
+    If only its result is there, the model itself is asked, with its patches; if that is no folder,
+    nobody is.
     """
     known = Path(before)
     if (known / "recipe.yaml").is_file():
         base = Run(known, load_recipe(known / "recipe.yaml")).models.base
         known = base if base.is_dir() else known
     elif not known.is_file():
+        if check_named(before, find_model):
+            return None
         known = find_model(before)
     if known.is_dir():
         live = load_model(known)
+    elif isinstance(model, str):
+        return None
     else:
         live = load_patched(model, patch) if patch else load_model(model)
     how = {name: value for name, value in asked.items() if name not in SETS}
-    return ask_twins(live, run.inputs.encoder, asked["forget"], **how)
+    return ask_twins(live, encoder, asked["forget"], **how)
 
 
 _HOW = {  # sections of a recipe, other than the sets, that decide how a model is asked
@@ -109,7 +127,7 @@ _HOW = {  # sections of a recipe, other than the sets, that decide how a model i
 _WORDS = (*SETS, "seed", "overlap", *(f"{part}.{n}" for part, names in _HOW.items() for n in names))
 
 
-def _recipe_of(words: Sequence[str], source: Path, model: Path, precision: str) -> Recipe:
+def _recipe_of(words: Sequence[str], source: Path, model: str | Path, precision: str) -> Recipe:
     """The recipe that asks one model about sets of records."""
     keys = read_settings(words)
     for key in keys:

@@ -10,6 +10,7 @@ from wagle.attribution.scoring.scores import SCORES
 from wagle.data.templates import TEMPLATES
 from wagle.evaluation.table import BENCHMARKS
 from wagle.metrics.membership import MEMBERSHIP_ATTACKS
+from wagle.model.quantization.kinds import FILES, LOADS
 from wagle.unlearning.objectives.table import OBJECTIVES
 from wagle.unlearning.training.optimizers import OPTIMIZERS
 from wagle.unlearning.watching.rules import FIGURES, OF_OPTIONS
@@ -25,8 +26,10 @@ def setting_names() -> dict[str, list[str]]:
     return {
         "attacks": list(ATTACKS),
         "benchmarks": list(BENCHMARKS),
+        "files": list(FILES),
         "figures": [name for name in FIGURES if name not in OF_OPTIONS],
         "figures_of_options": [name for name in FIGURES if name in OF_OPTIONS],
+        "loads": list(LOADS),
         "membership_attacks": [name for name in MEMBERSHIP_ATTACKS if name != "reference"],
         "objectives": list(OBJECTIVES),
         "optimizers": [name for name in own if not isinstance(OPTIMIZERS[name], str)],

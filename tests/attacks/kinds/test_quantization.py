@@ -11,11 +11,11 @@ from torch import nn
 
 from tests.conftest import make_model
 from wagle.attacks.kinds.quantization.codes import changed_codes
-from wagle.attacks.kinds.quantization.gguf import load_gguf
-from wagle.attacks.kinds.quantization.layers import METHODS
-from wagle.attacks.kinds.quantization.quantizing import check_way, quantize
 from wagle.mask.mask import Mask
 from wagle.model.loading import empty_model, load_model
+from wagle.model.quantization.layers import METHODS
+from wagle.model.quantization.llama_cpp import load_gguf
+from wagle.model.quantization.quantizing import check_way, quantize
 from wagle.system.errors import WagleError
 
 SMALL = {"methods": ["int8", "int4"], "group_size": 16}  # settings that keep the attack short

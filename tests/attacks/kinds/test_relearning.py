@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from tests.conftest import make_model
-from wagle.attacks.kinds.quantization.quantizing import quantize
 from wagle.attacks.kinds.relearning.curve import Curve, relearn
 from wagle.attacks.kinds.relearning.picking import pick_benign, pick_exact
 from wagle.data.reading import read_records
 from wagle.data.tokens import Encoder
+from wagle.model.quantization.quantizing import quantize
 from wagle.model.scoring import answer_nll
 from wagle.recipe.sections.training import Training
 from wagle.system.errors import TrainingStopped, WagleError

@@ -6,7 +6,7 @@ is only for messages.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -82,7 +82,7 @@ class GradientNorm:
 
 @dataclass(frozen=True)
 class LikelihoodAnswer:
-    """Per scored token: its NLL (float64) and whether the arg-max is right (bool).
+    """Per scored token: its NLL (float64) and whether the arg-max is right (bool; empty: unknown).
 
     ``moments`` (n, 2) float64, if asked for: the mean and the variance of the log-probability under
     the model's own distribution at each scored position.
@@ -135,39 +135,67 @@ Request: TypeAlias = Likelihood | Greedy | Sample | HiddenStates | GradientNorm
 Reply: TypeAlias = LikelihoodAnswer | TextAnswer | StatesAnswer | NormAnswer
 
 
-class Answers:
-    """The answer to every request, with a method for each kind of request."""
+LIKELIHOODS, ARGMAX, MOMENTS = "log-probabilities", "arg-max tokens", "whole distributions"
+TEXTS, SAMPLES, STATES, GRADIENTS = "texts", "keyed samples", "hidden states", "gradients"
+_ANSWERED_BY: dict[type, str] = {
+    Likelihood: LIKELIHOODS,
+    Greedy: TEXTS,
+    Sample: SAMPLES,
+    HiddenStates: STATES,
+    GradientNorm: GRADIENTS,
+}
 
-    def __init__(self, found: dict[Request, Reply] | None = None) -> None:
+
+class Answers:
+    """The answer to every request, with a method for each kind of request.
+
+    Args:
+        found: the answers by request.
+        absent: what the model cannot be asked for, and why, as a sentence without a full stop:
+            LIKELIHOODS and so on. A request that needs it has no answer; asking for one is an
+            error with that sentence.
+    """
+
+    def __init__(
+        self,
+        found: dict[Request, Reply] | None = None,
+        absent: Mapping[str, str] | None = None,
+    ) -> None:
         self.found: dict[Request, Reply] = found if found is not None else {}
+        self.absent: Mapping[str, str] = absent if absent is not None else {}
 
     def __getitem__(self, request: Request) -> Reply:
+        if request not in self.found and (why := self.absent.get(_ANSWERED_BY[type(request)])):
+            raise WagleError(f"{why}; use the benchmark qa, or evaluate the model's folder")
         return self.found[request]
+
+    def __contains__(self, request: Request) -> bool:
+        return request in self.found
 
     def __len__(self) -> int:
         return len(self.found)
 
     def likelihood(self, request: Likelihood) -> LikelihoodAnswer:
         """The answer to a likelihood request."""
-        found = self.found[request]
+        found = self[request]
         assert isinstance(found, LikelihoodAnswer)
         return found
 
     def text(self, request: Greedy | Sample) -> TextAnswer:
         """The answer to a greedy or a sampled request."""
-        found = self.found[request]
+        found = self[request]
         assert isinstance(found, TextAnswer)
         return found
 
     def states(self, request: HiddenStates) -> Tensor:
         """(blocks, positions, width) float32 hidden states."""
-        found = self.found[request]
+        found = self[request]
         assert isinstance(found, StatesAnswer)
         return found.states
 
     def norm(self, request: GradientNorm) -> NormAnswer:
         """The answer to a gradient request."""
-        found = self.found[request]
+        found = self[request]
         assert isinstance(found, NormAnswer)
         return found
 

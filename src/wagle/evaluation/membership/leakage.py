@@ -8,14 +8,16 @@ against a retrained model over the same texts, the leakage.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wagle.evaluation.asking.requests import Answers
+from wagle.evaluation.asking.requests import GRADIENTS, Answers
 from wagle.evaluation.figures import CALLED, HIGHER, OVERALL, TARGET, Figure, mean_figure
 from wagle.evaluation.membership.requests import Attack, Probe
+from wagle.evaluation.served.absent import absent_figure, is_absent, lost_attacks, why_absent
 from wagle.metrics.membership import (
     HIGHEST_REFERENCE,
     Trace,
@@ -82,11 +84,21 @@ def asked_figures(
     seed: int = 0,
 ) -> dict[str, dict[str, Figure]]:
     """``membership_figures`` from answers; ``mean_norm`` takes OpenUnlearning's gradient norm."""
+    lost = lost_attacks(attacks, answers.absent)
+    able = {label: attack for label, attack in attacks.items() if label not in lost}
+    if GRADIENTS in answers.absent:
+        probes = {name: [replace(p, gradient=None) for p in made] for name, made in probes.items()}
     traces = {
         name: [probe.trace(answers, mean_norm=mean_norm) for probe in made]
         for name, made in probes.items()
+        if able
     }
-    return membership_figures(traces, attacks, note=note, seed=seed)
+    found = membership_figures(traces, able, note=note, seed=seed) if able else {}
+    for label, why in lost.items():
+        absent = absent_figure(why, unit=attacks[label].unit, target="reference")
+        for name in SETS:
+            found.setdefault(name, {})[f"mia_{label}"] = absent
+    return found
 
 
 def _found(rows: Mapping[str, Rows], label: str, note: str | None, seed: int) -> dict[str, Figure]:
@@ -150,6 +162,11 @@ def leakage_figures(
     made: dict[str, Figure] = {}
     labels = [key.removeprefix("mia_") for key in own["forget"] if key.startswith("mia_")]
     for label in labels:
+        if is_absent(own["forget"][f"mia_{label}"]) or _is_absent(reference, label):
+            if label == HEADLINE:
+                why = why_absent(own["forget"][f"mia_{label}"], reference["forget"][f"mia_{label}"])
+                made["privleak"] = absent_figure(why, unit="per cent")
+            continue
         rows, beside = _same_texts(own, reference, label)
         forget, holdout = (list(beside[name].values()) for name in SETS)
         retrained = auc(forget, holdout)
@@ -196,6 +213,8 @@ def check_leakage(
             set.
     """
     for label in labels:
+        if _is_absent(reference, label):
+            continue
         beside = _beside(places, reference, label, role)
         if label == HEADLINE and refuse and role == "reference":
             check_reference(auc(*(list(beside[name].values()) for name in SETS)))
@@ -213,6 +232,11 @@ def check_asked(
     if probes and "holdout" in reference:
         places = {name: [probe.place for probe in made] for name, made in probes.items()}
         check_leakage(places, attacks, reference, role, refuse=refuse)
+
+
+def _is_absent(found: Figures, label: str) -> bool:
+    """Whether a model could not be asked what an attack needs."""
+    return is_absent(found.get("forget", {}).get(f"mia_{label}"))
 
 
 def _beside(

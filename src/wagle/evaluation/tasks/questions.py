@@ -41,6 +41,7 @@ from wagle.evaluation.membership.requests import (
     headline_share,
     probe_answers,
 )
+from wagle.evaluation.served.absent import absent_figure, absent_metrics, is_absent
 from wagle.evaluation.tasks.writing import rouge_figure, writing_figures
 from wagle.evaluation.tasks.writing import written as written_text
 from wagle.metrics.metric import Answered, values
@@ -122,8 +123,7 @@ def qa(
             _measure(name, made, answers, encoder, seed, judges) for name, made in asked.items()
         ]
         if probes:
-            more = asked_figures(probes, answers, table, note=note, seed=seed)
-            found.append(Measured(more))
+            found.append(Measured(asked_figures(probes, answers, table, note=note, seed=seed)))
         return reduce(joined, found, Measured({}))
 
     groups: list[Sequence[Item | Probe]] = [*asked.values(), *probes.values()]
@@ -196,7 +196,7 @@ def _fits(
     """Refuse a reference for other records wherever a figure needs the same ones."""
     mine = {item.name: 0.0 for item in made if item.record.perturbed_answers}
     other = reference.figures.get("forget", {}).get("know")
-    if mine and other is not None:
+    if mine and other is not None and not is_absent(other):
         same_records(mine, other.per_record, "forget quality")
     check_asked(probes, attacks, reference.figures, role, refuse=False)
 
@@ -218,7 +218,7 @@ def _quality(own: Measured, reference: Measured) -> dict[str, Figure]:
     It is taken from ``know``, which falls as the truth ratio rises: the test depends only on ranks.
     """
     mine, other = (m.figures.get("forget", {}).get("know") for m in (own, reference))
-    if mine is None or other is None:
+    if mine is None or other is None or is_absent(mine) or is_absent(other):
         return {}
     same_records(mine.per_record, other.per_record, "forget quality")
     found = forget_quality([*mine.per_record.values()], [*other.per_record.values()])
@@ -269,6 +269,7 @@ def _measure(
             rows.setdefault(metric, {})[item.name] = value
         texts += [said] if said else []
     mute = len(texts) - len(rows.get("rouge_l", {}))
+    absent = absent_metrics(answers.absent, lambda: _wanted(made))
     found: dict[str, Figure] = {}
     for metric, kind in OF_RECORDS.items():
         about: dict[str, Any] = {
@@ -281,6 +282,8 @@ def _measure(
             found[metric] = rouge_figure(rows.get(metric, {}), mute, **about)
         elif metric in rows:
             found[metric] = mean_figure(rows[metric], share=kind.share, **about)
+        elif metric in absent:
+            found[metric] = absent_figure(absent[metric], **about)
     if texts:
         target = "reference" if name == "forget" else None
         found |= writing_figures(texts, seed, judges, gone=name in GONE, target=target)
@@ -295,16 +298,30 @@ def figures(item: Item, answers: Answers, text: str | None) -> dict[str, float]:
         answers: the engine's answers.
         text: the decoded greedy answer, if there is one.
     """
-    means = {role: answers.likelihood(request).mean for role, request in item.likely.items()}
-    hits = answers.likelihood(item.likely["answer"]).hit.tolist()
-    right, record = means["answer"], item.record
+    known = {role: request for role, request in item.likely.items() if request in answers}
+    means = {role: answers.likelihood(request).mean for role, request in known.items()}
+    hits = answers.likelihood(known["answer"]).hit.tolist() if "answer" in known else []
+    return _values(item, means, hits, text)
+
+
+def _wanted(made: Sequence[Item]) -> set[str]:
+    """The metrics that need how likely answers are, as far as the records allow them."""
+    told = (_values(item, dict.fromkeys(item.likely, 1.0), [True, True], None) for item in made)
+    return {metric for found in told for metric in found}
+
+
+def _values(
+    item: Item, means: Mapping[str, float], hits: Sequence[bool], text: str | None
+) -> dict[str, float]:
+    """The figures of one record from the mean NLLs by role and the hits of the right answer."""
+    right = means.get("answer")
     answered = Answered(
         right=right,
         hits=hits[: len(hits) - item.tokens.closed] or None,
         reworded=means.get("paraphrased_answer", right),
         wrong=[means[role] for role in means if role.startswith("perturbed_")] or None,
         paraphrased=means.get("paraphrased"),
-        expected=record.answer,
+        expected=item.record.answer,
         said=text,
     )
     return values(OF_RECORDS, answered)

@@ -73,6 +73,7 @@ def summary_table(
     for arm, control in state.get("controls", {}).get("arms", {}).items():
         lines += entry("control", f"{arm}: {_control_text(control)}")
     lines += _made_lines(state)
+    lines += _served_lines(state)
     spent = {name: stage["seconds"] for name, stage in state.items()}
     seconds = {name: value for name, value in spent.items() if value >= 0.5}
     peak = max(stage["peak_bytes"] for stage in state.values()) / 1e9
@@ -81,6 +82,17 @@ def summary_table(
     lines += role_lines(roles or {})
     lines += verdict_lines(state["after"]["verdict"], state["after"]["reasons"])
     return "\n".join([*lines, *entry("report", str(folder / "report.html"))])
+
+
+def _served_lines(state: Mapping[str, Any]) -> list[str]:
+    """What the forms leave in which the model is served."""
+    lines: list[str] = []
+    judged = state["after"].get("served", {})
+    for form, made in state.get("deploy", {}).get("forms", {}).items():
+        lines += entry("served", f"{form}: {_control_text({**made, **judged.get(form, {})})}")
+    if judged:
+        lines += entry("", f"({state['deploy']['compared_with']})")
+    return lines
 
 
 def _made_lines(state: Mapping[str, Any]) -> list[str]:
@@ -108,7 +120,7 @@ def _made_lines(state: Mapping[str, Any]) -> list[str]:
 
 
 def _control_text(control: Mapping[str, Any]) -> str:
-    """A control arm's final figures, and its verdict."""
+    """The main figures of a control arm's model, or of what is served, and its verdict."""
     found = control["summary"]
     texts = [
         f"{name}.{metric} {or_dash(found[name][metric], small)}"
@@ -120,4 +132,4 @@ def _control_text(control: Mapping[str, Any]) -> str:
         )
         if metric in found.get(name, {})
     ]
-    return f"{', '.join(texts)}; {control['verdict']}"
+    return f"{', '.join(texts)}; {control.get('verdict', 'no verdict')}"

@@ -73,9 +73,15 @@ _ROWS = (
         ("patch.safetensors", "private/undo.safetensors"),
     ),
     Stage(
-        "after",
+        "deploy",
         "measuring",
         ("reference", "before", "unlearn"),
+        ("served/", "evaluation/served-FORM.json"),
+    ),
+    Stage(
+        "after",
+        "measuring",
+        ("reference", "before", "unlearn", "deploy"),
         (*_evaluations("after"), "evaluation.json"),
     ),
     Stage("attacks", "measuring", ("teach", "retrain", "unlearn", "after"), ("attacks/",)),

@@ -17,12 +17,12 @@ from dataclasses import replace
 
 from transformers import PreTrainedModel
 
-from wagle.attacks.kinds.quantization.quantizing import WAYS, check_way, quantize
 from wagle.attacks.parts import as_series
 from wagle.attacks.shapes import ASIS, Scene, Series, Trial
 from wagle.evaluation.figures import HOLDOUT
 from wagle.evaluation.tasks.questions import qa
 from wagle.model.loading import empty_model
+from wagle.model.quantization.quantizing import WAYS, check_way, quantize
 from wagle.system.errors import WagleError
 from wagle.system.memory import give_memory_back
 

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from wagle.attacks.kinds.quantization.layers import (
+from wagle.compat.torchao import codes_and_steps
+from wagle.mask.mask import Mask
+from wagle.model.quantization.layers import (
     Method,
     as_layer,
     as_rows,
@@ -20,8 +22,6 @@ from wagle.attacks.kinds.quantization.layers import (
     int4,
     int8,
 )
-from wagle.compat.torchao import codes_and_steps
-from wagle.mask.mask import Mask
 from wagle.model.weights import Weights
 from wagle.system.errors import WagleError, choose
 

@@ -10,6 +10,7 @@ from wagle.evaluation.losses import losses
 from wagle.evaluation.stand_in import assumptions
 from wagle.evaluation.verdict import DAMAGED, OVER, came_back, combine, judge
 from wagle.run.opening import Run
+from wagle.run.stages.measuring import deploy
 from wagle.run.stages.measuring.evaluations import measure
 from wagle.system.atomic import write_json
 
@@ -32,6 +33,9 @@ def after(run: Run) -> dict[str, Any]:
             }
             for label in labels
         }
+    forms = run.state["stages"].get("deploy", {}).get("forms", {})
+    if forms:
+        summary["served"] = {form: made["summary"] for form, made in forms.items()}
     write_json(run.folder / "evaluation.json", summary)
     now, was = found["after"], found["before"]
     assert now is not None
@@ -42,7 +46,8 @@ def after(run: Run) -> dict[str, Any]:
         one, other = run.evaluation("after", label), run.evaluation("before", label)
         if one is not None and other is not None and one.details["probes"]:
             verdicts[label] = judge(one, other, run.evaluation("reference", label), limits)
-    verdict = combine(verdicts)
+    served = deploy.verdicts(run)
+    verdict = combine({**verdicts, **{f"served as {form}": v for form, v in served.items()}})
     if verdict.over and not any(OVER in line for line in run.warnings()):
         logger.warning("over-unlearned: %s", " ".join(verdict.over))
     for loss in losses(now, was, limits):
@@ -52,5 +57,10 @@ def after(run: Run) -> dict[str, Any]:
     again = came_back(now, was)
     if again is not None:
         logger.warning("%s; set unlearning.earlier: objective to keep it forgotten", again)
-    reasons = [*verdict.reasons, *assumptions(now.details)]
-    return {**details, "verdict": verdict.word, "reasons": reasons}
+    told = {form: {"verdict": v.word, "reasons": list(v.reasons)} for form, v in served.items()}
+    return {
+        **details,
+        "verdict": verdict.word,
+        "reasons": [*verdict.reasons, *assumptions(now.details)],
+        **({"served": told} if told else {}),
+    }

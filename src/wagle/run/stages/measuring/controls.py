@@ -26,7 +26,9 @@ logger = logging.getLogger(__name__)
 def control_of(run: Run, arm: str) -> Run:
     """One control arm of a run, created or reopened."""
     own = run.recipe.attribution.model_copy(update={"score": "random", "score_settings": {}})
-    recipe: Recipe = run.recipe.model_copy(update={"attribution": own, "controls": []})
+    recipe: Recipe = run.recipe.model_copy(
+        update={"attribution": own, "controls": [], "deploy": []}
+    )
     folder = run.folder / "controls" / arm
     made = Run(folder, recipe, whole=run, arm=arm)
     private_folder(made.private)

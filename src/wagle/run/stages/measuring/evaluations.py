@@ -34,7 +34,7 @@ def measure(run: Run, role: str, folder: Path) -> dict[str, Any]:
     kept = role == "after" and run.recipe.unlearning.objective == "none"
     common = {**way_of(run), "cache": run.private / "answers", "unchanged": kept}
     found = evaluate(model, run.inputs.encoder, **questions, **_beside(run, role), **common)
-    _keep(run, role, role, folder, found)
+    keep(run, role, role, folder, found)
     summaries = {}
     for asked_for in run.recipe.evaluation.benchmarks:
         logger.info("%s: benchmark %s", role, asked_for.called)
@@ -46,7 +46,7 @@ def measure(run: Run, role: str, folder: Path) -> dict[str, Any]:
             **_beside(run, role, asked_for.called),
             **common,
         )
-        _keep(run, role, f"{role}-{asked_for.called}", folder, measured)
+        keep(run, role, f"{role}-{asked_for.called}", folder, measured)
         summaries[asked_for.called] = measured.summary()
     return {"summary": found.summary(), **({"benchmarks": summaries} if summaries else {})}
 
@@ -61,7 +61,7 @@ def measure_twins(run: Run) -> dict[str, Any]:
     found = ask_twins(model, run.inputs.encoder, forget, **how)
     if found is None:
         return {"summary": None}
-    _keep(run, "reference", "reference", base, found)
+    keep(run, "reference", "reference", base, found)
     return {"summary": found.summary()}
 
 
@@ -108,7 +108,7 @@ def _beside(run: Run, role: str, benchmark: str | None = None) -> dict[str, Any]
     return {other: run.evaluation(other, benchmark) for other in others}
 
 
-def _keep(run: Run, role: str, name: str, folder: Path, found: Evaluation) -> None:
+def keep(run: Run, role: str, name: str, folder: Path, found: Evaluation) -> None:
     """Write an evaluation and, separately and privately, what the model wrote."""
     answers = f"private/answers-{name}.json"
     model = {**found.details["model"], "path": folder.name}

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from wagle.attacks.kinds.quantization.gguf import GGUF, llama_cpp, through_gguf
-from wagle.attacks.kinds.quantization.layers import (
+from wagle.compat.transformers import forget_ties
+from wagle.model.quantization.layers import (
     METHODS,
     Method,
     as_layer,
@@ -20,7 +20,7 @@ from wagle.attacks.kinds.quantization.layers import (
     check_group,
     group_of,
 )
-from wagle.compat.transformers import forget_ties
+from wagle.model.quantization.llama_cpp import GGUF, llama_cpp, through_gguf
 from wagle.system.errors import WagleError, choose
 
 logger = logging.getLogger(__name__)

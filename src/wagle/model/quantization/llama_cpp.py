@@ -9,11 +9,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
-from wagle.attacks.kinds.quantization.layers import METHODS
 from wagle.compat.transformers import attention_of
+from wagle.model.gguf_file import read_gguf
+from wagle.model.quantization.layers import METHODS
 from wagle.model.saving import save_model
 from wagle.model.structure import model_folder
 from wagle.system.errors import WagleError
@@ -56,24 +56,9 @@ def load_gguf(
     home, (convert, quantizer) = model_folder(folder), llama_cpp()
     with tempfile.TemporaryDirectory(prefix="wagle-") as place:
         whole, small = f"{place}/whole.gguf", f"{place}/small.gguf"
-        _call(convert, str(home), "--outtype", "f32", "--outfile", whole)
-        _call(quantizer, whole, small, kind)
-        try:
-            model = AutoModelForCausalLM.from_pretrained(
-                place,
-                gguf_file=Path(small).name,
-                quantization_config=GgufConfig(dequantize=True),
-                dtype=torch.float32,
-                attn_implementation=attention,
-                local_files_only=True,
-            )
-        except Exception as error:
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise WagleError(
-                f"transformers cannot read the {GGUF} that llama.cpp made: {reason[0]}"
-            ) from error
-    loaded: PreTrainedModel = model.eval()
-    return loaded
+        call(convert, str(home), "--outtype", "f32", "--outfile", whole)
+        call(quantizer, whole, small, kind)
+        return read_gguf(small, attention)
 
 
 def llama_cpp() -> list[str]:
@@ -90,7 +75,12 @@ def llama_cpp() -> list[str]:
     return [str(path) for path in found.values()]
 
 
-def _call(tool: str, *arguments: str) -> None:
+def call(tool: str, *arguments: str) -> None:
+    """Run a tool of llama.cpp.
+
+    Raises:
+        WagleError: it fails; with the last line of what it said.
+    """
     done = subprocess.run([tool, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["it said nothing"]
