@@ -9,18 +9,16 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from tests.conftest import OTHERS, RECORDS, make_model
+from wagle.evaluation.verdict import NO_LEAK
 from wagle.evidence.auditing import Given
 from wagle.evidence.collecting import collect_evidence
 from wagle.evidence.commitment import commit_recipe, write_commitment
 from wagle.evidence.signing import new_key
-from wagle.evaluation.verdict import NO_LEAK
 from wagle.model.loading import load_model
 from wagle.model.saving import save_model
 from wagle.recipe.reading import load_recipe

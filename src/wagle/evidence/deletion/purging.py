@@ -196,14 +196,14 @@ def _carry_out(
     write_json(bare.state_file, bare.state)  # from here on, no stage resumes
     if "recipe.yaml" in changed:
         write_text(run.folder / "recipe.yaml", dump_recipe(bare.recipe))
-    if "report.html" in changed:
-        from wagle.run.stages.measuring.report import report
-
-        report(bare)
     if "log.jsonl" in changed:
         lines = (run.folder / "log.jsonl").read_bytes().split(b"\n")
         kept = b"\n".join(line for line in lines if not sweep.finds(line))
         write_text(run.folder / "log.jsonl", kept.decode("utf-8", errors="replace"))
+    if "report.html" in changed:  # after the log, whose warnings it shows
+        from wagle.run.stages.measuring.report import report
+
+        report(bare)
     with disk_errors(run.folder):
         for path in gone:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
