@@ -180,6 +180,7 @@ def measure(run: Path, home: Path) -> dict[str, Any]:
             "right": done.returncode == right,
             "reason": told["reason"].replace(str(table.home) + "/", ""),
             "asked": len(told.get("drawn", [])),
+            "passed": [line.replace(f"{table.home}/", "") for line in told.get("passed", [])],
             "seconds": round(time.perf_counter() - started, 1),
         }
         print(f"{name}: {found['audits'][name]}", file=sys.stderr)

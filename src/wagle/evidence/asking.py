@@ -124,6 +124,15 @@ def contradiction(own: PerRecord, told: PerRecord, protocol: Protocol) -> str | 
     return None
 
 
+def largest_gap(own: PerRecord, told: PerRecord) -> float:
+    """The largest difference between figures that were computed again and those of a pack."""
+    return max(
+        abs(value - told[figure][place])
+        for figure, values in own.items()
+        for place, value in values.items()
+    )
+
+
 def compare(
     model: PerRecord, base: PerRecord | None, reference: PerRecord | None
 ) -> list[Compared]:

@@ -22,6 +22,7 @@ from wagle.evidence.asking import (
     ask_records,
     compare,
     contradiction,
+    largest_gap,
     told_by,
     way_to_ask,
 )
@@ -209,7 +210,10 @@ def _ask(told: Told, given: Given, audit: Audit) -> None:
             odd = contradiction(own, told_by(stored), told.protocol)
             if odd is not None:
                 raise Refused(f"evaluation/{result}.json is not what {role} says: {odd}")
-            audit.passed.append(f"the figures of evaluation/{result}.json come out the same")
+            gap = largest_gap(own, told_by(stored))
+            audit.passed.append(
+                f"the figures of evaluation/{result}.json come out the same (within {gap:.1g})"
+            )
     model, stored = found["model"], told.results.get("reference")
     assert model is not None
     goal = found["reference"] or (told_by(stored) if stored is not None else None)
