@@ -9,16 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 from wagle.data.records import Record
 from wagle.data.tokens import Encoder
-from wagle.evaluation.models import Way
 from wagle.evaluation.result import Evaluation
-from wagle.evaluation.tasks.questions import qa
 from wagle.evidence.protocol import FIGURES, Protocol
 from wagle.metrics.statistics import bootstrap_interval
-from wagle.model.loading import load_model
 from wagle.system.memory import give_memory_back
+
+if TYPE_CHECKING:
+    from wagle.evaluation.models import Way
 
 COUNTED = ("extraction_strength", "exact_memorization")  # made of predicted tokens
 _EQUAL = 1e-4  # two counts of tokens, each divided by as many
@@ -79,6 +80,9 @@ def ask_records(
         name: of their set.
         attention: how attention is computed, as the evaluation did.
     """
+    from wagle.evaluation.tasks.questions import qa
+    from wagle.model.loading import load_model
+
     model = load_model(folder, attention=attention)
     task = qa(way.encoder, sets={name: records}, generate=False)
     found = way.ask(model, task).figures[name]
@@ -89,6 +93,8 @@ def ask_records(
 
 def way_to_ask(encoder: Encoder, settings: Mapping[str, object]) -> Way:
     """How an audit asks: as the evaluation did, without a cache."""
+    from wagle.evaluation.models import Way
+
     precision, tokens = settings["precision"], settings["batch_tokens"]
     assert isinstance(precision, str)
     assert tokens is None or isinstance(tokens, int)

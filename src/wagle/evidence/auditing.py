@@ -9,20 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wagle.data.reading import read_records
 from wagle.data.records import Record
-from wagle.evaluation.models import Way, find_model
-from wagle.evaluation.tasks.questions import VERSION
 from wagle.evaluation.verdict import INCONCLUSIVE, NO_LEAK
 from wagle.evidence.asking import (
     Compared,
     PerRecord,
     ask_records,
     compare,
-    contradiction,
-    largest_gap,
     told_by,
     way_to_ask,
 )
@@ -34,6 +30,9 @@ from wagle.evidence.protocol import check_nonce, draw_places
 from wagle.evidence.signing import read_public
 from wagle.run.inputs import Inputs
 from wagle.system.errors import Refused, WagleError
+
+if TYPE_CHECKING:
+    from wagle.evaluation.models import Way
 
 CONFIRMED, REFUSED, UNSURE = "confirmed", "refused", "inconclusive"
 EXIT = {CONFIRMED: 0, REFUSED: 1, UNSURE: 3}
@@ -167,6 +166,8 @@ def _read(pack: str | Path, given: Given, audit: Audit) -> Told:
 
 def _check_models(told: Told, given: Given, audit: Audit) -> None:
     """Fingerprints and files of the models that the auditor has."""
+    from wagle.evaluation.models import find_model
+
     models = told.claim["models"]
     assert given.model is not None
     wanted = [("model", given.model, "result"), ("base", given.base, "base")]
@@ -185,6 +186,9 @@ def _ask(told: Told, given: Given, audit: Audit) -> None:
     assert given.model is not None
     assert given.secret is not None
     assert given.nonce is not None
+    from wagle.evaluation.models import find_model
+    from wagle.evaluation.tasks.questions import VERSION
+
     if told.version != VERSION:
         raise WagleError(
             f"the figures of the pack are of version {told.version}, this wagle computes version "
@@ -204,16 +208,7 @@ def _ask(told: Told, given: Given, audit: Audit) -> None:
     probes = _drawn(inputs, everything, told, audit)
     asked = _asker(given, folder, way, told.settings["attention"])
     found = {role: asked(role, probes, "forget") for role in ("model", "base", "reference")}
-    for role, result in (("model", "after"), ("base", "before"), ("reference", "reference")):
-        own, stored = found[role], told.results.get(result)
-        if own is not None and stored is not None:
-            odd = contradiction(own, told_by(stored), told.protocol)
-            if odd is not None:
-                raise Refused(f"evaluation/{result}.json is not what {role} says: {odd}")
-            gap = largest_gap(own, told_by(stored))
-            audit.passed.append(
-                f"the figures of evaluation/{result}.json come out the same (within {gap:.1g})"
-            )
+    _check_figures(told, found, audit)
     model, stored = found["model"], told.results.get("reference")
     assert model is not None
     goal = found["reference"] or (told_by(stored) if stored is not None else None)
@@ -252,6 +247,7 @@ def _asker(
     given: Given, folder: Path, way: Way, attention: str
 ) -> Callable[[str, Sequence[Record], str], PerRecord | None]:
     """Asks a model by its role; None if the auditor has none for it."""
+    from wagle.evaluation.models import find_model
 
     def ask(role: str, records: Sequence[Record], name: str) -> PerRecord | None:
         path = getattr(given, role)
