@@ -227,6 +227,21 @@ def _ask(told: Told, given: Given, audit: Audit) -> None:
     _judge(told, audit)
 
 
+def _check_figures(told: Told, found: Mapping[str, PerRecord | None], audit: Audit) -> None:
+    """Refuse a pack whose figures do not come out when they are computed again."""
+    for role, result in (("model", "after"), ("base", "before"), ("reference", "reference")):
+        own, stored = found[role], told.results.get(result)
+        if own is None or stored is None:
+            continue
+        odd = contradiction(own, told_by(stored), told.protocol)
+        if odd is not None:
+            raise Refused(f"evaluation/{result}.json is not what {role} says: {odd}")
+        gap = largest_gap(own, told_by(stored))
+        audit.passed.append(
+            f"the figures of evaluation/{result}.json come out the same (within {gap:.1g})"
+        )
+
+
 def _drawn(inputs: Inputs, everything: Sequence[Record], told: Told, audit: Audit) -> list[Record]:
     """The records that are asked about: drawn from those that were evaluated."""
     most, seed = told.settings["records"], told.settings["seed"]
