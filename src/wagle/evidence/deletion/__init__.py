@@ -1,0 +1,1 @@
+"""Deleting the records of a run: what goes, what stays, and the search for what is left."""
