@@ -41,7 +41,7 @@ pages: .venv/installed-dev
 
 # Every objective on the demo model, about an hour; it resumes in ARGS="--scratch FOLDER".
 objectives: .venv/installed
-	$(BIN)/python -m bench.objectives --out docs/objectives-measured.md $(ARGS)
+	$(BIN)/python -m bench.objectives --json bench/measured/objectives.json --out docs/objectives-measured.md $(ARGS)
 
 # The TOFU evaluation with wagle's engine and a straightforward one: ARGS="--data FOLDER --rows 20".
 bench-evaluation: .venv/installed

@@ -40,7 +40,7 @@ from wagle.system.atomic import read_json, write_json
 from wagle.system.errors import TrainingStopped
 
 SETS = ("forget", "retain", "retain_heldout", "general")
-WGA = "unlearning.objective=wga"
+MEASURED = ROOT / "bench" / "measured"
 
 
 def _rate(rate: float, *more: str) -> tuple[str, ...]:
@@ -244,6 +244,72 @@ def run_demo(place: Path, seed: int, threads: int) -> dict[str, Any]:
     return record
 
 
+def page(tried: Mapping[str, Any], holds: Mapping[str, Any]) -> str:
+    """The two records as a page of the documentation."""
+    lines = [
+        *_HEAD,
+        "## Does it hold?",
+        "",
+        "Each row is a whole run in a process of its own. *Forget* is the forget probability after "
+        "unlearning, beside the band, the reference's 95 % interval; the others are the shares lost.",
+        "",
+        "| seed | threads | verdict | forget | band | retain | retain, held out | general | steps |",
+        "| ---: | ---: | --- | ---: | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for one in holds["runs"]:
+        after, goal = (one["figures"][r]["forget.probability"] for r in ("after", "reference"))
+        lost = {loss["name"]: f"{100 * loss['share']:+.1f} %" for loss in one["losses"]}
+        lines.append(
+            f"| {one['seed']} | {one['threads']} | {one['verdict']} | {after[0]:.3f} | "
+            f"{goal[1]:.3f} to {goal[2]:.3f} | {' | '.join(lost[n] for n in SETS[1:])} "
+            f"| {one['steps']} |"
+        )
+    lines += [
+        "",
+        "## What was tried",
+        "",
+        "One taught model per seed; each row stops and lands by the same rules. *Extraction* and "
+        "*memorisation* are `extraction_strength` and `exact_memorization` of the forget set: above "
+        "the reference's interval, they leak.",
+        "",
+        "| weights, objective | seed | forget | extraction | memorisation | retain | "
+        "retain, held out | general | steps |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for one in tried["runs"]:
+        after, before = (one["figures"][r] for r in ("after", "before"))
+        gone = [
+            f"{after[f'forget.{m}'][0]:.3f}"
+            for m in ("probability", "extraction_strength", "exact_memorization")
+        ]
+        lost = [
+            f"{100 * (after[f'{n}.probability'][0] / before[f'{n}.probability'][0] - 1):+.1f} %"
+            for n in SETS[1:]
+        ]
+        lines.append(
+            f"| {one['name']} | {one['seed']} | {' | '.join([*gone, *lost])} | {one['steps']} |"
+        )
+    goal = tried["runs"][0]["figures"]["reference"]
+    ends = [
+        f"{name} {goal[f'forget.{metric}'][1]:.3f} to {goal[f'forget.{metric}'][2]:.3f}"
+        for name, metric in (
+            ("forget", "probability"),
+            ("extraction", "extraction_strength"),
+            ("memorisation", "exact_memorization"),
+        )
+    ]
+    return "\n".join([*lines, "", f"The reference's intervals: {', '.join(ends)}.", ""])
+
+
+_HEAD = [
+    "# The demo",
+    "",
+    "Made by `python -m bench.demo page` from `bench/measured/demo-holds.json` and "
+    "`bench/measured/demo-tried.json`; the same command with `hold` or `try` measures them anew.",
+    "",
+]
+
+
 def machine() -> dict[str, Any]:
     """Where a record was made."""
     return {"torch": torch.__version__, "python": platform.python_version(), "cpus": os.cpu_count()}
@@ -255,7 +321,7 @@ def main(options: Sequence[str] | None = None) -> None:
     parser.add_argument("what", choices=("try", "hold", "page"))
     parser.add_argument("--scratch", help="folder of the runs; a second call resumes there")
     parser.add_argument("--json", help="the record to write")
-    parser.add_argument("--out", help="the page to write")
+    parser.add_argument("--out", default="docs/demo.md", help="the page to write")
     parser.add_argument("--seeds", default="0", help="of what is tried, separated by commas")
     parser.add_argument("--threads", default="1,2", help="of the demos, separated by commas")
     parser.add_argument("--only", help="try only settings whose name holds this")
@@ -267,6 +333,9 @@ def main(options: Sequence[str] | None = None) -> None:
         record = hold(
             Path(asked.scratch), seeds, [int(count) for count in asked.threads.split(",")]
         )
+    else:
+        records = [read_json(MEASURED / f"demo-{name}.json") for name in ("tried", "holds")]
+        write_text(asked.out, page(*records))
     if asked.json:
         write_json(asked.json, {"machine": machine(), "runs": record})
 

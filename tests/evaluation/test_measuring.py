@@ -11,9 +11,8 @@ from tests.conftest import OTHERS, RECORDS, make_model, make_tokenizer
 from tests.evaluation.benchmarks.test_tofu import row, write
 from wagle.data.reading import read_records
 from wagle.data.tokens import Encoder
-from wagle.evaluation.comparable import asked_text
+from wagle.evaluation.comparable import asked_text, paired
 from wagle.evaluation.figures import Figure, Measured, Task
-from wagle.evaluation.measuring import paired
 from wagle.evaluation.models import Way, find_model
 from wagle.evaluation.result import Evaluation
 from wagle.evaluation.table import make_task

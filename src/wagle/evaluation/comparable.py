@@ -1,4 +1,4 @@
-"""What makes two results comparable: the records that were asked about, and the settings.
+"""What makes two results comparable, and how they differ: the records asked about, and settings.
 
 A result file states both without revealing the records: for every set their number and a digest.
 The digest of private records is keyed, so that nobody who reads the file can test a guess: with the
@@ -18,7 +18,8 @@ from typing import Any
 
 from wagle.data.records import Record
 from wagle.data.tokens import Encoder
-from wagle.evaluation.figures import Task
+from wagle.evaluation.figures import Figure, Measured, Task, joined
+from wagle.metrics.statistics import paired_difference
 from wagle.system.errors import WagleError
 from wagle.system.secrets import keyed_digest, private_folder, salt
 
@@ -193,3 +194,24 @@ def _short(value: Any) -> str:
     """A setting as messages show it: only the beginning of a long text, such as a system prompt."""
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def with_reference(own: Measured, other: Measured, task: Task) -> Measured:
+    """A model's figures, plus those that need a reference, such as forget quality."""
+    return own if task.against is None else joined(own, task.against(own, other))
+
+
+def paired(own: Measured, other: Measured, *, seed: int = 0) -> dict[str, dict[str, float]]:
+    """Paired differences to a reference, for every figure that both have on the same records."""
+    found = {}
+    for name, figures in own.figures.items():
+        for metric, figure in figures.items():
+            beside = other.figures.get(name, {}).get(metric)
+            if beside is not None and _same_records(figure, beside):
+                difference = paired_difference(figure.per_record, beside.per_record, seed=seed)
+                found[f"{name}.{metric}"] = difference._asdict()
+    return found
+
+
+def _same_records(one: Figure, other: Figure) -> bool:
+    return bool(one.per_record) and one.per_record.keys() == other.per_record.keys()

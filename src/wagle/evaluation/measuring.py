@@ -16,8 +16,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from wagle.data.reading import read_records
 from wagle.data.records import Source
 from wagle.data.tokens import Encoder, as_encoder
-from wagle.evaluation.comparable import data_entry
-from wagle.evaluation.figures import FORGOTTEN, SETS, Figure, Measured, Task, joined
+from wagle.evaluation.comparable import data_entry, paired, with_reference
+from wagle.evaluation.figures import FORGOTTEN, SETS, Measured, Task, joined
 from wagle.evaluation.models import (
     Reference,
     Way,
@@ -35,7 +35,6 @@ from wagle.evaluation.stand_in import assumptions
 from wagle.evaluation.table import make_task
 from wagle.evaluation.tasks.questions import VERSION, qa
 from wagle.evaluation.verdict import judge
-from wagle.metrics.statistics import paired_difference
 from wagle.system.errors import WagleError
 from wagle.system.memory import give_memory_back
 
@@ -333,24 +332,3 @@ def _of_benchmark(
             "into settings"
         )
     return make_task(benchmark, encoder, settings or {}, seed=seed)
-
-
-def with_reference(own: Measured, other: Measured, task: Task) -> Measured:
-    """A model's figures, plus those that need a reference, such as forget quality."""
-    return own if task.against is None else joined(own, task.against(own, other))
-
-
-def paired(own: Measured, other: Measured, *, seed: int = 0) -> dict[str, dict[str, float]]:
-    """Paired differences to a reference, for every figure that both have on the same records."""
-    found = {}
-    for name, figures in own.figures.items():
-        for metric, figure in figures.items():
-            beside = other.figures.get(name, {}).get(metric)
-            if beside is not None and _same_records(figure, beside):
-                difference = paired_difference(figure.per_record, beside.per_record, seed=seed)
-                found[f"{name}.{metric}"] = difference._asdict()
-    return found
-
-
-def _same_records(one: Figure, other: Figure) -> bool:
-    return bool(one.per_record) and one.per_record.keys() == other.per_record.keys()

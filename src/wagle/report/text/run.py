@@ -113,10 +113,24 @@ def _made_lines(state: Mapping[str, Any]) -> list[str]:
             f"{unlearn['selected']:,}{of} selected, {unlearn['changed']:,} changed, the rest "
             "bit-identical",
         )
+    if unlearn.get("landed"):
+        lines += entry("landed", landed_text(unlearn["landed"]))
     if "bytes" in patch:
         size = f"{patch['bytes'] / 1e6:.1f} MB, {patch['share_of_model']:.1%} of the model"
         lines += entry("patch", size)
     return lines
+
+
+def landed_text(landed: Mapping[str, Any]) -> str:
+    """Where a run landed, as tables and reports say it."""
+    early, late = landed["between"]
+    low, high = landed["aim"]
+    at = (
+        f"at step {late}"
+        if landed["share"] == 1
+        else (f"{landed['share']:.0%} of the way from step {early} to step {late}")
+    )
+    return f"{landed['figure']} {landed['value']:.3f} {at}, aimed at {low:.3f} to {high:.3f}"
 
 
 def _control_text(control: Mapping[str, Any]) -> str:

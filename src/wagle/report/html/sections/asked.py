@@ -14,6 +14,7 @@ from wagle.report.html.page import Page
 from wagle.report.html.section import Section
 from wagle.report.numbers import number
 from wagle.report.settings import described, listed
+from wagle.report.text.run import landed_text
 from wagle.unlearning.watching.rules import REACHED, parse_best
 
 _STAND_INS = {
@@ -140,6 +141,8 @@ def _stop(page: Page) -> str:
         stopped = found.get("stopped", "end")
         why = {"end": "the end of training", REACHED: "the reference was reached"}
         text += f"; stopped at step {found['steps']:,}: {why.get(stopped, stopped)}"
+    if found.get("landed"):
+        text += f"; landed: {landed_text(found['landed'])}"
     if found.get("best") and training.best is not None:
         rule = parse_best(training.best)
         text += f"; the model is that of step {found['best']['step']:,}, {rule}"

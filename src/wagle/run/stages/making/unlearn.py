@@ -71,7 +71,7 @@ def forget(run: Run, model: Any, mask: Mask | None, checkpoints: Path | None) ->
         forgotten=run.inputs.again or None,
         mask=mask,
         reference_folder=run.private / "references",
-        reference=_reference_figures(run),
+        reference=reference_figures(run),
         evaluated=run.inputs.asked("forget", run.inputs.need("forget")),
         evaluation_precision=run.recipe.evaluation.precision,
         checkpoint_folder=checkpoints,
@@ -83,8 +83,8 @@ def forget(run: Run, model: Any, mask: Mask | None, checkpoints: Path | None) ->
     )
 
 
-def _reference_figures(run: Run) -> dict[str, float] | None:
-    """The reference's evaluation of the figures that rules compare."""
+def reference_figures(run: Run) -> dict[str, float] | None:
+    """The reference's figures that rules compare, with the ends of their intervals."""
     reference = run.evaluation("reference")
     if reference is None:
         return None
