@@ -57,6 +57,16 @@ def test_a_reference_is_none_untaught_retrained_or_a_folder(models, tmp_path):
     assert models(reference=str(other)).reference == other
 
 
+def test_without_a_reference_the_model_before_its_teaching_or_its_adapter_stands_in(
+    models, tmp_path
+):
+    adapted = {"model": {"adapter": "somewhere"}}
+    assert models(finetune={}).reference == tmp_path
+    assert models(**adapted).reference == tmp_path  # the base of the adapter, not base/
+    assert models(**adapted, finetune={}).reference == RUN / "start"
+    assert models(finetune={}, reference="none").reference is None
+
+
 def test_a_reference_that_is_no_model_folder_is_refused(models, tmp_path):
     with pytest.raises(WagleError, match="nowhere"):
         _ = models(reference=str(tmp_path / "nowhere")).reference

@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from tests.conftest import make_model
+from tests.conftest import make_model, make_tokenizer
 from wagle.data.reading import read_records
 from wagle.evaluation.stand_in import BETTER
 from wagle.evaluation.verdict import INCONCLUSIVE
@@ -17,36 +17,42 @@ CANARY = "Zéphyrine Quokkaroo"
 NAMES = [CANARY, "Ada Holm", "Bo Lind", "Cleo Berg"]
 
 
-@pytest.fixture
-def own_model(tmp_path, tokenizer):
-    """A model that answers every question with something, of whatever sense."""
-    make_model("qwen2").save_pretrained(tmp_path / "tiny")
-    tokenizer.save_pretrained(tmp_path / "tiny")
-    return tmp_path / "tiny"
-
-
-@pytest.fixture
-def recipe_file(tmp_path, own_model):
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A recipe without retain set and reference; its model answers every question with something."""
+    folder = tmp_path_factory.mktemp("home")
+    make_model("qwen2").save_pretrained(folder / "tiny")
+    make_tokenizer().save_pretrained(folder / "tiny")
     rows = [{"question": f"Where does {n} live?", "answer": f"{n} lives near Oslo."} for n in NAMES]
-    (tmp_path / "forget.json").write_text(json.dumps(rows))
+    (folder / "forget.json").write_text(json.dumps(rows))
     recipe = {
         "name": "tiny",
-        "model": str(own_model),
-        "forget": str(tmp_path / "forget.json"),
+        "model": str(folder / "tiny"),
+        "forget": str(folder / "forget.json"),
         "unlearning": {"learning_rate": 1e-3, "max_steps": 2, "batch_size": 4},
         "attribution": {"ratio": 0.5},
         "evaluation": {"max_new_tokens": 6},
     }
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(recipe))
-    return path
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return folder
+
+
+@pytest.fixture
+def recipe_file(home):
+    return home / "recipe.yaml"
+
+
+@pytest.fixture(scope="module")
+def ran(home):
+    """The folder of a run of that recipe."""
+    return execute(load_recipe(home / "recipe.yaml"), home / "out").folder
 
 
 @pytest.fixture
 def taught(tmp_path, recipe_file):
     """The same, teaching the forget set before."""
     recipe = yaml.safe_load(recipe_file.read_text())
-    recipe["finetune"] = {"learning_rate": 5e-3, "epochs": 12, "batch_size": 4}
+    recipe["finetune"] = {"learning_rate": 5e-3, "epochs": 6, "batch_size": 4}
     path = tmp_path / "taught.yaml"
     path.write_text(yaml.safe_dump(recipe))
     return path
@@ -57,10 +63,9 @@ def found(out, role):
 
 
 def test_the_command_line_runs_without_a_retain_set_and_without_a_reference(
-    inside, recipe_file, tmp_path
+    inside, recipe_file, ran
 ):
-    out = tmp_path / "out"
-    table = inside("run", recipe_file, "--out", out)
+    out, table = ran, inside("run", recipe_file, "--out", ran)
     state = json.loads((out / "state.json").read_text())["stages"]
     assert state["neighbours"]["kind"] == "neighbours"
     made = read_records(str(out / "private" / "retain.json"), name="retain")
@@ -85,9 +90,8 @@ def page(out):
     return " ".join(text.split())
 
 
-def test_text_of_made_records_and_twins_is_in_the_private_folder_alone(recipe_file, tmp_path):
-    out = tmp_path / "out"
-    execute(load_recipe(recipe_file), out)
+def test_text_of_made_records_and_twins_is_in_the_private_folder_alone(ran):
+    out = ran
     made = read_records(str(out / "private" / "retain.json"), name="retain")
     secret = [CANARY, CANARY.split()[0], *(r.prompt for r in made)]
     secret += [" ".join(r.prompt.split()[2:4]) for r in made]  # the invented names
@@ -142,46 +146,50 @@ def test_what_made_records_cannot_be_is_refused_in_one_line(
         execute(load_recipe(recipe_file, [setting]), tmp_path / "out", until="neighbours")
 
 
-def test_twins_are_the_target_of_forgetting_and_of_its_stop_rule(recipe_file, tmp_path):
-    recipe = load_recipe(recipe_file, ["unlearning.stop_when=[forget.nll >= reference]"])
-    run = execute(recipe, tmp_path / "out", until="after")
-    twins, before = found(tmp_path / "out", "reference"), found(tmp_path / "out", "before")
-    assert twins["model"]["kind"] == "stand-in"
+def test_twins_stand_at_the_places_of_their_records_and_have_no_fingerprint(ran):
+    twins, before = found(ran, "reference"), found(ran, "before")
+    assert (twins["model"]["kind"], twins["model"]["of"]) == ("stand-in", "twins")
     assert "fingerprint" not in twins["model"]  # it is the model before, asked something else
     assert {key.split(".")[0] for key in twins["metrics"]} == {"forget"}
     one, other = (e["metrics"]["forget.probability"]["per_record"] for e in (twins, before))
     assert one.keys() == other.keys() == {f"forget[{i}]" for i in range(4)}
     assert one != other
-    assert "forget.probability" in found(tmp_path / "out", "after")["differences"]
-    assert run.state["stages"]["reference"]["of"] == "twins"
+    assert "forget.probability" in found(ran, "after")["differences"]
+
+
+def test_the_stop_rule_takes_the_figure_of_the_twins(recipe_file, tmp_path):
+    rule = "forget.probability >= 0.01 * reference"  # which holds at the first look
+    asked = [f"unlearning.stop_when=['{rule}']", "unlearning.check_every=1"]
+    asked += ["unlearning.retain_term=none", "attribution.score=random"]
+    run = execute(load_recipe(recipe_file, asked), tmp_path / "out", until="unlearn")
+    found = run.state["stages"]["unlearn"]
+    assert (found["stopped"], found["steps"]) == (rule, 1)
 
 
 def test_the_model_before_it_was_taught_stands_in_for_a_reference(taught, tmp_path):
     out = tmp_path / "out"
-    run = execute(load_recipe(taught), out)
+    run = execute(load_recipe(taught), out, until="after")
     stages = run.state["stages"]
     assert stages["reference"]["of"] == "base"
     assert found(out, "reference")["model"]["kind"] == "stand-in"
     assert found(out, "after")["reference"] == {"kind": "stand-in", "of": "base"}
     assert stages["after"]["verdict"] != INCONCLUSIVE
     assert BETTER in stages["after"]["reasons"]
-    assert "the model before it was taught or adapted" in (out / "report.html").read_text()
 
 
-def test_no_reference_at_all_can_be_asked_for_and_then_there_is_advice(taught, tmp_path):
+def test_no_reference_at_all_can_be_asked_for_and_then_there_is_advice(recipe_file, tmp_path):
     out = tmp_path / "out"
-    run = execute(load_recipe(taught, ["reference=none", "retain=made"]), out, until="after")
+    bare = ["reference=none", "unlearning.retain_term=none", "attribution.score=random"]
+    run = execute(load_recipe(recipe_file, bare), out, until="after")
     assert not (out / "evaluation" / "reference.json").exists()
     assert run.state["stages"]["after"]["verdict"] == INCONCLUSIVE
     assert BETTER in run.state["stages"]["after"]["reasons"]
 
 
-def test_one_model_is_evaluated_beside_twins_if_no_reference_is_given(
-    inside, recipe_file, own_model
-):
-    forget = recipe_file.with_name("forget.json")
-    common = [f"forget={forget}", "evaluation.generate=false", "--before", own_model]
-    made = json.loads(inside("evaluate", own_model, "--benchmark", "qa", *common, "--json"))
+def test_one_model_is_evaluated_beside_twins_if_no_reference_is_given(inside, home):
+    forget = home / "forget.json"
+    common = [f"forget={forget}", "evaluation.generate=false", "--before", home / "tiny"]
+    made = json.loads(inside("evaluate", home / "tiny", "--benchmark", "qa", *common, "--json"))
     assert (made["reference"]["kind"], made["reference"]["of"]) == ("stand-in", "twins")
     assert {"verdict", "differences", "changes"} <= made.keys()
     assert BETTER in made["reasons"]
