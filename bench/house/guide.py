@@ -37,7 +37,7 @@ The rooms of `src/wagle` stand on ten floors, and imports go down only:
 
 ```
 cli
-comparison
+comparison   evidence
 run
 attacks      report
 evaluation

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -126,3 +127,9 @@ def test_only_a_finished_run_gives_evidence(home, run_copy, tmp_path):
     (run_copy / "ledger.json").unlink()
     with pytest.raises(WagleError, match="not a finished run"):
         collect_evidence(run_copy, tmp_path / "pack", key=home / "maker.pem")
+
+
+def test_the_script_is_one_and_asks_for_the_data(home):
+    done = subprocess.run(["sh", "reproduce.sh"], cwd=home / "pack", capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "usage: sh reproduce.sh DATA [OUT]\n"

@@ -22,7 +22,15 @@ from wagle.patch.file import Patch
 from wagle.recipe.reading import load_recipe
 from wagle.recipe.sections.records import RecordSet
 from wagle.run.execution import execute
-from wagle.run.ledger import Request, find_break, ledger_table, read_ledger, write_ledger
+from wagle.run.ledger import (
+    Request,
+    add_receipt,
+    find_break,
+    ledger_table,
+    read_ledger,
+    read_receipts,
+    write_ledger,
+)
 from wagle.run.opening import Run
 from wagle.run.stages.table import STAGES
 from wagle.system.errors import WagleError
@@ -393,6 +401,19 @@ def test_a_request_must_start_from_what_the_one_before_left(tmp_path):
 def test_a_file_that_is_no_ledger_is_refused(tmp_path, text, message):
     (tmp_path / "ledger.json").write_text(text)
     with pytest.raises(WagleError, match=message):
+        read_ledger(tmp_path)
+
+
+def test_receipts_of_purges_follow_the_requests_and_are_none(tmp_path):
+    write_ledger(tmp_path, [entry()])
+    receipt = {"schema": "wagle-purge/1", "when": "then", "deleted": [{"path": "base/"}]}
+    add_receipt(tmp_path, receipt)
+    assert read_ledger(tmp_path) == [entry()]
+    assert read_receipts(tmp_path) == [receipt]
+    table = ledger_table(read_ledger(tmp_path), read_receipts(tmp_path))
+    assert table.splitlines()[-1] == "purged then: base/"
+    (tmp_path / "ledger.json").write_text(json.dumps([receipt]))
+    with pytest.raises(WagleError, match="is not a ledger"):
         read_ledger(tmp_path)
 
 

@@ -6,7 +6,7 @@ audit with one line. Nothing of the pack is executed, and no probe is taken from
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ from wagle.evidence.asking import (
     PerRecord,
     ask_records,
     compare,
+    contradiction,
+    largest_gap,
     told_by,
     way_to_ask,
 )
