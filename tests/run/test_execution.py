@@ -272,7 +272,8 @@ def test_a_benchmark_that_declares_probes_has_a_part_in_the_verdict(
 
 
 def test_a_model_that_never_learned_the_forget_set_is_a_warning_of_the_run(recipe_file, tmp_path):
-    settings = ["finetune.sets=[retain]", "reference=retrained", "evaluation.generate=false"]
+    settings = ["finetune.sets=[retain]", "reference=untaught", "evaluation.generate=false"]
+    settings += ["finetune.max_steps=1", "finetune.learning_rate=1e-5"]
     run = execute(load_recipe(recipe_file, settings), tmp_path / "out", until="unlearn")
     said = [line for line in run.warnings() if "never knew" in line]
     assert len(said) == 1
@@ -385,6 +386,10 @@ BAD = [
     ),
     ("unlearning.full_reference=adapter", "the model has no LoRA adapter"),
     ("unlearning.lora={targets: [q_porj]}", "unknown LoRA target 'q_porj'; did you mean 'q_proj'"),
+    (
+        "finetune.sets=[retain] reference=retrained",
+        "reference is 'retrained', but finetune teaches no record of the forget set, so the",
+    ),
     ("retain=null", "the recipe has no retain set"),
     ("retain=null NO_MASK", "objective npo needs a retain set; give one"),
     (

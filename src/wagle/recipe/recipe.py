@@ -45,8 +45,8 @@ class Recipe(Section):
 
     reference: Text | None = None
     """A model that never learned the forget set, which is the target of forgetting: retrained
-    (taught like the model, but without the forget set), untaught (the model before finetune), or a
-    model folder. Null: no reference."""
+    (taught like the model, but without the forget set), untaught (the model before finetune), or
+    another model folder than the model's own. Null: no reference."""
 
     forget: RecordSet | None = None
     """The records to forget: their source, or a section."""
