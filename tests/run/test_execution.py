@@ -272,8 +272,10 @@ def test_a_benchmark_that_declares_probes_has_a_part_in_the_verdict(
 
 
 def test_a_model_that_never_learned_the_forget_set_is_a_warning_of_the_run(recipe_file, tmp_path):
-    quick = ["reference=retrained", "evaluation.generate=false"]
-    settings = ["finetune.sets=[retain]", "unlearning.when_unknown=go", *quick]
+    quick = ["unlearning.when_unknown=go", "evaluation.generate=false"]
+    settings = ["finetune.sets=[retain]", *quick]
+    other = load_recipe(recipe_file, [*settings, "seed=1"])
+    settings += [f"reference={execute(other, tmp_path / 'other', until='teach').models.base}"]
     run = execute(load_recipe(recipe_file, settings), tmp_path / "out", until="unlearn")
     said = [line for line in run.warnings() if "never knew" in line]
     assert len(said) == 1
@@ -387,6 +389,10 @@ BAD = [
     ),
     ("unlearning.full_reference=adapter", "the model has no LoRA adapter"),
     ("unlearning.lora={targets: [q_porj]}", "unknown LoRA target 'q_porj'; did you mean 'q_proj'"),
+    (
+        "finetune.sets=[retain] reference=retrained",
+        "reference is 'retrained', but finetune teaches no record of the forget set, so the",
+    ),
     ("controls=[random] NO_MASK", "controls need a mask, but with unlearning.dynamic_mask"),
     (
         "evaluation.fluency=no/such",

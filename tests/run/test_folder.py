@@ -57,6 +57,15 @@ def test_a_stage_that_fails_is_not_entered(tmp_path):
     assert not run.state_file.exists()
 
 
+def test_what_a_stage_wrote_is_sealed_even_if_that_is_nothing(tmp_path):
+    (tmp_path / "mask.safetensors").write_text("bits")
+    RunFolder(tmp_path).finish("mask", {}, ("mask.safetensors", "none/"))
+    RunFolder(tmp_path).finish("weigh", {"bytes": 3}, ())
+    found = RunFolder(tmp_path).seals
+    assert list(found["mask"].files) == ["mask.safetensors"]
+    assert found["weigh"].files == {}
+
+
 # ----- the log -----
 
 

@@ -79,9 +79,10 @@ def mask_import(
     Example:  wagle mask import tofu_0.95.pt --model models/llama-2-7b -o mask.safetensors
     """
     from wagle.mask.exchange import import_mask
+    from wagle.model.loading import resolve_model
     from wagle.report.text.mask import mask_table
 
-    found = import_mask(file, model)
+    found = import_mask(file, resolve_model(model))
     found.save(out)
     print(mask_table(found))
 

@@ -28,9 +28,10 @@ def patch_extract(
 
     Example:  wagle patch extract base/ model/ -o patch.safetensors
     """
+    from wagle.model.loading import resolve_model
     from wagle.patch.extraction import extract
 
-    made = extract(base, result, out, undo=undo)
+    made = extract(resolve_model(base), resolve_model(result), out, undo=undo)
     print(
         f"{out}: {made.changed:,} changed weights, base {made.base[:12]}, result {made.result[:12]}"
     )
@@ -55,10 +56,11 @@ def patch_apply(
 
     Example:  wagle patch apply base/ patch.safetensors -o unlearned/
     """
+    from wagle.model.loading import resolve_model
     from wagle.patch.application import apply
     from wagle.report.text.patch import applied_table
 
-    applied = apply(base, patches, out)
+    applied = apply(resolve_model(base), patches, out)
     print(out)
     print(applied_table(applied, patches))
 
@@ -83,10 +85,11 @@ def patch_verify(
 
     Example:  wagle patch verify base/ model/ --mask mask.safetensors --patch patch.safetensors
     """
+    from wagle.model.loading import resolve_model
     from wagle.patch.verification import verify
     from wagle.report.text.patch import verification_table
 
-    checked = verify(base, result, mask=mask, patch=patch)
+    checked = verify(resolve_model(base), resolve_model(result), mask=mask, patch=patch)
     print(verification_table(checked))
     if not checked.ok:
         raise typer.Exit(1)
@@ -108,7 +111,8 @@ def patch_undo(
 
     Example:  wagle patch undo model/ private/undo.safetensors -o restored/
     """
+    from wagle.model.loading import resolve_model
     from wagle.patch.application import undo
 
-    undo(result, undo_file, out)
+    undo(resolve_model(result), undo_file, out)
     print(out)

@@ -22,7 +22,7 @@ def check_run_command(
     found = inspect_run(folder)
     for line in found.findings:
         print(line)
-    gone = f"; {found.gone:,} private files are no longer there" if found.gone else ""
-    print(f"{found.files:,} files are as they were written, {len(found.findings):,} findings{gone}")
+    gone = f"; deleted or private ones that are gone: {found.gone:,}" if found.gone else ""
+    print(f"files as they were written: {found.files:,}; findings: {len(found.findings):,}{gone}")
     if found.findings:
         raise typer.Exit(1)

@@ -151,7 +151,7 @@ def evaluate(
         del asker
         give_memory_back()
     beside = {r: known[r] or way.other(other, task, kinds[r]) for r, other in others.items()}
-    check_roles(own, beside, unchanged=unchanged)
+    check_roles(own, beside, unchanged=unchanged, seed=seed)
     return _set_beside(found, beside, details, task, seed, limits)
 
 

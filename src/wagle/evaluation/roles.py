@@ -78,6 +78,7 @@ def check_roles(
     beside: Mapping[str, tuple[Evaluation, Mapping[str, Any]]],
     *,
     unchanged: bool = False,
+    seed: int = 0,
 ) -> None:
     """Both checks of the roles of a result.
 
@@ -85,6 +86,7 @@ def check_roles(
         own: the entry of the model.
         beside: result and entry of the model before and of the reference, as far as there are any.
         unchanged: as in ``check_distinct``.
+        seed: as in ``check_reference``.
 
     Raises:
         WagleError: as ``check_distinct`` and ``check_reference`` do.
@@ -92,7 +94,7 @@ def check_roles(
     roles = {"model": own, **{role: entry for role, (_, entry) in beside.items()}}
     check_distinct(roles, unchanged=unchanged)
     if {"before", "reference"} <= beside.keys():
-        check_reference(beside["before"][0], beside["reference"][0], roles)
+        check_reference(beside["before"][0], beside["reference"][0], roles, seed=seed)
 
 
 def check_reference(

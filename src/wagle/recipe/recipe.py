@@ -49,10 +49,10 @@ class Recipe(Section):
 
     reference: Text | None = None
     """A model that never learned the forget set, which is the target of forgetting: retrained
-    (taught like the model, but without the forget set), untaught (the model before finetune), or a
-    model folder. Null: a stand-in, marked as such in the verdict: the model before finetune or
-    before its adapter or, if there is none, twins of the forget records about invented subjects,
-    asked of the model itself. none: no reference at all."""
+    (taught like the model, but without the forget set), untaught (the model before finetune), or
+    another model folder than the model's own. Null: a stand-in, marked as such in the verdict: the
+    model before finetune or before its adapter or, if there is none, twins of the forget records
+    about invented subjects, asked of the model itself. none: no reference at all."""
 
     forget: RecordSet | None = None
     """The records to forget: their source, or a section."""

@@ -71,12 +71,11 @@ def execute(
             _refuse_all_but_the_report(run, wanted)
         else:
             _check(run, wanted)
+        if over:
+            _drop(run, over)
         for number, name in enumerate(wanted, 1):
             if name not in run.state["stages"]:
                 warnings.stage = name
-                if name in over:  # what it left is not resumed from
-                    for path in sealable(run.folder, STAGES[name].writes):
-                        (run.folder / path).unlink()
                 _run_stage(run, name, number, len(wanted))
     return run
 
@@ -88,6 +87,14 @@ def _start_over(run: Run, stage: str) -> list[str]:
     late = names[names.index(stage) :]
     run.forget_stages(late)
     return late
+
+
+def _drop(run: Run, stages: list[str]) -> None:
+    """Enter stages as unfinished and delete what they left: nothing of it is resumed from."""
+    run.save_state()
+    for name in stages:
+        for path in sealable(run.folder, STAGES[name].writes):
+            (run.folder / path).unlink()
 
 
 def _check(run: Run, wanted: list[str]) -> None:

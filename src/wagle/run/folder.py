@@ -80,14 +80,18 @@ class RunFolder:
         return {name: Seal(**found[name]) for name in self.state["stages"] if name in found}
 
     def carry_out(
-        self, name: str, work: Callable[[], dict[str, Any]], writes: Sequence[str] = ()
+        self,
+        name: str,
+        work: Callable[[], dict[str, Any]],
+        writes: Sequence[str] | None = None,
     ) -> None:
         """Run a stage and enter it with its seconds and the process's peak memory so far.
 
         Args:
             name: the stage.
             work: does it, and returns what ``state.json`` should say.
-            writes: what it may leave, as in the table of stages: these files are sealed.
+            writes: what it may leave, as in the table of stages: these files are sealed; None makes
+                no seal.
         """
         from wagle.system.memory import give_memory_back
 
@@ -98,10 +102,12 @@ class RunFolder:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         self.finish(name, {"seconds": seconds, "peak_bytes": peak, **details}, writes)
 
-    def finish(self, stage: str, details: Mapping[str, Any], writes: Sequence[str] = ()) -> None:
-        """Enter a finished stage and seal what it wrote."""
+    def finish(
+        self, stage: str, details: Mapping[str, Any], writes: Sequence[str] | None = None
+    ) -> None:
+        """Enter a finished stage and seal what it wrote; without ``writes`` there is no seal."""
         self.state["stages"][stage] = dict(details)
-        if writes:
+        if writes is not None:
             files = seal(self.folder, writes)
             made = Seal(files, large_stamps(self.folder, files), list(writes))
             self.state.setdefault("seals", {})[stage] = asdict(made)
@@ -116,6 +122,19 @@ class RunFolder:
         for name in stages:
             self.state["stages"].pop(name, None)
             self.state.get("seals", {}).pop(name, None)
+
+    @property
+    def deleted(self) -> tuple[str, ...]:
+        """Files and folders (with a slash at the end) that were deleted on purpose."""
+        return tuple(self.state.get("deleted", ()))
+
+    def enter_deleted(self, names: Sequence[str]) -> None:
+        """Enter files, or folders with a slash at the end, that were deleted on purpose.
+
+        Their seals stay, and say what was there; that they are missing is no finding.
+        """
+        self.state["deleted"] = sorted({*self.deleted, *names})
+        self.save_state()
 
     def log(self, stage: str, figures: Mapping[str, Any]) -> None:
         """Append a line to ``log.jsonl``."""

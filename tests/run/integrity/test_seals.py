@@ -211,6 +211,17 @@ def test_private_files_may_go(folder):
     assert found.gone > 3
 
 
+def test_what_was_deleted_on_purpose_may_be_missing_but_not_edited(folder):
+    run = RunFolder(folder)
+    shutil.rmtree(folder / "base")
+    (folder / "evaluation" / "reference.json").unlink()
+    run.enter_deleted(["base/", "evaluation/reference.json", "report.html"])
+    assert quick(folder)
+    assert check_run(folder) == []
+    edit(folder / "report.html")
+    assert check_run(folder) == ["report.html was edited (made by report)"]
+
+
 def test_an_evaluation_or_an_attack_that_no_stage_wrote_is_found(folder):
     shutil.copy(folder / "evaluation" / "after.json", folder / "evaluation" / "after-tofu.json")
     (folder / "attacks" / "none.json").write_text("{}")
@@ -239,7 +250,8 @@ def test_the_command_says_what_differs_and_its_exit_code(folder, capsys):
 
     code, said = call(folder)
     assert code in (None, 0)
-    assert said.strip().endswith("files are as they were written, 0 findings")
+    assert said.startswith("files as they were written: ")
+    assert said.endswith("; findings: 0\n")
     doctor(folder / "evaluation" / "after.json")
     code, said = call(folder)
     assert code == 1

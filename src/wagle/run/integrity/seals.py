@@ -33,7 +33,8 @@ class Inspection:
         findings: a line for every file that is not what a stage wrote, and every stage without a
             seal.
         files: how many files were hashed and are intact.
-        gone: private files that are no longer there, or cannot be checked without their salt.
+        gone: files that were deleted on purpose, and private ones that are no longer there or cannot
+            be checked without their salt.
     """
 
     findings: tuple[str, ...]
@@ -52,7 +53,7 @@ def check_seals(found: RunFolder | str | Path) -> None:
     """
     run = found if isinstance(found, RunFolder) else RunFolder(Path(found))
     for stage, name, digest, stamp in _sealed(run):
-        if name == RECIPE or _dropped(run.folder, name):
+        if name == RECIPE or _dropped(run, name):
             continue
         if not is_intact(run.folder, name, digest, stamp):
             raise WagleError(_edited(run, stage, name))
@@ -82,7 +83,7 @@ def inspect_run(folder: str | Path) -> Inspection:
     found: list[str] = []
     files = gone = 0
     for stage, name, digest, _ in _sealed(run):
-        if name.startswith(f"{PRIVATE}/") and _dropped(run.folder, name):
+        if (name.startswith(f"{PRIVATE}/") and _dropped(run, name)) or _deleted(run, name):
             gone += 1
         elif is_intact(run.folder, name, digest):
             files += 1
@@ -106,15 +107,22 @@ def _sealed(run: RunFolder) -> Iterator[tuple[str, str, str, list[int] | None]]:
             yield stage, name, digest, made.stamps.get(name)
 
 
-def _dropped(home: Path, name: str) -> bool:
+def _deleted(run: RunFolder, name: str) -> bool:
+    """Whether a file is gone, and was deleted on purpose."""
+    known = any(name == one or (one[-1:] == "/" and name.startswith(one)) for one in run.deleted)
+    return known and not (run.folder / name).exists()
+
+
+def _dropped(run: RunFolder, name: str) -> bool:
     """Whether nothing can be said of a file, and nothing may need it: its whole folder is gone.
 
     So it is with models that were deleted to save space, and with anything private.
     """
-    top = Path(name).parts[0]
+    home, top = run.folder, Path(name).parts[0]
     if top == PRIVATE:
         return not (home / name).is_file() or not (home / PRIVATE / "salt").is_file()
-    return top != "evaluation" and "/" in name and not (home / top).exists()
+    folder = top != "evaluation" and "/" in name and not (home / top).exists()
+    return folder or _deleted(run, name)
 
 
 def _added(run: RunFolder) -> list[str]:
