@@ -75,7 +75,10 @@ def test_records_are_left_out_by_what_they_say():
         {"question": "Who wrote it?", "answer": "Ada Holm."},
         {"question": "Where?", "answer": "In Oslo."},
     ]
-    same = [{"question": "who wrote it", "answer": " ADA  HOLM "}, {"question": "Why?", "answer": "No."}]
+    same = [
+        {"question": "who wrote it", "answer": " ADA  HOLM "},
+        {"question": "Why?", "answer": "No."},
+    ]
     records, gone = read_records(rows, name="records"), read_records(same, name="forget")
     kept, missing = leave_out(records, gone)
     assert [r.place for r in kept] == ["records[1]"]

@@ -30,7 +30,9 @@ def test_a_set_of_twins_gives_one_name_one_other_name_and_sets_differ():
 
 
 def test_twins_depend_on_the_seed_alone():
-    texts = [[t.answer for s in make_twins(_records(), 2, seed).sets for t in s] for seed in (1, 1, 2)]
+    texts = [
+        [t.answer for s in make_twins(_records(), 2, seed).sets for t in s] for seed in (1, 1, 2)
+    ]
     assert texts[0] == texts[1] != texts[2]
 
 

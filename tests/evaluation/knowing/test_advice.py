@@ -61,7 +61,11 @@ def test_the_recipe_can_be_read_and_has_the_base_as_reference_only_if_it_knows_n
     assert load_recipe(yaml.safe_load(knowing.recipe)).reference is None
     on_top = advise(KNOWS, UNKNOWN, _case(adapter="lora"))[1]
     recipe = load_recipe(yaml.safe_load(on_top.recipe))
-    assert (recipe.model.path, recipe.model.adapter, recipe.reference) == ("served", "lora", "served")
+    assert (recipe.model.path, recipe.model.adapter, recipe.reference) == (
+        "served",
+        "lora",
+        "served",
+    )
 
 
 def test_costs_follow_from_the_speed():
