@@ -33,6 +33,7 @@ from wagle.run.execution import execute
 from wagle.system.atomic import write_json
 
 MOST_FALSE = 1  # of the invented sets
+FIRST, LAST = "<!-- table of bench.check -->", "<!-- end of the table -->"
 _GIVEN = [
     "Maria",
     "James",
@@ -223,6 +224,13 @@ def table(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def write_page(page: Path, record: dict[str, Any]) -> None:
+    """Put the table of a record between the two marks of a page."""
+    before, _, rest = page.read_text().partition(FIRST)
+    _, _, after = rest.partition(LAST)
+    page.write_text(f"{before}{FIRST}\n\n{table(record)}\n\n{LAST}{after}")
+
+
 def _false(kind: str, alarms: int, count: int) -> str:
     said = f"{alarms} of {count} false alarms"
     if kind == "invented" and count >= 20:
@@ -239,9 +247,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", help="a run of the recipe demo that has its base/; default: made")
     parser.add_argument("--sets", type=int, default=20, help="how many invented sets")
-    parser.add_argument("--everyday", type=int, default=10, help="how many everyday sets")
+    parser.add_argument("--everyday", type=int, default=5, help="how many everyday sets")
     parser.add_argument("--precision", default="bfloat16", help="of the matrix products")
     parser.add_argument("--json", type=Path, default=Path("bench/measured/check.json"))
+    parser.add_argument("--page", type=Path, help="fill the table of this page: docs/check.md")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="check-") as scratch:
         names = [row.name for row in rows("", asked.sets, asked.everyday)]
@@ -251,7 +260,10 @@ def main() -> None:
             taught = str(
                 execute(load_recipe("demo"), Path(scratch) / "demo", until="teach").models.base
             )
-        print(table(measure(taught, asked.sets, asked.everyday, asked.json, asked.precision)))
+        record = measure(taught, asked.sets, asked.everyday, asked.json, asked.precision)
+        print(table(record))
+        if asked.page:
+            write_page(asked.page, record)
 
 
 if __name__ == "__main__":

@@ -60,6 +60,8 @@ BUDGET = {  # command: exit code, what it may import
     "audit none": (2, TENSORS),
     "run RUN --no-fail": (0, TENSORS | TABLE),
     "run RUN --json --no-fail": (0, TENSORS),
+    "check --help": (0, set()),
+    "retrain-adapter --help": (0, set()),
     "run none.yaml": (2, set()),
     "run bad.yaml": (2, set()),
     "run demo attribution.ratoi=0.5": (2, set()),
@@ -90,7 +92,7 @@ def finished(tmp_path_factory, tokenizer):
         "retain": str(home / "retain.json"),
         "finetune": {"max_steps": 1},
         "attribution": {"ratio": 0.5},
-        "unlearning": {"max_steps": 1, "learning_rate": 1e-3},
+        "unlearning": {"max_steps": 1, "learning_rate": 1e-3, "when_unknown": "go"},
         "patch": {"undo": True},
         "evaluation": {"generate": False},
     }

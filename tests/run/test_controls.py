@@ -40,7 +40,13 @@ def asked(folder, model, **more):
             "retain": str(folder / "retain.json"),
             "finetune": {**training, "epochs": 6},
             "attribution": {"ratio": 0.3},
-            "unlearning": {**training, "epochs": 2, "objective": "grad_diff", "stop_when": []},
+            "unlearning": {
+                **training,
+                "epochs": 2,
+                "objective": "grad_diff",
+                "stop_when": [],
+                "when_unknown": "go",
+            },
             "evaluation": {"max_new_tokens": 4},
             "attacks": [
                 {"name": "relearning", "settings": {"steps": [0, 2], "learning_rate": 1e-3}}

@@ -147,6 +147,7 @@ def test_a_run_without_reference_is_inconclusive_and_without_teaching_uses_the_m
         "finetune=null",
         "patch.enabled=false",
         "evaluation.generate=false",
+        "unlearning.when_unknown=go",
     ]
     run = execute(load_recipe(recipe_file, settings), tmp_path / "out")
     assert run.state["stages"]["after"]["verdict"] == "inconclusive"
@@ -567,6 +568,7 @@ def test_a_recipe_collects_what_its_score_needs_through_either_engine(recipe_fil
         "attribution={score: fisher, scope: block, ratio: 0.5, quantities: [input_square]}",
         "finetune=null",
         "reference=null",
+        "unlearning.when_unknown=go",
     ]
     found = {}
     for engine in ("whole", "stream"):

@@ -53,7 +53,7 @@ def recipe(home, name, forget, **sections):
         "retain": str(home / "retain.jsonl"),
         "attribution": {"ratio": 0.5},
         "evaluation": {"max_new_tokens": 8, "generate": False},
-        "unlearning": {**TRAINING, "epochs": 6},
+        "unlearning": {**TRAINING, "epochs": 6, "when_unknown": "go"},
     }
     return load_recipe({**own, **sections})
 
@@ -93,6 +93,7 @@ def home(first, tmp_path):
 
 def second(home, earlier="evaluate", **sections):
     own = {**TRAINING, "learning_rate": 1e-3, "epochs": 6, "earlier": earlier}
+    own["when_unknown"] = "go"
     return recipe(home, "second", "second", after=str(home / "a"), unlearning=own, **sections)
 
 

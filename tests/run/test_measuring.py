@@ -455,7 +455,7 @@ def test_the_command_prints_values_differences_and_verdict(home, inside, tmp_pat
 
 def test_attribute_names_no_mask_where_none_is_made(home, inside, tmp_path):
     out = ["--out", tmp_path / "out"]
-    words = ["finetune=null", "reference=null", "unlearning.lora={rank: 2}"]
+    words = ["finetune=null", "reference=null", "unlearning={lora: {rank: 2}, when_unknown: go}"]
     printed = inside("attribute", home / "recipe.yaml", *words, *out)
     assert printed.startswith("no mask: LoRA trains its whole adapter")
     assert not (tmp_path / "out" / "mask.safetensors").exists()

@@ -39,7 +39,7 @@ def recipe_file(tmp_path, tokenizer):
         "retain": str(tmp_path / "retain.json"),
         "finetune": training,
         "attribution": {"ratio": 0.5},
-        "unlearning": training,
+        "unlearning": {**training, "when_unknown": "go"},
         "evaluation": {"generate": False},
     }
     path = tmp_path / "recipe.yaml"

@@ -380,6 +380,7 @@ def recipe_file(tmp_path, model_folder):
             "max_steps": 2,
             "learning_rate": 1e-2,
             "stop_when": [],
+            "when_unknown": "go",
         },
         "evaluation": {"generate": False},
     }
