@@ -40,6 +40,7 @@ from wagle.system.atomic import read_json, write_json
 from wagle.system.errors import TrainingStopped
 
 SETS = ("forget", "retain", "retain_heldout", "general")
+PROBES = ("probability", "paraphrased", "extraction_strength", "exact_memorization", "rouge_l")
 MEASURED = ROOT / "bench" / "measured"
 
 
@@ -68,6 +69,11 @@ TRIED: dict[str, tuple[str, ...]] = {
     "grad_ratio 0.001, wga": (*_weights("grad_ratio", 0.001), *_rate(2e-3)),
     "grad_ratio 0.001, ce_u": (*_weights("grad_ratio", 0.001), *_rate(2e-3, *CE_U)),
     "grad_ratio 0.01, ce_u": (*_weights("grad_ratio", 0.01), *_rate(7e-4, *CE_U)),
+    "grad_ratio 0.01, ce_u from the first token": (
+        *_weights("grad_ratio", 0.01),
+        *_rate(7e-4, *CE_U, "unlearning.objective_settings={skip: 0}"),
+    ),
+    "grad_ratio 0.02, ce_u": (*_weights("grad_ratio", 0.02), *_rate(5e-4, *CE_U)),
     "grad_ratio 0.05, ce_u": (*_weights("grad_ratio", 0.05), *_rate(3e-4, *CE_U)),
 }
 
@@ -96,8 +102,13 @@ def attempt(run: Run, overrides: Sequence[str]) -> dict[str, Any]:
     except TrainingStopped as stopped:
         result, error = None, str(stopped)
     seconds = time.perf_counter() - began
-    asked = {**questions_about(here, here.inputs.sets), "generate": False}
-    found = evaluate(model, here.inputs.encoder, **asked, **way_of(here))
+    sets = dict(here.inputs.sets)
+    gone = questions_about(here, {"forget": sets.pop("forget")})
+    kept = {**questions_about(here, sets), "generate": False}
+    texts, rest = (
+        evaluate(model, here.inputs.encoder, **asked, **way_of(here)) for asked in (gone, kept)
+    )
+    found = Evaluation({**texts.figures, **rest.figures})
     return {
         "settings": list(overrides),
         "selected": mask.count,
@@ -121,7 +132,7 @@ def told(found: Evaluation | None) -> dict[str, Any]:
     assert found is not None
     figures = {}
     for name in SETS:
-        for metric in ("probability", "paraphrased", "extraction_strength", "exact_memorization"):
+        for metric in PROBES:
             figure = found.figures[name].get(metric)
             if figure is not None and (name == "forget" or metric == "probability"):
                 figures[f"{name}.{metric}"] = [figure.value, *(figure.interval or ())]
@@ -135,7 +146,7 @@ def try_all(folder: Path, seeds: Sequence[int], only: str | None) -> list[dict[s
         for name, overrides in TRIED.items():
             path = folder / "tried" / f"{seed}-{name.replace(' ', '-').replace(',', '')}.json"
             if not path.exists() or read_json(path)["settings"] != list(overrides):
-                if only is not None and only != name:
+                if only is not None and only not in name:
                     continue
                 say(f"seed {seed}: {name}")
                 write_json(
@@ -295,17 +306,17 @@ def main(options: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", help="try only settings whose name holds this")
     asked = parser.parse_args(options)
     seeds = [int(seed) for seed in asked.seeds.split(",")]
-    if asked.what == "try":
-        record = try_all(Path(asked.scratch), seeds, asked.only)
-    elif asked.what == "hold":
-        record = hold(
-            Path(asked.scratch), seeds, [int(count) for count in asked.threads.split(",")]
-        )
-    else:
+    if asked.what == "page":
         records = [read_json(MEASURED / f"demo-{name}.json") for name in ("tried", "holds")]
         write_text(asked.out, page(*records))
+        return
+    place = Path(asked.scratch)
+    if asked.what == "try":
+        runs = try_all(place, seeds, asked.only)
+    else:
+        runs = hold(place, seeds, [int(count) for count in asked.threads.split(",")])
     if asked.json:
-        write_json(asked.json, {"machine": machine(), "runs": record})
+        write_json(asked.json, {"machine": machine(), "runs": runs})
 
 
 if __name__ == "__main__":
