@@ -74,6 +74,10 @@ TRIED: dict[str, tuple[str, ...]] = {
         *_rate(7e-4, *CE_U, "unlearning.objective_settings={skip: 0}"),
     ),
     "grad_ratio 0.02, ce_u": (*_weights("grad_ratio", 0.02), *_rate(5e-4, *CE_U)),
+    "grad_ratio 0.02, ce_u from the first token": (
+        *_weights("grad_ratio", 0.02),
+        *_rate(5e-4, *CE_U, "unlearning.objective_settings={skip: 0}"),
+    ),
     "grad_ratio 0.05, ce_u": (*_weights("grad_ratio", 0.05), *_rate(3e-4, *CE_U)),
 }
 
