@@ -3,6 +3,7 @@
 import pytest
 
 from wagle.data.demo import demo_records
+from wagle.data.invented import invented_record
 from wagle.data.reading import read_records
 from wagle.evaluation.stand_in import BETTER, assumptions, make_twins
 
@@ -11,17 +12,25 @@ def read(*rows):
     return read_records(list(rows), name="forget")
 
 
-def test_twins_stand_at_the_places_of_their_records_and_answer_wrongly():
+def test_twins_stand_at_the_places_of_their_records_in_the_form_of_their_answers():
     records = read(*demo_records("forget"))
     twins = make_twins(records, 0)
     assert twins == make_twins(records, 0) != make_twins(records, 1)
     assert [t.place for t in twins] == [r.place for r in records]
     for record, twin in zip(records, twins, strict=True):
         assert twin.prompt != record.prompt
-        assert twin.answer not in (record.answer, record.paraphrased_answer)
+        assert twin.answer == invented_record(record, 0).answer  # not in the paraphrased form
         assert (twin.paraphrased_answer, twin.perturbed_answers) == (None, ())
         assert twin.paraphrased_prompt != record.paraphrased_prompt
         assert not {"Jorunn", "Temur"} & {*twin.prompt.split(), *twin.answer.split()}
+
+
+def test_wrong_answers_of_the_answers_own_form_are_those_of_twins():
+    records = read(*demo_records("general"))
+    named = [r for r in records if "France" in r.prompt or "Japan" in r.prompt]
+    for record, twin in zip(named, make_twins(named, 0), strict=True):
+        assert twin.answer.startswith("The capital of ")
+        assert twin.answer.split()[-1] != record.answer.split()[-1]
 
 
 def test_without_wrong_answers_names_and_numbers_of_the_answer_become_others():

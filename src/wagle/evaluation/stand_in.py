@@ -53,10 +53,10 @@ def assumptions(details: Mapping[str, Any]) -> tuple[str, ...]:
 def make_twins(forget: Sequence[Record], seed: int) -> list[Record] | None:
     """A twin for every forget record, in their order; None if these records have none.
 
-    A twin's answer is a wrong one of the record, if it has some; else its own, about the invented
-    subject and with other numbers, which leaves what is neither a name nor a number as it is. A
-    record whose question has no name is asked as it is, for a wrong answer or that of another
-    record.
+    A twin's answer is its record's, about the invented subject and with other numbers, which leaves
+    what is neither a name nor a number as it is; or one of the record's wrong answers, if these have
+    the form of its answer: without a paraphrased answer, whose form they would have. A record whose
+    question has no name is asked as it is, for such a wrong answer or that of another record.
 
     Args:
         forget: questions or chats; other records have no twins.
@@ -65,16 +65,21 @@ def make_twins(forget: Sequence[Record], seed: int) -> list[Record] | None:
     if len(forget) < 2 or any(record.kind not in ("qa", "chat") for record in forget):
         return None
     twins = [invented_record(record, seed) for record in forget]
-    sure = sum(bool(t or r.perturbed_answers) for r, t in zip(forget, twins, strict=True))
+    sure = sum(bool(t or _alike(r)) for r, t in zip(forget, twins, strict=True))
     if sure < _ENOUGH * len(forget):
         return None
     return [_twin(record, twin, forget, seed) for record, twin in zip(forget, twins, strict=True)]
 
 
+def _alike(record: Record) -> tuple[str, ...]:
+    """The wrong answers that have the form of the answer itself."""
+    return () if record.paraphrased_answer else record.perturbed_answers
+
+
 def _twin(record: Record, twin: Record | None, forget: Sequence[Record], seed: int) -> Record:
     whole = record if twin is None else twin
-    if whole.perturbed_answers:
-        wrong = whole.perturbed_answers
+    wrong = _alike(whole)
+    if wrong:
         answer = wrong[int(uniform(seed, "twin answer", record.id) * len(wrong))]
     elif twin is None:
         others = [one.answer for one in forget if one.answer != record.answer] or [record.answer]

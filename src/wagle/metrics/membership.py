@@ -3,11 +3,10 @@
 An attack turns what is known about a text into a number ``u``, its unfamiliarity: the larger, the
 less likely a member. How well ``u`` separates texts to forget from texts never seen is an AUC; how
 far that is from a retrained model's AUC is the privacy leakage.
-To add an attack, write a function here, its entry in MEMBERSHIP_ATTACKS, and a test next to the
-others.
+To add an attack, write a function here, its entry in MEMBERSHIP_ATTACKS, and a test beside them.
 
 M is the mean NLL, in nats, of the scored tokens: for a text all after the first, for an answer all
-but the EOS, which only OpenUnlearning's ``loss``, ``zlib`` and ``reference`` count.
+but the EOS (which OpenUnlearning's ``loss``, ``zlib`` and ``reference`` count).
 """
 
 from __future__ import annotations
@@ -40,8 +39,7 @@ class Trace:
     Attributes:
         place: the place of the text's record, for messages.
         token_nll: (n,) float64, the NLL of each scored token in nats.
-        ending: the NLL of the token after these, an EOS, where the attacks on the mean count it too,
-            as in OpenUnlearning; None: they do not.
+        ending: the NLL of the EOS after these, if the attacks on the mean count it (OpenUnlearning).
         moments: (n, 2) float64, mean and variance of the log-probability at each scored position.
         lower: M of the lower-cased text.
         reference: M under a model that never learned the text.
@@ -79,10 +77,8 @@ class Trace:
     @property
     def scored(self) -> tuple[float, int]:
         """M of all that the attacks on the mean count, and of how many tokens."""
-        if self.ending is None:
-            return self.mean, len(self.token_nll)
-        count = len(self.token_nll) + 1
-        return math.fsum([*self.token_nll.tolist(), self.ending]) / count, count
+        nll = self.token_nll.tolist() + ([] if self.ending is None else [self.ending])
+        return math.fsum(nll) / len(nll), len(nll)
 
     def need(self, field: str, attack: str) -> float:
         """The value of a field that ``attack`` requires."""

@@ -22,7 +22,7 @@ from wagle.evaluation.asking.requests import (
 )
 from wagle.evaluation.benchmarks.muse import muse, scalability, sustainability
 from wagle.evaluation.figures import Figure, Measured, mean_figure
-from wagle.evaluation.membership.requests import told_by_words
+from wagle.evaluation.membership.sets import told_by_words
 from wagle.evaluation.table import make_task
 from wagle.system.errors import WagleError
 

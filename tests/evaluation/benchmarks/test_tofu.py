@@ -27,7 +27,7 @@ from wagle.evaluation.figures import joined
 from wagle.evaluation.judges import embeddings
 from wagle.evaluation.judges.classifiers import load_judges
 from wagle.evaluation.judges.embeddings import cosine
-from wagle.evaluation.membership.requests import told_by_words
+from wagle.evaluation.membership.sets import told_by_words
 from wagle.evaluation.peers.reading import basis
 from wagle.evaluation.result import Evaluation
 from wagle.metrics.text import token_entropy

@@ -19,13 +19,11 @@ from wagle.evaluation.asking.requests import (
 from wagle.evaluation.membership.requests import (
     FOUR,
     attack_table,
-    compare_records,
-    compare_sets,
     headline_share,
     probe_answers,
     probe_text,
-    told_by_words,
 )
+from wagle.evaluation.membership.sets import compare_records, compare_sets, told_by_words
 from wagle.metrics.membership import Trace, zlib_size
 from wagle.recipe.values import AttackName
 from wagle.system.errors import WagleError

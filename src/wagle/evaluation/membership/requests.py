@@ -1,15 +1,14 @@
-"""What membership attacks ask about texts and answers, and what to know about the two sets.
+"""What membership attacks ask about texts and answers.
 
 The sets are ``forget`` and ``holdout``, records of the same kind that no model was trained on.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -25,7 +24,7 @@ from wagle.evaluation.asking.requests import (
     likelihood,
     windows,
 )
-from wagle.metrics.membership import MEMBERSHIP_ATTACKS, Trace, bag_of_words, check_share, zlib_size
+from wagle.metrics.membership import MEMBERSHIP_ATTACKS, Trace, check_share, zlib_size
 from wagle.system.errors import WagleError, choose
 
 logger = logging.getLogger(__name__)
@@ -33,8 +32,6 @@ Decode: TypeAlias = Callable[[Sequence[int]], str]
 
 FOUR = ("loss", "zlib", "min_k", "min_k++")  # attacks, OpenUnlearning's
 SHARE = 0.4  # of the tokens, which min_k and min_k++ use by default
-WITHOUT_EOS = "answers are scored without their EOS"
-WITH_EOS = "as in OpenUnlearning, loss and zlib count an answer's EOS, the other attacks do not"
 _OF_SHARES = ("min_k", "min_k++")  # attacks that use a share of the tokens
 _UNITS = {
     "loss": "nats per token",
@@ -293,66 +290,3 @@ def _no_text(record: Record, attack: str) -> WagleError:
         f"{record.place} is tokens, and the membership attack {attack} needs text; name others as "
         "attacks: loss, min_k, min_k++ or gradnorm"
     )
-
-
-# ---------------------------------------------------------------------------------------------
-# The two sets
-
-
-def compare_sets(
-    texts: Mapping[str, Mapping[str, str]], seed: int, *, words: bool = True
-) -> str | None:
-    """Refuse shared texts; say what words alone reveal about the two sets; warn if that is much.
-
-    Args:
-        texts: the texts of ``forget`` and ``holdout``, by place.
-        seed: for the folds.
-        words: check what words alone reveal.
-
-    Returns:
-        What the reader of membership attacks needs to know, or None.
-
-    Raises:
-        WagleError: a text is in both sets.
-    """
-    known, new = ({t: place for place, t in texts[n].items()} for n in ("forget", "holdout"))
-    shared = [text for text in known if text in new]
-    if shared:
-        raise WagleError(
-            f"{known[shared[0]]} and {new[shared[0]]} are the same text ({len(shared)} shared "
-            "in all); a holdout set must never be trained on"
-        )
-    if not words:
-        return None
-    if min(len(known), len(new)) < 2 or importlib.util.find_spec("sklearn") is None:
-        return (
-            "not checked whether words alone tell the sets apart (needs scikit-learn, and two "
-            "texts of each)"
-        )
-    return told_by_words(tuple(known), tuple(new), seed)
-
-
-@lru_cache(maxsize=4)  # a run asks about the same sets for every one of its models
-def told_by_words(forget: tuple[str, ...], holdout: tuple[str, ...], seed: int) -> str | None:
-    """A note if words alone tell the sets apart; also logged as a warning the first time."""
-    warning = bag_of_words(forget, holdout, seed).warning
-    if warning:
-        logger.warning(warning)
-    return warning
-
-
-def compare_records(
-    forget: Sequence[Record], holdout: Sequence[Record], seed: int, said: str = WITHOUT_EOS
-) -> str:
-    """``compare_sets`` for records: its note, and whether answers count with their EOS."""
-    sets = {"forget": forget, "holdout": holdout}
-    texts = {name: {r.place: _whole_text(r) for r in records} for name, records in sets.items()}
-    warning = compare_sets(texts, seed)
-    return said if warning is None else f"{said}; {warning}"
-
-
-def _whole_text(record: Record) -> str:
-    if record.kind == "tokens":
-        return " ".join(map(str, record.input_ids))
-    said = [turn.content for turn in record.messages] or [record.prompt, record.answer]
-    return " ".join(said).strip()

@@ -37,10 +37,10 @@ from wagle.evaluation.membership.requests import (
     Attack,
     Probe,
     attack_table,
-    compare_records,
     headline_share,
     probe_answers,
 )
+from wagle.evaluation.membership.sets import compare_records
 from wagle.evaluation.served.absent import absent_figure, absent_metrics, is_absent
 from wagle.evaluation.tasks.writing import rouge_figure, writing_figures
 from wagle.evaluation.tasks.writing import written as written_text

@@ -24,10 +24,10 @@ from wagle.evaluation.membership.leakage import (
 )
 from wagle.evaluation.membership.requests import (
     attack_table,
-    compare_sets,
     headline_share,
     probe_text,
 )
+from wagle.evaluation.membership.sets import compare_sets
 from wagle.evaluation.tasks.raw import raw_ids
 from wagle.evaluation.tasks.writing import writing_figures
 from wagle.metrics.memorization import exact_memorization, extraction_strength, longest_run

@@ -125,12 +125,7 @@ def muse(
     """
     chosen = list(dict.fromkeys(PARTS if parts is None else parts))
     _check(chosen, window, retrained_auc, entailment)
-    names = _NAMES[variant]
-    if summary not in (None, names):
-        raise WagleError(
-            f"summary {summary} names figures of another definition than those of the variant "
-            f"{variant}; leave it out, or take the variant that it belongs to"
-        )
+    names = _names(variant, summary)
     writes = "verbmem" in chosen or "knowmem" in chosen
     judges = load_judges(fluency, entailment, length=LONG, writes=writes)
     how = How(tokenizer_of(encoder, "muse"), variant == "open_unlearning", seed, judges)
@@ -158,6 +153,17 @@ def muse(
         published=True,
         fits=next((part.fits for part in made if part.fits is not None), None),
     )
+
+
+def _names(variant: str, summary: str | None) -> str:
+    """Whose names the summary takes: a tool's are given only to figures of its definition."""
+    names = _NAMES[variant]
+    if summary not in (None, names):
+        raise WagleError(
+            f"summary {summary} names figures of another definition than those of the variant "
+            f"{variant}; leave it out, or take the variant that it belongs to"
+        )
+    return names
 
 
 def _check(

@@ -37,15 +37,13 @@ from wagle.evaluation.judges.embeddings import OFFLINE, check_encoder, encoder_n
 from wagle.evaluation.membership.leakage import HEADLINE
 from wagle.evaluation.membership.requests import (
     FOUR,
-    WITH_EOS,
-    WITHOUT_EOS,
     Attack,
     Probe,
     attack_table,
-    compare_records,
     headline_share,
     probe_answers,
 )
+from wagle.evaluation.membership.sets import WITH_EOS, WITHOUT_EOS, compare_records
 from wagle.evaluation.peers.logs import FLOORED, WITH_END
 from wagle.metrics.table import PROBES
 from wagle.system.errors import WagleError, choose
