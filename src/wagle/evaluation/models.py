@@ -66,7 +66,7 @@ class Way:
         kind: dict[str, Any] = {"kind": "model"}
         if isinstance(named, str | Path):
             asker = open_asker(named, find=find_model, encoder=self.encoder)
-            kind["path"] = told_path(named)
+            kind["path"] = told_path(named, find_model)
         else:
             asker = as_asker(named)
         kind |= {key: told for key, told in asker.entry.items() if key not in _OF_MODEL}

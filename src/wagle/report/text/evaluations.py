@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from wagle.evaluation.figures import Figure
 from wagle.evaluation.result import Evaluation
+from wagle.evaluation.served.absent import is_absent, why_absent
 from wagle.report.leading import headlines
 from wagle.report.numbers import interval, short
 from wagle.report.text.tables import GAP, TITLES, aligned, facts
@@ -24,12 +25,24 @@ def evaluation_table(found: Evaluation, everything: bool = False) -> str:
     """
     roles = {"before": found.beside.get("before"), "model": found, **found.beside}
     lines = figure_lines({r: e for r, e in roles.items() if e is not None}, "model", everything)
+    lines += [line for why, names in _absent(roles) for line in entry("absent", f"{names}: {why}")]
     if "verdict" in found.details:
         lines += ["", *verdict_lines(found.details["verdict"], found.details["reasons"])]
     elif "reference" in found.beside and found.details.get("probes"):
         said = "none without the model before unlearning; give it with --before"
         lines += ["", *entry("verdict", said)]
     return "\n".join(lines)
+
+
+def _absent(roles: Mapping[str, Evaluation | None]) -> list[tuple[str, str]]:
+    """Why figures are absent, and their names."""
+    found: dict[str, dict[str, None]] = {}
+    for evaluation in roles.values():
+        for name, figures in (evaluation.figures if evaluation else {}).items():
+            for metric, figure in figures.items():
+                if is_absent(figure):
+                    found.setdefault(why_absent(figure), {})[f"{name}.{metric}"] = None
+    return [(why, ", ".join(names)) for why, names in found.items()]
 
 
 def verdict_lines(word: str, reasons: Iterable[str]) -> list[str]:
@@ -62,6 +75,9 @@ def figure_lines(evaluations: Mapping[str, Evaluation], own: str, everything: bo
     chosen = list(known)
     if not everything:
         chosen = headlines(known, own_records=found.details.get("benchmark") == "qa")
+        if any(is_absent(found.figures.get(name, {}).get(metric)) for name, metric in chosen):
+            written = [(n, m) for n, m in known if m == "rouge_l" and (n, m) not in chosen]
+            chosen += written  # what a verdict then rests on
     values = {
         role: [_value_cell(e.figures.get(name, {}).get(metric)) for name, metric in chosen]
         for role, e in evaluations.items()
