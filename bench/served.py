@@ -13,13 +13,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
-import json
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -33,44 +32,67 @@ from wagle.evaluation.served import opening
 from wagle.evaluation.served.llama_cpp import has_llama_cpp
 from wagle.model.loading import load_model, load_tokenizer, resolve_model
 from wagle.model.quantization.kinds import LOADS, MIXED, make_file
+from wagle.system.atomic import write_json
 from wagle.system.errors import WagleError
 
 FIGURES = ("probability", "paraphrased", "extraction_strength", "exact_memorization", "rouge_l")
 FORMS = ("f16", "q8_0", "q4_0", "q4_k_m", "nf4", "int8")
 FOLDER = "folder"
-_TOKENS = 32  # of a greedy answer
+_TOKENS = 16  # of a greedy answer
 
 
-def measure(model: Path, forms: Sequence[str], place: Path, records: int) -> list[dict[str, Any]]:
-    """A row per form: its figures, the largest gap of a record to the folder, seconds."""
+def measure(
+    model: Path,
+    forms: Sequence[str],
+    place: Path,
+    records: int,
+    few: int,
+    keep: Callable[[list[dict[str, Any]]], None],
+) -> list[dict[str, Any]]:
+    """A row per form: its figures, the largest gap of a record to the folder, seconds.
+
+    llama-cpp-python's server sorts the whole vocabulary for every token of a prompt, so it is asked
+    about ``few`` records. ``keep`` is given the rows after each one.
+    """
+    rows: list[dict[str, Any]] = []
+
+    def add(what: str, named: str, count: int = records, by_llama: bool = False) -> None:
+        row = _row(what, named, by_llama, model, count)
+        row["largest_gap"] = _gap(row, rows[0] if rows else row)
+        rows.append(row)
+        keep(rows)
+
+    add(FOLDER, str(model))
     made = {form: _file(model, place, form) for form in forms if form not in LOADS}
-    named: dict[str, tuple[str, bool]] = {FOLDER: (str(model), False)}
-    for form in forms:
-        if form in LOADS:
-            named[form] = (f"{form}:{model}", False)
-        elif made[form] is not None:
-            if has_llama_cpp():
-                named[f"{form}.gguf, llama.cpp"] = (str(made[form]), True)
-            named[f"{form}.gguf, transformers"] = (str(made[form]), False)
-    rows = [_row(what, name, by, model, records) for what, (name, by) in named.items()]
+    for form, file in made.items():
+        if file is not None and has_llama_cpp():
+            add(f"{form}.gguf, llama.cpp", str(file), by_llama=True)
     told = Completions(load_model(model), load_tokenizer(model), name="served")
     with served(told) as address:
-        rows.append(_row("endpoint of the folder", f"{address}#served", False, model, records))
-    told.logprobs = False
-    with served(told) as address:
-        row = _row("endpoint, texts alone", f"{address}#served", False, model, records)
-        rows.append(row)
-    if importlib.util.find_spec("llama_cpp.server") and made.get("f16") is not None:
-        with _llama_server(made["f16"]) as address:
-            rows.append(_row("llama.cpp server, f16", address, False, model, records))
-    first = rows[0]["per_record"]
-    for row in rows:
-        row["largest_gap"] = {
-            figure: max(abs(row["per_record"][figure][k] - first[figure][k]) for k in first[figure])
-            for figure in FIGURES
-            if row["per_record"].get(figure)
-        }
+        add("endpoint of the folder", f"{address}#served")
+        told.logprobs = False
+        add("endpoint of the folder, texts alone", f"{address}#served")
+    del told
+    file = made.get("f16")
+    if importlib.util.find_spec("llama_cpp.server") and file is not None:
+        with _llama_server(file) as address:
+            add(f"llama-cpp-python's server, f16 (n={few})", address, few)
+        add(f"folder (n={few})", str(model), few)
+    for form in forms:
+        if form in LOADS:
+            add(form, f"{form}:{model}")
+        elif made[form] is not None:
+            add(f"{form}.gguf, transformers", str(made[form]))
     return rows
+
+
+def _gap(row: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, float]:
+    """The largest difference of a record to the folder, by figure."""
+    return {
+        figure: max(abs(value - first["per_record"][figure][k]) for k, value in found.items())
+        for figure, found in row["per_record"].items()
+        if found
+    }
 
 
 def _file(model: Path, place: Path, form: str) -> Path | None:
@@ -164,16 +186,21 @@ def main() -> None:
     words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     words.add_argument("--model", default="demo", help="a model folder")
     words.add_argument("--forms", default=",".join(FORMS), help="forms, separated by commas")
-    words.add_argument("--records", type=int, default=40, help="how many of the forget records")
+    words.add_argument("--records", type=int, default=24, help="how many of the forget records")
+    words.add_argument("--few", type=int, default=2, help="records for llama-cpp-python's server")
     words.add_argument("--json", help="where the raw record goes")
     given = words.parse_args()
     torch.set_num_threads(1)
+    model = resolve_model(given.model)
+
+    def keep(rows: list[dict[str, Any]]) -> None:
+        if given.json:
+            record = {"model": model.name, "records": given.records, "tokens": _TOKENS}
+            write_json(given.json, {**record, "rows": rows})
+
     with tempfile.TemporaryDirectory(prefix="wagle-") as place:
-        model = resolve_model(given.model)
-        rows = measure(model, given.forms.split(","), Path(place), given.records)
-    if given.json:
-        record = {"model": model.name, "records": given.records, "tokens": _TOKENS, "rows": rows}
-        Path(given.json).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        forms = given.forms.split(",")
+        rows = measure(model, forms, Path(place), given.records, given.few, keep)
     print(table(rows))
 
 

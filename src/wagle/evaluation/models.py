@@ -92,7 +92,7 @@ def entry_of(named: Reference) -> dict[str, Any]:
     if not isinstance(named, str | Path):
         return {"kind": "model", **_told_of(as_asker(named))}
     if check_named(named, find_model):  # a form of a model, whose mark is known once it is opened
-        return {"kind": "model", "path": told_path(named)}
+        return {"kind": "model", "path": told_path(named, find_model)}
     path = find_model(named)
     bundled = isinstance(named, str) and is_bundled(named)
     entry = {"kind": "model", "path": str(named if bundled else path)}

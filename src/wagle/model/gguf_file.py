@@ -29,12 +29,15 @@ def need_gguf() -> None:
         raise WagleError("GGUF files need the package gguf: pip install gguf")
 
 
-def read_gguf(path: str | Path, attention: str | None = None) -> PreTrainedModel:
+def read_gguf(
+    path: str | Path, attention: str | None = None, *, called: str = ""
+) -> PreTrainedModel:
     """Load a GGUF file as an ordinary model, in evaluation mode.
 
     Args:
         path: the file.
         attention: an implementation by its name in transformers; None: its default.
+        called: what messages call the file; "": by its name.
 
     Raises:
         WagleError: the package gguf is missing, or transformers cannot read the file.
@@ -54,7 +57,8 @@ def read_gguf(path: str | Path, attention: str | None = None) -> PreTrainedModel
             local_files_only=True,
         )
     except Exception as error:
-        raise WagleError(f"transformers cannot read {file.name}: {_reason(error)}") from error
+        what = called or file.name
+        raise WagleError(f"transformers cannot read {what}: {_reason(error)}") from error
     loaded: PreTrainedModel = model.eval()
     return loaded
 

@@ -16,6 +16,7 @@ from wagle.evaluation.asking.requests import Likelihood
 from wagle.evaluation.result import Evaluation
 from wagle.evaluation.served.forms import parse_form
 from wagle.evaluation.served.opening import check_named, open_asker
+from wagle.report.text.evaluations import evaluation_table
 from wagle.system.errors import WagleError
 
 
@@ -124,6 +125,10 @@ def test_a_verdict_from_texts_alone_says_what_it_rests_on(make, tokenizer, folde
     last = found.details["reasons"][-1]
     assert last.startswith("The verdict rests on forget.rouge_l alone: ")
     assert "forget.probability" in last
+    table = evaluation_table(found)
+    assert "\nabsent " in table
+    row = next(line for line in table.splitlines() if line.startswith("forget.rouge_l"))
+    assert "[" in row
 
 
 def test_a_server_as_before_and_as_reference(make, folder, plain):

@@ -156,9 +156,10 @@ def _open_folder(form: Form, find: Find) -> Asker:
     return open_load(live, form.how) if form.how else Live(live)
 
 
-def told_path(named: str | Path) -> str:
+def told_path(named: str | Path, find: Find) -> str:
     """The name of a model that a result file carries: no folders of this machine."""
-    return short_name(parse_form(named))
+    form = parse_form(named)
+    return find(form.base).name if form.plain else short_name(form)
 
 
 def open_load(live: PreTrainedModel, how: str) -> Asker:

@@ -58,7 +58,7 @@ def load_gguf(
         whole, small = f"{place}/whole.gguf", f"{place}/small.gguf"
         call(convert, str(home), "--outtype", "f32", "--outfile", whole)
         call(quantizer, whole, small, kind)
-        return read_gguf(small, attention)
+        return read_gguf(small, attention, called=f"the {GGUF} that llama.cpp made")
 
 
 def llama_cpp() -> list[str]:

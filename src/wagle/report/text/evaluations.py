@@ -9,6 +9,7 @@ from typing import Any
 from wagle.evaluation.figures import Figure
 from wagle.evaluation.result import Evaluation
 from wagle.evaluation.roles import role_text, roles_of
+from wagle.evaluation.served.absent import is_absent, why_absent
 from wagle.report.leading import headlines
 from wagle.report.numbers import interval, short
 from wagle.report.text.tables import GAP, TITLES, aligned, facts
@@ -28,6 +29,7 @@ def evaluation_table(found: Evaluation, everything: bool = False) -> str:
     lines = figure_lines({r: e for r, e in roles.items() if e is not None}, "model", everything)
     if "model" in found.details:
         lines += ["", *role_lines(roles_of(found.details))]
+    lines += [line for why, names in _absent(roles) for line in entry("absent", f"{names}: {why}")]
     if found.details.get("verdict"):
         lines += ["", *verdict_lines(found.details["verdict"], found.details["reasons"])]
     elif "reference" in found.beside and found.details.get("probes"):
@@ -44,6 +46,17 @@ def role_lines(roles: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
         if told is not None
         for line in entry(role, role_text(told))
     ]
+
+
+def _absent(roles: Mapping[str, Evaluation | None]) -> list[tuple[str, str]]:
+    """Why figures are absent, and their names."""
+    found: dict[str, dict[str, None]] = {}
+    for evaluation in roles.values():
+        for name, figures in (evaluation.figures if evaluation else {}).items():
+            for metric, figure in figures.items():
+                if is_absent(figure):
+                    found.setdefault(why_absent(figure), {})[f"{name}.{metric}"] = None
+    return [(why, ", ".join(names)) for why, names in found.items()]
 
 
 def verdict_lines(word: str, reasons: Iterable[str]) -> list[str]:
@@ -76,6 +89,9 @@ def figure_lines(evaluations: Mapping[str, Evaluation], own: str, everything: bo
     chosen = list(known)
     if not everything:
         chosen = headlines(known, own_records=found.details.get("benchmark") == "qa")
+        if any(is_absent(found.figures.get(name, {}).get(metric)) for name, metric in chosen):
+            written = [(n, m) for n, m in known if m == "rouge_l" and (n, m) not in chosen]
+            chosen += written  # what a verdict then rests on
     values = {
         role: [_value_cell(e.figures.get(name, {}).get(metric)) for name, metric in chosen]
         for role, e in evaluations.items()
