@@ -207,8 +207,8 @@ def purge(
 ) -> None:
     """Delete everything in a run that holds records or old values, and enter a receipt.
 
-    Reads the run folder; deletes private/, base/ and texts in report and log; the ledger gets the
-    receipt. Exit code 1 if a file still holds text of the records: it is named.
+    Reads the run folder; deletes private/ and base/, and writes report and log without texts and
+    the receipt into the ledger. Exit code 1 if a file still holds text of the records: it is named.
 
     Example:  wagle purge runs/demo --dry-run
     """
