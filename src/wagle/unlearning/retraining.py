@@ -115,9 +115,7 @@ def retrain_adapter(
     gone = read_records(forget, name="forget", seed=seed)
     kept, missing = _rest(given, gone)
     encoder = as_encoder(load_tokenizer(home) if tokenizer is None else tokenizer)
-    how = training or Training()
-    if getattr(settings, "lora_dropout", 0) and "dropout" not in how.model_fields_set:
-        how = how.model_copy(update={"dropout": True})
+    how = _with_dropout(training or Training(), settings)
     private = private_folder(folder.with_name(f"{folder.name}-private"))
     model = wrap(load_model(home, attention=attention), settings, seed)
     found = finetune(
@@ -146,6 +144,13 @@ def retrain_adapter(
     write_json(folder / FILE, made.to_json())
     clear_checkpoints(private)
     return made
+
+
+def _with_dropout(training: Training, settings: Any) -> Training:
+    """The training, with dropout on if the adapter has any and nothing else was asked for."""
+    if getattr(settings, "lora_dropout", 0) and "dropout" not in training.model_fields_set:
+        return training.model_copy(update={"dropout": True})
+    return training
 
 
 def _rest(given: Any, gone: Any) -> tuple[list[Any], int]:

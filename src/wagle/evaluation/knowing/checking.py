@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +153,15 @@ def check_knowledge(
     merged = adapter if base is None else None
     other = find_model(base) if base is not None else home if adapter is not None else None
     own = load_model(home) if merged is None else load_merged(home, merged)
+    weights = own.num_parameters()
+    mine, read, speed = _knower(own, home, merged, questions, way, seed)
+    del own
+    give_memory_back()
+    models, verdict = {"model": mine}, mine.word
+    if other is not None:
+        models["base"], before = _base(other, mine, questions, way, seed)
+        more = gained(read, before, seed)
+        verdict = decide_beside_base(mine.word, models["base"].word, more)
     case = Case(
         model=str(model),
         base=None if base is None else str(base),
@@ -162,38 +171,44 @@ def check_knowledge(
         count=len(asked),
         tokens=questions.tokens,
         taught=None if taught is None else len(leave_out(taught, asked)[0]),
-        weights=own.num_parameters(),
+        weights=weights,
         bytes=_size(home),
         adapter_bytes=0 if adapter is None else _size(Path(adapter)),
-        speed=Speed(0, 0.0),
+        speed=speed,
     )
-    mine, read, speed = _knower(own, home, merged, questions, way, seed)
-    del own
-    give_memory_back()
-    models, verdict = {"model": mine}, mine.word
-    if other is not None:
-        live = load_model(other)
-        if fingerprint(live) == mine.fingerprint:
-            raise WagleError(
-                f"{model} and its base {other} are the same model; leave --base out, or name the "
-                "model that it was trained from"
-            )
-        models["base"], before, _ = _knower(live, other, None, questions, way, seed)
-        more = gained(read, before, seed)
-        verdict = decide_beside_base(mine.word, models["base"].word, more)
+    return _concluded(verdict, models, case, questions, seed)
+
+
+def _base(
+    home: Path, mine: Knower, questions: Questions, way: Way, seed: int
+) -> tuple[Knower, Mapping[str, Readings]]:
+    """What a model's base knows; a model is not its own base."""
+    live = load_model(home)
+    if fingerprint(live) == mine.fingerprint:
+        raise WagleError(
+            f"{mine.path} and its base {home} are the same model; leave --base out, or name the "
+            "model that it was trained from"
+        )
+    made, read, _ = _knower(live, home, None, questions, way, seed)
+    return made, read
+
+
+def _concluded(
+    verdict: str, models: Mapping[str, Knower], case: Case, questions: Questions, seed: int
+) -> Knowledge:
+    """A verdict with its reasons and what to do about it."""
     words = {role: one.word for role, one in models.items()}
-    alone = questions.twins.alone
-    remedies = advise(verdict, words.get("base"), replace(case, speed=speed))
-    said = [_sentence(name, found) for name, found in mine.findings.items()]
+    said = [_sentence(name, found) for name, found in models["model"].findings.items()]
+    asked = questions.twins
     return Knowledge(
         verdict,
-        reasons(verdict, words, said, alone, len(asked)),
-        tuple(remedies),
+        reasons(verdict, words, said, asked.alone, case.count),
+        tuple(advise(verdict, words.get("base"), case)),
         models,
-        len(asked) - alone,
-        alone,
-        twins,
-        speed,
+        len(asked.records),
+        asked.alone,
+        len(asked.sets),
+        case.speed,
         seed,
     )
 
