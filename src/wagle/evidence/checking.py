@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from wagle.evaluation.result import Evaluation
-from wagle.evaluation.verdict import INCONCLUSIVE, LEAKS, NO_LEAK, judge
+from wagle.evaluation.verdict import DAMAGED, INCONCLUSIVE, LEAKS, NO_LEAK, judge
 from wagle.evidence.collecting import other_files
 from wagle.evidence.commitment import checked_commitment, digest_of, recipe_digest
 from wagle.evidence.pack import PUBLIC, SIGNATURE, Files, check_manifest, json_of
@@ -92,7 +92,8 @@ def told_in(files: Files) -> Told:
             if f"evaluation/{role}.json" in files
         }
         _check_claim(claim, commitment, json_of(files, "ledger.json"), results)
-        settings = _settings(yaml.safe_load(files["recipe.yaml"]))
+        recipe = yaml.safe_load(files["recipe.yaml"])
+        settings, limits = _settings(recipe), recipe["evaluation"].get("limits")
         version = results["after"].details["data"]["settings"].get("version")
     except Refused:
         raise
@@ -102,7 +103,7 @@ def told_in(files: Files) -> Told:
         raise Refused(f"a part of the pack lacks what it must hold ({error!r})") from None
     for role, result in results.items():
         _check_figures(role, result)
-    _check_verdict(claim, results)
+    _check_verdict(claim, results, limits)
     protocol = Protocol.from_json(commitment["protocol"])
     return Told(claim, commitment, protocol, settings, results, version)
 
@@ -154,12 +155,16 @@ def _check_figures(role: str, result: Evaluation) -> None:
             )
 
 
-def _check_verdict(claim: Mapping[str, Any], results: Mapping[str, Evaluation]) -> None:
+def _check_verdict(
+    claim: Mapping[str, Any],
+    results: Mapping[str, Evaluation],
+    limits: Mapping[str, float | None] | None,
+) -> None:
     """Refuse a claim of no leak that the pack's own evaluations contradict."""
     if claim["verdict"] != NO_LEAK:
         return
-    word = judge(results["after"], results["before"], results.get("reference")).word
-    if word in (LEAKS, INCONCLUSIVE):
+    word = judge(results["after"], results["before"], results.get("reference"), limits).word
+    if word in (LEAKS, DAMAGED, INCONCLUSIVE):
         raise Refused(f"the claim is {NO_LEAK!r}, but the evaluations of the pack say {word!r}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from wagle.system.atomic import append_line, read_json, write_json, write_text
 from wagle.system.errors import WagleError
-from wagle.system.seals import content_digest, is_intact, large_stamps, seal
+from wagle.system.seals import content_digest, file_digest, is_intact, large_stamps, seal
 
 if TYPE_CHECKING:
     from wagle.evaluation.result import Evaluation
@@ -134,6 +134,23 @@ class RunFolder:
         Their seals stay, and say what was there; that they are missing is no finding.
         """
         self.state["deleted"] = sorted({*self.deleted, *names})
+        self.save_state()
+
+    def intact(self, names: Iterable[str]) -> list[str]:
+        """Those of some files that are sealed and still what their stage wrote."""
+        known = [made.files for made in self.seals.values()]
+        return [
+            name
+            for name in names
+            if any(name in files and is_intact(self.folder, name, files[name]) for files in known)
+        ]
+
+    def reseal(self, names: Iterable[str]) -> None:
+        """Seal files anew that were rewritten on purpose, wherever they are sealed."""
+        for made in self.state.get("seals", {}).values():
+            for name in names:
+                if name in made["files"]:
+                    made["files"][name] = file_digest(self.folder, name)
         self.save_state()
 
     def log(self, stage: str, figures: Mapping[str, Any]) -> None:

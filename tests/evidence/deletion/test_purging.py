@@ -22,6 +22,8 @@ from wagle.model.loading import load_tokenizer
 from wagle.patch.verification import verify
 from wagle.recipe.reading import load_recipe
 from wagle.run.execution import execute
+from wagle.run.folder import RunFolder
+from wagle.run.integrity.seals import check_seals, inspect_run
 from wagle.run.ledger import find_break, read_ledger, read_receipts
 from wagle.system.errors import WagleError
 
@@ -60,6 +62,7 @@ def show(run):
     (run / "recipe.yaml").write_text(write(recipe))
     with (run / "log.jsonl").open("a") as log:
         log.write(json.dumps({"stage": "check", "warning": f"odd: {CANARIES[1]}"}) + "\n")
+    RunFolder(run).reseal(["recipe.yaml"])  # as if it had been asked for so from the start
 
 
 def test_records_are_found_only_in_the_private_folder_and_nowhere_after_a_purge(home, run_copy):
@@ -179,21 +182,22 @@ def test_a_file_of_the_user_that_holds_records_is_named(home, run_copy):
     assert "copy.json still holds text of records: delete it" in found["notes"]
 
 
-def test_seals_of_what_is_gone_are_taken_off_and_those_of_what_was_rewritten_are_new(run_copy):
+def test_what_remains_of_a_purged_run_passes_its_seals(run_copy):
     show(run_copy)
-
-    def digest(name):
-        return hashlib.sha256((run_copy / name).read_bytes()).hexdigest()
-
-    state = json.loads((run_copy / "state.json").read_text())
-    names = ("evaluation/after.json", "report.html", "base/config.json", "private/salt")
-    state["seals"] = {name: digest(name) for name in names} | {"log.jsonl": "of another kind"}
-    (run_copy / "state.json").write_text(json.dumps(state))
+    assert inspect_run(run_copy).findings == ()
     purge_run(run_copy)
-    state = json.loads((run_copy / "state.json").read_text())
-    assert set(state["seals"]) == {"evaluation/after.json", "report.html"}
-    assert all(mark == digest(name) for name, mark in state["seals"].items())
-    assert state["purged"]["seals"] == ["base/config.json", "private/salt", "log.jsonl"]
+    found = inspect_run(run_copy)
+    assert found.findings == ()
+    assert found.gone > 0
+    check_seals(run_copy)
+
+
+def test_a_file_that_was_edited_before_a_purge_is_still_found_afterwards(run_copy):
+    show(run_copy)
+    report = run_copy / "report.html"
+    report.write_text(report.read_text() + "<!-- edited -->")
+    purge_run(run_copy)
+    assert inspect_run(run_copy).findings == ("report.html was edited (made by report)",)
 
 
 def test_only_a_run_folder_is_purged(home):

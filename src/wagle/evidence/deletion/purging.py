@@ -25,7 +25,7 @@ from wagle.report.disclosure import public_recipe
 from wagle.run.ledger import FILE as LEDGER
 from wagle.run.ledger import PURGE, add_receipt
 from wagle.run.opening import Run
-from wagle.system.atomic import disk_errors, locked, read_json, write_json, write_text
+from wagle.system.atomic import disk_errors, locked, read_json, write_text
 from wagle.system.errors import WagleError
 from wagle.system.secrets import keyed_digest
 
@@ -191,9 +191,9 @@ def _carry_out(
 ) -> None:
     """Rewrite, delete, and enter the receipt; a purge that is killed is simply made again."""
     bare = Run(run.folder, _bare(run.recipe))
-    old = {name: _sha256(run.folder / name) for name in changed}
+    intact = bare.intact([*changed, LEDGER])  # an edited file must not come out sealed
     bare.state["purged"] = {"when": found["when"], **bare.state.get("purged", {})}
-    write_json(bare.state_file, bare.state)  # from here on, no stage resumes
+    bare.enter_deleted(_names(run.folder, gone))  # from here on, no stage resumes
     if "recipe.yaml" in changed:
         write_text(run.folder / "recipe.yaml", dump_recipe(bare.recipe))
     if "log.jsonl" in changed:
@@ -207,31 +207,12 @@ def _carry_out(
     with disk_errors(run.folder):
         for path in gone:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    _unseal(bare, old)
     if (run.folder / LEDGER).is_file():
         add_receipt(run.folder, found)
     bare.state["purged"]["receipt"] = found
-    write_json(bare.state_file, bare.state)
+    bare.reseal([name for name in intact if (run.folder / name).is_file()])
 
 
-def _unseal(run: Run, old: dict[str, str]) -> None:
-    """Take the seals off what is gone, and seal anew what was rewritten.
-
-    Args:
-        run: the run; its state is changed, not yet written.
-        old: the digests of the rewritten files before.
-    """
-    seals = run.state.get("seals")
-    if not isinstance(seals, dict):
-        return
-    taken = run.state["purged"].setdefault("seals", [])
-    for name in list(seals):
-        if not (run.folder / name).exists():
-            del seals[name]
-            taken.append(name)
-        elif name in old:
-            if seals[name] == old[name]:
-                seals[name] = _sha256(run.folder / name)
-            else:
-                del seals[name]
-                taken.append(name)
+def _names(folder: Path, gone: Iterable[Path]) -> list[str]:
+    """What is deleted, as the run enters it: a folder with a slash at the end."""
+    return [p.relative_to(folder).as_posix() + ("/" if p.is_dir() else "") for p in gone]
