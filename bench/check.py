@@ -26,8 +26,8 @@ import transformers
 
 from wagle.data.draws import order, uniform
 from wagle.data.reading import read_records
-from wagle.data.twins import invented_set
 from wagle.evaluation.knowing.checking import TWINS, check_knowledge
+from wagle.evaluation.knowing.twins import invented_set
 from wagle.recipe.reading import load_recipe
 from wagle.run.execution import execute
 from wagle.system.atomic import write_json

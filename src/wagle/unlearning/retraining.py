@@ -118,15 +118,8 @@ def retrain_adapter(
     how = _with_dropout(training or Training(), settings)
     private = private_folder(folder.with_name(f"{folder.name}-private"))
     model = wrap(load_model(home, attention=attention), settings, seed)
-    found = finetune(
-        model,
-        encoder,
-        kept,
-        checkpoint_folder=private,
-        seed=seed,
-        training=how,
-        on_step=on_step,
-    )
+    more: dict[str, Any] = {"checkpoint_folder": private, "on_step": on_step}
+    found = finetune(model, encoder, kept, training=how, seed=seed, **more)
     key = salt(private)
     made = Retrained(
         base=fingerprint(home),

@@ -9,9 +9,9 @@ from tests.conftest import RECORDS
 from tests.evaluation.knowing.conftest import ROWS
 from wagle.data.reading import read_records
 from wagle.data.tokens import Encoder
-from wagle.data.twins import invented_set
 from wagle.evaluation.knowing.asking import make_questions
 from wagle.evaluation.knowing.checking import word_about
+from wagle.evaluation.knowing.twins import invented_set
 from wagle.evaluation.models import Way
 from wagle.model.loading import load_model, load_tokenizer
 from wagle.report.text.knowledge import knowledge_table

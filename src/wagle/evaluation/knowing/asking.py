@@ -17,9 +17,9 @@ from transformers import PreTrainedModel
 
 from wagle.data.records import Record
 from wagle.data.tokens import Encoder, Tokens
-from wagle.data.twins import Twins, make_twins, other_questions
 from wagle.evaluation.asking.requests import Answers, Likelihood, likelihood
 from wagle.evaluation.figures import Measured, Task
+from wagle.evaluation.knowing.twins import Twins, make_twins, other_questions
 from wagle.evaluation.models import Way
 from wagle.metrics.likelihood import probability
 from wagle.metrics.memorization import exact_memorization

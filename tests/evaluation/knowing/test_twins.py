@@ -1,7 +1,7 @@
 """Twins, and other questions for the same answers."""
 
 from wagle.data.reading import read_records
-from wagle.data.twins import CANDIDATES, invented_set, make_twins, other_questions
+from wagle.evaluation.knowing.twins import CANDIDATES, invented_set, make_twins, other_questions
 
 ROWS = [
     {"question": "Where does Ada Holm live?", "answer": "Ada Holm lives in Bergen."},
