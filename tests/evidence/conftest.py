@@ -70,7 +70,10 @@ def home(tmp_path_factory, tokenizer):
             "attribution": {"ratio": 1},
             "unlearning": {"max_steps": 1, "learning_rate": 1e-3, "stop_when": []},
             "patch": {"undo": True},
-            "evaluation": {"max_new_tokens": 8, "limits": {"retain": None}},  # a tiny model loses much
+            "evaluation": {
+                "max_new_tokens": 8,
+                "limits": {"retain": None},
+            },  # a tiny model loses much
         }
     )
     run = home / "run"
