@@ -251,7 +251,7 @@ def page(tried: Mapping[str, Any], holds: Mapping[str, Any]) -> str:
         "",
         "## What was tried",
         "",
-        "One taught model per seed; each row stops and lands by the same rules. *Extraction* and "
+        "One taught model per seed; each row stopped at the probability of the reference, and landed in its band. *Extraction* and "
         "*memorisation* are `extraction_strength` and `exact_memorization` of the forget set: above "
         "the reference's interval, they leak.",
         "",
