@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from wagle.data.overlap import check_disjoint, near_duplicates
 from wagle.data.reading import read_records
@@ -25,6 +24,9 @@ from wagle.run.ledger import Request, read_ledger
 from wagle.run.models import Models
 from wagle.system.errors import WagleError
 from wagle.system.secrets import keyed_digest, salt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
