@@ -14,8 +14,11 @@ from wagle.evaluation.knowing.checking import word_about
 from wagle.evaluation.knowing.twins import invented_set
 from wagle.evaluation.models import Way
 from wagle.model.loading import load_model, load_tokenizer
+from wagle.recipe.sections.training import Training
 from wagle.report.text.knowledge import knowledge_table
 from wagle.system.errors import WagleError
+from wagle.unlearning.lora import add_lora, save_adapter
+from wagle.unlearning.teaching import finetune
 
 
 def test_a_taught_model_knows_and_an_untaught_one_does_not(taught):
@@ -106,3 +109,18 @@ def test_a_record_and_its_twins_are_asked_in_the_same_way(taught):
     assert len(asked.items) == 4
     roles = [[(len(i.own), i.swapped is None) for i in group] for group in asked.items]
     assert all(group == roles[0] for group in roles)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_an_adapter_is_put_on_the_model_which_then_is_its_base(taught, tmp_path):
+    base = taught / "after"
+    model = add_lora(load_model(base), rank=2)
+    training = Training(max_steps=1, learning_rate=1e-4)
+    finetune(model, load_tokenizer(base), RECORDS, training=training)
+    save_adapter(model, tmp_path / "old", base)
+    found = wagle.check_knowledge(base, forget=ROWS, adapter=tmp_path / "old")
+    own, other = found.models["model"], found.models["base"]
+    assert (own.adapter, other.adapter) == (str(tmp_path / "old"), None)
+    assert own.fingerprint != other.fingerprint
+    assert found.verdict == "base knows"  # it was taught to the base, so a new adapter is no help
+    assert [remedy.what for remedy in found.advice] == ["unlearn"]
