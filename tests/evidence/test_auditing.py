@@ -18,6 +18,7 @@ from wagle.evidence.collecting import collect_evidence
 from wagle.evidence.commitment import commit_recipe
 from wagle.evidence.signing import new_key
 from wagle.recipe.reading import load_recipe
+from wagle.run.folder import RunFolder
 from wagle.system.errors import Refused, WagleError
 
 
@@ -208,6 +209,8 @@ def test_a_model_that_leaks_is_refused_even_if_its_figures_are_told_truly(
     ledger = json.loads((run_copy / "ledger.json").read_text())
     ledger[-1]["result"] = ledger[-1]["base"]
     (run_copy / "ledger.json").write_text(json.dumps(ledger))
+    files = [p.relative_to(run_copy).as_posix() for p in run_copy.rglob("*") if p.is_file()]
+    RunFolder(run_copy).reseal(files)  # the maker of a run can seal anything
     collect_evidence(run_copy, tmp_path / "pack", key=home / "maker.pem")
     one = replace(given, model=str(run_copy / "model"))
     refused(tmp_path / "pack", one, "but the evaluations of the pack say 'leaks'")

@@ -144,6 +144,7 @@ def test_a_run_without_reference_is_inconclusive_and_without_teaching_uses_the_m
 ):
     settings = [
         "reference=none",
+        "evaluation.limits={retain: null, retain_heldout: null}",
         "finetune=null",
         "patch.enabled=false",
         "evaluation.generate=false",
@@ -245,6 +246,7 @@ def test_over_unlearning_is_a_warning_in_log_and_report(recipe_file, tmp_path, c
         "unlearning.epochs=8",
         "attribution.ratio=1.0",
         "evaluation.generate=false",
+        "evaluation.limits={retain: null, retain_heldout: null}",
     ]
     with caplog.at_level(logging.WARNING, logger="wagle"):
         run = execute(load_recipe(recipe_file, settings), tmp_path / "out")

@@ -180,6 +180,7 @@ def test_the_model_before_it_was_taught_stands_in_for_a_reference(taught, tmp_pa
 def test_no_reference_at_all_can_be_asked_for_and_then_there_is_advice(recipe_file, tmp_path):
     out = tmp_path / "out"
     bare = ["reference=none", "unlearning.retain_term=none", "attribution.score=random"]
+    bare += ["unlearning.when_unknown=go", "evaluation.limits={retain_heldout: null}"]
     run = execute(load_recipe(recipe_file, bare), out, until="after")
     assert not (out / "evaluation" / "reference.json").exists()
     assert run.state["stages"]["after"]["verdict"] == INCONCLUSIVE
@@ -187,9 +188,11 @@ def test_no_reference_at_all_can_be_asked_for_and_then_there_is_advice(recipe_fi
 
 
 def test_one_model_is_evaluated_beside_twins_if_no_reference_is_given(inside, home):
-    forget = home / "forget.json"
+    forget, other = home / "forget.json", home / "other"
+    make_model("qwen2", 1).save_pretrained(other)
+    make_tokenizer().save_pretrained(other)
     common = [f"forget={forget}", "evaluation.generate=false", "--before", home / "tiny"]
-    made = json.loads(inside("evaluate", home / "tiny", "--benchmark", "qa", *common, "--json"))
+    made = json.loads(inside("evaluate", other, "--benchmark", "qa", *common, "--json"))
     assert (made["reference"]["kind"], made["reference"]["of"]) == ("stand-in", "twins")
     assert {"verdict", "differences", "changes"} <= made.keys()
     assert BETTER in made["reasons"]

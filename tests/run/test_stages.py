@@ -101,7 +101,7 @@ def test_a_diverged_run_says_where_the_last_good_weights_are_and_how_to_go_on(
     recipe_file, tmp_path, monkeypatch
 ):
     out = tmp_path / "an out"
-    recipe = load_recipe(recipe_file, _unlearning(BREAKS))
+    recipe = load_recipe(recipe_file, _unlearning([*BREAKS, "stop_when=[]"]))
     with pytest.raises(TrainingStopped) as caught:
         execute(recipe, out, until="unlearn")
     said = str(caught.value)

@@ -47,7 +47,7 @@ def test_a_run_whose_model_never_knew_the_records_makes_nothing_and_says_why(rec
     stages = run.state["stages"]
     assert list(stages) == list(STAGES)
     assert stages["after"]["verdict"] == "inconclusive"
-    assert "no likelier than invented ones" in stages["after"]["reasons"][0]
+    assert any("no likelier than invented ones" in one for one in stages["after"]["reasons"])
     assert "There is nothing to unlearn" in stages["after"]["reasons"][-1]
     assert stages["unlearn"]["skipped"] == "the model does not know the forget set"
     assert json.loads((run.folder / "evaluation.json").read_text())["after"] is None

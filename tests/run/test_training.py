@@ -19,7 +19,7 @@ from wagle.run.stages.making.training import (
     save_trained,
     training_entry,
 )
-from wagle.run.stages.making.unlearn import _reference_figures
+from wagle.run.stages.making.unlearn import reference_figures
 from wagle.system.errors import TrainingStopped
 from wagle.unlearning.execution import TrainResult
 
@@ -101,6 +101,7 @@ def test_the_entry_of_a_training_has_its_steps_and_no_history(history, steps):
         "stopped": "end",
         "objective": {"name": "npo"},
         "best": None,
+        "landed": None,
         "steps": steps,
     }
 
@@ -136,8 +137,8 @@ def reference(figures):
     return SimpleNamespace(evaluation=lambda role: {"reference": Evaluation(made)}.get(role))
 
 
-def test_rules_are_told_what_they_can_compare_and_the_upper_end_of_the_band():
-    found = _reference_figures(
+def test_rules_are_told_what_they_can_compare_and_the_ends_of_the_bands():
+    found = reference_figures(
         reference(
             {
                 "forget": {"probability": 0.25, "nll": 3.0, "rouge_l": 0.5},
@@ -146,22 +147,31 @@ def test_rules_are_told_what_they_can_compare_and_the_upper_end_of_the_band():
             }
         )  # type: ignore[arg-type]
     )
-    assert found == {
+    values = {
         "forget.probability": 0.25,
-        "forget.probability.high": 0.375,
         "forget.nll": 3.0,
         "retain.probability": 0.75,
         "retain.extraction_strength": 0.5,
     }
+    ends = {
+        f"{name}.{end}": value + by
+        for name, value in values.items()
+        for end, by in (("low", -0.125), ("high", 0.125))
+    }
+    assert found == {**values, **ends}
 
 
 def test_a_figure_without_a_value_is_not_compared_with_and_one_of_0_is():
-    found = _reference_figures(
+    found = reference_figures(
         reference({"forget": {"probability": None, "exact_memorization": 0.0}})  # type: ignore[arg-type]
     )
-    assert found == {"forget.exact_memorization": 0.0}
+    assert found is not None
+    assert {name for name in found if not name.endswith((".low", ".high"))} == {
+        "forget.exact_memorization"
+    }
+    assert found["forget.exact_memorization"] == 0.0
 
 
 def test_without_a_reference_there_is_nothing_to_compare_with():
     nothing = SimpleNamespace(evaluation=lambda _: None)
-    assert _reference_figures(nothing) is None  # type: ignore[arg-type]
+    assert reference_figures(nothing) is None  # type: ignore[arg-type]

@@ -176,7 +176,7 @@ def unlike(
     """
     stated = (other.get("data") or {}).get("settings", {})
     missing = [key for key, value in own["settings"].items() if value is not None]
-    missing = [key for key in missing if key not in stated]
+    missing = [key for key in missing if key not in stated and key != "version"]  # told before
     if missing:
         return (
             f"does not state {', '.join(missing)}: its figures are compared as if they were measured "

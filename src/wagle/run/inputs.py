@@ -14,7 +14,6 @@ from wagle.data.reading import read_records
 from wagle.data.records import Record, Source
 from wagle.data.tokens import Encoder
 from wagle.evaluation.figures import SETS
-from wagle.evaluation.neighbours import choose_kind, make_prompts, needs_retain
 from wagle.model.loading import load_tokenizer
 from wagle.recipe.reading import load_recipe
 from wagle.recipe.recipe import Recipe
@@ -89,6 +88,8 @@ class Inputs:
     def made(self) -> str | None:
         """Which records to keep are made here, ``neighbours`` or ``neutral``; None: none are."""
         recipe, asked = self.recipe, self.recipe.retain
+        from wagle.evaluation.neighbours import choose_kind, needs_retain
+
         if recipe.forget is None or (asked is None and not needs_retain(recipe)):
             return None
         if asked is None or asked.source == MADE_SET:
@@ -108,6 +109,8 @@ class Inputs:
         there = self.made_file.is_file()
         source: Source = str(self.made_file)
         if not there:
+            from wagle.evaluation.neighbours import make_prompts
+
             source = make_prompts(self.read("forget", recipe.forget), made, recipe.seed)
         take = "all" if recipe.retain is None else recipe.retain.take
         return read_records(source, name="retain", take=take, seed=recipe.seed)

@@ -90,13 +90,14 @@ def read_ledger(folder: str | Path, *, broken: bool = False) -> list[Request]:
     return requests
 
 
-def _entries(folder: str | Path) -> list[Any]:
+def _entries(folder: str | Path, *, checked: bool = True) -> list[Any]:
     path = Path(folder) / FILE
     if not path.is_file():
         raise WagleError(
             f"{folder} is not a finished run: it has no {FILE}; finish it with wagle run {folder}"
         )
-    check_seals(folder)
+    if checked:
+        check_seals(folder)
     found = read_json(path)
     if not isinstance(found, list) or all(map(_is_receipt, found)):
         raise WagleError(f"{path} is not a ledger: it was altered; restore what the run wrote")
@@ -113,8 +114,8 @@ def read_receipts(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def add_receipt(folder: str | Path, receipt: dict[str, Any]) -> None:
-    """Enter the receipt of a purge in the ledger of its run."""
-    write_json(Path(folder) / FILE, [*_entries(folder), receipt])
+    """Enter the receipt of a purge in the ledger of its run, whatever became of other files."""
+    write_json(Path(folder) / FILE, [*_entries(folder, checked=False), receipt])
 
 
 def _read(entry: Any, path: Path) -> Request:

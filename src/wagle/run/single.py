@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def measure_model(
     asked = {**questions_about(run, given), **way_of(run)}
     if before is not None and reference is None and "forget" in asked:
         how = {**asked, "cache": cache}
-        common["reference"] = _twins(before, model, patch, encoder, how)
+        common["stand_in"] = partial(_twins, before, model, patch, encoder, how)
     return evaluate(model, encoder, **asked, **common)
 
 

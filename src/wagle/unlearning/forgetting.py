@@ -181,7 +181,7 @@ def unlearn_with(
 ) -> TrainResult:
     """``unlearn`` with its settings in one object, the section ``unlearning`` of a recipe.
 
-    ``lora`` and ``earlier`` in that section concern a run and are not read. The other arguments,
+    ``lora``, ``earlier`` and ``when_unknown`` in that section concern a run and are not read. The other arguments,
     the result and the errors are those of ``unlearn``.
     """
     plan = plan_unlearning(

@@ -27,6 +27,15 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def other(tmp_path_factory):
+    """Another model, for a role beside the first one."""
+    home = tmp_path_factory.mktemp("served") / "other"
+    make_model("llama-tied", 1).save_pretrained(home)
+    make_tokenizer().save_pretrained(home)
+    return home
+
+
+@pytest.fixture(scope="session")
 def plain(folder):
     """What the engine finds about the folder."""
     return ask(folder)

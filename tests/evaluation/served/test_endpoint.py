@@ -119,9 +119,9 @@ def test_without_the_likeliest_tokens_only_what_needs_them_is_absent(make, token
     )
 
 
-def test_a_verdict_from_texts_alone_says_what_it_rests_on(make, tokenizer, folder):
+def test_a_verdict_from_texts_alone_says_what_it_rests_on(make, tokenizer, folder, other):
     with served(make(logprobs=False)) as address:
-        found = ask(address, tokenizer=tokenizer, before=folder, reference=folder)
+        found = ask(address, tokenizer=tokenizer, before=folder, reference=other)
     last = found.details["reasons"][-1]
     assert last.startswith("The verdict rests on forget.rouge_l alone: ")
     assert "forget.probability" in last
@@ -165,7 +165,9 @@ def test_answers_in_the_cache_are_not_asked_again(make, tokenizer, tmp_path, pla
     assert again == opening < first  # the neutral questions alone, which say who answers
 
 
-def test_membership_figures_that_need_whole_distributions_are_absent(make, tokenizer, folder):
+def test_membership_figures_that_need_whole_distributions_are_absent(
+    make, tokenizer, folder, other
+):
     more = {"holdout": OTHERS}
     with served(make()) as address:
         found = ask(address, tokenizer=tokenizer, **more)
@@ -175,7 +177,7 @@ def test_membership_figures_that_need_whole_distributions_are_absent(make, token
         plain.figures["forget"]["mia_loss"].value, abs=1e-5
     )
     with served(make(logprobs=False)) as address:
-        mute = ask(address, tokenizer=tokenizer, before=folder, reference=folder, **more)
+        mute = ask(address, tokenizer=tokenizer, before=folder, reference=other, **more)
     assert mute.figures["overall"]["privleak"].value is None
     assert mute.figures["overall"]["privleak"].note.startswith("absent: ")
 

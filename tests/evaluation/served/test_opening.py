@@ -109,9 +109,9 @@ def test_a_form_is_made_for_the_time_being(folder, patched):
     assert found.details["model"]["made_by"] == "gguf"
 
 
-def test_a_gguf_file_may_be_before(folder, plain, tmp_path):
+def test_a_gguf_file_may_be_before(folder, other, plain, tmp_path):
     make_file(folder, tmp_path / "m.gguf", "f32")
-    found = ask(folder, before=tmp_path / "m.gguf", reference=folder)
+    found = ask(folder, before=tmp_path / "m.gguf", reference=other)
     assert found.beside["before"].figures["forget"]["probability"].value == pytest.approx(
         plain.figures["forget"]["probability"].value, abs=1e-7
     )

@@ -98,7 +98,8 @@ def test_a_reference_that_the_run_makes_has_its_kind_and_the_models_name(home, r
 
 
 def test_a_reference_that_knows_ends_the_run_before_unlearning(home, monkeypatch):
-    run = Run(home / "out", recipe(home, reference=str(home / "tiny")))
+    asked = recipe(home, reference=str(home / "tiny"), unlearning={"when_unknown": "go"})
+    run = Run(home / "out", asked)
 
     def measure(own, role, folder):
         for one in ("before", "reference"):
