@@ -370,7 +370,9 @@ def test_a_result_that_does_not_say_how_it_was_measured_is_paired_with_a_warning
     write_json(file, found)
     ask("first", before=str(file), cache=cache)
     (said,) = caplog.messages
-    assert said.startswith("the model before does not state version: its figures are compared as")
+    assert said.startswith(
+        "the model before does not say which version of the figures of qa it holds"
+    )
 
 
 # ---------------------------------------------------------------------------------------------

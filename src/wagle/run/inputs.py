@@ -88,13 +88,15 @@ class Inputs:
     def made(self) -> str | None:
         """Which records to keep are made here, ``neighbours`` or ``neutral``; None: none are."""
         recipe, asked = self.recipe, self.recipe.retain
+        if recipe.forget is None or (asked is not None and not asked.is_made):
+            return None
         from wagle.evaluation.neighbours import choose_kind, needs_retain
 
-        if recipe.forget is None or (asked is None and not needs_retain(recipe)):
+        if asked is None and not needs_retain(recipe):
             return None
         if asked is None or asked.source == MADE_SET:
             return choose_kind(self.read("forget", recipe.forget), recipe.seed)
-        return str(asked.source).removeprefix(f"{MADE_SET}:") if asked.is_made else None
+        return str(asked.source).removeprefix(f"{MADE_SET}:")
 
     @property
     def made_file(self) -> Path:
