@@ -102,7 +102,7 @@ def attempt(run: Run, overrides: Sequence[str]) -> dict[str, Any]:
     model = load_trained(here, run.models.base)
     began, error = time.perf_counter(), None
     try:
-        result = forget(here, model, mask, None)
+        result = forget(here, model, lambda _: mask, None)
     except TrainingStopped as stopped:
         result, error = None, str(stopped)
     seconds = time.perf_counter() - began

@@ -133,31 +133,43 @@ def evaluate(
     """
     started = time.perf_counter()
     encoder = _encoder(model, tokenizer, patch)
-    sources = (forget, retain, retain_heldout, general, holdout, forgotten)  # in the order of SETS
-    given = {n: s for n, s in zip((*SETS, FORGOTTEN), sources, strict=True) if s is not None}
+    given = _given(forget, retain, retain_heldout, general, holdout, forgotten)
     asked = _asked(max_new_tokens, generate, fluency, entailment, attacks, k)
     task = _task(benchmark, encoder, given, settings, asked, seed)
     way = Way(encoder, precision, batch_tokens, Path(cache) if cache is not None else None)
-    others = _others(before, reference)
-    known = {
-        role: known_result(role, other, task, benchmark, way) for role, other in others.items()
-    }
-    asker = _load(model, patch, encoder)
-    own = _model_entry(model, asker, patch)
+    others = {r: o for r, o in (("before", before), ("reference", reference)) if o is not None}
+    known = {r: known_result(r, other, task, benchmark, way) for r, other in others.items()}
+    asker, own = _load(model, patch, encoder)
     kinds = {role: one[1] if (one := known[role]) else entry_of(o) for role, o in others.items()}
     check_distinct({"model": own, **kinds}, unchanged=unchanged)
     found = way.ask(asker, task, asker.mark)
-    options = {"precision": precision, "seed": seed, **_options(benchmark, settings, asked)}
+    options = {"seed": seed, **_options(benchmark, settings, asked)}
     details = {"model": own, **_details(benchmark, task, way, options, started)}
     if others and isinstance(model, str | Path):
         del asker
         give_memory_back()
-    if reference is None and stand_in is not None and (made := stand_in()) is not None:
-        others["reference"] = made
-        known["reference"] = known_result("reference", made, task, benchmark, way)
     beside = {r: known[r] or way.other(other, task, kinds[r]) for r, other in others.items()}
+    beside = {**_standing_in(stand_in, reference, task, benchmark, way), **beside}
     check_roles(own, beside, unchanged=unchanged, seed=seed)
     return _set_beside(found, beside, details, task, seed, limits)
+
+
+def _given(*sources: Source | None) -> dict[str, Source]:
+    """The sets that were given, by name; the sources are in the order of SETS."""
+    return {n: s for n, s in zip((*SETS, FORGOTTEN), sources, strict=True) if s is not None}
+
+
+def _standing_in(
+    stand_in: Callable[[], Evaluation | None] | None,
+    reference: Reference | None,
+    task: Task,
+    benchmark: str,
+    way: Way,
+) -> dict[str, tuple[Evaluation, dict[str, Any]]]:
+    """What stands in for a reference, if there is none and anything can."""
+    made = None if stand_in is None or reference is not None else stand_in()
+    found = None if made is None else known_result("reference", made, task, benchmark, way)
+    return {} if found is None else {"reference": found}
 
 
 def _encoder(
@@ -206,21 +218,17 @@ def _task(
     return _of_benchmark(benchmark, encoder, given, settings, asked, seed)
 
 
-def _others(before: Reference | None, reference: Reference | None) -> dict[str, Reference]:
-    """The models to compare with, by role, as far as there are any."""
-    both = {"before": before, "reference": reference}
-    return {role: other for role, other in both.items() if other is not None}
-
-
 def _load(
     model: PreTrainedModel | Asker | str | Path,
     patch: str | Path | Sequence[str | Path] | None,
     encoder: Encoder,
-) -> Asker:
-    """What answers: the live model, or the one that a name stands for, with patches applied."""
-    if not isinstance(model, str | Path):
-        return as_asker(model)
-    return open_asker(model, patch=patch, find=find_model, encoder=encoder)
+) -> tuple[Asker, dict[str, Any]]:
+    """What answers, the live model or the one that a name stands for, and which one it is."""
+    if isinstance(model, str | Path):
+        asker = open_asker(model, patch=patch, find=find_model, encoder=encoder)
+    else:
+        asker = as_asker(model)
+    return asker, _model_entry(model, asker, patch)
 
 
 def _model_entry(
@@ -253,7 +261,7 @@ def _details(
         "template": way.encoder.describe(),
         "benchmark": benchmark,
         "variant": f"version {VERSION}" if benchmark == "qa" else task.data.get("variant"),
-        "options": options,
+        "options": {"precision": way.precision, **options},
         "reference": None,
         "probes": [list(pair) for pair in task.probes],
         "data": data_entry(task, way.cache),

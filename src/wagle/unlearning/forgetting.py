@@ -211,17 +211,16 @@ def unlearn_with(
         )
         del mask  # the trainer releases it too, once the weights are selected
         trainer.run()
-        result = train_result(trainer)
-    _warn(model, plan)
-    return result
+        return _warned(train_result(trainer), model, plan)
 
 
-def _warn(model: nn.Module, plan: Plan) -> None:
-    """Warn if the trained model never knew the forget set, or went past its target."""
+def _warned(result: TrainResult, model: nn.Module, plan: Plan) -> TrainResult:
+    """The result; warns if the trained model never knew the forget set, or went past its target."""
     gone, known = plan.records, plan.checks.known
     warn_unknown(known, len(gone), questions=all(r.kind == "qa" for r in gone))
     tokens = plan.looked.sets["forget"]
     warn_over_unlearned(look_at_set(model, "forget", tokens, plan.settings.precision), known)
+    return result
 
 
 def forget_probability(

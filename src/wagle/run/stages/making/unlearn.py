@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,7 +32,7 @@ def unlearn(run: Run) -> dict[str, Any]:
     model = load_trained(run, run.models.base) if lora is None else load_adapted(run, lora)
     checkpoints = run.private / "checkpoint-unlearn"
     try:
-        result = forget(run, model, chosen_mask(run), checkpoints)
+        result = forget(run, model, chosen_mask, checkpoints)
     except TrainingStopped as error:
         kept = keep_last_good(run, error, partial(save_trained, run, model))
         raise TrainingStopped(f"{kept}; {how_to_resume(run, 'unlearn')}", error.step) from None
@@ -52,13 +53,15 @@ def unlearn(run: Run) -> dict[str, Any]:
     return found
 
 
-def forget(run: Run, model: Any, mask: Mask | None, checkpoints: Path | None) -> TrainResult:
+def forget(
+    run: Run, model: Any, choose: Callable[[Run], Mask | None], checkpoints: Path | None
+) -> TrainResult:
     """Make a live model forget what the run asks for, by the recipe's settings.
 
     Args:
         run: gives the records, the reference's figures and the settings.
         model: the model before; it is changed in place.
-        mask: which weights may move; None: all.
+        choose: gives the mask of the weights that may move, None for all; training releases it.
         checkpoints: where a killed run resumes; None keeps nothing.
     """
     settings = run.recipe.unlearning
@@ -69,7 +72,7 @@ def forget(run: Run, model: Any, mask: Mask | None, checkpoints: Path | None) ->
         run.inputs.need("forget"),
         run.inputs.sets.get("retain"),
         forgotten=run.inputs.again or None,
-        mask=mask,
+        mask=choose(run),
         reference_folder=run.private / "references",
         reference=reference_figures(run),
         evaluated=run.inputs.asked("forget", run.inputs.need("forget")),
