@@ -160,7 +160,13 @@ def test_codes_of_a_masked_adapter_are_of_all_weights_that_changed(tmp_path):
         attacks=asked,
         reference=None,
         finetune=None,
-        unlearning={**TRAINING, "epochs": 1, "stop_when": [], "lora": {"masked": True}},
+        unlearning={
+            **TRAINING,
+            "epochs": 1,
+            "stop_when": [],
+            "lora": {"masked": True},
+            "when_unknown": "go",
+        },
     )
     made = execute(load_recipe(path), tmp_path / "out", until="attacks")
     codes = result(made, "quantization")["codes"]["int8"]
