@@ -287,6 +287,17 @@ def test_an_override_wins_over_the_file_and_a_later_one_over_an_earlier():
     assert recipe.report.show_text is True
 
 
+def test_another_objective_leaves_out_the_settings_that_belong_to_the_recipes_own():
+    own = {**BARE, "unlearning": {"objective": "ce_u", "retain_term": "nll"}}
+    own["unlearning"]["objective_settings"] = {"skip": 0}
+    same = load_recipe(own, ["unlearning.objective=ce_u"]).unlearning
+    assert (same.objective_settings, same.retain_term) == ({"skip": 0}, "nll")
+    other = load_recipe(own, ["unlearning.objective=npo", "unlearning.epochs=3"]).unlearning
+    assert (other.objective_settings, other.retain_term, other.epochs) == ({}, "auto", 3)
+    settings = ["unlearning.objective_settings={beta: 0.2}", "unlearning.objective=npo"]
+    assert load_recipe(own, settings).unlearning.objective_settings == {"beta": 0.2}
+
+
 def test_an_override_reaches_below_a_section_written_as_bare_text():
     recipe = load_recipe(
         {**BARE, "forget": "demo:forget"}, ["model.max_length=99", "forget.take=3"]

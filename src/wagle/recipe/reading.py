@@ -20,6 +20,7 @@ from wagle.recipe.syntax import Dumper, parse_yaml
 from wagle.recipe.values import MADE_SOURCES, shown
 from wagle.system.errors import WagleError, nearest
 
+_OF_OBJECTIVE = ("objective_settings", "retain_term")
 BUNDLED = "bundled:"  # before the name of a ready recipe, or of a model that comes with a package
 
 
@@ -54,7 +55,8 @@ def load_recipe(
         source: the name of a ready recipe (``demo`` or ``bundled:demo``), the path of a YAML file,
             or a dict.
         overrides: settings that override the source's, such as ``attribution.ratio=0.5``; the value
-            is YAML, and an empty one is null.
+            is YAML, and an empty one is null. Another ``unlearning.objective`` leaves out the
+            source's ``objective_settings`` and ``retain_term``, which belong to its own.
         base: resolve relative paths inside the recipe against this folder; None leaves them
             relative to the current one.
 
@@ -63,7 +65,9 @@ def load_recipe(
             line that names the key.
     """
     where, data = _read(source)
-    for key, value in _pairs(overrides):
+    pairs = list(_pairs(overrides))
+    _drop_of_objective(data, dict(pairs).get("unlearning.objective"))
+    for key, value in pairs:
         _set(data, key, value)
     try:
         recipe = Recipe.model_validate(data)
@@ -138,6 +142,13 @@ def _set(data: dict[str, Any], key: str, value: Any) -> None:
         here[name] = dict(inner) if isinstance(inner, Mapping) else {}
         here = here[name]
     here[last] = value
+
+
+def _drop_of_objective(data: dict[str, Any], other: Any) -> None:
+    """Leave out what belongs to a recipe's objective if another one replaces it."""
+    own = data.get("unlearning")
+    if other is not None and isinstance(own, Mapping) and own.get("objective", other) != other:
+        data["unlearning"] = {k: v for k, v in own.items() if k not in _OF_OBJECTIVE}
 
 
 def _rebased(recipe: Recipe, base: Path) -> Recipe:
