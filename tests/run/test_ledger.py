@@ -51,8 +51,9 @@ def recipe(home, name, forget, **sections):
         "name": name,
         "forget": str(home / f"{forget}.jsonl"),
         "retain": str(home / "retain.jsonl"),
+        "reference": "none",
         "attribution": {"ratio": 0.5},
-        "evaluation": {"max_new_tokens": 8, "generate": False},
+        "evaluation": {"max_new_tokens": 8, "generate": False, "limits": {"retain": None}},
         "unlearning": {**TRAINING, "epochs": 6, "when_unknown": "go"},
     }
     return load_recipe({**own, **sections})

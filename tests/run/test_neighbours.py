@@ -29,7 +29,12 @@ def home(tmp_path_factory):
         "name": "tiny",
         "model": str(folder / "tiny"),
         "forget": str(folder / "forget.json"),
-        "unlearning": {"learning_rate": 1e-3, "max_steps": 2, "batch_size": 4},
+        "unlearning": {
+            "learning_rate": 1e-3,
+            "max_steps": 2,
+            "batch_size": 4,
+            "when_unknown": "go",
+        },
         "attribution": {"ratio": 0.5},
         "evaluation": {"max_new_tokens": 6},
     }
@@ -180,7 +185,7 @@ def test_the_model_before_it_was_taught_stands_in_for_a_reference(taught, tmp_pa
 def test_no_reference_at_all_can_be_asked_for_and_then_there_is_advice(recipe_file, tmp_path):
     out = tmp_path / "out"
     bare = ["reference=none", "unlearning.retain_term=none", "attribution.score=random"]
-    bare += ["unlearning.when_unknown=go", "evaluation.limits={retain_heldout: null}"]
+    bare += ["evaluation.limits={retain_heldout: null}"]
     run = execute(load_recipe(recipe_file, bare), out, until="after")
     assert not (out / "evaluation" / "reference.json").exists()
     assert run.state["stages"]["after"]["verdict"] == INCONCLUSIVE
