@@ -10,7 +10,6 @@ import yaml
 
 from tests.conftest import OTHERS, RECORDS, make_model, make_tokenizer
 from wagle.evaluation.result import Evaluation
-from wagle.evaluation.served.opening import file_digest
 from wagle.evaluation.verdict import LEAKS
 from wagle.model.gguf_file import is_gguf
 from wagle.recipe.reading import load_recipe
@@ -21,6 +20,7 @@ from wagle.run.stages.measuring import after as judging
 from wagle.run.stages.measuring import deploy
 from wagle.system.atomic import read_json, write_json
 from wagle.system.errors import WagleError
+from wagle.system.seals import sha256_of
 
 FORMS = ["int8", "f16"]
 TRAINING = {"learning_rate": 5e-3, "batch_size": 6}
@@ -77,7 +77,7 @@ def test_the_file_that_was_judged_stays_and_is_told_by_its_digest(run):
     file = run.folder / "served" / "model-f16.gguf"
     assert is_gguf(file)
     told = run.evaluation("served", "f16").details["model"]
-    assert told["fingerprint"] == file_digest(file)
+    assert told["fingerprint"] == sha256_of(file)
     assert told["fingerprint_of"] == "the file"
     assert [path.name for path in (run.folder / "served").iterdir()] == ["model-f16.gguf"]
 

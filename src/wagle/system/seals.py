@@ -67,10 +67,13 @@ def file_digest(folder: Path, name: str) -> str:
     """The digest of one file, in hexadecimal; keyed if it is private and there is a salt."""
     salt = folder / PRIVATE / "salt"
     keyed = Path(name).parts[0] == PRIVATE and salt.is_file()
-    made: Any = hashlib.sha256()
-    if keyed:
-        made = hmac.new(bytes.fromhex(salt.read_text().strip()), digestmod=hashlib.sha256)
-    with (folder / name).open("rb") as file:
+    return sha256_of(folder / name, bytes.fromhex(salt.read_text().strip()) if keyed else None)
+
+
+def sha256_of(path: Path, key: bytes | None = None) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal; with a key, its HMAC."""
+    made: Any = hashlib.sha256() if key is None else hmac.new(key, digestmod=hashlib.sha256)
+    with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             made.update(chunk)
     return str(made.hexdigest())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 import weakref
@@ -26,6 +25,7 @@ from wagle.model.quantization.quantizing import quantize
 from wagle.model.weights import fingerprint
 from wagle.patch.application import apply, load_patched
 from wagle.system.errors import WagleError
+from wagle.system.seals import sha256_of
 
 Find = Callable[[str], Path]  # the model folder that a name stands for
 
@@ -112,7 +112,7 @@ def open_file(path: str | Path, about: dict[str, Any] | None = None) -> Asker:
     """
     file = Path(path)
     _check_file(file)
-    digest = file_digest(file)
+    digest = sha256_of(file)
     if has_llama_cpp():
         return LlamaCpp(file, digest, about or {})
     live = read_gguf(file)
@@ -135,15 +135,6 @@ def _check_file(file: Path) -> None:
         raise WagleError(f"{file} is no GGUF file, or is damaged; give one that llama.cpp reads")
     if not has_llama_cpp():
         need_gguf()
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as handle:
-        while part := handle.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()
 
 
 def _open_folder(form: Form, find: Find) -> Asker:

@@ -7,7 +7,6 @@ mask, patch, figures, and the ledger, which gets the receipt.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import secrets
 import shutil
@@ -27,13 +26,13 @@ from wagle.run.ledger import PURGE, add_receipt
 from wagle.run.opening import Run
 from wagle.system.atomic import disk_errors, locked, read_json, write_text
 from wagle.system.errors import WagleError
+from wagle.system.seals import sha256_of
 from wagle.system.secrets import keyed_digest
 
 logger = logging.getLogger(__name__)
 
 _ALWAYS = ("private", "last-good", "controls/*/private", "controls/*/model", SECRET)
 _KNOWS = ("base", "start")  # models that were taught the records, if they lie in the run
-_CHUNK = 2**20
 
 
 def purge_run(
@@ -134,21 +133,13 @@ def _bare(recipe: Recipe) -> Recipe:
 def _entry(folder: Path, path: Path, key: bytes) -> dict[str, Any]:
     """What the receipt says of something deleted; its digest is keyed."""
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    digests = [f"{p.relative_to(folder)} {_sha256(p)}" for p in files] if key else []
+    digests = [f"{p.relative_to(folder)} {sha256_of(p)}" for p in files] if key else []
     return {
         "path": path.relative_to(folder).as_posix() + ("/" if path.is_dir() else ""),
         "files": len(files),
         "bytes": sum(p.stat().st_size for p in files),
         "digest": keyed_digest(key, digests) if key else None,
     }
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _base_of(run: Run) -> str | None:
