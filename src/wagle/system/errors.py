@@ -18,7 +18,12 @@ T = TypeVar("T")
 
 
 class WagleError(Exception):
-    """A problem that the user can fix. The message is one line."""
+    """A problem that the user can fix. The message is one line.
+
+    ``everywhere`` says that all processes of a run raised it together.
+    """
+
+    everywhere = False
 
 
 class DiskFull(WagleError):

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
+from wagle.system.processes.group import main_process
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 T = TypeVar("T")
-
-
-def main_process() -> bool:
-    """True on the process that reports to the user (rank 0)."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 class Bar:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from wagle.attribution.gradients.forward import Enough
 from wagle.attribution.gradients.kept import Kept
 from wagle.attribution.gradients.passes import Sums
 from wagle.model.structure import placed
+from wagle.system.processes import group
 
 
 def through_head(kept: Kept) -> None:
@@ -25,19 +27,27 @@ def through_head(kept: Kept) -> None:
                 continue
             kept.sink.wait()  # another pass's embedding next to this one would be the peak
             sums = Sums(which, parameters)
-            for one in kept.of(p):
-                kept.carry[one.key] = _head(kept, one)
-                sums.share = one.records / len(which.tokens)
-                kept.tied |= {n for n in kept.early if parameters[n].grad is not None}
-                if "square" in which.kinds:  # a tied weight's: later, with its other use
-                    for n in kept.early:
-                        parameters[n].grad = None
-                for n, parameter in parameters.items():
-                    sums.take(n, parameter)
+            group.agreed(partial(_head_of, kept, p, sums))
+            kept.tied = set().union(*group.gather(kept.tied))
             for quantity, found in sums.found.items():
                 for n in kept.tied & set(found):
                     kept.spill[quantity, n] = found.pop(n)
+            sums.add_up(late)
             kept.sink.add("head", sums.finish(late))
+
+
+def _head_of(kept: Kept, p: int, sums: Sums) -> None:
+    """The gradients of the head over the batches of a pass."""
+    which, parameters = kept.passes[p], sums.parameters
+    for one in kept.of(p):
+        kept.carry[one.key] = _head(kept, one)
+        sums.share = one.records / len(which.tokens)
+        kept.tied |= {n for n in kept.early if parameters[n].grad is not None}
+        if "square" in which.kinds:  # a tied weight's: later, with its other use
+            for n in kept.early:
+                parameters[n].grad = None
+        for n, parameter in parameters.items():
+            sums.take(n, parameter)
 
 
 def _head(kept: Kept, one: Batch) -> Tensor:
@@ -62,9 +72,10 @@ def _head(kept: Kept, one: Batch) -> Tensor:
 def blocks_left(kept: Kept) -> int:
     """How many blocks are left to do: all of them, or those that a killed run had not finished."""
     found = kept.sink.kept("carry")
-    if found is None:
+    if not all(group.gather(found is not None)) or found is None:
         return len(kept.blocks)
-    kept.carry = {key: tensor.to(kept.blocks.device) for key, tensor in found[0].items()}
+    own = {one.key for one in kept.batches}
+    kept.carry = {k: t.to(kept.blocks.device) for k, t in found[0].items() if k in own}
     return int(found[1]["block"])
 
 
@@ -85,6 +96,7 @@ def through_block(kept: Kept, block: int) -> None:
                     kept.carry[one.key] = hidden.grad
                     del kept.spill[block, one.key]
                     kept.bar.advance(one.records)
+            sums.add_up()
             kept.sink.add(f"{block:05d}", sums.finish())
     kept.sink.keep("carry", dict(kept.carry), {"block": block})
 
@@ -102,7 +114,7 @@ def through_stem(kept: Kept) -> None:
             sums = Sums(which, parameters)
             squares = "square" in which.kinds
             if not squares:
-                sums.start({q: {n: kept.spill.pop((q, n)) for n in kept.tied} for q in sums.found})
+                sums.start({q: _begun(kept, q) for q in sums.found})
             for one in kept.of(p):
                 if squares and kept.tied:
                     _head(kept, one)
@@ -110,7 +122,14 @@ def through_stem(kept: Kept) -> None:
                 sums.share = one.records / len(which.tokens)
                 for n, parameter in parameters.items():
                     sums.take(n, parameter)
+            sums.add_up()
             kept.sink.add("stem", sums.finish())
+
+
+def _begun(kept: Kept, quantity: str) -> dict[str, Tensor]:
+    """What the head has added to the sums of tied weights; nothing without batches of the pass."""
+    keys = [(quantity, n) for n in kept.tied]
+    return {key[1]: kept.spill.pop(key) for key in keys if key in kept.spill}
 
 
 def _stem(kept: Kept, one: Batch) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from wagle.attribution.gradients.engines import ENGINES, choose_engine
+from wagle.attribution.gradients.engines import choose_engine, compute
 from wagle.attribution.gradients.passes import Job, Pass, plan_passes, transposed
 from wagle.attribution.gradients.sink import Sink
 from wagle.attribution.quantities import COLLECTED
@@ -28,6 +28,8 @@ from wagle.model.structure import DTYPES, check_length, model_folder
 from wagle.model.weights import Weights, fingerprint
 from wagle.system.atomic import check_space, resumable_folder, write_json
 from wagle.system.errors import DiskFull, WagleError, choose
+from wagle.system.processes import group
+from wagle.system.processes.leading import together
 from wagle.system.tensors import save_tensors
 
 DEFAULT = ("grad_forget", "grad_retain")
@@ -228,8 +230,8 @@ class _Work(NamedTuple):
     metadata: dict[str, Any]
 
     def run(self, sink: Sink) -> None:
-        """Have the engine compute it."""
-        ENGINES[self.metadata["engine"]](self.source, self.passes, self.job, sink)
+        """Have the engine compute it, on all processes."""
+        together(compute, self.metadata["engine"], self.source, self.passes, self.job, sink)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -252,9 +254,13 @@ def _copy(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 def _on_disk(work: _Work, path: Path) -> GradientStore:
     need = store_bytes(work.metadata)
     try:
-        _write_store(work, path, need)
+        if group.rank() == 0:
+            _write_store(work, path, need)
+        else:  # rank 0 makes the folder and writes the store
+            work.run(Sink(group.from_main(path), work.dtype, {"format": FORMAT}))
     except DiskFull as error:
         raise DiskFull(f"{error} (the gradient store needs {need / 1e9:.2f} GB)") from error
+    group.wait()
     return GradientStore.open(path)
 
 
@@ -264,8 +270,7 @@ def _write_store(work: _Work, path: Path, need: int) -> None:
         check_space(
             path, need - written, "the gradient store", "halve it with store_dtype: bfloat16"
         )
-        with Sink(part, work.dtype, {"format": FORMAT}) as sink:
-            work.run(sink)
+        work.run(Sink(group.from_main(part), work.dtype, {"format": FORMAT}))
         if isinstance(work.source, nn.Module):
             save_tensors(part / "weight-00000.safetensors", _copy(work.source), {"format": FORMAT})
         write_json(part / "store.json", work.metadata)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -32,14 +33,18 @@ from wagle.model.structure import DTYPES, precision, to_device, without_dropout
 from wagle.model.weights import Weights
 from wagle.system.errors import WagleError, choose
 from wagle.system.memory import free_memory, give_memory_back
+from wagle.system.processes import group
 from wagle.system.progress import track
 
+T = TypeVar("T")
 Engine: TypeAlias = Callable[["PreTrainedModel | Path", Sequence[Pass], Job, Sink], None]
 _ROOM = 1.3e9  # bytes for libraries, activations and one dense gradient
 
 
 def whole(model: PreTrainedModel | Path, passes: Sequence[Pass], job: Job, sink: Sink) -> None:
     """The model in memory: one sweep per pass, every gradient added to a float32 sum.
+
+    Several processes share the batches of a pass, and add up their sums at its end.
 
     A hook adds a parameter's gradient to its sum as soon as it is complete and frees it, so only
     one dense gradient is alive besides the sums. Padding, batch size and order do not change the
@@ -51,8 +56,8 @@ def whole(model: PreTrainedModel | Path, passes: Sequence[Pass], job: Job, sink:
         torch.nn.Module.to(live, job.device)
     training = live.training
     live.eval()
-    kept = sink.kept("sums")
-    first, skip = (kept[1]["pass"], kept[1]["batches"]) if kept else (0, 0)
+    kept = sink.kept("sums") if group.rank() == 0 else None
+    first, skip = group.from_main((kept[1]["pass"], kept[1]["batches"]) if kept else (0, 0))
     try:
         with without_dropout(live):
             for number, which in enumerate(passes):
@@ -94,26 +99,53 @@ def _sweep(
             sink.keep("sums", _flatten(sums, inputs), {"pass": number, "batches": done})
             sink.wait()  # the sums are about to change
 
+        def compute(batch: dict[str, Any] | None) -> None:
+            if batch is None:  # the other processes have one more
+                return
+            if inputs:
+                inputs.real = batch["attention_mask"].to(device)
+            sums.share = _records(batch) / len(which.tokens)
+            nll = _losses(model, batch, which, job)
+            if which.backward:
+                nll.mean().backward()
+
         try:
-            for batch in track(batches[skip:], f"{which.set} gradients", size=_records):
-                if inputs:
-                    inputs.real = batch["attention_mask"].to(device)
+            rounds = in_rounds(batches[skip:])
+            for some in track(rounds, f"{which.set} gradients", size=_in_round):
                 between = False
-                sums.share = _records(batch) / len(which.tokens)
-                nll = _losses(model, batch, which, job)
-                if which.backward:
-                    nll.mean().backward()
-                done, between = done + 1, True
-                if sink.due():
+                group.agreed(partial(compute, some[group.rank()]))
+                done, between = done + sum(one is not None for one in some), True
+                if group.from_main(sink.due()):
+                    _add_up(sums, inputs, everywhere=False)
                     keep()
         except KeyboardInterrupt:
-            if between:
+            if between and group.world() == 1:
                 keep()
             raise
+    _add_up(sums, inputs, everywhere=True)
     sink.add("00000", sums.finish())
     if inputs:
         sink.add("00000", inputs.finish())
     sink.wait()
+
+
+def in_rounds(batches: Sequence[T]) -> list[list[T | None]]:
+    """Batches in rounds, one for each process; None where the last round has no more."""
+    size = group.world()
+    rounds = [list(batches[i : i + size]) for i in range(0, len(batches), size)]
+    return [[*some, *[None] * (size - len(some))] for some in rounds]
+
+
+def _in_round(some: Sequence[dict[str, Any] | None]) -> int:
+    return sum(_records(one) for one in some if one is not None)
+
+
+def _add_up(sums: Sums, inputs: Inputs | None, *, everywhere: bool) -> None:
+    """Add up what the processes have summed; only rank 0 has it afterwards, or all of them."""
+    for part in (sums, *([inputs] if inputs else [])):
+        part.add_up()
+        if not everywhere and not group.main_process():
+            part.clear()
 
 
 def _records(batch: dict[str, Any]) -> int:
@@ -145,6 +177,14 @@ def _unflatten(
 
 
 ENGINES: dict[str, Engine] = {"stream": stream, "whole": whole}
+
+
+def compute(
+    engine: str, model: PreTrainedModel | Path, passes: Sequence[Pass], job: Job, sink: Sink
+) -> None:
+    """Have an engine do the passes, on all processes, and close the sink."""
+    with sink:
+        ENGINES[engine](model, passes, job, sink)
 
 
 def choose_engine(name: str, model: PreTrainedModel | Path, job: Job, *, in_memory: bool) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from wagle.attribution.gradients.passes import Inputs, linear_layers
 from wagle.compat.torch import leaf_of
 from wagle.model.structure import placed
 from wagle.system.errors import WagleError
+from wagle.system.processes import group
 
 
 class Enough(Exception):
@@ -23,6 +25,11 @@ class Enough(Exception):
 
 def record(kept: Kept) -> None:
     """Run the stem on every batch; keep its output and the arguments each block will get."""
+    group.agreed(partial(_record_all, kept))
+    kept.early = next((names for names in group.gather(kept.early) if names), [])
+
+
+def _record_all(kept: Kept) -> None:
     with kept.blocks.around() as parameters:
         for position, one in enumerate(kept.batches):
             hidden = _record(kept, one, first=position == 0)
@@ -82,6 +89,7 @@ def through_blocks(kept: Kept) -> None:
                     for one in kept.of(p):
                         _forward(kept, block, one, inputs)
                 if inputs is not None:
+                    inputs.add_up()
                     kept.sink.add(f"{block:05d}", inputs.finish())
 
 

@@ -11,6 +11,7 @@ from wagle.attribution.gradients.blocks import Batch, Blocks
 from wagle.attribution.gradients.passes import Pass
 from wagle.attribution.gradients.sink import Sink
 from wagle.system.memory import Spill
+from wagle.system.processes import group
 from wagle.system.progress import Bar
 
 _IN_MEMORY = 64 << 20  # bytes of activations before they go to a file
@@ -22,6 +23,7 @@ class Kept:
     Attributes:
         spill: the input of each block, by (block, key of the batch); and, by (quantity, parameter),
             the sums of tied weights that the head has finished but the stem has not.
+        batches: this process's part of all batches.
         early: parameters of the stem.
         tied: those that the head uses too.
         carry: by batch, d(loss)/d(input of the last block that is done).
@@ -33,11 +35,12 @@ class Kept:
         self.blocks, self.passes, self.sink = blocks, passes, sink
         self.spill = Spill(_IN_MEMORY, sink.folder)
         stack.callback(self.spill.close)
-        self.batches = [
+        every = [
             Batch(p, i, batch, [])
             for p, which in enumerate(passes)
             for i, batch in enumerate(which.batches(blocks.job.batch_tokens))
         ]
+        self.batches = group.share(every)
         self.early: list[str] = []
         self.tied: set[str] = set()
         self.carry: dict[str, Tensor] = {}

@@ -23,6 +23,7 @@ from wagle.data.batches import collate, token_batches
 from wagle.data.tokens import Tokens
 from wagle.model.structure import find_blocks
 from wagle.system.errors import WagleError, choose
+from wagle.system.processes import group
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,25 @@ class Sums:
             for name, tensor in tensors.items():
                 self.found[quantity][name] = self._room[quantity][name].copy_(tensor)
 
+    def add_up(self, names: Iterable[str] | None = None) -> None:
+        """Add the sums of the other processes for some parameters, or for all.
+
+        On several processes, a parameter without any gradient on all of them has zeros.
+        """
+        if group.world() == 1:
+            return
+        wanted = list(self.parameters) if names is None else list(names)
+        for quantity, sums in self.found.items():
+            for name in wanted:
+                if name not in sums:
+                    sums[name] = self._room[quantity][name].zero_()
+                group.add_up(sums[name])
+
+    def clear(self) -> None:
+        """Begin again with nothing."""
+        for sums in self.found.values():
+            sums.clear()
+
     def finish(self, names: Iterable[str] | None = None) -> dict[str, dict[str, Tensor]]:
         """The finished quantities by parameter, on the CPU; an unused parameter has zeros.
 
@@ -239,6 +259,24 @@ class Inputs:
             )
         total = rows[real.bool()].float().square().sum(0) / len(self.which.tokens)
         self.found[name] = self.found[name] + total if name in self.found else total
+
+    def add_up(self) -> None:
+        """Add what the other processes have seen."""
+        if group.world() == 1:
+            return
+        known = {name: size for one in group.gather(self._sizes()) for name, size in one}
+        for name, size in known.items():
+            if name not in self.found:
+                device = next(self.layers[name].parameters()).device
+                self.found[name] = torch.zeros(size, device=device)
+            group.add_up(self.found[name])
+
+    def _sizes(self) -> list[tuple[str, int]]:
+        return [(name, len(self.found[name])) for name in self.layers if name in self.found]
+
+    def clear(self) -> None:
+        """Begin again with nothing."""
+        self.found.clear()
 
     def finish(self) -> dict[str, dict[str, Tensor]]:
         """``(1, in)`` for a Linear, ``(in, 1)`` for a Conv1D, so that it broadcasts to the weight."""

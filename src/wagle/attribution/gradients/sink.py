@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wagle.system.processes import group
 from wagle.system.tensors import TensorFile, save_tensors
 
 _MINUTE = 60.0
@@ -22,7 +23,8 @@ _MINUTE = 60.0
 class Sink:
     """Takes finished gradients; if ``folder`` is None, they stay in memory.
 
-    One background thread writes, in order, while the engine computes; at most one shard waits to be
+    On several processes, all hand in the same results, and rank 0 writes them; what each needs to
+    resume it keeps itself, next to the others'. One background thread writes, in order, while the engine computes; at most one shard waits to be
     written.
 
     Args:
@@ -47,6 +49,8 @@ class Sink:
         The tensors belong to the sink from here on.
         """
         for quantity, tensors in found.items():
+            if self.folder is not None and not group.main_process():
+                continue
             if self.folder is None:
                 kept = self.tensors.setdefault(quantity, {})
                 kept |= {name: tensor.to(self.dtype) for name, tensor in tensors.items()}
@@ -76,17 +80,38 @@ class Sink:
         The tensors must not change until ``wait`` returns.
         """
         if self._pool is not None and self.folder is not None:
-            path = self.folder / f"resume-{name}"
+            state = {**state, "of": group.world()}
+            self._forget_others(name)
+            path = self.folder / f"resume-{name}-{group.rank()}"
             self._small.append(self._pool.submit(save_tensors, path, tensors, state))
             self._saved = time.monotonic()
 
     def kept(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """What an earlier process kept under ``name``, or None."""
-        path = self.folder / f"resume-{name}" if self.folder is not None else None
-        if path is None or not path.is_file():
+        """What the processes of an earlier run kept under ``name``, together; None if they differ.
+
+        They differ if some were killed before they could keep what the others did.
+        """
+        found: dict[str, Tensor] = {}
+        states = []
+        paths = sorted(self.folder.glob(f"resume-{name}-*")) if self.folder is not None else []
+        for path in paths:
+            with TensorFile(path, "resume file") as file:
+                found |= {n: file.read_all(n) for n in file.names}
+                states.append(file.metadata)
+        if not states or any(one != states[0] for one in states) or len(states) != states[0]["of"]:
             return None
-        with TensorFile(path, "resume file") as file:
-            return {n: file.read_all(n) for n in file.names}, file.metadata
+        return found, {key: value for key, value in states[0].items() if key != "of"}
+
+    def _forget_others(self, name: str) -> None:
+        """Drop what more processes than there are now kept in an earlier run."""
+        assert self.folder is not None
+        known = {f"resume-{name}-{rank}" for rank in range(group.world())}
+        for path in self.folder.glob(f"resume-{name}-*") if group.main_process() else ():
+            if path.suffix != ".part" and path.name not in known:
+                path.unlink()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Sink, (self.folder, self.dtype, self.metadata)
 
     def __enter__(self) -> Sink:
         return self
@@ -101,5 +126,7 @@ class Sink:
         finally:
             self._pool.shutdown()
         if kind is None:
-            for path in self.folder.glob("resume-*"):
-                path.unlink()
+            group.wait()  # the others may still read what was kept
+            if group.main_process():
+                for path in self.folder.glob("resume-*"):
+                    path.unlink()

@@ -1,0 +1,1 @@
+"""The processes of a run, as torchrun starts them: what they share, and who leads."""

@@ -1,0 +1,185 @@
+"""Leading and following: one process runs the program, the others do their part of heavy work.
+
+A command runs on rank 0 alone: it owns the folder, the lock, the log and the terminal. Functions
+worth sharing go through ``together``: rank 0 sends what to do and with which arguments to the
+others, which wait in ``follow``, and all do it at the same time. In a program of one's own that
+torchrun starts, nobody leads: every process calls the same functions, and ``together`` only calls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import pickle
+import signal
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from wagle.system.errors import WagleError
+from wagle.system.processes import group
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_PATIENCE = timedelta(seconds=10)  # an error of all processes reaches rank 0 within this time
+
+
+class _Lead:
+    """Whether rank 0 leads, and how much common work there has been."""
+
+    on = False
+    tasks = 0
+
+
+def together(work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+    """Call a function on all processes with the arguments of the one that leads.
+
+    Tensors travel as they are, without being copied into a message; whatever belongs to rank 0
+    alone, such as an open file, says in ``__reduce__`` what stands for it elsewhere. Inside such
+    work, another call is this process's own.
+    """
+    if not group.several() or not _Lead.on:
+        return work(*args, **named)
+    if group.world() > 1:  # in the middle of common work
+        with group.alone():
+            return work(*args, **named)
+    with group.everyone():
+        _Lead.tasks += 1
+        _send((work, args, named))
+        try:
+            return work(*args, **named)
+        except WagleError as error:
+            if not isinstance(error, group.Lost):
+                group.tell(_key(), str(error))
+            raise
+
+
+def _key() -> str:
+    return f"wagle-error-{_Lead.tasks}"
+
+
+def lead(program: Callable[[], None]) -> None:
+    """Run a program on rank 0, while the other processes follow; on one process, just run it.
+
+    The others end as it ends: with its exit code, and without a word of their own.
+    """
+    if not group.several():
+        program()
+        return
+    _Lead.on = True
+    group.put_up_board()
+    if not group.main_process():
+        raise SystemExit(_follow())
+    code: Any = 1
+    try:
+        with group.alone():
+            program()
+        code = 0
+    except SystemExit as end:
+        code = end.code
+        raise
+    except group.Lost:
+        code = None  # there is nobody left to tell
+        raise
+    finally:
+        if code is not None:
+            _dismiss(code)
+
+
+def _follow() -> int:
+    """Do what rank 0 asks for until it ends; returns its exit code."""
+    logging.getLogger("wagle").setLevel(logging.CRITICAL)
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # rank 0 decides what they mean
+        signal.signal(name, signal.SIG_IGN)
+    while True:
+        try:
+            task = _receive()
+            if isinstance(task, int):
+                group.leave()
+                return task
+            _Lead.tasks += 1
+            work, args, named = task
+            work(*args, **named)
+            del work, args, named
+        except group.Lost:  # whoever ended has said why
+            os._exit(1)
+        except WagleError as error:
+            if not error.everywhere and group.told(_key(), _PATIENCE) != str(error):
+                print(f"wagle: process {group.rank()}: {error}", file=sys.stderr, flush=True)
+                os._exit(2)  # rank 0 goes on without knowing; this ends it
+
+
+def _dismiss(code: Any) -> None:
+    """Let the others end, if they still listen."""
+    with contextlib.suppress(WagleError, RuntimeError), group.everyone():
+        _send(code if isinstance(code, int) else int(code is not None))
+        group.leave()
+
+
+# ---------------------------------------------------------------------------------------------
+# Messages
+
+
+class _Packer(pickle.Pickler):
+    """Leaves plain tensors out of a message: they travel by themselves."""
+
+    def __init__(self, into: io.BytesIO) -> None:
+        super().__init__(into)
+        self.tensors: list[Tensor] = []
+
+    def persistent_id(self, found: Any) -> int | None:
+        import torch
+
+        plain = type(found) is torch.Tensor and not found.requires_grad and not found.is_meta
+        if not plain or found.layout != torch.strided or found.is_quantized:
+            return None
+        self.tensors.append(found)
+        return len(self.tensors) - 1
+
+
+class _Unpacker(pickle.Unpickler):
+    """Puts the tensors back."""
+
+    def __init__(self, message: bytes, tensors: list[Tensor]) -> None:
+        super().__init__(io.BytesIO(message))
+        self.tensors = tensors
+
+    def persistent_load(self, place: Any) -> Tensor:
+        return self.tensors[place]
+
+
+def _send(what: Any) -> None:
+    """Send a message from rank 0 to the others."""
+    into = io.BytesIO()
+    packer = _Packer(into)
+    packer.dump(what)
+    about = [(tuple(t.shape), t.dtype, t.device.type) for t in packer.tensors]
+    group.from_main((into.getvalue(), about))
+    for tensor in packer.tensors:
+        _broadcast(tensor.detach().contiguous())
+
+
+def _receive() -> Any:
+    """Wait for a message of rank 0."""
+    import torch
+
+    message, about = group.from_main((b"", []))
+    tensors = []
+    for shape, dtype, kind in about:
+        device = group.local_device() if kind == "cuda" else torch.device(kind)
+        tensors.append(_broadcast(torch.empty(shape, dtype=dtype, device=device)))
+    return _Unpacker(message, tensors).load()
+
+
+def _broadcast(tensor: Tensor) -> Tensor:
+    import torch
+
+    if tensor.numel():
+        group.spread(tensor.view(-1).view(torch.uint8))
+    return tensor
