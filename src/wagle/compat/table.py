@@ -121,14 +121,6 @@ CONTRACTS: tuple[Contract, ...] = (
     ),
     Contract(
         "transformers:Trainer",
-        "_get_num_items_in_batch",
-        "transformers.OVERRIDDEN",
-        "count the records of a whole optimiser step",
-        takes=("batch_samples", "device"),
-        called_by="get_batch_samples",
-    ),
-    Contract(
-        "transformers:Trainer",
         "_prepare_inputs",
         "transformers.prepared_inputs",
         "put a batch where the model is",

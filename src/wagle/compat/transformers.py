@@ -11,13 +11,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, Trainer, TrainingArguments
     from transformers.cache_utils import DynamicLayer as DynamicLayer
 
-OVERRIDDEN: dict[str, str] = {"_get_num_items_in_batch": "get_batch_samples"}
-"""Private methods of ``Trainer`` that wagle's trainer overrides, and which method calls each.
-
-Their results go to ``training_step``; no public hook counts the records of a whole step.
-Source: https://github.com/huggingface/transformers/blob/main/src/transformers/trainer.py
-"""
-
 
 def __getattr__(name: str) -> Any:
     """``DynamicLayer``, imported on first use: one block's keys and values, which grow per token.

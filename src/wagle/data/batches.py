@@ -228,3 +228,48 @@ class Pairs(Dataset[dict[str, Any]]):
                 for name, tokens in sets.items():
                     batch[name] = collate([tokens[i] for i in index], index)
         return batch
+
+
+@dataclass(frozen=True)
+class Steps(Dataset[dict[str, Any]]):
+    """A plan by optimiser steps: item i is this process's part of a step, as micro-batches.
+
+    Every process gets every n-th pair of a step, and as many micro-batches as the others; one that
+    has no pairs left for its last gets an empty one. The step is the same however many there are.
+
+    Attributes:
+        pairs: the planned pairs.
+        per_step: pairs of a whole step, on all processes.
+        size: pairs of a micro-batch, at most.
+        first: the step that item 0 is.
+        rank: the number of this process.
+        world: how many processes share a step.
+        fill: whether an empty micro-batch has a pair of another process instead, marked ``idle``:
+            of a model in shards, every process must run every batch.
+    """
+
+    pairs: Pairs
+    per_step: int
+    size: int
+    first: int = 0
+    rank: int = 0
+    world: int = 1
+    fill: bool = False
+
+    def __len__(self) -> int:
+        return -(-len(self.pairs) // self.per_step) - self.first
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        """``micros``, a batch per set and micro-batch, and ``counts``, the whole step's records."""
+        begin = (self.first + item) * self.per_step
+        whole = [self.pairs[i] for i in range(begin, min(begin + self.per_step, len(self.pairs)))]
+        own = whole[self.rank :: self.world]
+        most = -(-len(whole) // self.world)
+        counts = [sum(one[side] >= 0 for one in whole) for side in ("forget", "retain")]
+        micros = [self._micro(own[at : at + self.size], whole) for at in range(0, most, self.size)]
+        return {"micros": micros, "counts": counts}
+
+    def _micro(self, own: Sequence[dict[str, Any]], whole: Sequence[dict[str, Any]]) -> Any:
+        if own or not self.fill:
+            return self.pairs.collate(own)
+        return {name: {**one, "idle": True} for name, one in self.pairs.collate(whole[:1]).items()}

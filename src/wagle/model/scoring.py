@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wagle.model.structure import device_of, head_at, precision, to_device, without_dropout
+from wagle.model.structure import (
+    device_of,
+    head_at,
+    is_sharded,
+    precision,
+    to_device,
+    without_dropout,
+)
+from wagle.system.processes import group
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
@@ -190,6 +199,8 @@ def records_nll(
 ) -> Scored:
     """Score many batches without gradients; the results are in record order.
 
+    Several processes share the batches of a model that each of them holds whole.
+
     Args:
         model: the model; its mode is left alone, dropout is off.
         batches: collated batches whose ``index`` (B,) gives each record's position.
@@ -199,6 +210,18 @@ def records_nll(
     Returns:
         ``Scored`` of all records; ``token_nll`` and ``hit`` in record order too.
     """
+    own = list(batches) if is_sharded(model) else group.share(list(batches))
+    parts: dict[int, tuple[Tensor, ...]] = {}
+    for found in group.gather(group.agreed(partial(_parts, model, own, dtype))):
+        parts |= found
+    columns = list(zip(*(parts[i] for i in range(count)), strict=True))
+    return Scored(*(torch.stack(c) for c in columns[:3]), *(torch.cat(c) for c in columns[3:]))
+
+
+def _parts(
+    model: nn.Module, batches: Sequence[Mapping[str, Any]], dtype: str
+) -> dict[int, tuple[Tensor, ...]]:
+    """The five figures of every record of some batches, by its position."""
     device = device_of(model)
     parts: dict[int, tuple[Tensor, ...]] = {}
     with torch.no_grad(), without_dropout(model), precision(device, dtype):
@@ -212,5 +235,4 @@ def records_nll(
             rows = (got.nll_sum.cpu(), got.nll_mean.cpu(), got.length.cpu())
             for row, (index, piece) in enumerate(zip(batch["index"].tolist(), pieces, strict=True)):
                 parts[index] = (*(column[row] for column in rows), *piece)
-    columns = list(zip(*(parts[i] for i in range(count)), strict=True))
-    return Scored(*(torch.stack(c) for c in columns[:3]), *(torch.cat(c) for c in columns[3:]))
+    return parts

@@ -92,6 +92,11 @@ def device_of(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
+def is_sharded(model: nn.Module) -> bool:
+    """Whether every process holds only its part of a model's weights (FSDP2)."""
+    return any(type(p.data).__name__ == "DTensor" for p in model.parameters())
+
+
 @contextlib.contextmanager
 def precision(device: torch.device, dtype: str) -> Iterator[None]:
     """Run matrix products in ``dtype`` (autocast); the weights stay as they are."""

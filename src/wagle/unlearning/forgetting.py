@@ -14,6 +14,7 @@ from wagle.data.tokens import Encoder, Tokens
 from wagle.mask.mask import Mask
 from wagle.recipe.sections.training import Training
 from wagle.recipe.sections.unlearning import Unlearning
+from wagle.system.processes.leading import AnsweredByMain, Handed, ToldToMain, together
 from wagle.unlearning.execution import (
     TrainResult,
     make_supply,
@@ -181,35 +182,44 @@ def unlearn_with(
 ) -> TrainResult:
     """``unlearn`` with its settings in one object, the section ``unlearning`` of a recipe.
 
-    ``lora``, ``earlier`` and ``when_unknown`` in that section concern a run and are not read. The other arguments,
-    the result and the errors are those of ``unlearn``.
+    ``lora``, ``earlier`` and ``when_unknown`` in that section concern a run and are not read. The other
+    arguments, the result and the errors are those of ``unlearn``.
     """
-    plan = plan_unlearning(
-        model,
-        tokenizer,
-        forget,
-        retain,
-        settings,
-        forgotten=forgotten,
-        mask=mask,
-        reference=reference,
-        evaluated=evaluated,
-        evaluation_precision=evaluation_precision,
-        evaluate=evaluate,
-        wrong_answers=wrong_answers,
-        overlap=overlap,
-        allow_other_model=allow_other_model,
-        seed=seed,
-    )
+    asked = {**locals(), "mask": Handed(mask)}
+    del mask  # the trainer releases it once the weights are selected
+    if evaluate is not None:
+        asked["evaluate"] = AnsweredByMain(evaluate)
+    if on_step is not None:
+        asked["on_step"] = ToldToMain(on_step)
+    return together(_unlearn, **asked)
+
+
+def _unlearn(
+    settings: Unlearning,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | Encoder | None,
+    forget: Source,
+    retain: Source | None,
+    *,
+    mask: Handed[Mask],
+    reference_folder: str | Path | None,
+    checkpoint_folder: str | Path | None,
+    like: str | Path | None,
+    on_step: OnStep | None,
+    **planned: Any,
+) -> TrainResult:
+    """The work of ``unlearn_with``, on every process."""
+    chosen = mask.take()
+    plan = plan_unlearning(model, tokenizer, forget, retain, settings, mask=chosen, **planned)
     if not plan.sets:  # the objective ``none``
-        return TrainResult([], _count(model, mask), 0, "end", plan.chosen.describe())
+        return TrainResult([], _count(model, chosen), 0, "end", plan.chosen.describe())
     warn_resting(plan.chosen, plan.epochs)
     supply = make_supply(model, plan, reference_folder)
-    with open_checkpoints(model, plan, mask, checkpoint_folder) as checkpoints:
+    with open_checkpoints(model, plan, chosen, checkpoint_folder) as checkpoints:
         trainer = make_trainer(
-            model, plan, mask, checkpoints, supply, what="unlearning", like=like, on_step=on_step
+            model, plan, chosen, checkpoints, supply, what="unlearning", like=like, on_step=on_step
         )
-        del mask  # the trainer releases it too, once the weights are selected
+        del chosen  # the trainer releases it too, once the weights are selected
         trainer.run()
         return _warned(train_result(trainer), model, plan)
 

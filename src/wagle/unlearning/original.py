@@ -22,9 +22,17 @@ from wagle.compat.transformers import attention_of
 from wagle.data.batches import token_batches
 from wagle.data.tokens import Tokens
 from wagle.model.scoring import answer_logits, answer_nll
-from wagle.model.structure import device_of, find_blocks, precision, to_device, without_dropout
+from wagle.model.structure import (
+    device_of,
+    find_blocks,
+    is_sharded,
+    precision,
+    to_device,
+    without_dropout,
+)
 from wagle.model.weights import fingerprint
 from wagle.system.errors import WagleError, choose
+from wagle.system.processes import group
 from wagle.system.tensors import load_checked, save_checked
 from wagle.unlearning.objectives.shapes import Hidden
 
@@ -117,9 +125,12 @@ def _kept(
     known = {} if path is None else _read(path, key)
     missing = [i for i in wanted if i not in known]
     if missing:
-        known |= _ask_of(model, tokens, missing, dtype, ask)
-        if path is not None:
+        own = missing if is_sharded(model) else group.share(missing)
+        for found in group.gather(group.agreed(lambda: _ask_of(model, tokens, own, dtype, ask))):
+            known |= found
+        if path is not None and group.main_process():
             _write(path, key, known)
+        group.wait()  # all have read the file before, and find it written after
     return {i: known[i] for i in wanted}
 
 

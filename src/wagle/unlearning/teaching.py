@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -10,6 +11,7 @@ from wagle.data.records import Source
 from wagle.data.tokens import Encoder
 from wagle.mask.mask import Mask
 from wagle.recipe.sections.training import Training
+from wagle.system.processes.leading import Handed, ToldToMain, together
 from wagle.unlearning.execution import (
     TrainResult,
     make_supply,
@@ -49,20 +51,43 @@ def finetune(
         on_step: called with the figures of every step.
         training: epochs, learning rate, batch size and so on.
     """
-    plan = plan_teaching(
+    held = Handed(mask)
+    del mask  # the trainer releases it once the weights are selected
+    return together(
+        _finetune,
         model,
         tokenizer,
         records,
         training or Training(),
-        mask=mask,
+        mask=held,
+        checkpoint_folder=checkpoint_folder,
+        like=like,
+        on_step=None if on_step is None else ToldToMain(on_step),
         allow_other_model=allow_other_model,
         seed=seed,
     )
+
+
+def _finetune(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | Encoder | None,
+    records: Source,
+    training: Training,
+    *,
+    mask: Handed[Mask],
+    checkpoint_folder: str | Path | None,
+    like: str | Path | None,
+    on_step: OnStep | None,
+    **planned: Any,
+) -> TrainResult:
+    """The work of ``finetune``, on every process."""
+    chosen = mask.take()
+    plan = plan_teaching(model, tokenizer, records, training, mask=chosen, **planned)
     supply = make_supply(model, plan)
-    with open_checkpoints(model, plan, mask, checkpoint_folder) as checkpoints:
+    with open_checkpoints(model, plan, chosen, checkpoint_folder) as checkpoints:
         trainer = make_trainer(
-            model, plan, mask, checkpoints, supply, what="teaching", like=like, on_step=on_step
+            model, plan, chosen, checkpoints, supply, what="teaching", like=like, on_step=on_step
         )
-        del mask  # the trainer releases it too, once the weights are selected
+        del chosen  # the trainer releases it too, once the weights are selected
         trainer.run()
         return train_result(trainer)

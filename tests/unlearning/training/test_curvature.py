@@ -75,7 +75,7 @@ def test_the_update_is_the_number_of_records_times_the_squared_gradient_of_their
     mask = mask_of(model, 0.5)
     selected = SelectedWeights(model, mask)
     optimizer = SophiaG([m for _, m in selected.named_masters()], betas=(0.9, 0.75))
-    take_curvature(model, selected, optimizer, _micros(sizes), "retain", "float32", KEY)
+    take_curvature(model, selected, optimizer, _micros(sizes), "retain", 6, "float32", KEY)
     for name, master in selected.named_masters():
         wanted = 0.25 * 6 * expected[name][mask[name]].square()
         got = optimizer.state[master]["curvature"]
@@ -88,9 +88,9 @@ def test_a_run_takes_the_curvature_at_its_steps_and_from_the_set_that_is_named(m
 
     taken = []
 
-    def spy(model, selected, optimizer, micros, name, dtype, key):
+    def spy(model, selected, optimizer, micros, name, count, dtype, key):
         taken.append((key[2], name, sum(len(m[name]["index"]) for m in micros)))
-        take_curvature(model, selected, optimizer, micros, name, dtype, key)
+        take_curvature(model, selected, optimizer, micros, name, count, dtype, key)
 
     monkeypatch.setattr(trainer, "take_curvature", spy)
     settings = {"optimizer": "SophiaG", "max_steps": 5, "curvature_every": 2, "accumulation": 2}

@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,6 +77,7 @@ class AnswerCache:
         precision: str,
         stop_ids: Sequence[int],
     ) -> None:
+        self._made_of = (folder, fingerprint, dtype, precision, tuple(stop_ids))
         stops = ",".join(map(str, sorted(set(stop_ids))))
         asked = "\0".join((fingerprint, dtype, precision, stops))
         self._asked = hashlib.sha256(asked.encode()).digest()
@@ -89,6 +91,14 @@ class AnswerCache:
 
     def __len__(self) -> int:
         return len(self._known)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return AnswerCache, self._made_of
+
+    @property
+    def model(self) -> str:
+        """The fingerprint of the model whose answers these are."""
+        return str(self._made_of[1])
 
     def get(self, request: Request) -> Reply | None:
         """The answer, or None if it is not known (or is a likelihood that lacks the moments)."""

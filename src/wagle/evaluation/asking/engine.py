@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PreTrainedModel
@@ -31,8 +31,16 @@ from wagle.evaluation.asking.requests import (
     Sample,
     TextAnswer,
 )
-from wagle.model.structure import check_length, device_of, precision, without_dropout
+from wagle.model.structure import (
+    check_length,
+    device_of,
+    is_sharded,
+    precision,
+    without_dropout,
+)
 from wagle.system.errors import WagleError
+from wagle.system.processes import group
+from wagle.system.processes.leading import Known, together
 
 if TYPE_CHECKING:
     from wagle.evaluation.asking.cache import AnswerCache
@@ -47,7 +55,7 @@ def answer_requests(
     dtype: str = "float32",
     cache: AnswerCache | None = None,
 ) -> Answers:
-    """Ask a model every distinct request once.
+    """Ask a model every distinct request once; several processes share the work.
 
     Args:
         model: the model; its mode is restored.
@@ -71,21 +79,86 @@ def answer_requests(
     for request in todo:
         _check(request)
     check_length(model, max(map(_length, todo), default=0), "the longest question with its answer")
-    budget = choose_budget(model) if batch_tokens is None else batch_tokens
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), without_dropout(model), precision(device_of(model), dtype):
-            for found in _all(model, todo, frozenset(stop_ids), budget, answers):
-                for request, reply in found:
-                    answers.found[request] = reply
-                    if cache is not None:
-                        cache.put(request, reply)
-                if cache is not None:
-                    cache.flush()
-    finally:
-        model.train(training)
+    # The cache says which model it is; without one, the other processes do not know it.
+    sent = model if cache is None else Known(cache.model, model)
+    answers.found = together(
+        _answer_all, sent, todo, answers.found, frozenset(stop_ids), batch_tokens, dtype, cache
+    )
     return answers
+
+
+def _answer_all(
+    model: PreTrainedModel | Known[PreTrainedModel],
+    todo: Sequence[Request],
+    known: dict[Request, Reply],
+    stop_ids: frozenset[int],
+    batch_tokens: int | None,
+    dtype: str,
+    cache: AnswerCache | None,
+) -> dict[Request, Reply]:
+    """All answers, on every process; each asks the model its part of what is not known."""
+    live = model.value if isinstance(model, Known) else model
+    todo, known = group.from_main((todo, known))
+    own = todo if is_sharded(live) else _own_part(todo)
+    found = Answers()
+    found.found.update(known)
+    budget = group.from_main(choose_budget(live)) if batch_tokens is None else batch_tokens
+
+    def ask() -> dict[Request, Reply]:
+        training = live.training
+        live.eval()
+        try:
+            with torch.no_grad(), without_dropout(live), precision(device_of(live), dtype):
+                return _ask(live, own, stop_ids, budget, found, cache)
+        finally:
+            live.train(training)
+
+    for made in group.gather(group.agreed(ask)):
+        found.found.update(made)
+    return found.found
+
+
+def _ask(
+    model: PreTrainedModel,
+    requests: Sequence[Request],
+    stop_ids: frozenset[int],
+    budget: int,
+    answers: Answers,
+    cache: AnswerCache | None,
+) -> dict[Request, Reply]:
+    """The answers to some requests; each batch is in the cache as soon as it is answered."""
+    made: dict[Request, Reply] = {}
+    for found in _all(model, requests, stop_ids, budget, answers):
+        for request, reply in found:
+            answers.found[request] = made[request] = reply
+            if cache is not None:
+                cache.put(request, reply)
+        if cache is not None:
+            cache.flush()
+    return made
+
+
+def _own_part(requests: Sequence[Request]) -> list[Request]:
+    """This process's part: the questions are dealt out by their cost, the dearest first.
+
+    What is asked after one context stays together, because its tokens run once for all of it.
+    """
+    if group.world() == 1:
+        return list(requests)
+    questions: dict[Any, list[Request]] = {}
+    for request in requests:
+        key = request.ids if isinstance(request, HiddenStates) else request.context
+        questions.setdefault(key, []).append(request)
+    costs = [sum(map(_length, asked)) for asked in questions.values()]
+    every = list(questions.values())
+    loads = [0] * group.world()
+    own: list[Request] = []
+    for i in sorted(range(len(every)), key=lambda i: (-costs[i], i)):
+        least = loads.index(min(loads))
+        loads[least] += costs[i]
+        if least == group.rank():
+            own += every[i]
+    return own
 
 
 def _length(request: Request) -> int:

@@ -76,20 +76,30 @@ def everyone() -> Iterator[None]:
 @contextmanager
 def unseen() -> Iterator[None]:
     """Hide from libraries that this process is one of several; they would split the work too."""
+    if world() == 1:
+        yield
+        return
     hidden = {name: os.environ.pop(name) for name in _ENVIRONMENT if name in os.environ}
+    hidden["LOCAL_RANK"] = hidden.get("LOCAL_RANK", str(rank()))
     try:
+        os.environ["ACCELERATE_TORCH_DEVICE"] = str(_device(int(hidden["LOCAL_RANK"])))
         yield
     finally:
+        del os.environ["ACCELERATE_TORCH_DEVICE"]
         os.environ.update(hidden)
 
 
 def local_device() -> torch.device:
     """Where this process computes: its own GPU, or the CPU if there is none."""
+    return _device(int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def _device(number: int) -> torch.device:
     import torch
 
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    return torch.device("cuda", number % torch.cuda.device_count())
 
 
 # ---------------------------------------------------------------------------------------------

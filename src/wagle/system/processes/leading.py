@@ -16,8 +16,10 @@ import pickle
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
 
 from wagle.system.errors import WagleError
 from wagle.system.processes import group
@@ -122,6 +124,84 @@ def _dismiss(code: Any) -> None:
         group.leave()
 
 
+@dataclass
+class Handed(Generic[T]):
+    """An argument that its receiver takes over: no frame on the way keeps it alive."""
+
+    value: T | None
+
+    def take(self) -> T | None:
+        """The value; it is no longer here afterwards."""
+        value, self.value = self.value, None
+        return value
+
+
+class Known(Generic[T]):
+    """An argument that the others may have from the last message: it travels only if they do not.
+
+    Args:
+        key: what it is, such as the fingerprint of a model.
+        value: it.
+    """
+
+    there: ClassVar[tuple[str, Any] | None] = None  # on rank 0 and on the others, the last one
+    met: ClassVar[bool] = False  # whether the message at hand has one
+
+    def __init__(self, key: str, value: T) -> None:
+        self.key, self.value = key, value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        Known.met = True
+        if Known.there is not None and Known.there[0] == self.key:
+            return _recalled, ()
+        Known.there = (self.key, None)
+        return _met, (self.key, self.value)
+
+
+def _met(key: str, value: T) -> Known[T]:
+    Known.met, Known.there = True, (key, value)
+    return Known(key, value)
+
+
+def _recalled() -> Known[Any]:
+    Known.met = True
+    assert Known.there is not None
+    return Known(*Known.there)
+
+
+@dataclass(frozen=True)
+class ToldToMain:
+    """A callback that belongs to the process that leads; where others call it, nothing happens."""
+
+    function: Callable[..., None] | None
+
+    def __call__(self, *args: Any) -> None:
+        if self.function is not None:
+            self.function(*args)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ToldToMain, (None,)
+
+
+@dataclass(frozen=True)
+class AnsweredByMain(Generic[T]):
+    """A function that only rank 0 calls, without the others; all of them get what it returns."""
+
+    function: Callable[..., T] | None
+
+    def __call__(self, *args: Any) -> T:
+        return group.from_main(group.agreed(partial(self._answer, args)))  # type: ignore[return-value]
+
+    def _answer(self, args: Any) -> T | None:
+        if not group.main_process() or self.function is None:
+            return None
+        with group.alone():
+            return self.function(*args)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return AnsweredByMain, (None,)
+
+
 # ---------------------------------------------------------------------------------------------
 # Messages
 
@@ -158,7 +238,16 @@ def _send(what: Any) -> None:
     """Send a message from rank 0 to the others."""
     into = io.BytesIO()
     packer = _Packer(into)
-    packer.dump(what)
+    Known.met = False
+    try:
+        packer.dump(what)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise WagleError(
+            f"this cannot be sent to the other processes ({error}); use functions and classes of an "
+            "importable module, or start one process"
+        ) from error
+    if not Known.met:
+        Known.there = None  # the others drop it, too
     about = [(tuple(t.shape), t.dtype, t.device.type) for t in packer.tensors]
     group.from_main((into.getvalue(), about))
     for tensor in packer.tensors:
@@ -174,7 +263,11 @@ def _receive() -> Any:
     for shape, dtype, kind in about:
         device = group.local_device() if kind == "cuda" else torch.device(kind)
         tensors.append(_broadcast(torch.empty(shape, dtype=dtype, device=device)))
-    return _Unpacker(message, tensors).load()
+    Known.met = False
+    found = _Unpacker(message, tensors).load()
+    if not Known.met:
+        Known.there = None
+    return found
 
 
 def _broadcast(tensor: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from wagle.system.errors import TrainingStopped
+from wagle.system.processes import group
 from wagle.system.progress import Bar
 from wagle.unlearning.training.course import Course
 from wagle.unlearning.training.steps import StepLoss
@@ -110,7 +111,8 @@ class AroundSteps(TrainerCallback):
         ):
             self._watch(step)
         minutes = (time.monotonic() - self._saved) / 60
-        if minutes >= course.training.checkpoint_minutes and course.checkpoints.lasting:
+        due = minutes >= course.training.checkpoint_minutes and course.checkpoints.lasting
+        if group.from_main(due):
             course.save(step)
             self._saved = time.monotonic()
 

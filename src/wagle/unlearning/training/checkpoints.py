@@ -1,5 +1,7 @@
 """Checkpoints of a training run: masters, optimiser and figures, written atomically, no pickle.
 
+All processes of a run call the same methods; rank 0 writes, and all read.
+
 ``last`` is where a killed run resumes. ``good`` is the one before it, kept until a later loss has
 shown that the weights of ``last`` are good. ``best`` holds masters only. A run resumes from the
 model as it was at the start: what is not selected never moved.
@@ -17,6 +19,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from wagle.system.errors import WagleError
+from wagle.system.processes import group
 from wagle.system.secrets import private_folder
 from wagle.system.tensors import load_checked, save_checked
 from wagle.unlearning.training.optimizers import load_optimizer, save_optimizer
@@ -46,16 +49,19 @@ class Checkpoints:
     def __init__(self, folder: Path | None, key: Mapping[str, Any]) -> None:
         self.lasting = folder is not None
         self.key: dict[str, Any] = json.loads(json.dumps(dict(key)))  # as it will be read back
-        self._scratch = None if folder else tempfile.TemporaryDirectory(prefix="wagle-")
-        self.folder = folder or Path(self._scratch.name if self._scratch else "")
-        private_folder(self.folder)
+        main = group.main_process()
+        temporary = folder is None and main
+        self._scratch = tempfile.TemporaryDirectory(prefix="wagle-") if temporary else None
+        self.folder = group.from_main(folder or Path(self._scratch.name if self._scratch else ""))
+        if main:
+            private_folder(self.folder)
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"
 
     def has(self, name: str) -> bool:
         """Whether there is a checkpoint of this name."""
-        return self._path(name).is_file()
+        return group.from_main(self._path(name).is_file())
 
     def save(
         self,
@@ -73,7 +79,12 @@ class Checkpoints:
             kept, rest = save_optimizer(optimizer)
             tensors.update({f"optimizer::{n}": t for n, t in kept.items()})
         metadata = {"key": self.key, "state": dict(state), "optimizer": rest}
-        save_checked(self._path(name), tensors, metadata, FORMAT, private=True)
+
+        def write() -> None:
+            if group.main_process():
+                save_checked(self._path(name), tensors, metadata, FORMAT, private=True)
+
+        group.agreed(write)
 
     def load(
         self, name: str, selected: SelectedWeights, optimizer: Optimizer | None = None
@@ -106,16 +117,20 @@ class Checkpoints:
 
     def rename(self, name: str, new: str) -> None:
         """Rename a checkpoint, if it exists."""
-        if self.has(name):
+        if group.main_process() and self._path(name).is_file():
             self._path(name).replace(self._path(new))
+        group.wait()
 
     def drop(self, name: str) -> None:
         """Delete a checkpoint, if it exists."""
-        self._path(name).unlink(missing_ok=True)
+        if group.main_process():
+            self._path(name).unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Delete all of them."""
-        clear_checkpoints(self.folder)
+        if group.main_process():
+            clear_checkpoints(self.folder)
+        group.wait()
 
     def __enter__(self) -> Checkpoints:
         return self

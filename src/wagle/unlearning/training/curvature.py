@@ -39,6 +39,7 @@ def take_curvature(
     optimizer: SophiaG,
     micros: Sequence[Mapping[str, Any]],
     name: str,
+    count: int,
     dtype: str,
     key: Sequence[object],
 ) -> None:
@@ -50,19 +51,19 @@ def take_curvature(
         optimizer: receives it.
         micros: the batches of the step.
         name: the set of records to use.
+        count: how many records of it the whole step has, on all processes.
         dtype: precision of the matrix products.
         key: identifies the draws, which each record makes separately.
 
     Source: Liu et al. 2024, Sophia, arXiv 2305.14342, algorithm 2.
     """
-    count = sum(len(micro[name]["index"]) for micro in micros)
-    for micro in micros:
-        one = micro[name]
+    for one in (micro[name] for micro in micros if name in micro):
         with selected.into("curvature"), precision(one["index"].device, dtype):
             logits, _ = answer_logits(model, one)
             labels = draw_labels(logits, one["scored"], one["index"], key)
             loss = score(logits, labels, one["scored"]).nll_mean.sum() / count
-            loss.backward()
+            (loss * (not one.get("idle", False))).backward()
+    selected.add_up("curvature")
     gradients = selected.take("curvature")
     masters = [master for _, master in selected.named_masters()]
     optimizer.update_curvature(dict(zip(masters, gradients, strict=True)), count)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from wagle.mask.mask import Mask
 from wagle.system.errors import WagleError
 from wagle.system.memory import Spill, give_memory_back
+from wagle.system.processes import group
 
 _CHUNK = 1 << 22  # indices widened at a time
 Round = Callable[
@@ -78,6 +79,15 @@ class _Slice:
             self.gradients[slot] = self.room.copy_(part)
         else:
             self.gradients[slot] = part.float()
+
+    def held(self, slot: str) -> Tensor:
+        """The gradient in ``slot``; zeros are put there if there is none."""
+        if slot not in self.gradients:
+            room = self.room if slot == "total" else None
+            self.gradients[slot] = (
+                torch.zeros_like(self.master, requires_grad=False) if room is None else room.zero_()
+            )
+        return self.gradients[slot]
 
     def put(
         self, values: Tensor, narrow: Round | None = None, kind: torch.dtype | None = None
@@ -185,6 +195,20 @@ class SelectedWeights:
             yield
         finally:
             self._slot = before
+
+    def add_up(self, *slots: str) -> None:
+        """Add the gradients that the other processes have in these slots.
+
+        Only the selected entries travel: 4 bytes for each of them and slot.
+        """
+        if group.world() == 1:
+            return
+        for slot in slots:
+            there = [s.name for s in self._slices if slot in s.gradients]
+            anywhere = set().union(*group.gather(there))
+            for s in self._slices:
+                if s.name in anywhere:
+                    group.add_up(s.held(slot))
 
     def take(self, slot: str) -> list[Tensor]:
         """The gradients of a slot, which is emptied; zeros for parameters that received none."""

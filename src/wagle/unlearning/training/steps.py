@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -19,6 +20,7 @@ from wagle.data.batches import Pairs
 from wagle.model.scoring import Scored
 from wagle.model.structure import precision
 from wagle.system.errors import TrainingStopped, WagleError, choose, no_setting
+from wagle.system.processes import group
 from wagle.unlearning.inputs import Supply
 from wagle.unlearning.objectives.choice import Chosen
 from wagle.unlearning.objectives.entry import FORGET_SIDE
@@ -64,6 +66,7 @@ class StepLoss:
     def __init__(self, chosen: Chosen, supply: Supply, pairs: Pairs, dtype: str) -> None:
         self.chosen, self.supply, self.pairs, self.dtype = chosen, supply, pairs, dtype
         self._sums: dict[str, float] = {}
+        self._notes: dict[str, float] = {}
 
     def begin(self, model: nn.Module, counts: Sequence[int], step: int) -> list[Loss]:
         """The losses of a step: the forget and retain terms separately, or one that gives both.
@@ -73,7 +76,7 @@ class StepLoss:
             counts: forget and retain records of the whole step.
             step: its number, from 1, for messages.
         """
-        self._sums = {}
+        self._sums, self._notes = {}, {}
         return [self._loss(model, part, counts, step) for part in self.chosen.parts()]
 
     def _loss(self, model: nn.Module, part: Chosen, counts: Sequence[int], step: int) -> Loss:
@@ -92,6 +95,9 @@ class StepLoss:
         log: bool,
     ) -> Terms:
         """These records' part of the step's loss, forget and retain separately."""
+        if not micro:  # the other processes have records left
+            return Terms(None, None)
+        idle = any(one.get("idle", False) for one in micro.values())
         device = next(iter(micro.values()))["index"].device
         with precision(device, self.dtype):
             given, shown = self.supply(model, micro, chosen)
@@ -100,10 +106,10 @@ class StepLoss:
             terms = chosen.terms(given)
         parts: list[Tensor | None] = []
         for side, term, count in zip(("forget", "retain"), terms, counts, strict=True):
-            parts.append(None if term is None else term.sum() / count)
-            if term is not None and log:
+            parts.append(None if term is None else (not idle) * term.sum() / count)
+            if term is not None and log and not idle:
                 self._add(f"{side}_loss", term, count)
-            if side in shown and log:
+            if side in shown and log and not idle:
                 self._add(f"{side}_nll", shown[side].nll_mean, count)
         total = sum(float(p.detach()) for p in parts if p is not None)
         if not math.isfinite(total):
@@ -125,11 +131,16 @@ class StepLoss:
 
     def note(self, figures: Mapping[str, float]) -> None:
         """Add figures of the step to those to be logged."""
-        self._sums.update(figures)
+        self._notes.update(figures)
 
     def take_figures(self) -> dict[str, float]:
-        """The figures of the step that just ended."""
-        figures, self._sums = self._sums, {}
+        """The figures of the step that just ended, over the records of all processes."""
+        figures: dict[str, float] = {}
+        for own in group.gather(self._sums):
+            for name, value in own.items():
+                figures[name] = figures.get(name, 0.0) + value
+        figures |= self._notes
+        self._sums, self._notes = {}, {}
         return figures
 
 
@@ -257,11 +268,12 @@ class Gradient:
         slots = ("total", "total") if self.plain else ("forget", "retain")
         for micro in micros:
             for loss in losses:
-                terms = loss(micro)
+                terms = group.agreed(partial(loss, micro))
                 with selected.into(slots[0]):
                     _backward(terms.forget, keep=terms.retain is not None)
                 with selected.into(slots[1]):
                     _backward(terms.retain)
+        selected.add_up(*dict.fromkeys(slots))
         if self.plain:
             return {}
         forget, retain = selected.take("forget"), selected.take("retain")
@@ -307,7 +319,8 @@ class Gradient:
         for shift in shifts:
             with selected.shifted(shift), selected.into("forget"):
                 for micro in micros:
-                    _backward(loss(micro, log=False).forget)
+                    _backward(group.agreed(partial(loss, micro, log=False)).forget)
+        selected.add_up("forget")
         return [g / len(shifts) for g in selected.take("forget")]
 
 

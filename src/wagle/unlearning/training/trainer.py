@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import Subset
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
@@ -21,14 +21,16 @@ from transformers import (
 
 from wagle.compat.accelerate import forget_notes
 from wagle.compat.transformers import is_quantized, prepared_inputs, use_one_gpu
-from wagle.data.batches import Pairs
+from wagle.data.batches import Pairs, Steps
 from wagle.data.draws import uniform
 from wagle.mask.mask import Mask
-from wagle.model.structure import without_dropout
+from wagle.model.structure import device_of, without_dropout
 from wagle.recipe.sections.training import Training
 from wagle.system.errors import TrainingStopped, WagleError
+from wagle.system.processes import group
 from wagle.unlearning.inputs import Supply
 from wagle.unlearning.objectives.choice import Chosen
+from wagle.unlearning.objectives.entry import FORGET_SIDE
 from wagle.unlearning.training.callback import AroundSteps, OnStep
 from wagle.unlearning.training.checkpoints import Checkpoints
 from wagle.unlearning.training.course import Course
@@ -44,7 +46,7 @@ _SCHEDULES = {"constant": "constant_with_warmup"}  # transformers' "constant" ha
 
 
 def move_to_training(model: nn.Module) -> None:
-    """Move a model to the device it trains on, the first GPU if there is one.
+    """Move a model to the device it trains on, this process's GPU if there is one.
 
     Done before training, so that whatever is computed or copied from the original model is there
     too. A quantised model, or one spread over devices, stays where it is, as the Trainer would
@@ -53,15 +55,17 @@ def move_to_training(model: nn.Module) -> None:
     owner: Any = model
     placed = is_quantized(owner) or getattr(owner, "hf_device_map", None)
     if torch.cuda.is_available() and not placed:
-        model.to("cuda:0")
+        model.to(group.local_device())
 
 
 class UnlearnTrainer(Trainer):
     """Trains the selected weights of a model on planned pairs of forget and retain records.
 
     The loss is the mean over the records of the whole optimiser step, for each set, so splitting
-    the step into batches does not change it: a step's batches are collected and its gradient is
-    computed at the last one. Forget and retain figures are kept separately in ``course.history``.
+    the step into batches, or over processes, does not change it: what the Trainer takes for a batch
+    is this process's part of a step. The Trainer does not know of the others: they tell one another
+    their compact gradients, and all take the same step. Forget and retain figures are kept
+    separately in ``course.history``.
 
     Args:
         model: trained in place.
@@ -105,18 +109,18 @@ class UnlearnTrainer(Trainer):
         self.training, self.seed = training, seed
         self.selected: SelectedWeights | None = None
         self.changed = 0  # selected weights that differ from before; known at the end
-        self._held: list[Micro] = []
-        self._expected = 0
+        self._ranks = {"rank": group.rank(), "world": group.world()}
         use_cache, self._own = model.config.use_cache, frozenset(vars(model))
         self._planned = pairs
         per_step = training.batch_size * training.accumulation
         self.total_steps = -(-len(pairs) // per_step)
-        super().__init__(
-            model=model,
-            args=_arguments(training, checkpoints, seed),
-            train_dataset=pairs,
-            data_collator=pairs.collate,
-        )
+        with group.unseen():
+            super().__init__(
+                model=model,
+                args=_arguments(training, checkpoints, seed),
+                train_dataset=self._steps(0),
+                data_collator=_only_one,
+            )
         model.config.use_cache = use_cache  # the Trainer clears it, and it would be saved
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
@@ -187,9 +191,13 @@ class UnlearnTrainer(Trainer):
     def _resume(self) -> None:
         """Resume a killed run."""
         if self.course.resume():
-            per_step = self.training.batch_size * self.training.accumulation
-            rest = range(self.course.done * per_step, len(self._planned))
-            self.train_dataset = Subset(self._planned, list(rest))
+            self.train_dataset = self._steps(self.course.done)
+
+    def _steps(self, first: int) -> Steps:
+        """The plan from a step on."""
+        size = self.training.batch_size
+        per_step = size * self.training.accumulation
+        return Steps(self._planned, per_step, size, first, **self._ranks)
 
     @property
     def step(self) -> int:
@@ -238,51 +246,46 @@ class UnlearnTrainer(Trainer):
     def _later(self, shape: Callable[[int], float]) -> Callable[[int], float]:
         return lambda step: shape(step + self.course.done)
 
-    def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Tensor:
-        """Records of the whole optimiser step: (forget, retain)."""
-        self._expected = len(batch_samples)
-        counts = []
-        for side in (self._planned.forget, self._planned.retain):
-            name = next(iter(side), None)
-            counts.append(sum(len(b[name]["index"]) for b in batch_samples if name in b))
-        return torch.tensor(counts, device=device)
-
     def training_step(
         self,
         model: nn.Module,
         inputs: dict[str, Any],
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """Hold a batch back; at the last one of a step, compute the step's gradient."""
-        assert isinstance(num_items_in_batch, Tensor)
+        """Compute the gradient of a step."""
+        del num_items_in_batch
         model.train()
         if self.training.dropout:  # so that a resumed run makes the same draws
-            torch.manual_seed(int(uniform(self.seed, "dropout", self.step) * 2.0**53))
-        self._held.append(prepared_inputs(self, inputs))
-        none = torch.zeros((), device=num_items_in_batch.device)
-        if len(self._held) < self._expected:
-            return none
-        micros, self._held = self._held, []
+            drawn = uniform(self.seed, "dropout", self.step, self._ranks["rank"])
+            torch.manual_seed(int(drawn * 2.0**53))
+        counts: list[int] = inputs["counts"]
+        micros: list[Micro] = prepared_inputs(self, inputs)["micros"]
         course = self.course
-        losses = self.step_loss.begin(model, num_items_in_batch.tolist(), self.step + 1)
+        losses = self.step_loss.begin(model, counts, self.step + 1)
         self.step_loss.note(course.gradient.take(course.selected, micros, losses, self.step))
         if isinstance(course.optimizer, SophiaG) and self.step % self.training.curvature_every == 0:
+            name = self._curvature_set()
             take_curvature(
                 model,
                 course.selected,
                 course.optimizer,
                 micros,
-                self._curvature_set(micros),
+                name,
+                counts[name not in FORGET_SIDE],
                 self.training.precision,
                 (self.seed, "curvature", self.step),
             )
-        return none
+        return torch.zeros((), device=device_of(model))
 
-    def _curvature_set(self, micros: Sequence[Micro]) -> str:
-        wanted = self.training.curvature
-        if wanted in micros[0]:
-            return wanted
-        return next(name for name in ("retain", "forget", *micros[0]) if name in micros[0])
+    def _curvature_set(self) -> str:
+        there = self._planned.collate([self._planned[0]])
+        wanted = (self.training.curvature, "retain", "forget", *there)
+        return next(name for name in wanted if name in there)
+
+
+def _only_one(items: list[Any]) -> Any:
+    """What the Trainer takes for a batch is a step already."""
+    return items[0]
 
 
 def _arguments(training: Training, checkpoints: Checkpoints, seed: int) -> TrainingArguments:
@@ -290,8 +293,7 @@ def _arguments(training: Training, checkpoints: Checkpoints, seed: int) -> Train
     arguments = TrainingArguments(
         output_dir=str(checkpoints.folder),
         num_train_epochs=1,  # the plan holds all epochs
-        per_device_train_batch_size=training.batch_size,
-        gradient_accumulation_steps=training.accumulation,
+        per_device_train_batch_size=1,  # a whole step
         learning_rate=training.learning_rate,
         lr_scheduler_type=_SCHEDULES.get(training.schedule, training.schedule),
         warmup_steps=training.warmup_steps,
@@ -307,8 +309,12 @@ def _arguments(training: Training, checkpoints: Checkpoints, seed: int) -> Train
         disable_tqdm=True,
         dataloader_pin_memory=False,
     )
-    if arguments.world_size > 1:
-        raise WagleError("training runs on one process for now; start it without torchrun")
+    if arguments.world_size > 1 or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+        raise WagleError(
+            "accelerate or DeepSpeed has already split this program into processes; start it with "
+            "torchrun alone: wagle shares the work itself, and shards a model with FSDP2 "
+            "(model.shard: true)"
+        )
     # Several GPUs would train replicas (nn.DataParallel), whose gradients our hooks never see.
     use_one_gpu(arguments)
     return arguments

@@ -1,0 +1,142 @@
+"""Training on several processes takes the steps of one, whatever the objective and the optimiser."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import wagle
+from tests.conftest import OTHERS, RECORDS, make_model, make_tokenizer
+from tests.processes import on
+from wagle.recipe.sections.training import Training
+
+OBJECTIVES = ["grad_diff", "npo", "simnpo", "refusal_kl", "rmu", "undial"]
+SETTINGS = {"rmu": {"layer": 0}}
+
+
+def mask_of(model, ratio=0.3):
+    store = wagle.gradients(model, make_tokenizer(), RECORDS, OTHERS)
+    return wagle.Mask.from_scores(store, ratio=ratio)
+
+
+def train(objective="npo", mask=None, *, training=None, family="llama-tied", **more):
+    model = make_model(family)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    result = wagle.unlearn(
+        model,
+        make_tokenizer(),
+        RECORDS,
+        OTHERS,
+        mask=mask,
+        objective=objective,
+        objective_settings=SETTINGS.get(objective),
+        training=Training(**{"max_steps": 20, "learning_rate": 1e-3, "batch_size": 4, **(training or {})}),
+        **{"stop_when": [], **more},
+    )
+    after = {n: p.detach().clone() for n, p in model.named_parameters()}
+    return before, after, result
+
+
+def check_same(alone, several, mask=None, tolerance=1e-5):
+    _, wanted, result = alone
+    for before, found, other in several:
+        assert [h["step"] for h in other.history] == [h["step"] for h in result.history]
+        for mine, theirs in zip(other.history, result.history, strict=True):
+            for name in theirs:
+                assert mine[name] == pytest.approx(theirs[name], rel=tolerance, abs=tolerance), name
+        for name, tensor in wanted.items():
+            assert float((found[name] - tensor).abs().max()) < tolerance, name
+            if mask is not None:
+                rest = torch.ones(tensor.numel(), dtype=torch.bool)
+                rest[mask.selected(name).long()] = False
+                assert torch.equal(found[name].view(-1)[rest], before[name].view(-1)[rest])
+        first = several[0][1]
+        assert all(torch.equal(found[n], first[n]) for n in found)  # every process has the same bits
+
+
+@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_an_objective_takes_the_same_steps(objective, world):
+    mask = mask_of(make_model("llama-tied"))
+    how = {"training": {"accumulation": 4, "batch_size": 1}} if world == 2 else {}
+    check_same(train(objective, mask, **how), on(world, _train, objective, mask, how), mask)
+
+
+def _train(objective, mask, how):
+    return train(objective, mask, **how)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"training": {"optimizer": "SophiaG", "learning_rate": 1e-4, "curvature_every": 3}},
+        {"wrapper": "gru"},
+        {"wrapper": "sam"},
+        {"wrapper": "smooth"},
+        {"dynamic_mask": "sign_agreement"},
+        {"dynamic_mask": "row_norm", "dynamic_settings": {"quantile": 0.5}},
+        {"best": "min forget.probability where retain.probability >= 0.5 * before"},
+        {"training": {"max_steps": None, "epochs": 3, "batch_size": 4}},  # last step: two pairs
+        {"evaluate_every": 5, "training": {"max_steps": 10}},
+    ],
+    ids=lambda how: "-".join(map(str, how)) + str(how.get("wrapper", how.get("dynamic_mask", ""))),
+)
+def test_optimizers_wrappers_dynamic_masks_and_looks_do_too(how):
+    mask = mask_of(make_model("llama-tied"))
+    check_same(train("grad_diff", mask, **how), on(3, _train, "grad_diff", mask, how), mask)
+
+
+def test_all_weights_train_alike_and_teaching_does_too():
+    check_same(train("npo"), on(2, _train, "npo", None, {}))
+    alone = _teach()
+    for found in on(3, _teach):
+        assert all(float((found[n] - alone[n]).abs().max()) < 1e-5 for n in alone)
+
+
+def _teach():
+    model = make_model("gpt2")
+    training = Training(max_steps=10, learning_rate=1e-3, batch_size=3)
+    wagle.finetune(model, make_tokenizer(), RECORDS + OTHERS, training=training)
+    return {n: p.detach().clone() for n, p in model.named_parameters()}
+
+
+def test_a_run_lands_at_the_same_point():
+    reference = {"forget.probability": 0.01, "forget.probability.low": 0.008}
+    reference["forget.probability.high"] = 0.012
+    how = {"stop_when": "auto", "reference": reference, "training": {"learning_rate": 3e-3}}
+    mask = mask_of(make_model("llama-tied"))
+    model = make_model("llama-tied")
+    taught = Training(max_steps=60, learning_rate=3e-3, batch_size=6)
+    wagle.finetune(model, make_tokenizer(), RECORDS, training=taught)
+    alone = _land(model.state_dict(), mask, how)
+    assert alone[1]["share"] < 1
+    for weights, landed in on(2, _land, model.state_dict(), mask, how):
+        assert landed["share"] == alone[1]["share"]
+        assert landed["value"] == pytest.approx(alone[1]["value"], rel=1e-4)
+        assert all(float((weights[n] - alone[0][n]).abs().max()) < 1e-5 for n in weights)
+
+
+def _land(state, mask, how):
+    model = make_model("llama-tied")
+    model.load_state_dict(state)
+    training = Training(max_steps=40, batch_size=4, **how["training"])
+    more = {k: v for k, v in how.items() if k != "training"}
+    result = wagle.unlearn(
+        model, make_tokenizer(), RECORDS, OTHERS, mask=mask, objective="grad_diff",
+        training=training, allow_other_model=True, **more
+    )
+    return {n: p.detach().clone() for n, p in model.named_parameters()}, result.landed
+
+
+def test_a_loss_that_is_not_finite_on_one_process_stops_all():
+    for said in on(2, _blow_up):
+        assert "lower the learning rate" in said
+        assert "the model is" in said
+
+
+def _blow_up():
+    try:
+        train("grad_ascent", training={"learning_rate": 1e4, "max_grad_norm": 0.0})
+    except wagle.WagleError as error:
+        return str(error)
+    return "no error"
