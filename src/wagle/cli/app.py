@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -46,6 +47,7 @@ from wagle.cli.patch import patch_app
 from wagle.cli.seals import check_run_command
 from wagle.compat.torch import PYTREE_LOGGER
 from wagle.system.errors import WagleError
+from wagle.system.processes.leading import lead
 
 if TYPE_CHECKING:
     from wagle.run.opening import Run
@@ -338,8 +340,12 @@ class _Lines(logging.Formatter):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit."""
+    """Run the command line and exit; if torchrun started several processes, the first one leads."""
     _set_up()
+    lead(partial(_run_command, arguments))
+
+
+def _run_command(arguments: list[str] | None) -> None:
     try:
         app(args=arguments, standalone_mode=True)
     except WagleError as error:

@@ -60,6 +60,10 @@ class Tokens:
         return self.ids[: stop - self.scored[:stop][::-1].index(False)]
 
 
+def _size(made: list[Tokens]) -> int:
+    return sum(len(tokens.ids) for tokens in made)
+
+
 class Encoder:
     """Turns records into tokens with one tokenizer, one template and one length limit.
 
@@ -82,7 +86,7 @@ class Encoder:
         self.system_prompt = system_prompt
         self.max_length = max_length
         self._told: set[str] = set()  # records for which a cut was already reported
-        self._made: Kept[list[Tokens]] = Kept(_ROOM, lambda made: sum(len(t.ids) for t in made))
+        self._made: Kept[list[Tokens]] = Kept(_ROOM, _size)
         if tokenizer is not None and not tokenizer.is_fast:
             raise WagleError(f"{type(tokenizer).__name__} has no offsets; use a fast tokenizer")
         chat = tokenizer is not None and bool(tokenizer.chat_template)

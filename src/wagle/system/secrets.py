@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
+import os
 import secrets
 from pathlib import Path
 
@@ -25,7 +27,11 @@ def salt(folder: Path) -> bytes:
     """
     path = folder / "salt"
     if not path.exists():
-        write_text(path, secrets.token_hex(32) + "\n", private=True)
+        drawn = folder / f"salt-{os.getpid()}"  # another process may draw one at the same time
+        write_text(drawn, secrets.token_hex(32) + "\n", private=True)
+        with disk_errors(path), contextlib.suppress(FileExistsError):
+            os.link(drawn, path)
+        drawn.unlink()
     return bytes.fromhex(path.read_text().strip())
 
 

@@ -40,7 +40,7 @@ from wagle.model.structure import (
 )
 from wagle.system.errors import WagleError
 from wagle.system.processes import group
-from wagle.system.processes.leading import Known, together
+from wagle.system.processes.leading import Known, Unsendable, together
 
 if TYPE_CHECKING:
     from wagle.evaluation.asking.cache import AnswerCache
@@ -81,9 +81,11 @@ def answer_requests(
     check_length(model, max(map(_length, todo), default=0), "the longest question with its answer")
     # The cache says which model it is; without one, the other processes do not know it.
     sent = model if cache is None else Known(cache.model, model)
-    answers.found = together(
-        _answer_all, sent, todo, answers.found, frozenset(stop_ids), batch_tokens, dtype, cache
-    )
+    work = (sent, todo, answers.found, frozenset(stop_ids), batch_tokens, dtype, cache)
+    try:
+        answers.found = together(_answer_all, *work)
+    except Unsendable:  # such as a model quantised in memory
+        answers.found = _answer_all(*work)
     return answers
 
 

@@ -76,13 +76,14 @@ def everyone() -> Iterator[None]:
 @contextmanager
 def unseen() -> Iterator[None]:
     """Hide from libraries that this process is one of several; they would split the work too."""
-    if world() == 1:
+    world()  # join them while it can be seen how many there are
+    device = local_device()
+    hidden = {name: os.environ.pop(name) for name in _ENVIRONMENT if name in os.environ}
+    if "LOCAL_RANK" not in hidden:
         yield
         return
-    hidden = {name: os.environ.pop(name) for name in _ENVIRONMENT if name in os.environ}
-    hidden["LOCAL_RANK"] = hidden.get("LOCAL_RANK", str(rank()))
     try:
-        os.environ["ACCELERATE_TORCH_DEVICE"] = str(_device(int(hidden["LOCAL_RANK"])))
+        os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
         yield
     finally:
         del os.environ["ACCELERATE_TORCH_DEVICE"]
@@ -91,14 +92,11 @@ def unseen() -> Iterator[None]:
 
 def local_device() -> torch.device:
     """Where this process computes: its own GPU, or the CPU if there is none."""
-    return _device(int(os.environ.get("LOCAL_RANK", "0")))
-
-
-def _device(number: int) -> torch.device:
     import torch
 
     if not torch.cuda.is_available():
         return torch.device("cpu")
+    number = int(os.environ.get("LOCAL_RANK", "0"))
     return torch.device("cuda", number % torch.cuda.device_count())
 
 

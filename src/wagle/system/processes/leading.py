@@ -32,6 +32,10 @@ T = TypeVar("T")
 _PATIENCE = timedelta(seconds=10)  # an error of all processes reaches rank 0 within this time
 
 
+class Unsendable(WagleError):
+    """Something cannot travel to the other processes."""
+
+
 class _Lead:
     """Whether rank 0 leads, and how much common work there has been."""
 
@@ -242,7 +246,8 @@ def _send(what: Any) -> None:
     try:
         packer.dump(what)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise WagleError(
+        Known.there = None  # it was not sent
+        raise Unsendable(
             f"this cannot be sent to the other processes ({error}); use functions and classes of an "
             "importable module, or start one process"
         ) from error
