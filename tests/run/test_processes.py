@@ -117,7 +117,7 @@ def test_the_loss_of_a_process_ends_all_and_the_run_resumes_on_another_number(
 
 
 def _wait_for_step(log, stage, step):
-    for _ in range(1200):
+    for _ in range(4000):
         lines = log.read_text().splitlines() if log.is_file() else []
         told = [json.loads(line) for line in lines if line.endswith("}")]
         if any(one["stage"] == stage and one.get("step", -1) >= step for one in told):

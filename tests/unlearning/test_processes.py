@@ -140,3 +140,107 @@ def _blow_up():
     except wagle.WagleError as error:
         return str(error)
     return "no error"
+
+
+@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("family", ["llama-tied", "llama-untied", "gpt2"])
+def test_a_model_in_shards_takes_the_same_steps_and_is_saved_the_same(tmp_path, family, world):
+    folder = _folder(tmp_path, family)
+    mask = mask_of(make_model(family), 0.1)
+    alone = _in_one(folder, tmp_path / "alone", mask, {})
+    for history in on(world, _in_shards, folder, tmp_path / "sharded", mask, {}):
+        _check_history(history, alone)
+    _check_folders(folder, tmp_path / "alone", tmp_path / "sharded", mask)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"objective": "rmu", "objective_settings": {"layer": 0}},
+        # a gentle rate: KL begins at a gradient of rounding errors, which AdamW scales up
+        {"objective": "kl", "full_reference": "topk", "training": {"learning_rate": 1e-4}},
+        {"wrapper": "task_vector", "objective": "forget_finetune", "wrapper_settings": {"scale": -1.0}},
+        {"training": {"optimizer": "SophiaG", "learning_rate": 1e-4}},
+        {"training": {"max_steps": None, "epochs": 2, "batch_size": 4}, "evaluate_every": 1},
+    ],
+    ids=["rmu", "kl", "task_vector", "sophia", "looks"],
+)
+def test_so_it_does_with_other_objectives_and_optimizers(tmp_path, how):
+    folder, mask = _folder(tmp_path), mask_of(make_model("llama-tied"), 0.1)
+    alone = _in_one(folder, tmp_path / "alone", mask, how)
+    for history in on(2, _in_shards, folder, tmp_path / "sharded", mask, how):
+        _check_history(history, alone)
+    _check_folders(folder, tmp_path / "alone", tmp_path / "sharded", mask)
+
+
+def test_what_a_model_in_shards_cannot_do_is_said_before_any_work(tmp_path):
+    folder, mask = _folder(tmp_path), mask_of(make_model("llama-tied"), 0.1)
+    for how, said in (
+        ({"wrapper": "gru"}, "wrapper gru does not work with a model in shards"),
+        ({"dynamic_mask": "row_norm"}, "dynamic_mask row_norm does not work"),
+        ({"objective": "kl"}, "set unlearning.full_reference: topk"),
+    ):
+        found = on(2, _refused, folder, tmp_path / "out", mask, how)
+        assert all(said in text for text in found)
+    assert not (tmp_path / "out").exists()
+
+
+def _refused(folder, out, mask, how):
+    try:
+        _in_shards(folder, out, mask, how)
+    except wagle.WagleError as error:
+        return str(error)
+    return "no error"
+
+
+def _folder(tmp_path, family="llama-tied"):
+    make_model(family).save_pretrained(tmp_path / "model")
+    make_tokenizer().save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def _unlearn_from(model, mask, how):
+    settings = Training(**{"max_steps": 8, "learning_rate": 1e-3, "batch_size": 4, **how.get("training", {})})
+    more = {k: v for k, v in how.items() if k != "training"}
+    return wagle.unlearn(
+        model, make_tokenizer(), RECORDS, OTHERS, mask=mask, training=settings,
+        **{"objective": "npo", "stop_when": [], **more},
+    ).history
+
+
+def _in_one(folder, out, mask, how):
+    from wagle.model.loading import load_model
+    from wagle.model.saving import save_model
+
+    model = load_model(folder)
+    history = _unlearn_from(model, mask, how)
+    save_model(model, folder, out)
+    return history
+
+
+def _in_shards(folder, out, mask, how):
+    from wagle.unlearning.sharded import InShards
+
+    return _unlearn_from(InShards(folder, out, out.with_name("good")), mask, how)
+
+
+def _check_history(found, wanted):
+    assert len(found) == len(wanted)
+    for mine, theirs in zip(found, wanted, strict=True):
+        for name, value in theirs.items():
+            assert mine[name] == pytest.approx(value, rel=1e-5, abs=1e-5), name
+
+
+def _check_folders(before, one, other, mask):
+    from safetensors.torch import load_file
+
+    was, wanted, found = (load_file(f / "model.safetensors") for f in (before, one, other))
+    assert found.keys() == wanted.keys()
+    names = {p.name for p in one.iterdir()}
+    assert {p.name for p in other.iterdir()} == names
+    for name, tensor in wanted.items():
+        assert float((found[name] - tensor).abs().max()) < 1e-5
+        rest = torch.ones(tensor.numel(), dtype=torch.bool)
+        if name in mask.shapes:
+            rest[mask.selected(name).long()] = False
+        assert torch.equal(found[name].view(-1)[rest], was[name].view(-1)[rest])

@@ -181,6 +181,8 @@ def _shared_beginning(model: nn.Module, batch: Mapping[str, Any], keep: Tensor) 
     found = int(same.long().cumprod(0).sum())
     if len(ids) < 2 or found < _SHARED or not hasattr(owner, "base_model"):
         return 0
+    if is_sharded(model):  # its weights are there only while the whole model runs
+        return 0
     recomputes = model.training and getattr(owner, "is_activation_checkpointing", False)
     return found if not recomputes and keeps_all(model, _empty_cache(model)) else 0
 

@@ -94,7 +94,7 @@ def device_of(model: nn.Module) -> torch.device:
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether every process holds only its part of a model's weights (FSDP2)."""
-    return any(type(p.data).__name__ == "DTensor" for p in model.parameters())
+    return any(kind.__name__ == "FSDPModule" for kind in type(model).__mro__)
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from wagle.model.loading import empty_model
 from wagle.model.structure import model_folder, place_parameters
 from wagle.system.atomic import read_json
 from wagle.system.errors import WagleError
+from wagle.system.processes import group
 from wagle.system.tensors import TensorFile
 
 if TYPE_CHECKING:
@@ -258,7 +259,11 @@ _Parts: TypeAlias = Generator[tuple[str, tuple[int, ...], Iterable[Tensor]], Non
 def _live_parts(model: nn.Module) -> _Parts:
     """The saved tensors of a live module in parts, tied ones once, sorted by name."""
     for name, tensor in own_tensors(model):
-        yield name, tuple(tensor.shape), tensor.reshape(-1).split(_CHUNK)
+        if type(tensor).__name__ == "DTensor":  # part by part, in the order of the processes
+            parts = group.in_turn(tensor.to_local().reshape(-1), _CHUNK)  # type: ignore[attr-defined]
+            yield name, tuple(tensor.shape), parts
+        else:
+            yield name, tuple(tensor.shape), tensor.reshape(-1).split(_CHUNK)
 
 
 def _folder_parts(folder: str | Path) -> _Parts:

@@ -118,6 +118,7 @@ def check_unlearning(run: Run, model: PreTrainedModel) -> None:
         reference=_reference_to_be(run),
         overlap=recipe.overlap,
         seed=recipe.seed,
+        shard=recipe.model.shard,
     )
 
 

@@ -12,12 +12,22 @@ from wagle.model.loading import load_model
 from wagle.recipe.recipe import Recipe
 from wagle.recipe.sections.unlearning import Lora
 from wagle.run.opening import Run
+from wagle.system.processes.group import several
 from wagle.unlearning.lora import adapt, load_quantized
+from wagle.unlearning.sharded import InShards
 
 
 def load_trained(run: Run, folder: Path) -> PreTrainedModel:
     """A model of the run, in the recipe's precision and with its attention."""
     return load_model(folder, run.recipe.model.dtype, run.recipe.model.attention)
+
+
+def to_train(run: Run, folder: Path, out: Path) -> PreTrainedModel | InShards:
+    """A model to be trained: live, or in shards if the recipe says so and there are processes."""
+    settings = run.recipe.model
+    if not (settings.shard and several()):
+        return load_trained(run, folder)
+    return InShards(folder, out, run.last_good, settings.dtype, settings.attention)
 
 
 def load_adapted(run: Run, lora: Lora) -> Any:

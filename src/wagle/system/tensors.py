@@ -44,29 +44,44 @@ def save_tensors(
     for name, tensor in tensors.items():  # one pass: they may come from a file
         shapes[name] = tuple(tensor.shape)
         kinds[name] = dtype if dtype and tensor.dtype.is_floating_point else tensor.dtype
-    names = sorted(tensors, key=lambda name: (-kinds[name].itemsize, name))  # keeps all aligned
-    header: dict[str, Any] = {
-        "__metadata__": {
-            _KEY: json.dumps(metadata, sort_keys=True, allow_nan=False, separators=(",", ":"))
-        }
-    }
-    end = 0
+    text, places, end = layout(shapes, kinds, own_metadata(metadata))
+    with atomic_file(path, private=private) as part, part.open("wb") as file:
+        if end:
+            os.posix_fallocate(file.fileno(), 0, end)
+        file.write(text)
+        for name in places:
+            for chunk in tensors[name].detach().reshape(-1).split(_CHUNK):
+                file.write(tensor_bytes(chunk.to("cpu", kinds[name])))
+
+
+def own_metadata(value: Mapping[str, Any]) -> dict[str, str]:
+    """Any JSON value as the metadata of a file of ours."""
+    return {_KEY: json.dumps(value, sort_keys=True, allow_nan=False, separators=(",", ":"))}
+
+
+def layout(
+    shapes: Mapping[str, Sequence[int]],
+    kinds: Mapping[str, torch.dtype],
+    metadata: Mapping[str, str],
+) -> tuple[bytes, dict[str, int], int]:
+    """What a safetensors file of these tensors begins with, where each is in it, and its size.
+
+    The places are in the order in which the tensors lie in the file.
+    """
+    names = sorted(shapes, key=lambda name: (-kinds[name].itemsize, name))  # keeps all aligned
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    starts, end = {}, 0
     for name in names:
-        start, end = end, end + math.prod(shapes[name]) * kinds[name].itemsize
+        starts[name], end = end, end + math.prod(shapes[name]) * kinds[name].itemsize
         header[name] = {
             "dtype": _type_name(kinds[name]),
             "shape": list(shapes[name]),
-            "data_offsets": [start, end],
+            "data_offsets": [starts[name], end],
         }
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    with atomic_file(path, private=private) as part, part.open("wb") as file:
-        if end:
-            os.posix_fallocate(file.fileno(), 0, 8 + len(text) + end)
-        file.write(len(text).to_bytes(8, "little") + text)
-        for name in names:
-            for chunk in tensors[name].detach().reshape(-1).split(_CHUNK):
-                file.write(_bytes(chunk.to("cpu", kinds[name])))
+    text = len(text).to_bytes(8, "little") + text
+    return text, {name: len(text) + start for name, start in starts.items()}, len(text) + end
 
 
 def types_by_name() -> dict[str, torch.dtype]:
@@ -99,7 +114,7 @@ def _type_name(dtype: torch.dtype) -> str:
     return next(name for name, known in types_by_name().items() if known is dtype)
 
 
-def _bytes(tensor: Tensor) -> memoryview:
+def tensor_bytes(tensor: Tensor) -> memoryview:
     """The bytes of a flat CPU tensor."""
     import torch
 
@@ -228,7 +243,7 @@ def _digest(tensors: Iterable[tuple[str, torch.dtype, Sequence[int], Iterable[Te
     for name, dtype, shape, parts in tensors:
         digest.update(f"{name}\0{dtype}\0{list(shape)}\0".encode())
         for part in parts:
-            digest.update(_bytes(part.cpu()))
+            digest.update(tensor_bytes(part.cpu()))
     return digest.hexdigest()
 
 

@@ -25,6 +25,7 @@ from wagle.unlearning.execution import (
 from wagle.unlearning.inputs import warn_resting
 from wagle.unlearning.objectives.entry import Function
 from wagle.unlearning.plan import Plan, plan_unlearning
+from wagle.unlearning.sharded import InShards, opened
 from wagle.unlearning.training.callback import OnStep
 from wagle.unlearning.watching.checks import Evaluate, warn_over_unlearned, warn_unknown
 from wagle.unlearning.watching.looks import look_at_set
@@ -160,7 +161,7 @@ def _settings(training: Training, named: Mapping[str, Any]) -> Unlearning:
 
 def unlearn_with(
     settings: Unlearning,
-    model: PreTrainedModel,
+    model: PreTrainedModel | InShards,
     tokenizer: PreTrainedTokenizerBase | Encoder | None,
     forget: Source,
     retain: Source | None = None,
@@ -196,7 +197,7 @@ def unlearn_with(
 
 def _unlearn(
     settings: Unlearning,
-    model: PreTrainedModel,
+    model: PreTrainedModel | InShards,
     tokenizer: PreTrainedTokenizerBase | Encoder | None,
     forget: Source,
     retain: Source | None,
@@ -209,19 +210,20 @@ def _unlearn(
     **planned: Any,
 ) -> TrainResult:
     """The work of ``unlearn_with``, on every process."""
-    chosen = mask.take()
-    plan = plan_unlearning(model, tokenizer, forget, retain, settings, mask=chosen, **planned)
-    if not plan.sets:  # the objective ``none``
-        return TrainResult([], _count(model, chosen), 0, "end", plan.chosen.describe())
-    warn_resting(plan.chosen, plan.epochs)
-    supply = make_supply(model, plan, reference_folder)
-    with open_checkpoints(model, plan, chosen, checkpoint_folder) as checkpoints:
-        trainer = make_trainer(
-            model, plan, chosen, checkpoints, supply, what="unlearning", like=like, on_step=on_step
-        )
-        del chosen  # the trainer releases it too, once the weights are selected
-        trainer.run()
-        return _warned(train_result(trainer), model, plan)
+    with opened(model) as live:
+        chosen = mask.take()
+        plan = plan_unlearning(live, tokenizer, forget, retain, settings, mask=chosen, **planned)
+        if not plan.sets:  # the objective ``none``
+            return TrainResult([], _count(live, chosen), 0, "end", plan.chosen.describe())
+        warn_resting(plan.chosen, plan.epochs)
+        supply = make_supply(live, plan, reference_folder)
+        with open_checkpoints(live, plan, chosen, checkpoint_folder) as checkpoints:
+            trainer = make_trainer(
+                live, plan, chosen, checkpoints, supply, what="unlearning", like=like, on_step=on_step
+            )
+            del chosen  # the trainer releases it too, once the weights are selected
+            trainer.run()
+            return _warned(train_result(trainer), live, plan)
 
 
 def _warned(result: TrainResult, model: nn.Module, plan: Plan) -> TrainResult:

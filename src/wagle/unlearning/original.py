@@ -264,7 +264,8 @@ def _watching(model: nn.Module, layer: int, found: list[Tensor]) -> Iterator[Non
 
     def entering(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         found.append(args[0] if args else kwargs["hidden_states"])
-        raise _Enough
+        if not is_sharded(model):  # FSDP2 must see the end of a pass
+            raise _Enough
 
     def leaving(_: nn.Module, __: Any, output: Any) -> None:
         found.append(output[0] if isinstance(output, tuple) else output)

@@ -21,7 +21,7 @@ from wagle.data.reading import read_records
 from wagle.data.records import Record, Source
 from wagle.data.tokens import Encoder, Tokens, as_encoder
 from wagle.mask.mask import Mask
-from wagle.model.structure import check_length
+from wagle.model.structure import check_length, is_sharded
 from wagle.model.weights import fingerprint
 from wagle.recipe.sections.training import Training
 from wagle.recipe.sections.unlearning import Unlearning
@@ -29,6 +29,7 @@ from wagle.system.errors import WagleError
 from wagle.unlearning.inputs import check_inputs, make_sets, sides
 from wagle.unlearning.objectives.choice import Chosen, choose_objective
 from wagle.unlearning.original import Original, choose_original, tokens_digest
+from wagle.unlearning.sharded import check_sharded
 from wagle.unlearning.training.optimizers import check_optimizer
 from wagle.unlearning.training.steps import Gradient
 from wagle.unlearning.training.trackers import check_trackers
@@ -112,6 +113,7 @@ def plan_unlearning(
     overlap: str = "error",
     allow_other_model: bool = False,
     seed: int = 0,
+    shard: bool = False,
 ) -> Plan:
     """Plan an unlearning run; the arguments are those of ``unlearn``.
 
@@ -131,6 +133,7 @@ def plan_unlearning(
         overlap: ``error``, or ``allow`` records that are in both sets.
         allow_other_model: accept a mask made for a related checkpoint.
         seed: of all draws.
+        shard: whether the model will be in shards; a sharded one is recognised.
 
     Raises:
         WagleError: settings are unknown or incompatible, records are bad or too long, a set is
@@ -162,6 +165,8 @@ def plan_unlearning(
         return found
     pairs, epochs = plan_pairs(sets, settings, seed, settings.pairing, settings.anchor)
     original = choose_original(model, settings.full_reference, settings.full_reference_k)
+    if shard or is_sharded(model):
+        check_sharded(settings, way.chosen, original)
     check_inputs(model, way.chosen, sets)
     more = _depends_on(way, settings, reference)
     return replace(found, pairs=pairs, epochs=epochs, original=original, more=more)
@@ -284,6 +289,9 @@ def plan_teaching(
     if mask is not None:
         mask.check_model(model, allow_other_model=allow_other_model)
     check_length(model, max(len(t.ids) for t in sets["retain"]), "the longest record")
+    original = choose_original(model, "auto", 1)
+    if is_sharded(model):
+        check_sharded(settings, chosen, original)
     pairs, epochs = plan_pairs(sets, settings, seed, "shuffle", "retain")
     return Plan(
         settings,
@@ -297,7 +305,7 @@ def plan_teaching(
         seed,
         pairs,
         epochs,
-        choose_original(model, "auto", 1),
+        original,
     )
 
 

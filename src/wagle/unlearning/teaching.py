@@ -20,11 +20,12 @@ from wagle.unlearning.execution import (
     train_result,
 )
 from wagle.unlearning.plan import plan_teaching
+from wagle.unlearning.sharded import InShards, opened
 from wagle.unlearning.training.callback import OnStep
 
 
 def finetune(
-    model: PreTrainedModel,
+    model: PreTrainedModel | InShards,
     tokenizer: PreTrainedTokenizerBase | Encoder | None,
     records: Source,
     *,
@@ -69,7 +70,7 @@ def finetune(
 
 
 def _finetune(
-    model: PreTrainedModel,
+    model: PreTrainedModel | InShards,
     tokenizer: PreTrainedTokenizerBase | Encoder | None,
     records: Source,
     training: Training,
@@ -81,13 +82,14 @@ def _finetune(
     **planned: Any,
 ) -> TrainResult:
     """The work of ``finetune``, on every process."""
-    chosen = mask.take()
-    plan = plan_teaching(model, tokenizer, records, training, mask=chosen, **planned)
-    supply = make_supply(model, plan)
-    with open_checkpoints(model, plan, chosen, checkpoint_folder) as checkpoints:
-        trainer = make_trainer(
-            model, plan, chosen, checkpoints, supply, what="teaching", like=like, on_step=on_step
-        )
-        del chosen  # the trainer releases it too, once the weights are selected
-        trainer.run()
-        return train_result(trainer)
+    with opened(model) as live:
+        chosen = mask.take()
+        plan = plan_teaching(live, tokenizer, records, training, mask=chosen, **planned)
+        supply = make_supply(live, plan)
+        with open_checkpoints(live, plan, chosen, checkpoint_folder) as checkpoints:
+            trainer = make_trainer(
+                live, plan, chosen, checkpoints, supply, what="teaching", like=like, on_step=on_step
+            )
+            del chosen  # the trainer releases it too, once the weights are selected
+            trainer.run()
+            return train_result(trainer)

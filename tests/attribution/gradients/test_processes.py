@@ -35,11 +35,10 @@ def read(store: GradientStore):
 
 def largest_error(found, wanted):
     assert set(found) == set(wanted)
-    errors = []
-    for key, tensor in wanted.items():
-        scale = float(tensor.abs().max()) or 1.0
-        errors.append(float((found[key] - tensor).abs().max()) / scale)
-    return max(errors)
+    return max(
+        float((found[key] - tensor).norm()) / (float(tensor.norm()) or 1.0)
+        for key, tensor in wanted.items()
+    )
 
 
 @pytest.mark.parametrize("world", [2, 3])
@@ -92,3 +91,16 @@ def _overflow():
     except wagle.WagleError as error:
         return str(error)
     return "no error"
+
+
+@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("family", ["llama-tied", "llama-untied", "gpt2"])
+def test_a_sharded_model_leaves_the_store_of_a_whole_one(tmp_path, family, world):
+    folder = save(tmp_path / "model", family)
+    alone = take(folder, tmp_path / "alone", quantities=EVERY)
+    for found in on(world, _take_sharded, folder, tmp_path / "sharded"):
+        assert largest_error(found, alone) < 1e-6
+
+
+def _take_sharded(folder, path):
+    return take(folder, path, quantities=EVERY, shard=True)

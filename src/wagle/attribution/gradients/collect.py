@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,6 +53,7 @@ def gradients(
     dtype: str = "auto",
     device: str = "auto",
     attention: str = "auto",
+    shard: bool = False,
 ) -> GradientStore:
     """Compute the gradients of the mean loss on the forget set and on the retain set.
 
@@ -85,6 +86,8 @@ def gradients(
             dtype in which they are stored.
         device: where a folder's model computes, ``cpu`` or ``cuda``; ``auto`` takes what is there.
         attention: ``eager``, ``sdpa`` or ``auto``, for a folder.
+        shard: hold a folder's model in shards, one for each of several processes (FSDP2); each
+            writes its part of the store. On one process it makes no difference.
 
     Returns:
         The store; it yields masks for any score, gamma and ratio without the model.
@@ -101,7 +104,10 @@ def gradients(
     structure = source if isinstance(source, nn.Module) else empty_model(source)
     _check_lengths(structure, sets)
     job = _job(source, batch_tokens, precision, dtype, device, attention)
-    name = choose_engine(engine, source, job, in_memory=path is None)
+    if shard and group.several():
+        _check_sharded(source, path, engine)
+        job = replace(job, shard=True)
+    name = "whole" if job.shard else choose_engine(engine, source, job, in_memory=path is None)
     metadata = {
         "format": FORMAT,
         "versions": {"wagle": version("wagle"), "torch": torch.__version__},
@@ -124,6 +130,19 @@ def gradients(
     if (Path(path) / "store.json").is_file():
         return _finished(Path(path), metadata)
     return _on_disk(work, Path(path))
+
+
+def _check_sharded(source: PreTrainedModel | Path, path: str | Path | None, engine: str) -> None:
+    """Refuse what cannot be done with a model in shards."""
+    if isinstance(source, nn.Module):
+        raise WagleError("a live model cannot be sharded here; give its folder")
+    if path is None:
+        raise WagleError("the gradients of a sharded model go to a folder; give path=")
+    if engine == "stream":
+        raise WagleError(
+            "engine stream holds one block, and has no use for shards; leave out shard, or the "
+            "engine"
+        )
 
 
 def _in_order(quantities: Sequence[str]) -> list[str]:

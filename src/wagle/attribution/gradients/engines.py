@@ -29,6 +29,7 @@ from wagle.attribution.gradients.sink import Sink
 from wagle.attribution.gradients.stream import stream
 from wagle.model.loading import load_model
 from wagle.model.scoring import answer_nll
+from wagle.model.sharding import load_sharded, own_range
 from wagle.model.structure import DTYPES, precision, to_device, without_dropout
 from wagle.model.weights import Weights
 from wagle.system.errors import WagleError, choose
@@ -51,8 +52,8 @@ def whole(model: PreTrainedModel | Path, passes: Sequence[Pass], job: Job, sink:
     result beyond floating-point error. About once a minute the sums go to the sink, so that a
     killed pass resumes after the last batch saved there.
     """
-    live = model if isinstance(model, nn.Module) else load_model(model, job.dtype, job.attention)
-    if live is not model:
+    live = model if isinstance(model, nn.Module) else _loaded(model, job)
+    if live is not model and not job.shard:
         torch.nn.Module.to(live, job.device)
     training = live.training
     live.eval()
@@ -68,6 +69,11 @@ def whole(model: PreTrainedModel | Path, passes: Sequence[Pass], job: Job, sink:
                     skip = 0
     finally:
         live.train(training)
+
+
+def _loaded(folder: Path, job: Job) -> PreTrainedModel:
+    load = load_sharded if job.shard else load_model
+    return load(folder, job.dtype, job.attention)
 
 
 def _sweep(
@@ -100,22 +106,27 @@ def _sweep(
             sink.wait()  # the sums are about to change
 
         def compute(batch: dict[str, Any] | None) -> None:
-            if batch is None:  # the other processes have one more
+            if batch is None and not sums.sharded:  # the other processes have one more
                 return
+            batch, share = (batches[0], 0.0) if batch is None else (batch, 1.0)
             if inputs:
-                inputs.real = batch["attention_mask"].to(device)
-            sums.share = _records(batch) / len(which.tokens)
+                counts = share == 1 and not (sums.alike and group.rank())
+                inputs.real = batch["attention_mask"].to(device) * counts
             nll = _losses(model, batch, which, job)
+            if sums.sharded and not sums.alike:  # torch mixes the processes' gradients at once
+                loss, sums.share = share * nll.sum(), 1 / len(which.tokens)
+            else:
+                loss, sums.share = nll.mean(), share * _records(batch) / len(which.tokens)
             if which.backward:
-                nll.mean().backward()
+                loss.backward()
 
         try:
-            rounds = in_rounds(batches[skip:])
+            rounds = in_rounds(batches[skip:], alike=sums.alike)
             for some in track(rounds, f"{which.set} gradients", size=_in_round):
                 between = False
                 group.agreed(partial(compute, some[group.rank()]))
-                done, between = done + sum(one is not None for one in some), True
-                if group.from_main(sink.due()):
+                done, between = done + (1 if sums.alike else sum(one is not None for one in some)), True
+                if not sums.sharded and group.from_main(sink.due()):
                     _add_up(sums, inputs, everywhere=False)
                     keep()
         except KeyboardInterrupt:
@@ -123,21 +134,32 @@ def _sweep(
                 keep()
             raise
     _add_up(sums, inputs, everywhere=True)
-    sink.add("00000", sums.finish())
+    found = group.agreed(sums.finish)
+    sink.add("00000", found, _ranges(model) if sums.sharded else None)
     if inputs:
         sink.add("00000", inputs.finish())
     sink.wait()
 
 
-def in_rounds(batches: Sequence[T]) -> list[list[T | None]]:
-    """Batches in rounds, one for each process; None where the last round has no more."""
+def _ranges(model: PreTrainedModel) -> dict[str, tuple[tuple[int, ...], int]]:
+    """The whole shape of every parameter, and where this process's part of it begins."""
+    return {n: (tuple(p.shape), own_range(p).start) for n, p in model.named_parameters()}
+
+
+def in_rounds(batches: Sequence[T], *, alike: bool = False) -> list[list[T | None]]:
+    """Batches in rounds, one for each process; None where the last round has no more.
+
+    ``alike`` gives every process the same one.
+    """
     size = group.world()
+    if alike:
+        return [[one] * size for one in batches]
     rounds = [list(batches[i : i + size]) for i in range(0, len(batches), size)]
     return [[*some, *[None] * (size - len(some))] for some in rounds]
 
 
 def _in_round(some: Sequence[dict[str, Any] | None]) -> int:
-    return sum(_records(one) for one in some if one is not None)
+    return sum(_records(one) for one in {id(one): one for one in some if one is not None}.values())
 
 
 def _add_up(sums: Sums, inputs: Inputs | None, *, everywhere: bool) -> None:

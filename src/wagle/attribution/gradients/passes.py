@@ -21,6 +21,7 @@ from transformers.pytorch_utils import Conv1D
 from wagle.attribution.quantities import COLLECTED
 from wagle.data.batches import collate, token_batches
 from wagle.data.tokens import Tokens
+from wagle.model.sharding import local
 from wagle.model.structure import find_blocks
 from wagle.system.errors import WagleError, choose
 from wagle.system.processes import group
@@ -36,6 +37,7 @@ class Job:
         dtype: how the weights are held, a name in DTYPES.
         device: where to compute.
         attention: which attention code to use, as in ``load_model``.
+        shard: hold the model in shards, one for each process.
     """
 
     batch_tokens: int = 512
@@ -43,6 +45,7 @@ class Job:
     dtype: str = "float32"
     device: str = "cpu"
     attention: str = "auto"
+    shard: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,12 +115,16 @@ class Sums:
 
     A gradient is freed as soon as it is added, so only one dense gradient is alive besides the
     sums. Every backward pass is of the mean over a batch; set its share of the records with
-    ``share`` beforehand.
+    ``share`` beforehand. Of a sharded model, the sums are over all processes as they come, and of
+    this process's part of every parameter.
     """
 
     def __init__(self, which: Pass, parameters: Mapping[str, nn.Parameter]) -> None:
         self.which = which
         self.parameters = dict(parameters)
+        self.sharded = any(p.numel() != local(p).numel() for p in self.parameters.values())
+        # A square is of a group's whole gradient, so all processes go through the same groups.
+        self.alike = self.sharded and "square" in which.kinds
         self.share = 1.0
         self.found: dict[str, dict[str, Tensor]] = {
             quantity: {} for kind, quantity in which.kinds.items() if kind != "inputs"
@@ -127,10 +134,11 @@ class Sums:
         self._room = {quantity: self._arena() for quantity in self.found}
 
     def _arena(self) -> dict[str, Tensor]:
-        sizes = [p.numel() for p in self.parameters.values()]
+        own = {name: local(p) for name, p in self.parameters.items()}
+        sizes = [p.numel() for p in own.values()]
         device = next(iter(self.parameters.values())).device
         whole = torch.empty(sum(sizes), device=device)  # resident only once it is written
-        parts = zip(self.parameters.items(), whole.split(sizes), strict=True)
+        parts = zip(own.items(), whole.split(sizes), strict=True)
         return {name: part.view(p.shape) for (name, p), part in parts}
 
     def hooked(self) -> AbstractContextManager[None]:
@@ -146,6 +154,8 @@ class Sums:
         parameter.grad = None
         if gradient is None:
             return
+        if self.sharded:  # torch has taken the mean over the processes
+            gradient = local(gradient) * (1 if self.alike else group.world())
         if "square" in self.which.kinds:
             self._add(
                 self.which.kinds["square"], name, gradient.float() ** 2, 1 / self.which.groups()
@@ -173,7 +183,7 @@ class Sums:
 
         On several processes, a parameter without any gradient on all of them has zeros.
         """
-        if group.world() == 1:
+        if group.world() == 1 or self.sharded:
             return
         wanted = list(self.parameters) if names is None else list(names)
         for quantity, sums in self.found.items():
@@ -198,7 +208,7 @@ class Sums:
             for name in self.parameters if names is None else names:
                 total = sums.pop(name, None)
                 if total is None:  # its hook never fired
-                    total = torch.zeros(self.parameters[name].shape)
+                    total = torch.zeros(local(self.parameters[name]).shape)
                 elif not torch.isfinite(total.sum()) and not torch.isfinite(total).all():
                     raise WagleError(
                         f"the gradient of {name} on the {self.which.set} set is not finite; "

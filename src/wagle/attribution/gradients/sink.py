@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from wagle.system.processes import group
-from wagle.system.tensors import TensorFile, save_tensors
+from wagle.system.processes.tensors import save_parts
+from wagle.system.tensors import TensorFile, own_metadata, save_tensors
 
 _MINUTE = 60.0
 
@@ -43,11 +44,20 @@ class Sink:
         self._small: list[Future[None]] = []
         self._saved = time.monotonic()
 
-    def add(self, label: str, found: Mapping[str, Mapping[str, Tensor]]) -> None:
+    def add(
+        self,
+        label: str,
+        found: Mapping[str, Mapping[str, Tensor]],
+        ranges: Mapping[str, tuple[tuple[int, ...], int]] | None = None,
+    ) -> None:
         """Store finished quantities by parameter; ``label`` names the part ("00012").
 
-        The tensors belong to the sink from here on.
+        The tensors belong to the sink from here on. Of a sharded model, every process has its part
+        of each; ``ranges`` gives the shape of the whole and where in it the part begins.
         """
+        if ranges is not None:
+            self._add_parts(label, found, ranges)
+            return
         for quantity, tensors in found.items():
             if self.folder is not None and not group.main_process():
                 continue
@@ -62,6 +72,21 @@ class Sink:
                 self._shard = self._pool.submit(
                     save_tensors, path, tensors, self.metadata, dtype=self.dtype
                 )
+
+    def _add_parts(
+        self,
+        label: str,
+        found: Mapping[str, Mapping[str, Tensor]],
+        ranges: Mapping[str, tuple[tuple[int, ...], int]],
+    ) -> None:
+        """Write tensors together with the other processes; nobody ever has a whole one."""
+        assert self.folder is not None  # checked before any work
+        for quantity, parts in found.items():
+            shapes = {name: ranges[name][0] for name in parts}
+            starts = {name: ranges[name][1] for name in parts}
+            path = self.folder / f"{quantity}-{label}.safetensors"
+            kinds = dict.fromkeys(parts, self.dtype)
+            save_parts(path, parts, shapes, starts, kinds, own_metadata(self.metadata))
 
     def wait(self) -> None:
         """Wait until everything added is written; a write error is raised here."""

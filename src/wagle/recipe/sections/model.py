@@ -39,3 +39,7 @@ class Model(Section):
     attention: Literal["auto", "eager", "sdpa"] = "auto"
     """Which attention implementation to use: eager is faster for short records on a CPU; the
     results differ only by rounding."""
+
+    shard: bool = False
+    """Hold the model in shards, one for each process that torchrun started (FSDP2), while gradients
+    are taken and the model is trained; evaluation holds it whole."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _PATIENCE = timedelta(days=7)  # a process that died closes its connections; a slow one is waited for
 _ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
+_LOST = "another process has ended, so this one stops too; the same command resumes from here"
 _WIRE = 1 << 26  # bytes that travel at a time
 
 
@@ -143,6 +144,39 @@ def spread(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def in_turn(part: Tensor, size: int) -> Iterator[Tensor]:
+    """The processes' flat parts in the order of their ranks, ``size`` elements at a time, on all."""
+    counts = gather(part.numel())
+    for owner, count in enumerate(counts):
+        for at in range(0, count, size):
+            piece = part[at : at + size] if owner == rank() else None
+            if piece is None:
+                piece = part.new_empty(min(size, count - at))
+            with _peers():
+                _joined().broadcast(piece.contiguous(), src=owner)
+            yield piece
+
+
+def to_main(part: Tensor, sizes: Sequence[int]) -> Tensor | None:
+    """Join the processes' flat parts, whose sizes all know, on rank 0; None elsewhere."""
+    import torch
+
+    if world() == 1:
+        return part
+    with _peers():
+        if rank() > 0:
+            for piece in part.contiguous().split(_WIRE // part.element_size()):
+                _joined().send(piece, 0)
+            return None
+        found = torch.empty(sum(sizes), dtype=part.dtype)
+        places = found.split(list(sizes))
+        places[0].copy_(part)
+        for sender, place in enumerate(places[1:], 1):
+            for piece in place.split(_WIRE // part.element_size()):
+                _joined().recv(piece, sender)
+        return found
+
+
 def wait() -> None:
     """Wait until every process has come this far."""
     if world() > 1:
@@ -246,9 +280,18 @@ def _peers() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise Lost(
-            "another process has ended, so this one stops too; the same command resumes from here"
-        ) from error
+        raise Lost(_LOST) from error
+
+
+@contextmanager
+def noticing_losses() -> Iterator[None]:
+    """The same around work in which libraries talk to the other processes, such as FSDP2."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(name in str(error).lower() for name in ("gloo", "nccl", "by peer")):
+            raise
+        raise Lost(_LOST) from error
 
 
 class Lost(WagleError):

@@ -59,7 +59,8 @@ def together(work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
         _Lead.tasks += 1
         _send((work, args, named))
         try:
-            return work(*args, **named)
+            with group.noticing_losses():
+                return work(*args, **named)
         except WagleError as error:
             if not isinstance(error, group.Lost):
                 group.tell(_key(), str(error))
@@ -111,7 +112,8 @@ def _follow() -> int:
                 return task
             _Lead.tasks += 1
             work, args, named = task
-            work(*args, **named)
+            with group.noticing_losses():
+                work(*args, **named)
             del work, args, named
         except group.Lost:  # whoever ended has said why
             os._exit(1)

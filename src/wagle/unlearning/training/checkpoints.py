@@ -72,12 +72,17 @@ class Checkpoints:
         more: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Write the masters, the optimiser if given, ``more`` tensors and ``state``."""
-        tensors = {f"master::{n}": t for n, t in selected.masters().items()}
-        tensors.update({f"more::{n}": t for n, t in (more or {}).items()})
+        tensors = {f"master::{n}": selected.whole(n, t) for n, t in selected.masters().items()}
+        # a name in ``more`` may say more than which parameter it belongs to: NAME@PARAMETER
+        for n, t in (more or {}).items():
+            tensors[f"more::{n}"] = selected.whole(n.rpartition("@")[2], t)
         rest: dict[str, Any] = {}
         if optimizer is not None:
-            kept, rest = save_optimizer(optimizer)
-            tensors.update({f"optimizer::{n}": t for n, t in kept.items()})
+            kept, rest = save_optimizer(optimizer, selected.sizes_of(optimizer))
+            owners = selected.owners(optimizer)
+            for n, t in kept.items():
+                owner = owners[int(n.partition("::")[0])]
+                tensors[f"optimizer::{n}"] = t if t.dim() == 0 else selected.whole(owner, t)
         metadata = {"key": self.key, "state": dict(state), "optimizer": rest}
 
         def write() -> None:
@@ -108,12 +113,19 @@ class Checkpoints:
         for key, tensor in stored.items():
             kind, _, own = key.partition("::")
             parts[kind][own] = tensor
-        shapes = {n: t.shape for n, t in selected.masters().items()}
-        if {n: t.shape for n, t in parts["master"].items()} != shapes:
+        sizes = {n: sum(own) for n, own in selected.sizes.items()}
+        if {n: t.numel() for n, t in parts["master"].items()} != sizes:
             raise WagleError(f"checkpoint {path} does not fit the selected weights; delete it")
         if optimizer is not None:
-            load_optimizer(optimizer, parts["optimizer"], metadata["optimizer"])
-        return parts["master"], parts["more"], metadata["state"]
+            owners = selected.owners(optimizer)
+            own = {
+                n: t if t.dim() == 0 else selected.part(owners[int(n.partition("::")[0])], t)
+                for n, t in parts["optimizer"].items()
+            }
+            load_optimizer(optimizer, own, metadata["optimizer"], selected.sizes_of(optimizer))
+        masters = {n: selected.part(n, t) for n, t in parts["master"].items()}
+        rest = {n: selected.part(n.rpartition("@")[2], t) for n, t in parts["more"].items()}
+        return masters, rest, metadata["state"]
 
     def rename(self, name: str, new: str) -> None:
         """Rename a checkpoint, if it exists."""

@@ -197,11 +197,14 @@ def check_optimizer(training: Training) -> None:
 # The state of an optimiser, without a pickle
 
 
-def save_optimizer(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def save_optimizer(
+    optimizer: Optimizer, sizes: list[list[int]] | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The state of an optimiser as tensors, and the rest in a form that JSON can hold.
 
     Args:
         optimizer: one of OPTIMIZERS, not wrapped.
+        sizes: of its parameters, by group, if it holds only parts of them; None: their own.
 
     Returns:
         The tensors by ``NUMBER::NAME``, such as ``0::exp_avg``, with NUMBER counting the parameters
@@ -223,11 +226,14 @@ def save_optimizer(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, A
         {key: value for key, value in group.items() if key != "params"}
         for group in optimizer.param_groups
     ]
-    return tensors, {**_layout(optimizer), "groups": groups, "values": values}
+    return tensors, {**_layout(optimizer, sizes), "groups": groups, "values": values}
 
 
 def load_optimizer(
-    optimizer: Optimizer, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]
+    optimizer: Optimizer,
+    tensors: Mapping[str, Tensor],
+    rest: Mapping[str, Any],
+    sizes: list[list[int]] | None = None,
 ) -> None:
     """Restore the state that ``save_optimizer`` took; the optimiser then continues bit for bit.
 
@@ -235,11 +241,12 @@ def load_optimizer(
         optimizer: of the same kind, over parameters of the same sizes in the same order.
         tensors: as saved; those already on their parameter's device are used directly, not copied.
         rest: as saved, with or without a round trip through JSON.
+        sizes: as for ``save_optimizer``.
 
     Raises:
         WagleError: the state is another optimiser's, or is for other parameters.
     """
-    layout = _layout(optimizer)
+    layout = _layout(optimizer, sizes)
     if any(rest.get(key) != value for key, value in layout.items()):
         raise WagleError(
             f"the saved optimizer state is for {_described(rest)}, but this run has "
@@ -260,8 +267,9 @@ def load_optimizer(
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def _layout(optimizer: Optimizer) -> dict[str, Any]:
-    sizes = [[p.numel() for p in group["params"]] for group in optimizer.param_groups]
+def _layout(optimizer: Optimizer, sizes: list[list[int]] | None) -> dict[str, Any]:
+    if sizes is None:
+        sizes = [[p.numel() for p in group["params"]] for group in optimizer.param_groups]
     return {"optimizer": type(optimizer).__name__, "sizes": sizes}
 
 

@@ -13,12 +13,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from wagle.mask.mask import Mask
+from wagle.model.sharding import local, own_range
+from wagle.model.structure import is_sharded
 from wagle.system.errors import WagleError
 from wagle.system.memory import Spill, give_memory_back
 from wagle.system.processes import group
@@ -37,7 +41,7 @@ class Vectors(Protocol):
 
 
 def _flat(parameter: Tensor) -> Tensor:
-    data = parameter.data
+    data = local(parameter)
     if not data.is_contiguous():
         raise WagleError("a parameter is not contiguous in memory; load the model again")
     return data.view(-1)
@@ -46,13 +50,16 @@ def _flat(parameter: Tensor) -> Tensor:
 class _Slice:
     """One parameter: its flat indices (int32, or None for all of it) and its master vector.
 
-    ``saved`` is the precision that it will be saved in.
+    Of a sharded parameter, this process's part, and the indices count from its beginning; ``scale``
+    makes of torch's mean over the processes the sum. ``saved`` is the precision that it will be
+    saved in.
     """
 
     def __init__(
         self, name: str, parameter: nn.Parameter, index: Tensor | None, saved: torch.dtype
     ) -> None:
         self.name, self.parameter, self.saved = name, parameter, saved
+        self.scale = group.world() if local(parameter).numel() != parameter.numel() else 1
         self.index = None if index is None else index.to(parameter.device)
         picked = self.stored()
         self.shared = index is None and picked.dtype == torch.float32
@@ -68,11 +75,13 @@ class _Slice:
 
     def take(self, slot: str) -> None:
         """Add the selected entries of the dense gradient to ``slot``, and free the dense one."""
-        dense = self.parameter.grad
-        assert dense is not None
+        assert self.parameter.grad is not None
+        dense = local(self.parameter.grad)
         self.parameter.grad = None
         flat = dense.view(-1) if dense.is_contiguous() else dense.reshape(-1)
         part = flat if self.index is None else flat.index_select(0, self.index)
+        if self.scale != 1:
+            part = part.float() * self.scale
         if slot in self.gradients:
             self.gradients[slot] += part
         elif slot == "total" and self.room is not None:
@@ -108,6 +117,19 @@ class _Slice:
             flat.index_copy_(0, index.long(), part.to(flat.dtype))
 
 
+def _drop(parameter: Tensor) -> None:
+    parameter.grad = None
+
+
+def _own(index: Tensor, parameter: Tensor) -> Tensor:
+    """The indices that lie in this process's part of a parameter, counted from its beginning."""
+    start, stop = own_range(parameter)
+    if stop - start == parameter.numel():
+        return index
+    ends = torch.searchsorted(index, torch.tensor([start, stop], dtype=index.dtype))
+    return index[ends[0] : ends[1]] - start
+
+
 class SelectedWeights:
     """The weights of one model that may move under one mask (None: all of them).
 
@@ -129,6 +151,7 @@ class SelectedWeights:
         saved: Mapping[str, torch.dtype] | None = None,
     ) -> None:
         self.model = model
+        self.sharded = is_sharded(model)
         self._slot = "total"
         self._slices: list[_Slice] = []
         self._frozen: list[nn.Parameter] = []
@@ -136,20 +159,24 @@ class SelectedWeights:
         for name, parameter in model.named_parameters():
             if not parameter.requires_grad:
                 continue
-            index = None if mask is None else mask.selected(name)
-            if index is not None and len(index) == parameter.numel():
+            index = None if mask is None else _own(mask.selected(name), parameter)
+            if index is not None and len(index) == local(parameter).numel():
                 index = None
-            if (index is not None and len(index) == 0) or (only is not None and name not in only):
+            left_out = only is not None and name not in only
+            if left_out or (index is not None and len(index) == 0 and not self.sharded):
                 self._frozen.append(parameter)  # needs no gradient: a cheaper backward pass
                 continue
             made = _Slice(name, parameter, index, (saved or {}).get(name, parameter.dtype))
             self._before[name] = made.stored()
             self._slices.append(made)
-        for parameter in self._frozen:
-            parameter.requires_grad_(False)
         self._handles = [
             s.parameter.register_post_accumulate_grad_hook(self._taker(s)) for s in self._slices
         ]
+        for parameter in self._frozen:
+            if self.sharded:  # FSDP2 has already decided which parameters have a gradient
+                self._handles.append(parameter.register_post_accumulate_grad_hook(_drop))
+            else:
+                parameter.requires_grad_(False)
         self._seal = self._rest()
         give_memory_back()
 
@@ -159,10 +186,17 @@ class SelectedWeights:
 
         return take
 
+    @cached_property
+    def sizes(self) -> dict[str, list[int]]:
+        """How many selected entries of each parameter every process holds, in their order."""
+        own = {s.name: s.master.numel() for s in self._slices}
+        every = group.gather(own) if self.sharded else [own]
+        return {name: [one[name] for one in every] for name in own}
+
     @property
     def count(self) -> int:
-        """How many weights are selected."""
-        return sum(s.master.numel() for s in self._slices)
+        """How many weights are selected, on all processes together."""
+        return sum(map(sum, self.sizes.values()))
 
     def named_masters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The compact vectors that an optimiser steps on, by parameter name."""
@@ -199,7 +233,8 @@ class SelectedWeights:
     def add_up(self, *slots: str) -> None:
         """Add the gradients that the other processes have in these slots.
 
-        Only the selected entries travel: 4 bytes for each of them and slot.
+        Only the selected entries travel: 4 bytes for each of them and slot. Of a sharded model they
+        have travelled already.
         """
         if group.world() == 1:
             return
@@ -208,7 +243,9 @@ class SelectedWeights:
             anywhere = set().union(*group.gather(there))
             for s in self._slices:
                 if s.name in anywhere:
-                    group.add_up(s.held(slot))
+                    gradient = s.held(slot)
+                    if not self.sharded:
+                        group.add_up(gradient)
 
     def take(self, slot: str) -> list[Tensor]:
         """The gradients of a slot, which is emptied; zeros for parameters that received none."""
@@ -228,8 +265,12 @@ class SelectedWeights:
         for s in self._slices:
             s.master.grad = s.gradients.pop("total", None)
         masters = [s.master for s in self._slices if s.master.grad is not None]
+        norm = torch.nn.utils.get_total_norm(m.grad for m in masters if m.grad is not None)
+        if self.sharded:
+            norm = group.add_up(norm.square().reshape(1)).sqrt()[0]
         limit = max_norm if max_norm > 0 else float("inf")
-        return float(torch.nn.utils.clip_grad_norm_(masters, limit))
+        torch.nn.utils.clip_grads_with_norm_(masters, limit, norm)
+        return float(norm)
 
     # ----- weights -----
 
@@ -266,6 +307,33 @@ class SelectedWeights:
             for s in self._slices:
                 before = self._before[s.name].to(s.master.device, torch.float32)
                 s.master.sub_(before).mul_(scale).add_(before)
+
+    def owners(self, optimizer: Optimizer) -> list[str]:
+        """The names of the parameters that an optimiser of masters steps on, in its order."""
+        names = {id(master): name for name, master in self.named_masters()}
+        return [names[id(p)] for g in optimizer.param_groups for p in g["params"]]
+
+    def sizes_of(self, optimizer: Optimizer) -> list[list[int]]:
+        """How many entries each of its parameters has on all processes, by its groups."""
+        names = iter(self.owners(optimizer))
+        return [[sum(self.sizes[next(names)]) for _ in g["params"]] for g in optimizer.param_groups]
+
+    def whole(self, name: str, part: Tensor) -> Tensor:
+        """One number per selected entry of a parameter, of which each process has its own part.
+
+        All processes call this together; only rank 0 has the whole vector afterwards.
+        """
+        if not self.sharded:
+            return part
+        found = group.to_main(part.detach().cpu(), self.sizes[name])
+        return part.new_empty(0, device="cpu") if found is None else found
+
+    def part(self, name: str, whole: Tensor) -> Tensor:
+        """This process's part of such a vector."""
+        if not self.sharded:
+            return whole
+        start = sum(self.sizes[name][: group.rank()])
+        return whole[start : start + self.sizes[name][group.rank()]]
 
     def masters(self) -> dict[str, Tensor]:
         """The masters by parameter name, for saving."""
@@ -326,7 +394,7 @@ class SelectedWeights:
             for parts in zip(s.stored().split(_CHUNK), before.split(_CHUNK), strict=True):
                 now, then = (part.to(s.saved).float() for part in parts)
                 total += int(torch.count_nonzero(now != then))
-        return total
+        return sum(group.gather(total)) if self.sharded else total
 
     def _rest(self) -> dict[str, str]:
         """A digest per tensor of everything not selected (selected entries count as zero)."""
@@ -338,7 +406,7 @@ class SelectedWeights:
             owner = slices.get(id(tensor))
             if owner is not None and owner.index is None:
                 continue
-            flat = tensor.detach().reshape(-1)
+            flat = local(tensor).reshape(-1)
             if owner is not None and owner.index is not None:
                 flat = flat.clone()
                 for index in owner.index.split(_CHUNK):

@@ -24,7 +24,7 @@ from wagle.compat.transformers import is_quantized, prepared_inputs, use_one_gpu
 from wagle.data.batches import Pairs, Steps
 from wagle.data.draws import uniform
 from wagle.mask.mask import Mask
-from wagle.model.structure import device_of, without_dropout
+from wagle.model.structure import device_of, is_sharded, without_dropout
 from wagle.recipe.sections.training import Training
 from wagle.system.errors import TrainingStopped, WagleError
 from wagle.system.processes import group
@@ -54,7 +54,7 @@ def move_to_training(model: nn.Module) -> None:
     """
     owner: Any = model
     placed = is_quantized(owner) or getattr(owner, "hf_device_map", None)
-    if torch.cuda.is_available() and not placed:
+    if torch.cuda.is_available() and not placed and not is_sharded(model):
         model.to(group.local_device())
 
 
@@ -110,6 +110,7 @@ class UnlearnTrainer(Trainer):
         self.selected: SelectedWeights | None = None
         self.changed = 0  # selected weights that differ from before; known at the end
         self._ranks = {"rank": group.rank(), "world": group.world()}
+        self._owner = model
         use_cache, self._own = model.config.use_cache, frozenset(vars(model))
         self._planned = pairs
         per_step = training.batch_size * training.accumulation
@@ -197,7 +198,8 @@ class UnlearnTrainer(Trainer):
         """The plan from a step on."""
         size = self.training.batch_size
         per_step = size * self.training.accumulation
-        return Steps(self._planned, per_step, size, first, **self._ranks)
+        fill = is_sharded(self._owner)
+        return Steps(self._planned, per_step, size, first, **self._ranks, fill=fill)
 
     @property
     def step(self) -> int:

@@ -44,6 +44,7 @@ def gradients(run: Run) -> dict[str, Any]:
         dtype=run.recipe.model.dtype,
         device=settings.device,
         attention=run.recipe.model.attention,
+        shard=run.recipe.model.shard and lora is None,
     )
     return {
         "engine": store.metadata["engine"],

@@ -13,7 +13,7 @@ from wagle.model.weights import fingerprint
 from wagle.run.checks import check_folder
 from wagle.run.ledger import read_ledger
 from wagle.run.opening import Run
-from wagle.run.selection import load_trained
+from wagle.run.selection import to_train
 from wagle.run.stages.making.training import (
     clear_training,
     how_to_resume,
@@ -21,6 +21,7 @@ from wagle.run.stages.making.training import (
     training_entry,
 )
 from wagle.system.errors import TrainingStopped, WagleError
+from wagle.unlearning.sharded import InShards
 from wagle.unlearning.teaching import finetune
 from wagle.unlearning.training.optimizers import check_optimizer
 from wagle.unlearning.training.trackers import check_trackers
@@ -61,7 +62,9 @@ def teach_model(run: Run, stage: str, records: list[Record], out: Path) -> dict[
         out: the folder of the taught model.
     """
     assert run.recipe.finetune is not None
-    model, checkpoints = load_trained(run, run.models.start), run.private / f"checkpoint-{stage}"
+    model: Any = to_train(run, run.models.start, out)
+    checkpoints = run.private / f"checkpoint-{stage}"
+    save = partial(_save, model, run.models.start)
     try:
         result = finetune(
             model,
@@ -74,12 +77,17 @@ def teach_model(run: Run, stage: str, records: list[Record], out: Path) -> dict[
             on_step=lambda figures: run.log(stage, figures),
         )
     except TrainingStopped as error:
-        kept = keep_last_good(run, error, partial(save_model, model, run.models.start))
+        kept = keep_last_good(run, error, save)
         raise TrainingStopped(f"{kept}; {how_to_resume(run, stage)}", error.step) from None
     run.log_steps(stage, result.history)
-    save_model(model, run.models.start, out)
+    save(out)
     clear_training(run, checkpoints)
     return {"taught": len(records), **training_entry(result)}
+
+
+def _save(model: Any, like: Path, out: Path) -> None:
+    if not isinstance(model, InShards):  # which all processes have written
+        save_model(model, like, out)
 
 
 def _check_result(after: str, model: Path) -> None:

@@ -14,6 +14,7 @@ from wagle.run.opening import Run
 from wagle.system.errors import TrainingStopped
 from wagle.unlearning.execution import TrainResult
 from wagle.unlearning.lora import save_adapter
+from wagle.unlearning.sharded import InShards
 from wagle.unlearning.training.checkpoints import clear_checkpoints
 
 
@@ -58,6 +59,8 @@ def training_entry(result: TrainResult) -> dict[str, Any]:
 
 def save_trained(run: Run, model: Any, folder: Path) -> None:
     """Write what was trained: the model, or just its adapter."""
+    if isinstance(model, InShards):  # written by all processes
+        return
     if run.recipe.unlearning.lora is None:
         save_model(model, run.models.base, folder)
     else:

@@ -12,7 +12,7 @@ from wagle.mask.mask import Mask
 from wagle.model.adapters import merge_adapter
 from wagle.run.checks import check_folder, check_unlearning, structure_of
 from wagle.run.opening import Run
-from wagle.run.selection import chosen_mask, load_adapted, load_trained
+from wagle.run.selection import chosen_mask, load_adapted, to_train
 from wagle.run.stages.making.training import (
     clear_training,
     how_to_resume,
@@ -29,7 +29,8 @@ from wagle.unlearning.forgetting import unlearn_with
 def unlearn(run: Run) -> dict[str, Any]:
     """Make the model forget: its weights, or an adapter that is then merged into them."""
     lora = run.recipe.unlearning.lora
-    model = load_trained(run, run.models.base) if lora is None else load_adapted(run, lora)
+    base, out = run.models.base, run.folder / "model"
+    model = to_train(run, base, out) if lora is None else load_adapted(run, lora)
     checkpoints = run.private / "checkpoint-unlearn"
     try:
         result = forget(run, model, chosen_mask, checkpoints)
@@ -39,7 +40,7 @@ def unlearn(run: Run) -> dict[str, Any]:
     run.log_steps("unlearn", result.history)
     found = training_entry(result)
     if lora is None:
-        save_trained(run, model, run.folder / "model")
+        save_trained(run, model, out)
     else:
         with TemporaryDirectory(prefix="wagle-") as scratch:
             adapter = run.folder / "adapter"
@@ -47,7 +48,7 @@ def unlearn(run: Run) -> dict[str, Any]:
             save_trained(run, model, place)
             del model  # the base is loaded again, in float32
             give_memory_back()
-            merge_adapter(run.models.base, place, run.folder / "model")
+            merge_adapter(base, place, out)
         found["lora"] = lora.model_dump(mode="json")
     clear_training(run, checkpoints)
     return found

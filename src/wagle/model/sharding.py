@@ -1,0 +1,134 @@
+"""Models in shards (FSDP2): every process holds a part of every weight, and whole blocks for a moment.
+
+A weight is split by rows: rank r of W holds the r-th block of ``ceil(rows / W)`` of them, the last
+ranks perhaps fewer or none. Flat, that is one contiguous range, in the order of the ranks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from wagle.model.loading import empty_model
+from wagle.model.saving import check_names, copy_other_files
+from wagle.model.structure import DTYPES, find_blocks
+from wagle.model.weights import Weights, place_buffers, weight_files
+from wagle.system.atomic import atomic_folder
+from wagle.system.errors import WagleError, choose
+from wagle.system.processes import group
+from wagle.system.processes.tensors import save_parts
+from wagle.system.tensors import TensorFile
+
+
+class Range(NamedTuple):
+    """The part of a flattened parameter that this process holds."""
+
+    start: int
+    stop: int
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's part of a parameter or a gradient, without a copy; all of one that is whole."""
+    own: Any = tensor.detach()
+    part: Tensor = own.to_local() if type(own).__name__ == "DTensor" else own
+    return part
+
+
+def own_range(tensor: Tensor) -> Range:
+    """Which part of the flattened tensor this process holds."""
+    total = tensor.numel()
+    if type(tensor.detach()).__name__ != "DTensor":
+        return Range(0, total)
+    rows, size = tensor.shape[0], math.prod(tensor.shape[1:])
+    each = -(-rows // group.world())
+    start = min(rows, group.rank() * each)
+    return Range(start * size, min(rows, start + each) * size)
+
+
+def load_sharded(
+    path: str | Path, dtype: str = "float32", attention: str = "auto"
+) -> PreTrainedModel:
+    """Load a model folder in shards, one for each process; the model is in evaluation mode.
+
+    Only the part that a process holds is read. All processes must call this, and run every forward
+    and backward pass of the model together.
+
+    Args:
+        path: the folder.
+        dtype: the dtype of the weights.
+        attention: as in ``load_model``.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    if group.world() == 1:
+        raise WagleError(
+            "a model is sharded over several processes; start them with torchrun, or leave out "
+            "model.shard"
+        )
+    device = group.local_device()
+    model = empty_model(path, attention, dtype)
+    mesh = init_device_mesh(device.type, (group.world(),))
+    _, blocks = find_blocks(model)
+    for part in (*blocks, model):
+        # The outermost layers too: weights that stay whole after a pass would miss later changes.
+        fully_shard(part, mesh=mesh, reshard_after_forward=True)
+    weights = Weights(path)
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    model.to_empty(device=device)  # torch makes the local parts, and empties the buffers
+    _place(model, buffers)
+    place_buffers(model, weights, device)
+    group.agreed(lambda: _fill(model, weights, choose(DTYPES, dtype, "dtype")))
+    weights.close()
+    return model.eval()
+
+
+def _place(model: nn.Module, buffers: dict[str, Tensor]) -> None:
+    for name, buffer in buffers.items():
+        module, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(module), leaf, buffer)
+
+
+def _fill(model: nn.Module, weights: Weights, dtype: torch.dtype) -> None:
+    """Read the local part of every parameter."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            begin, end = own_range(parameter)
+            if end > begin:
+                local(parameter).view(-1).copy_(weights.read(name, begin, end).to(dtype))
+
+
+def save_sharded(model: PreTrainedModel, like: str | Path, out: str | Path) -> None:
+    """Write the folder that ``save_model`` would write of the whole model, which nobody holds.
+
+    Every process writes its own part of every tensor into files that all of them see.
+    """
+    state = model.state_dict(keep_vars=True)
+    check_names(like, state)
+    folder = Path(out)
+    with contextlib.ExitStack() as stack:
+        if group.main_process():
+            part = stack.enter_context(atomic_folder(folder))
+            copy_other_files(like, part)
+        place = group.from_main(part if group.main_process() else folder)
+        for file in weight_files(like):
+            _save_file(state, file, place / file.name)
+    group.wait()
+
+
+def _save_file(state: dict[str, Any], old: Path, new: Path) -> None:
+    """One weight file, with the names, shapes and precisions of the old one."""
+    with TensorFile(old) as file:
+        shapes = {name: file.shape(name) for name in file.names}
+        kinds = {name: file.dtype(name) for name in file.names}
+    starts = {name: own_range(state[name]).start for name in shapes}
+    parts = {name: local(state[name]) for name in shapes}
+    if not group.main_process():  # what is whole, such as a buffer, rank 0 writes
+        parts = {n: t for n, t in parts.items() if t.numel() < math.prod(shapes[n])}
+    save_parts(new, parts, shapes, starts, kinds, {"format": "pt"})
