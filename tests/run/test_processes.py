@@ -100,7 +100,7 @@ def test_the_loss_of_a_process_ends_all_and_the_run_resumes_on_another_number(
 ):
     out, log = tmp_path / "out", tmp_path / "log"
     ranks = Ranks(2, command, log, "run", recipe, "--out", out)
-    _wait_for_step(out / "log.jsonl", "unlearn", 3)
+    _wait_for_step(out / "log.jsonl", "teach", 10)
     os.kill(ranks.processes[victim].pid, signal.SIGKILL)
     began = time.monotonic()
     ends = ranks.ends(30)
@@ -109,7 +109,7 @@ def test_the_loss_of_a_process_ends_all_and_the_run_resumes_on_another_number(
     assert ends[1 - victim] in [("exit", 2), ("died", 1)]
     if victim == 1:
         assert "another process has ended" in Path(f"{log}-0").read_text()
-    assert "unlearn" not in stages(out)
+    assert not (out / "state.json").exists()
     again = codes(Ranks(3, command, tmp_path / "again", "run", recipe, "--out", out))
     alone = codes(Ranks(1, command, tmp_path / "alone", "run", recipe, "--out", tmp_path / "one"))
     assert set(again) == set(alone)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor
 from wagle.attribution.scoring.selection import Chunks
 from wagle.model.structure import place
 from wagle.system.errors import WagleError
+from wagle.system.processes import group
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -214,6 +216,8 @@ class Candidates:
     ) -> Iterator[tuple[str, T]]:
         """Yield (parameter name, result of ``work``) chunk by chunk, in order.
 
+        Of several processes, each has a contiguous part of the chunks, in the order of their ranks.
+
         Args:
             quantities: what to read.
             work: gets the name and, per quantity, the values of one chunk: flat, float32. It runs
@@ -230,7 +234,13 @@ class Candidates:
                 values["uniform"] = uniform_chunk(self.seed, name, start, stop - start)
             return name, work(name, values)
 
-        return in_order(run, self._spans(whole_rows))
+        return in_order(run, self.spans(whole_rows)[group.rank()])
+
+    def spans(self, whole_rows: bool = False) -> list[list[tuple[str, int, int]]]:
+        """The chunks of every process: parameter, first weight, last weight (exclusive)."""
+        every, size = list(self._spans(whole_rows)), group.world()
+        ends = [len(every) * number // size for number in range(size + 1)]
+        return [every[start:stop] for start, stop in pairwise(ends)]
 
     def _spans(self, whole_rows: bool) -> Iterator[tuple[str, int, int]]:
         for name in self.names:

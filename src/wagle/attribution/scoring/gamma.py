@@ -25,6 +25,7 @@ from wagle.recipe.rules import (
     parse_damping,
     parse_gamma,
 )
+from wagle.system.processes import group
 from wagle.system.errors import WagleError, nearest
 
 CURVATURES = ("square_retain", "fisher_retain")
@@ -164,7 +165,8 @@ def _largest_above(measure: Measure, candidates: Candidates, count: int, none: s
     found = kth_largest(chunks, max(1, count), what)
     if found > 0:
         return found
-    positive = sum(int(n) for _, n in chunks(torch.count_nonzero))
+    own = sum(int(n) for _, n in chunks(torch.count_nonzero))
+    positive = sum(group.gather(own))
     if positive == 0:
         raise WagleError(none)
     return kth_largest(chunks, positive, what)
@@ -177,7 +179,8 @@ def _mean(candidates: Candidates, quantity: str) -> float:
             raise WagleError(f"{quantity} of {name} is not finite; attribute the model again")
         return found
 
-    mean = math.fsum(t for _, t in candidates.each((quantity,), total)) / candidates.total
+    own = group.agreed(lambda: [t for _, t in candidates.each((quantity,), total)])
+    mean = math.fsum(t for totals in group.gather(own) for t in totals) / candidates.total
     if mean <= 0:
         raise WagleError(f"every {quantity} is zero, so gamma cannot be chosen; give a number")
     return mean

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
+import torch
 from torch import Tensor
 
 from wagle.attribution.scoring.candidates import Candidates, Measure, Values
@@ -27,6 +28,11 @@ from wagle.attribution.scoring.selection import (
 )
 from wagle.mask.writing import MaskWriter
 from wagle.model.structure import place
+from wagle.system.memory import Spill
+from wagle.system.processes import group
+
+
+_KEPT = 64 << 20  # bytes of levels that wait in memory for their turn
 
 
 class Group(NamedTuple):
@@ -70,8 +76,24 @@ class Found:
         """Add the levels of the next chunk of a parameter, flat."""
         self.writer.add(name, level)
         if dominated is not None:
-            here = count_fours(level * dominated)
-            self.dominated = here if self.dominated is None else self.dominated + here
+            self.count(level, dominated)
+
+    def count(self, level: Tensor, dominated: Tensor) -> None:
+        """Count the weights of a chunk where the weight term dominates."""
+        here = count_fours(level * dominated)
+        self.dominated = here if self.dominated is None else self.dominated + here
+
+    def join(self) -> None:
+        """Add what the other processes have counted."""
+        if group.world() == 1:
+            return
+        own, self.octaves, self.dominated = (self.octaves, self.dominated), {}, None
+        for octaves, dominated in group.gather(own):
+            for name, found in octaves.items():
+                self.see(name, found)
+            if dominated is not None:
+                before = self.dominated
+                self.dominated = dominated if before is None else before + dominated
 
     @property
     def theta_share(self) -> list[float] | None:
@@ -117,14 +139,38 @@ def select(
         dominated: where the weight term of the score dominates, which is counted along the way.
     """
     found = Found(candidates, ladder)
-    for group in groups:
-        inside = candidates.of(group.names)
+    for one in groups:
+        inside = candidates.of(one.names)
         run = _levels_by_row if by_row else _levels
-        rows = candidates.rows(group.names[0]) if by_row else 1
-        found.counts = [n + rows * k for n, k in zip(found.counts, group.counts, strict=True)]
-        for name, level, over in run(inside, measure, group.counts, dominated, found):
-            found.add(name, level, over)
+        rows = candidates.rows(one.names[0]) if by_row else 1
+        found.counts = [n + rows * k for n, k in zip(found.counts, one.counts, strict=True)]
+        placed = run(inside, measure, one.counts, dominated, found)
+        if group.world() == 1:
+            for name, level, over in placed:
+                found.add(name, level, over)
+        else:
+            _add_all(inside, placed, found, by_row)
+    found.join()
     return found
+
+
+def _add_all(candidates: Candidates, own: Iterator[Placed], found: Found, by_row: bool) -> None:
+    """Add the levels of all processes, in the order of the weights, on every one of them."""
+    kept: Spill = Spill(_KEPT)
+
+    def keep() -> None:
+        for number, (_, level, over) in enumerate(own):
+            kept[number] = level
+            if over is not None:
+                found.count(level, over)
+
+    group.agreed(keep)
+    for owner, spans in enumerate(candidates.spans(by_row)):
+        for number, (name, start, stop) in enumerate(spans):
+            mine = kept.pop(number) if owner == group.rank() else None
+            room = torch.empty(stop - start, dtype=torch.uint8)
+            found.writer.add(name, group.spread(room if mine is None else mine, owner))
+    kept.close()
 
 
 def _levels(

@@ -3,7 +3,8 @@
 A radix select over the bit patterns of float32 scores: a histogram of their high 16 bits, another
 of the low 16 bits within the bins that hold a boundary, then the levels. Scores come in chunks and
 are recomputed for each of the three passes. Ties at a boundary go to the earlier chunk, then to the
-lower index.
+lower index. Several processes have a part of the chunks each, in the order of their ranks: they add
+up their histograms, and none sees another's scores.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from wagle.mask.writing import refuse_ladder
 from wagle.system.errors import WagleError
+from wagle.system.processes import group
 
 T = TypeVar("T")
 _HALF = 1 << 15
@@ -138,7 +140,8 @@ def count_levels(fours: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where each count ends: ``key`` is the k-th largest, ``ties`` how many equal ones are in.
+    """Where each count ends: ``key`` is the k-th largest, ``ties`` how many equal ones are in, of
+    those that this process's chunks have or fewer.
 
     ``signed_zero`` says that the scores may include -0.0, which must count as 0.0.
     """
@@ -161,21 +164,27 @@ def _histogram(chunks: Chunks, what: str, seen: Seen | None) -> Tensor:
         bins = count_bins(scores)
         return bins, octaves(scores, bins) if seen else None
 
-    total = torch.zeros(_BINS, dtype=torch.int64)
-    for name, (bins, found) in chunks(count):
-        check_finite(name, bins, what)
-        total += bins
-        if seen is not None and found is not None:
-            seen(name, found)
-    return total
+    def own() -> Tensor:
+        total = torch.zeros(_BINS, dtype=torch.int64)
+        for name, (bins, found) in chunks(count):
+            check_finite(name, bins, what)
+            total += bins
+            if seen is not None and found is not None:
+                seen(name, found)
+        return total
+
+    return group.add_up(group.agreed(own))
 
 
 def _unsigned_zero(chunks: Chunks) -> Chunks:
     return lambda work: chunks(lambda scores: work(scores + 0.0))
 
 
-def _low_halves(chunks: Chunks, table: Tensor, slots: int) -> NDArray[np.int64]:
-    """How many scores in each bin of the table have each low half: (slots, 65536)."""
+def _low_halves(chunks: Chunks, table: Tensor, slots: int) -> Tensor:
+    """How many scores in each bin of the table have each low half: (slots, 65536), int64.
+
+    Those of this process's chunks.
+    """
 
     def inside(scores: Tensor) -> Tensor:
         slot = table.index_select(0, _high(scores))
@@ -185,17 +194,16 @@ def _low_halves(chunks: Chunks, table: Tensor, slots: int) -> NDArray[np.int64]:
     def count() -> Tensor:
         return torch.bincount(torch.cat(waiting), minlength=slots * _BINS)
 
-    low: Tensor | None = None
+    low = torch.zeros(slots * _BINS, dtype=torch.int64)
     waiting: list[Tensor] = []
     for _, codes in chunks(inside):
         waiting.append(codes)
         if sum(map(len, waiting)) >= _WAITING:
-            low = count() if low is None else low + count()
+            low += count()
             waiting.clear()
     if waiting:
-        low = count() if low is None else low + count()
-    assert low is not None
-    return low.view(slots, _BINS).numpy()
+        low += count()
+    return low.view(slots, _BINS)
 
 
 def _from_above(counts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -233,13 +241,29 @@ def thresholds(
     slots = sorted({where for where, _ in places})
     table = torch.full((_BINS,), _NEAR, dtype=torch.uint8)
     table[_ASCENDING[slots]] = torch.arange(len(slots), dtype=torch.uint8)
-    low = [_from_above(counts) for counts in _low_halves(chunks, table, len(slots))]
-    found, ties = [], []
+    own = group.agreed(lambda: _low_halves(chunks, table, len(slots)))
+    low = [_from_above(counts) for counts in group.add_up(own.clone()).numpy()]
+    found, ties, here = [], [], []
     for where, rest in places:
-        last, equal = _find(low[slots.index(where)], rest)
+        slot = slots.index(where)
+        last, equal = _find(low[slot], rest)
         found.append(((where - _HALF) << 16) + last)
         ties.append(equal)
-    return Thresholds(tuple(counts), tuple(found), tuple(ties), signed_zero)
+        here.append(int(own[slot, last]))
+    return Thresholds(tuple(counts), tuple(found), _own_ties(ties, here), signed_zero)
+
+
+def _own_ties(ties: Sequence[int], here: Sequence[int]) -> tuple[int, ...]:
+    """How many of the wanted ties are left for this process: the processes before it come first.
+
+    Args:
+        ties: how many scores equal to each boundary are wanted.
+        here: how many this process has.
+    """
+    before = group.gather(here)[: group.rank()]
+    return tuple(
+        max(0, wanted - sum(one[which] for one in before)) for which, wanted in enumerate(ties)
+    )
 
 
 def kth_largest(chunks: Chunks, count: int, what: str = "a score") -> float:

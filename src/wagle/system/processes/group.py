@@ -135,12 +135,12 @@ def add_up(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def spread(tensor: Tensor) -> Tensor:
-    """Give every process the content of rank 0's contiguous tensor, in place."""
+def spread(tensor: Tensor, owner: int = 0) -> Tensor:
+    """Give every process the content of one's contiguous tensor, in place."""
     if world() > 1:
         with _peers():
             for part in tensor.view(-1).split(_WIRE // tensor.element_size()):
-                _joined().broadcast(part, src=0)
+                _joined().broadcast(part, src=owner)
     return tensor
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from wagle.attribution.store import GradientStore
@@ -10,9 +11,8 @@ from wagle.recipe.sections.attribution import Attribution
 from wagle.run.opening import Run
 from wagle.run.selection import chosen_mask, unmasked
 from wagle.run.stages.making.gradients import asked_quantities, no_mask
-from wagle.unlearning.lora import (
-    check_adapter_mask,
-)
+from wagle.system.processes.leading import together
+from wagle.unlearning.lora import check_adapter_mask
 
 
 def mask(run: Run) -> dict[str, Any]:
@@ -22,8 +22,7 @@ def mask(run: Run) -> dict[str, Any]:
     if settings.mask is not None:
         made = Mask.load(settings.mask)
     else:
-        store = GradientStore.open(run.models.gradients)
-        made = select(store, settings, run.recipe.seed)
+        made = together(_select_from, run.models.gradients, settings, run.recipe.seed)
     made.save(run.folder / "mask.safetensors")
     if run.recipe.unlearning.lora is not None:
         chosen = chosen_mask(run)
@@ -31,6 +30,11 @@ def mask(run: Run) -> dict[str, Any]:
         by_gradient = settings.mask is None and bool(asked_quantities(settings))
         check_adapter_mask(chosen, by_gradient=by_gradient)
     return made.describe()
+
+
+def _select_from(folder: Path, settings: Attribution, seed: int) -> Mask:
+    """The mask from the store in a folder, on every process."""
+    return select(GradientStore.open(folder), settings, seed)
 
 
 def select(store: GradientStore, settings: Attribution, seed: int) -> Mask:
