@@ -190,7 +190,7 @@ class Sums:
             for name in wanted:
                 if name not in sums:
                     sums[name] = self._room[quantity][name].zero_()
-                group.add_up(sums[name])
+            group.add_up_all([sums[name] for name in wanted])
 
     def clear(self) -> None:
         """Begin again with nothing."""

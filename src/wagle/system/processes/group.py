@@ -25,6 +25,7 @@ _PATIENCE = timedelta(days=7)  # a process that died closes its connections; a s
 _ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
 _LOST = "another process has ended, so this one stops too; the same command resumes from here"
 _WIRE = 1 << 26  # bytes that travel at a time
+_BUCKET = 1 << 22  # smaller tensors travel together up to this size: each message takes its time
 
 
 class _State:
@@ -133,6 +134,25 @@ def add_up(tensor: Tensor) -> Tensor:
             for part in tensor.view(-1).split(_WIRE // tensor.element_size()):
                 _joined().all_reduce(part)
     return tensor
+
+
+def add_up_all(tensors: Sequence[Tensor]) -> None:
+    """Sum many contiguous tensors of one dtype over all processes, in place; small ones together."""
+    import torch
+
+    if world() == 1:
+        return
+    some: list[Tensor] = []
+    for tensor in (*tensors, None):
+        full = sum(t.nbytes for t in some) + (0 if tensor is None else tensor.nbytes) > _BUCKET
+        if some and (full or tensor is None):
+            joined = add_up(torch.cat([t.view(-1) for t in some]) if some[1:] else some[0])
+            if some[1:]:
+                for own, part in zip(some, joined.split([t.numel() for t in some]), strict=True):
+                    own.view(-1).copy_(part)
+            some = []
+        if tensor is not None:
+            some.append(tensor)
 
 
 def spread(tensor: Tensor, owner: int = 0) -> Tensor:

@@ -241,11 +241,9 @@ class SelectedWeights:
         for slot in slots:
             there = [s.name for s in self._slices if slot in s.gradients]
             anywhere = set().union(*group.gather(there))
-            for s in self._slices:
-                if s.name in anywhere:
-                    gradient = s.held(slot)
-                    if not self.sharded:
-                        group.add_up(gradient)
+            held = [s.held(slot) for s in self._slices if s.name in anywhere]
+            if not self.sharded:
+                group.add_up_all(held)
 
     def take(self, slot: str) -> list[Tensor]:
         """The gradients of a slot, which is emptied; zeros for parameters that received none."""
