@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,6 +51,7 @@ def gradients(
     dtype: str = "auto",
     device: str = "auto",
     attention: str = "auto",
+    trust_remote_code: bool = False,
 ) -> GradientStore:
     """Compute the gradients of the mean loss on the forget set and on the retain set.
 
@@ -83,6 +84,7 @@ def gradients(
             dtype in which they are stored.
         device: where a folder's model computes, ``cpu`` or ``cuda``; ``auto`` takes what is there.
         attention: ``eager``, ``sdpa`` or ``auto``, for a folder.
+        trust_remote_code: as in ``load_model``, for a folder.
 
     Returns:
         The store; it yields masks for any score, gamma and ratio without the model.
@@ -96,9 +98,14 @@ def gradients(
     encoder = as_encoder(tokenizer)
     sets = _token_sets(encoder, forget, retain, retain_records, seed, overlap, wanted)
     source = model if isinstance(model, nn.Module) else model_folder(model)
-    structure = source if isinstance(source, nn.Module) else empty_model(source)
+    structure = (
+        source
+        if isinstance(source, nn.Module)
+        else empty_model(source, trust_remote_code=trust_remote_code)
+    )
     _check_lengths(structure, sets)
     job = _job(source, batch_tokens, precision, dtype, device, attention)
+    job = replace(job, trust=trust_remote_code)
     name = choose_engine(engine, source, job, in_memory=path is None)
     metadata = {
         "format": FORMAT,
