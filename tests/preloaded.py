@@ -1,9 +1,9 @@
 """What the processes of ``tests.processes`` find imported already."""
 
-import tests.conftest  # noqa: F401
 import torch.distributed  # noqa: F401
 from transformers import Trainer, TrainingArguments  # noqa: F401
 
+import tests.conftest  # noqa: F401
 import wagle.attribution.gradients.collect
 import wagle.cli.app
 import wagle.evaluation.measuring

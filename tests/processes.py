@@ -1,5 +1,7 @@
-"""Several processes for tests: forked from a server that has imported everything, as torchrun would
-start them, but in a tenth of a second."""
+"""Several processes for tests, as torchrun would start them, but in a tenth of a second.
+
+They are forked from a server that has imported everything.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,7 @@ class Ranks:
                 self.kill()
                 raise AssertionError(f"rank {rank} hangs after {seconds} s; so far {found}")
             try:
-                found[rank] = pickle.loads(pipe.recv_bytes())
+                found[rank] = pickle.loads(pipe.recv_bytes())  # noqa: S301
             except EOFError:
                 self.processes[rank].join(5)
                 found[rank] = ("died", self.processes[rank].exitcode)
@@ -93,7 +95,9 @@ class Ranks:
 def on(world: int, function: Any, *args: Any) -> list[Any]:
     """What a function returns on each of several processes that run it together."""
     ends = Ranks(world, function, *args).ends()
-    wrong = [f"rank {rank}: {how} {what}" for rank, (how, what) in enumerate(ends) if how != "found"]
+    wrong = [
+        f"rank {rank}: {how} {what}" for rank, (how, what) in enumerate(ends) if how != "found"
+    ]
     first = [text for text in wrong if "another process has ended" not in text]
     assert not wrong, "\n".join(first or wrong)
     return [what for _, what in ends]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import pytest
 import torch
@@ -474,3 +475,63 @@ def test_losses_of_chats_among_other_records_are_finite(model, forget):
     scored = records_nll(model, token_batches(encoded, 200), len(encoded), "float32")
     assert scored.nll_mean.isfinite().all()
     assert scored.length.tolist() == [sum(t.scored) for t in encoded]
+
+
+# ---------------------------------------------------------------------------------------------
+# Templates from strangers
+
+
+def test_templates_write_what_transformers_writes():
+    for chat in CHATS:
+        turns = [Turn(**message) for message in chat]
+        for template in TEMPLATES.values():
+            tokenizer = tokenizer_with(template)
+            plain = tokenizer.apply_chat_template(chat, tokenize=False)
+            assert render(tokenizer, turns, "here")[0] == plain
+
+
+HOSTILE = {
+    "{{ 'a' * 5000000000 }}": r"takes more than \d+ MB of memory",
+    "{{ 'a' * 50000000 }}": r"makes more than \d+ MB of text",
+    "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}": "longer than 2",
+    "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}": "recursion",
+    "{% set ns = namespace(x='a' * 9) %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}"
+    "{% endfor %}{{ ns.x }}": "of memory|of text|longer",
+    "{{ range(10 ** 9) }}": "Range too big",
+    "{{ 1 / 0 }}": "division by zero",
+    "{{ messages + 1 }}": r"can only concatenate list",
+    "{{ messages.x.y }}": "has no attribute 'x'",
+    "{{ 'a' | center(10 ** 12) }}": "of memory|of text",
+    "{% for": "",
+    "{{ messages.__class__.__mro__ }}": "unsafe|undefined|attribute",
+    "{{ '\\ud800' }}": "what is no text",
+    "{% include 'x' %}": "no loader",
+    "{{ dict(a=1).b.c }}": "has no attribute 'b'",
+    "{{ strftime_now(5) }}": "str",
+    "{{ {}['a']['b'] }}": "has no",
+}
+
+
+@pytest.mark.parametrize("template", HOSTILE)
+def test_a_hostile_template_is_one_line_that_names_its_folder(template):
+    tokenizer = tokenizer_with(template)
+    tokenizer.name_or_path = "some/folder"
+    start = time.monotonic()
+    with pytest.raises(WagleError) as caught:
+        render(tokenizer, [Turn("user", "Who?"), Turn("assistant", "Ada.")], "forget[0]")
+    said = str(caught.value)
+    assert re.match(
+        r"the chat template of some/folder (fails on|rejects) the turns of forget\[0\]: .*", said
+    )
+    assert re.search(HOSTILE[template], said), said
+    assert "\n" not in said
+    assert len(said) < 500
+    assert time.monotonic() - start < 60  # of the processor's time, it had three seconds
+
+
+def test_a_changed_template_is_used_at_once():
+    tokenizer = tokenizer_with(CHATML)
+    turns = [Turn("user", "Who?"), Turn("assistant", "Ada.")]
+    first = render(tokenizer, turns, "here")[0]
+    tokenizer.chat_template = DEFAULT_SYSTEM
+    assert render(tokenizer, turns, "here")[0] == "<|start|>system\nBe kind.<|end|>\n" + first

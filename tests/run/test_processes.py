@@ -34,7 +34,10 @@ def recipe(tmp_path, model_folder):
         "attribution": {"ratio": 0.5},
         "unlearning": {**training, "epochs": 6, "check_every": 1, "when_unknown": "go"},
         "evaluation": {"max_new_tokens": 8},
-        "attacks": [{"name": "relearning", "settings": {"steps": [0, 2]}}, {"name": "quantization", "settings": {"group_size": 16}}],
+        "attacks": [
+            {"name": "relearning", "settings": {"steps": [0, 2]}},
+            {"name": "quantization", "settings": {"group_size": 16}},
+        ],
         "controls": ["random"],
     }
     path = tmp_path / "recipe.yaml"

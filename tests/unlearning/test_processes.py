@@ -30,7 +30,9 @@ def train(objective="npo", mask=None, *, training=None, family="llama-tied", **m
         mask=mask,
         objective=objective,
         objective_settings=SETTINGS.get(objective),
-        training=Training(**{"max_steps": 20, "learning_rate": 1e-3, "batch_size": 4, **(training or {})}),
+        training=Training(
+            **{"max_steps": 20, "learning_rate": 1e-3, "batch_size": 4, **(training or {})}
+        ),
         **{"stop_when": [], **more},
     )
     after = {n: p.detach().clone() for n, p in model.named_parameters()}
@@ -51,7 +53,9 @@ def check_same(alone, several, mask=None, tolerance=1e-5):
                 rest[mask.selected(name).long()] = False
                 assert torch.equal(found[name].view(-1)[rest], before[name].view(-1)[rest])
         first = several[0][1]
-        assert all(torch.equal(found[n], first[n]) for n in found)  # every process has the same bits
+        assert all(
+            torch.equal(found[n], first[n]) for n in found
+        )  # every process has the same bits
 
 
 @pytest.mark.parametrize("world", [2, 3])
@@ -122,8 +126,15 @@ def _land(state, mask, how):
     training = Training(max_steps=40, batch_size=4, **how["training"])
     more = {k: v for k, v in how.items() if k != "training"}
     result = wagle.unlearn(
-        model, make_tokenizer(), RECORDS, OTHERS, mask=mask, objective="grad_diff",
-        training=training, allow_other_model=True, **more
+        model,
+        make_tokenizer(),
+        RECORDS,
+        OTHERS,
+        mask=mask,
+        objective="grad_diff",
+        training=training,
+        allow_other_model=True,
+        **more,
     )
     return {n: p.detach().clone() for n, p in model.named_parameters()}, result.landed
 
@@ -159,7 +170,11 @@ def test_a_model_in_shards_takes_the_same_steps_and_is_saved_the_same(tmp_path, 
         {"objective": "rmu", "objective_settings": {"layer": 0}},
         # a gentle rate: KL begins at a gradient of rounding errors, which AdamW scales up
         {"objective": "kl", "full_reference": "topk", "training": {"learning_rate": 1e-4}},
-        {"wrapper": "task_vector", "objective": "forget_finetune", "wrapper_settings": {"scale": -1.0}},
+        {
+            "wrapper": "task_vector",
+            "objective": "forget_finetune",
+            "wrapper_settings": {"scale": -1.0},
+        },
         {"training": {"optimizer": "SophiaG", "learning_rate": 1e-4}},
         {"training": {"max_steps": None, "epochs": 2, "batch_size": 4}, "evaluate_every": 1},
     ],
@@ -200,10 +215,17 @@ def _folder(tmp_path, family="llama-tied"):
 
 
 def _unlearn_from(model, mask, how):
-    settings = Training(**{"max_steps": 8, "learning_rate": 1e-3, "batch_size": 4, **how.get("training", {})})
+    settings = Training(
+        **{"max_steps": 8, "learning_rate": 1e-3, "batch_size": 4, **how.get("training", {})}
+    )
     more = {k: v for k, v in how.items() if k != "training"}
     return wagle.unlearn(
-        model, make_tokenizer(), RECORDS, OTHERS, mask=mask, training=settings,
+        model,
+        make_tokenizer(),
+        RECORDS,
+        OTHERS,
+        mask=mask,
+        training=settings,
         **{"objective": "npo", "stop_when": [], **more},
     ).history
 

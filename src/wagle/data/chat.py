@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jinja2 import TemplateError
-
+from wagle.system.confined import Confined, Failed
 from wagle.system.errors import WagleError
 
 if TYPE_CHECKING:
@@ -98,11 +97,10 @@ def render(
         WagleError: the template rejects the turns, or changes an answer by more than whitespace at
             its ends.
     """
-    text = _write(tokenizer, turns, place)
     answers = [turn.content for turn in turns if turn.role == "assistant"]
     marks = iter([f"\ue000{number}\ue001" for number in range(len(answers))])
     marked = [t._replace(content=next(marks)) if t.role == "assistant" else t for t in turns]
-    rest = _write(tokenizer, marked, place)
+    text, rest = _write(tokenizer, [turns, marked], place)
     pieces = []
     for number in range(len(answers)):
         piece, _, rest = rest.partition(f"\ue000{number}\ue001")
@@ -118,11 +116,37 @@ def render(
     raise WagleError(f"the chat template changes the answer of {place}; choose a named template")
 
 
-def _write(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], place: str) -> str:
+def _write(
+    tokenizer: PreTrainedTokenizerBase, chats: Sequence[Sequence[Turn]], place: str
+) -> list[str]:
+    """Chats as the tokenizer's template writes them; it may be a stranger's, so it has limits."""
     try:
-        return str(
-            tokenizer.apply_chat_template([turn._asdict() for turn in turns], tokenize=False)
-        )
-    except TemplateError as error:
-        reason = str(error).splitlines() or [type(error).__name__]
-        raise WagleError(f"the chat template rejects the turns of {place}: {reason[0]}") from None
+        texts = _confined(tokenizer)([[turn._asdict() for turn in turns] for turns in chats])
+        "".join(texts).encode()  # halves of characters are no text
+    except (Failed, UnicodeEncodeError) as error:
+        name = getattr(tokenizer, "name_or_path", "")
+        whose = f"the chat template of {name}" if name else "the chat template"
+        rejects = isinstance(error, Failed) and "TemplateError" in error.kinds
+        verb = "rejects" if rejects else "fails on"
+        reason = error.reason if isinstance(error, Failed) else "it writes what is no text"
+        raise WagleError(f"{whose} {verb} the turns of {place}: {reason}") from None
+    return [str(text) for text in texts]
+
+
+_KEPT = 2  # tokenizers whose processes are kept
+_CONFINED: dict[Hashable, Confined] = {}
+
+
+def _confined(tokenizer: PreTrainedTokenizerBase) -> Confined:
+    """The template of a tokenizer, as a function in a process of its own."""
+    special = tuple(map(str, tokenizer.special_tokens_map.items()))
+    key = (id(tokenizer), str(tokenizer.chat_template), special)
+    if key not in _CONFINED:
+
+        def write(chats: list[list[dict[str, str]]]) -> list[str]:
+            return [str(tokenizer.apply_chat_template(chat, tokenize=False)) for chat in chats]
+
+        while len(_CONFINED) >= _KEPT:
+            _CONFINED.pop(next(iter(_CONFINED))).close()
+        _CONFINED[key] = Confined(write)  # which keeps the tokenizer, so its id stays its own
+    return _CONFINED[key]

@@ -52,7 +52,11 @@ def own_range(tensor: Tensor) -> Range:
 
 
 def load_sharded(
-    path: str | Path, dtype: str = "float32", attention: str = "auto"
+    path: str | Path,
+    dtype: str = "float32",
+    attention: str = "auto",
+    *,
+    trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """Load a model folder in shards, one for each process; the model is in evaluation mode.
 
@@ -63,6 +67,7 @@ def load_sharded(
         path: the folder.
         dtype: the dtype of the weights.
         attention: as in ``load_model``.
+        trust_remote_code: as in ``load_model``.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -73,7 +78,7 @@ def load_sharded(
             "model.shard"
         )
     device = group.local_device()
-    model = empty_model(path, attention, dtype)
+    model: Any = empty_model(path, attention, dtype, trust_remote_code=trust_remote_code)
     mesh = init_device_mesh(device.type, (group.world(),))
     _, blocks = find_blocks(model)
     for part in (*blocks, model):
@@ -86,7 +91,8 @@ def load_sharded(
     place_buffers(model, weights, device)
     group.agreed(lambda: _fill(model, weights, choose(DTYPES, dtype, "dtype")))
     weights.close()
-    return model.eval()
+    sharded: PreTrainedModel = model.eval()
+    return sharded
 
 
 def _place(model: nn.Module, buffers: dict[str, Tensor]) -> None:

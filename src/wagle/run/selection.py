@@ -19,7 +19,7 @@ from wagle.unlearning.sharded import InShards
 
 def load_trained(run: Run, folder: Path) -> PreTrainedModel:
     """A model of the run, in the recipe's precision and with its attention."""
-    return load_model(folder, run.recipe.model.dtype, run.recipe.model.attention)
+    return run.models.load(folder, run.recipe.model.dtype)
 
 
 def to_train(run: Run, folder: Path, out: Path) -> PreTrainedModel | InShards:
@@ -27,14 +27,17 @@ def to_train(run: Run, folder: Path, out: Path) -> PreTrainedModel | InShards:
     settings = run.recipe.model
     if not (settings.shard and several()):
         return load_trained(run, folder)
-    return InShards(folder, out, run.last_good, settings.dtype, settings.attention)
+    trust = settings.trust_remote_code
+    return InShards(folder, out, run.last_good, settings.dtype, settings.attention, trust)
 
 
 def load_adapted(run: Run, lora: Lora) -> Any:
     """The base with the run's untrained adapter, the same at every call."""
     settings = run.recipe.model
     load = load_model if lora.quantize == "none" else load_quantized
-    return adapt(load(run.models.base, settings.dtype, settings.attention), lora, run.recipe.seed)
+    trust = settings.trust_remote_code
+    model = load(run.models.base, settings.dtype, settings.attention, trust_remote_code=trust)
+    return adapt(model, lora, run.recipe.seed)
 
 
 def unmasked(recipe: Recipe) -> str | None:

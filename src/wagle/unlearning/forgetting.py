@@ -219,7 +219,14 @@ def _unlearn(
         supply = make_supply(live, plan, reference_folder)
         with open_checkpoints(live, plan, chosen, checkpoint_folder) as checkpoints:
             trainer = make_trainer(
-                live, plan, chosen, checkpoints, supply, what="unlearning", like=like, on_step=on_step
+                live,
+                plan,
+                chosen,
+                checkpoints,
+                supply,
+                what="unlearning",
+                like=like,
+                on_step=on_step,
             )
             del chosen  # the trainer releases it too, once the weights are selected
             trainer.run()

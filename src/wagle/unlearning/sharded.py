@@ -31,6 +31,7 @@ class InShards:
         last_good: where it is written if training breaks off after good steps.
         dtype: the dtype of the weights.
         attention: as in ``load_model``.
+        trust: whether the code of the folder may run.
     """
 
     folder: Path
@@ -38,6 +39,7 @@ class InShards:
     last_good: Path
     dtype: str = "float32"
     attention: str = "auto"
+    trust: bool = False
 
 
 @contextmanager
@@ -46,7 +48,7 @@ def opened(model: PreTrainedModel | InShards) -> Iterator[PreTrainedModel]:
     if not isinstance(model, InShards):
         yield model
         return
-    live = load_sharded(model.folder, model.dtype, model.attention)
+    live = load_sharded(model.folder, model.dtype, model.attention, trust_remote_code=model.trust)
     try:
         yield live
     except TrainingStopped as error:

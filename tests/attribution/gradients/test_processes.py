@@ -20,7 +20,9 @@ def save(folder, family="llama-tied"):
 
 
 def take(model, path, **how):
-    store = wagle.gradients(model, make_tokenizer(), RECORDS, OTHERS, path=path, batch_tokens=64, **how)
+    store = wagle.gradients(
+        model, make_tokenizer(), RECORDS, OTHERS, path=path, batch_tokens=64, **how
+    )
     return read(store)
 
 
@@ -57,7 +59,7 @@ def _take_on_disk(folder, path, engine):
     return take(folder, path, engine=engine, quantities=EVERY)
 
 
-def test_a_store_in_memory_is_on_every_process(tmp_path):
+def test_a_store_in_memory_is_on_every_process():
     alone = take(make_model("llama-tied"), None)
     for found in on(3, _take_in_memory):
         assert largest_error(found, alone) < 1e-6
@@ -77,7 +79,7 @@ def _take_one():
     return read(wagle.gradients(make_model("gpt2"), make_tokenizer(), RECORDS[:1], OTHERS[:1]))
 
 
-def test_a_record_that_overflows_is_an_error_of_all_processes(tmp_path):
+def test_a_record_that_overflows_is_an_error_of_all_processes():
     for said in on(2, _overflow):
         assert "is not finite" in said
 

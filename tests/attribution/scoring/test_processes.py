@@ -41,9 +41,7 @@ def make(store, asked):
 def folder(tmp_path_factory):
     home = tmp_path_factory.mktemp("stores")
     model = make_model("llama-tied")
-    wagle.gradients(
-        model, make_tokenizer(), RECORDS, OTHERS, path=home / "store", quantities=EVERY
-    )
+    wagle.gradients(model, make_tokenizer(), RECORDS, OTHERS, path=home / "store", quantities=EVERY)
     return home / "store"
 
 

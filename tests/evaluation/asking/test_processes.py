@@ -63,7 +63,7 @@ def test_questions_are_dealt_out_once_each_and_their_parts_stay_together():
     asked = [Likelihood((i, 5), (7,) * (i % 9 + 1)) for i in range(40)]
     asked += [Greedy((i, 5), 4) for i in range(40)]
     parts = on(3, _deal, asked)
-    assert sorted(map(repr, sum(parts, []))) == sorted(map(repr, asked))
+    assert sorted(repr(request) for part in parts for request in part) == sorted(map(repr, asked))
     homes = [{request.context for request in part} for part in parts]
     assert not homes[0] & homes[1] | homes[1] & homes[2] | homes[0] & homes[2]
 

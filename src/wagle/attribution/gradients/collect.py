@@ -26,10 +26,12 @@ from wagle.data.tokens import Encoder, Tokens, as_encoder
 from wagle.model.loading import empty_model
 from wagle.model.structure import DTYPES, check_length, model_folder
 from wagle.model.weights import Weights, fingerprint
-from wagle.system.atomic import check_space, resumable_folder, write_json
+from wagle.system.atomic import check_space, part_of, resumable_folder, write_json
 from wagle.system.errors import DiskFull, WagleError, choose
 from wagle.system.processes import group
 from wagle.system.processes.leading import together
+from wagle.system.seals import content_digest
+from wagle.system.secrets import keyed_digest, private_folder, salt
 from wagle.system.tensors import save_tensors
 
 DEFAULT = ("grad_forget", "grad_retain")
@@ -54,6 +56,7 @@ def gradients(
     device: str = "auto",
     attention: str = "auto",
     shard: bool = False,
+    trust_remote_code: bool = False,
 ) -> GradientStore:
     """Compute the gradients of the mean loss on the forget set and on the retain set.
 
@@ -88,6 +91,7 @@ def gradients(
         attention: ``eager``, ``sdpa`` or ``auto``, for a folder.
         shard: hold a folder's model in shards, one for each of several processes (FSDP2); each
             writes its part of the store. On one process it makes no difference.
+        trust_remote_code: as in ``load_model``, for a folder.
 
     Returns:
         The store; it yields masks for any score, gamma and ratio without the model.
@@ -101,14 +105,19 @@ def gradients(
     encoder = as_encoder(tokenizer)
     sets = _token_sets(encoder, forget, retain, retain_records, seed, overlap, wanted)
     source = model if isinstance(model, nn.Module) else model_folder(model)
-    structure = source if isinstance(source, nn.Module) else empty_model(source)
+    structure = (
+        source
+        if isinstance(source, nn.Module)
+        else empty_model(source, trust_remote_code=trust_remote_code)
+    )
     _check_lengths(structure, sets)
     job = _job(source, batch_tokens, precision, dtype, device, attention)
+    job = replace(job, trust=trust_remote_code)
     if shard and group.several():
         _check_sharded(source, path, engine)
         job = replace(job, shard=True)
     name = "whole" if job.shard else choose_engine(engine, source, job, in_memory=path is None)
-    metadata = {
+    metadata: dict[str, Any] = {
         "format": FORMAT,
         "versions": {"wagle": version("wagle"), "torch": torch.__version__},
         "model": _about_model(source),
@@ -127,7 +136,15 @@ def gradients(
     work = _Work(source, plan_passes(wanted, sets), job, metadata)
     if path is None:
         return _in_memory(work)
-    if (Path(path) / "store.json").is_file():
+    done = (Path(path) / "store.json").is_file()
+    home = Path(path) if done else part_of(Path(path))
+    key = group.from_main(_key(home) if group.rank() == 0 else None)
+    if key is not None:
+        metadata["records"] = {
+            name: [keyed_digest(key, [id]) for id in ids]
+            for name, ids in metadata["records"].items()
+        }
+    if done:
         return _finished(Path(path), metadata)
     return _on_disk(work, Path(path))
 
@@ -143,6 +160,12 @@ def _check_sharded(source: PreTrainedModel | Path, path: str | Path | None, engi
             "engine stream holds one block, and has no use for shards; leave out shard, or the "
             "engine"
         )
+
+
+def _key(folder: Path) -> bytes | None:
+    """The key of the digests that name records in a store; None for an old one, with plain ids."""
+    old = (folder / "store.json").is_file() and not (folder / "salt").is_file()
+    return None if old else salt(private_folder(folder))
 
 
 def _in_order(quantities: Sequence[str]) -> list[str]:
@@ -177,16 +200,16 @@ def _finished(path: Path, wanted: Mapping[str, Any]) -> GradientStore:
     found = store.metadata
     if store.model_fingerprint != wanted["model"]["fingerprint"]:
         what = "another model"
-    elif found["records"] != wanted["records"] or found["template"] != wanted["template"]:
+    elif found["records"] != wanted["records"] or found.get("template") != wanted["template"]:
         what = "other data"
     else:
         same = {
-            key: found[key] == wanted[key] for key in wanted if key not in ("versions", "model")
+            key: found.get(key) == wanted[key] for key in wanted if key not in ("versions", "model")
         }
         different = [key for key, equal in same.items() if not equal]
         if not different:
             return store
-        what = f"another {different[0]} ({found[different[0]]})"
+        what = f"another {different[0]} ({str(found.get(different[0]))[:80]})"
     raise WagleError(f"{path} holds a gradient store of {what}; remove it, or choose another path")
 
 
@@ -291,8 +314,10 @@ def _write_store(work: _Work, path: Path, need: int) -> None:
         )
         work.run(Sink(group.from_main(part), work.dtype, {"format": FORMAT}))
         if isinstance(work.source, nn.Module):
-            save_tensors(part / "weight-00000.safetensors", _copy(work.source), {"format": FORMAT})
-        write_json(part / "store.json", work.metadata)
+            file = part / "weight-00000.safetensors"
+            save_tensors(file, _copy(work.source), {"format": FORMAT}, digest=True)
+        digest = content_digest(work.metadata)
+        write_json(part / "store.json", {**work.metadata, "digest": digest})
 
 
 def store_bytes(metadata: Mapping[str, Any]) -> int:

@@ -73,7 +73,7 @@ def whole(model: PreTrainedModel | Path, passes: Sequence[Pass], job: Job, sink:
 
 def _loaded(folder: Path, job: Job) -> PreTrainedModel:
     load = load_sharded if job.shard else load_model
-    return load(folder, job.dtype, job.attention)
+    return load(folder, job.dtype, job.attention, trust_remote_code=job.trust)
 
 
 def _sweep(
@@ -125,7 +125,10 @@ def _sweep(
             for some in track(rounds, f"{which.set} gradients", size=_in_round):
                 between = False
                 group.agreed(partial(compute, some[group.rank()]))
-                done, between = done + (1 if sums.alike else sum(one is not None for one in some)), True
+                done, between = (
+                    done + (1 if sums.alike else sum(one is not None for one in some)),
+                    True,
+                )
                 if not sums.sharded and group.from_main(sink.due()):
                     _add_up(sums, inputs, everywhere=False)
                     keep()
@@ -164,7 +167,8 @@ def _in_round(some: Sequence[dict[str, Any] | None]) -> int:
 
 def _add_up(sums: Sums, inputs: Inputs | None, *, everywhere: bool) -> None:
     """Add up what the processes have summed; only rank 0 has it afterwards, or all of them."""
-    for part in (sums, *([inputs] if inputs else [])):
+    parts: list[Sums | Inputs] = [sums, *([inputs] if inputs else [])]
+    for part in parts:
         part.add_up()
         if not everywhere and not group.main_process():
             part.clear()

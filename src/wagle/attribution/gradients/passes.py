@@ -38,6 +38,7 @@ class Job:
         device: where to compute.
         attention: which attention code to use, as in ``load_model``.
         shard: hold the model in shards, one for each process.
+        trust: whether the code of a model folder may run.
     """
 
     batch_tokens: int = 512
@@ -46,6 +47,7 @@ class Job:
     device: str = "cpu"
     attention: str = "auto"
     shard: bool = False
+    trust: bool = False
 
 
 @dataclass(frozen=True)

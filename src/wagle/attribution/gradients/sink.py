@@ -16,7 +16,7 @@ from torch import Tensor
 
 from wagle.system.processes import group
 from wagle.system.processes.tensors import save_parts
-from wagle.system.tensors import TensorFile, own_metadata, save_tensors
+from wagle.system.tensors import TensorFile, own_metadata, save_tensors, to_be_digested
 
 _MINUTE = 60.0
 
@@ -70,7 +70,7 @@ class Sink:
                     self._shard.result()
                 path = self.folder / f"{quantity}-{label}.safetensors"
                 self._shard = self._pool.submit(
-                    save_tensors, path, tensors, self.metadata, dtype=self.dtype
+                    save_tensors, path, tensors, self.metadata, dtype=self.dtype, digest=True
                 )
 
     def _add_parts(
@@ -86,7 +86,8 @@ class Sink:
             starts = {name: ranges[name][1] for name in parts}
             path = self.folder / f"{quantity}-{label}.safetensors"
             kinds = dict.fromkeys(parts, self.dtype)
-            save_parts(path, parts, shapes, starts, kinds, own_metadata(self.metadata))
+            metadata = own_metadata(to_be_digested(self.metadata))
+            save_parts(path, parts, shapes, starts, kinds, metadata, digest=True)
 
     def wait(self) -> None:
         """Wait until everything added is written; a write error is raised here."""

@@ -25,8 +25,8 @@ from wagle.recipe.rules import (
     parse_damping,
     parse_gamma,
 )
-from wagle.system.processes import group
 from wagle.system.errors import WagleError, nearest
+from wagle.system.processes import group
 
 CURVATURES = ("square_retain", "fisher_retain")
 _ACCUMULATION = 4  # as in the published recipes

@@ -31,7 +31,6 @@ from wagle.model.structure import place
 from wagle.system.memory import Spill
 from wagle.system.processes import group
 
-
 _KEPT = 64 << 20  # bytes of levels that wait in memory for their turn
 
 
@@ -87,13 +86,13 @@ class Found:
         """Add what the other processes have counted."""
         if group.world() == 1:
             return
-        own, self.octaves, self.dominated = (self.octaves, self.dominated), {}, None
-        for octaves, dominated in group.gather(own):
-            for name, found in octaves.items():
+        every = group.gather((self.octaves, self.dominated))
+        self.octaves = {}
+        for seen, _ in every:
+            for name, found in seen.items():
                 self.see(name, found)
-            if dominated is not None:
-                before = self.dominated
-                self.dominated = dominated if before is None else before + dominated
+        counted = [dominated for _, dominated in every if dominated is not None]
+        self.dominated = torch.stack(counted).sum(0) if counted else None
 
     @property
     def theta_share(self) -> list[float] | None:

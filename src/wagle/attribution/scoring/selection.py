@@ -140,10 +140,11 @@ def count_levels(fours: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where each count ends: ``key`` is the k-th largest, ``ties`` how many equal ones are in, of
-    those that this process's chunks have or fewer.
+    """Where each count ends.
 
-    ``signed_zero`` says that the scores may include -0.0, which must count as 0.0.
+    ``key`` is the k-th largest, and ``ties`` how many of the scores that equal it are in: of all, or
+    of this process's and those after it. ``signed_zero`` says that the scores may include -0.0,
+    which must count as 0.0.
     """
 
     counts: tuple[int, ...]
@@ -181,10 +182,7 @@ def _unsigned_zero(chunks: Chunks) -> Chunks:
 
 
 def _low_halves(chunks: Chunks, table: Tensor, slots: int) -> Tensor:
-    """How many scores in each bin of the table have each low half: (slots, 65536), int64.
-
-    Those of this process's chunks.
-    """
+    """How many of this process's scores in each bin have each low half: (slots, 65536), int64."""
 
     def inside(scores: Tensor) -> Tensor:
         slot = table.index_select(0, _high(scores))

@@ -43,3 +43,7 @@ class Model(Section):
     shard: bool = False
     """Hold the model in shards, one for each process that torchrun started (FSDP2), while gradients
     are taken and the model is trained; evaluation holds it whole."""
+
+    trust_remote_code: bool = False
+    """Whether Python code that lies in the model folder may run: code by strangers can do anything
+    that you can, so read it first. It is never asked for at a prompt."""

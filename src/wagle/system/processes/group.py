@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from wagle.system.errors import WagleError
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
-_PATIENCE = timedelta(days=7)  # a process that died closes its connections; a slow one is waited for
+_PATIENCE = timedelta(
+    days=7
+)  # a process that died closes its connections; a slow one is waited for
 _ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
 _LOST = "another process has ended, so this one stops too; the same command resumes from here"
 _WIRE = 1 << 26  # bytes that travel at a time
@@ -214,10 +217,10 @@ def agreed(work: Callable[[], T]) -> T:
         found = work()
     except WagleError as problem:
         error = problem
-    for problem in gather(error):
-        if problem is not None:
-            problem.everywhere = True
-            raise problem
+    for one in gather(error):
+        if one is not None:
+            one.everywhere = True
+            raise one
     return found  # type: ignore[no-any-return]
 
 
@@ -243,14 +246,13 @@ def told(name: str, patience: timedelta) -> str | None:
 
 def put_up_board() -> None:
     """Make the place where processes leave texts."""
-    from torch.distributed import TCPStore
-
+    store = _joined().TCPStore
     host = os.environ.get("MASTER_ADDR", "127.0.0.1")
     if main_process():
-        _State.board = TCPStore(host, 0, is_master=True, wait_for_workers=False)
+        _State.board = store(host, 0, is_master=True, wait_for_workers=False)
         from_main(_State.board.port)
     else:
-        _State.board = TCPStore(host, from_main(0), is_master=False)
+        _State.board = store(host, from_main(0), is_master=False)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -279,8 +281,8 @@ def _joined() -> Any:
     group = _group()
     if group is None:
         import torch
-        import torch.distributed as group  # type: ignore[no-redef]
 
+        group = import_module("torch.distributed")
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         if torch.cuda.is_available():
             torch.cuda.set_device(local_device())

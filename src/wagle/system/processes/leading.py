@@ -119,7 +119,8 @@ def _follow() -> int:
             os._exit(1)
         except WagleError as error:
             if not error.everywhere and group.told(_key(), _PATIENCE) != str(error):
-                print(f"wagle: process {group.rank()}: {error}", file=sys.stderr, flush=True)
+                sys.stderr.write(f"wagle: process {group.rank()}: {error}\n")
+                sys.stderr.flush()
                 os._exit(2)  # rank 0 goes on without knowing; this ends it
 
 
@@ -236,7 +237,7 @@ class _Unpacker(pickle.Unpickler):
         super().__init__(io.BytesIO(message))
         self.tensors = tensors
 
-    def persistent_load(self, place: Any) -> Tensor:
+    def persistent_load(self, place: int) -> Tensor:
         return self.tensors[place]
 
 
@@ -265,7 +266,8 @@ def _receive() -> Any:
     """Wait for a message of rank 0."""
     import torch
 
-    message, about = group.from_main((b"", []))
+    nothing: tuple[bytes, list[Any]] = (b"", [])
+    message, about = group.from_main(nothing)
     tensors = []
     for shape, dtype, kind in about:
         device = group.local_device() if kind == "cuda" else torch.device(kind)

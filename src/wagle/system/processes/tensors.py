@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from wagle.system.atomic import atomic_file, disk_errors
 from wagle.system.processes import group
-from wagle.system.tensors import layout, tensor_bytes
+from wagle.system.tensors import add_digest, layout, tensor_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +26,8 @@ def save_parts(
     starts: Mapping[str, int],
     kinds: Mapping[str, torch.dtype],
     metadata: Mapping[str, str],
+    *,
+    digest: bool = False,
 ) -> None:
     """Write the file that ``save_tensors`` would write of the whole tensors, which nobody holds.
 
@@ -38,6 +40,7 @@ def save_parts(
         starts: where the parts begin in the flattened tensors.
         kinds: what each tensor is converted to.
         metadata: of the file, as safetensors has it.
+        digest: add a digest of the whole file; the metadata has room for it.
     """
     text, places, end = layout(shapes, kinds, metadata)
     with contextlib.ExitStack() as stack:
@@ -54,6 +57,8 @@ def save_parts(
         target = group.from_main(group.agreed(begin))
         assert target is not None
         group.agreed(lambda: _put(target, parts, places, starts, kinds))
+        if digest and group.main_process():
+            add_digest(target)
     group.wait()  # rank 0 has given the file its name
 
 

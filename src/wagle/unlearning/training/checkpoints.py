@@ -118,11 +118,11 @@ class Checkpoints:
             raise WagleError(f"checkpoint {path} does not fit the selected weights; delete it")
         if optimizer is not None:
             owners = selected.owners(optimizer)
-            own = {
+            held = {
                 n: t if t.dim() == 0 else selected.part(owners[int(n.partition("::")[0])], t)
                 for n, t in parts["optimizer"].items()
             }
-            load_optimizer(optimizer, own, metadata["optimizer"], selected.sizes_of(optimizer))
+            load_optimizer(optimizer, held, metadata["optimizer"], selected.sizes_of(optimizer))
         masters = {n: selected.part(n, t) for n, t in parts["master"].items()}
         rest = {n: selected.part(n.rpartition("@")[2], t) for n, t in parts["more"].items()}
         return masters, rest, metadata["state"]

@@ -45,6 +45,7 @@ def gradients(run: Run) -> dict[str, Any]:
         device=settings.device,
         attention=run.recipe.model.attention,
         shard=run.recipe.model.shard and lora is None,
+        trust_remote_code=run.recipe.model.trust_remote_code,
     )
     return {
         "engine": store.metadata["engine"],
