@@ -12,8 +12,8 @@ from torch import Tensor
 from wagle.attribution.scoring.masks import mask_from_scores
 from wagle.mask.mask import Mask
 from wagle.model.weights import Weights, fingerprint, weight_files
-from wagle.system.atomic import read_json
 from wagle.system.errors import WagleError
+from wagle.system.reading import read_json
 from wagle.system.tensors import TensorFile
 
 FORMAT = "wagle-gradients/2"

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from wagle.compat.transformers import has_conversion, load_converted, stored_names
 from wagle.model.loading import empty_model
 from wagle.model.structure import model_folder, place_parameters
-from wagle.system.atomic import read_json
 from wagle.system.errors import WagleError
+from wagle.system.reading import read_json
 from wagle.system.tensors import TensorFile
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Weights:
     @property
     def _plain(self) -> bool:
         """Whether the folder holds the model's own tensors, with nothing to convert."""
-        config = read_json(self.folder / "config.json")
+        config = read_json(self.folder / "config.json", finite=False)
         kinds = [config.get("model_type"), *(config.get("architectures") or ())]
         if self._model is None and any({*kinds} <= {*known} for known in _AS_STORED.items()):
             return True

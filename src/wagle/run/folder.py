@@ -11,8 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wagle.system.atomic import append_line, read_json, write_json, write_text
+from wagle.system.atomic import append_line, write_json, write_text
 from wagle.system.errors import WagleError
+from wagle.system.reading import read_json
 from wagle.system.seals import content_digest, file_digest, is_intact, large_stamps, seal
 
 if TYPE_CHECKING:

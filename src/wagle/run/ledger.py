@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from wagle.run.integrity.seals import check_seals
-from wagle.system.atomic import read_json, write_json
+from wagle.system.atomic import write_json
 from wagle.system.errors import WagleError
+from wagle.system.reading import read_json
 
 SCHEMA = "wagle-ledger/1"
 PURGE = "wagle-purge/1"  # receipts of purges stand after the requests

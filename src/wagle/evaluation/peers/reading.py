@@ -17,8 +17,8 @@ from wagle.evaluation.peers.logs import (
     tofu_rows,
 )
 from wagle.evaluation.result import SCHEMA, Evaluation
-from wagle.system.atomic import read_json
 from wagle.system.errors import WagleError
+from wagle.system.reading import read_json
 
 _ROWS_PER_PERCENT, _FIRST_ROWS = 40, 300  # of TOFU's 4 000 records; what its own code evaluates
 

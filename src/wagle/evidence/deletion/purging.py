@@ -24,8 +24,9 @@ from wagle.report.disclosure import public_recipe
 from wagle.run.ledger import FILE as LEDGER
 from wagle.run.ledger import PURGE, add_receipt
 from wagle.run.opening import Run
-from wagle.system.atomic import disk_errors, locked, read_json, write_text
+from wagle.system.atomic import disk_errors, locked, write_text
 from wagle.system.errors import WagleError
+from wagle.system.reading import read_json
 from wagle.system.seals import sha256_of
 from wagle.system.secrets import keyed_digest
 

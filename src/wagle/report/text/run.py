@@ -11,7 +11,7 @@ from wagle.evaluation.result import Evaluation
 from wagle.report.attack_findings import strongest
 from wagle.report.numbers import or_dash, small
 from wagle.report.text.evaluations import entry, figure_lines, role_lines, verdict_lines
-from wagle.system.atomic import read_json
+from wagle.system.reading import read_json
 
 
 def summary_json(folder: Path) -> dict[str, Any]:

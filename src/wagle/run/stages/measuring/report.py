@@ -12,7 +12,7 @@ from wagle.report.html.page import Arm, Page
 from wagle.report.html.rendering import write_report
 from wagle.run.opening import Run
 from wagle.run.selection import chosen_mask
-from wagle.system.atomic import read_json
+from wagle.system.reading import read_json
 
 
 def report(run: Run) -> dict[str, Any]:
