@@ -176,7 +176,7 @@ def signed_root(envelope: Mapping[str, Any], public: bytes) -> str:
         kind, statement = envelope["payloadType"], json.loads(payload)
         root = statement["subject"][0]["digest"]["sha256"]
         sound = kind == PAYLOAD_TYPE and statement["predicateType"] == PREDICATE
-    except (KeyError, IndexError, TypeError, ValueError, binascii.Error):
+    except (KeyError, IndexError, TypeError, ValueError, RecursionError, binascii.Error):
         sound, root, payload, signature = False, "", b"", b""
     if not sound or not isinstance(root, str):
         raise Refused("signature.json is not the signature of a pack of evidence")

@@ -11,7 +11,7 @@ import os
 import re
 import stat
 from collections.abc import Hashable, Iterable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -82,6 +82,22 @@ def read_text(path: str | Path, most: int = MOST) -> str:
     return decoded(read_bytes(path, most), one_line(path))
 
 
+def read_key(path: str | Path) -> bytes:
+    """A secret key, such as a salt: hexadecimal digits in a file of their own.
+
+    Raises:
+        WagleError: there is no such file, or it holds something else.
+    """
+    try:
+        key = bytes.fromhex(read_text(path, most=1 << 16).strip())
+    except ValueError:
+        key = b""
+    if not key:
+        said = "it holds no hexadecimal digits; restore what the run wrote"
+        raise WagleError(f"{one_line(path)} is not a key: {said}")
+    return key
+
+
 def decoded(data: bytes, where: str) -> str:
     """UTF-8 text without its byte order mark.
 
@@ -100,7 +116,8 @@ def read_json(path: str | Path, *, finite: bool = True, most: int = MOST) -> Any
 
     Args:
         path: the file.
-        finite: refuse ``NaN`` and ``Infinity``, which are not JSON, but which others write.
+        finite: refuse ``NaN`` and ``Infinity``, which are not JSON, but which others write, and
+            numbers too large for a float, which are infinite otherwise.
         most: how many bytes are read.
     """
     return parse_json(read_text(path, most), one_line(path), finite=finite)
@@ -112,7 +129,7 @@ def parse_json(text: str, where: str, *, finite: bool = True) -> Any:
     Args:
         text: the text.
         where: what messages call it.
-        finite: refuse ``NaN`` and ``Infinity``.
+        finite: as in ``read_json``.
 
     Raises:
         WagleError: it is not JSON; it is nested deeper than ``DEEPEST``; a number is longer than
@@ -121,7 +138,7 @@ def parse_json(text: str, where: str, *, finite: bool = True) -> Any:
     """
     hooks: dict[str, Any] = {"parse_constant": _refuse_constant} if finite else {}
     if _LONG.search(text):
-        hooks |= {"parse_int": _whole, "parse_float": _fraction}
+        hooks |= {"parse_int": partial(_whole, finite), "parse_float": partial(_fraction, finite)}
     try:
         value = json.loads(text, **hooks)
         if text.count("[") + text.count("{") > DEEPEST:
@@ -141,17 +158,19 @@ def _refuse_constant(word: str) -> float:
     raise _Unfit(f"is not valid JSON ({word} is not a number in it)")
 
 
-def _whole(digits: str) -> int:
+def _whole(finite: bool, digits: str) -> float:
+    if len(digits) > LONGEST and not finite:
+        return math.copysign(math.inf, -1 if digits[0] == "-" else 1)
     if len(digits) > LONGEST:
         raise _Unfit(f"holds a number of {len(digits):,} digits")
     return int(digits)
 
 
-def _fraction(digits: str) -> float:
+def _fraction(finite: bool, digits: str) -> float:
     if len(digits) > LONGEST:
         raise _Unfit(f"holds a number of {len(digits):,} characters")
     number = float(digits)
-    if math.isinf(number):
+    if finite and math.isinf(number):
         raise _Unfit(f"holds {digits[:20]}, which is too large a number")
     return number
 

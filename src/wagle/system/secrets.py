@@ -8,6 +8,7 @@ import secrets
 from pathlib import Path
 
 from wagle.system.atomic import disk_errors, write_text
+from wagle.system.reading import read_key
 
 
 def private_folder(path: Path) -> Path:
@@ -26,7 +27,7 @@ def salt(folder: Path) -> bytes:
     path = folder / "salt"
     if not path.exists():
         write_text(path, secrets.token_hex(32) + "\n", private=True)
-    return bytes.fromhex(path.read_text().strip())
+    return read_key(path)
 
 
 def keyed_digest(key: bytes, items: list[str]) -> str:

@@ -60,7 +60,7 @@ def read_result(
         WagleError: the file has another kind or split, or lacks what it should hold; a number is
             not finite, and its record is named.
     """
-    data = read_json(path)
+    data = read_json(path, finite=False)
     if not isinstance(data, Mapping):
         raise WagleError(f"{path} holds no results: it is a list or a single value")
     if data.get("schema") == SCHEMA:

@@ -7,28 +7,28 @@ from pathlib import Path
 from typing import Any
 
 from wagle.evaluation.figures import ROLES
-from wagle.evaluation.result import Evaluation
+from wagle.evaluation.result import Evaluation, read_evaluation
 from wagle.report.attack_findings import strongest
+from wagle.report.files import read_attack, read_state, read_summary
 from wagle.report.numbers import or_dash, small
 from wagle.report.text.evaluations import entry, figure_lines, role_lines, verdict_lines
-from wagle.system.reading import read_json
 
 
 def summary_json(folder: Path) -> dict[str, Any]:
     """Figures, paired differences, verdict, costs and attacks of a run, as JSON."""
-    state = read_json(folder / "state.json")["stages"]
-    evaluation = read_json(folder / "evaluation.json")
+    state = read_state(folder / "state.json")["stages"]
+    evaluation = read_summary(folder / "evaluation.json")
     found = {"evaluation": evaluation, "stages": state}
     files = {label: _file(folder, "after", label) for label in _asked(evaluation)}
-    after = {label: read_json(file) for label, file in files.items() if file.is_file()}
+    after = {label: read_evaluation(file) for label, file in files.items() if file.is_file()}
     found["differences"] = {
-        label: {key: details[key] for key in ("changes", "differences") if key in details}
-        for label, details in after.items()
+        label: {key: one.details[key] for key in ("changes", "differences") if key in one.details}
+        for label, one in after.items()
     }
     made = state.get("attacks", {}).get("attacks", {})
     if made:
         found["attacks"] = {
-            label: read_json(folder / "attacks" / f"{label}.json") for label in made
+            label: read_attack(folder / "attacks" / f"{label}.json") for label in made
         }
     return found
 
@@ -46,7 +46,7 @@ def _file(folder: Path, role: str, label: str) -> Path:
 def _evaluations(folder: Path, label: str) -> dict[str, Evaluation]:
     """The evaluations of a run by role, for its own sets or a benchmark."""
     paths = {role: _file(folder, role, label) for role in ROLES}
-    return {role: Evaluation.from_json(read_json(p)) for role, p in paths.items() if p.is_file()}
+    return {role: read_evaluation(p) for role, p in paths.items() if p.is_file()}
 
 
 def summary_table(
