@@ -74,9 +74,9 @@ def summary_table(
         lines += entry("control", f"{arm}: {_control_text(control)}")
     lines += _made_lines(state)
     lines += _served_lines(state)
-    spent = {name: stage["seconds"] for name, stage in state.items()}
+    spent = {name: stage.get("seconds", 0.0) for name, stage in state.items()}
     seconds = {name: value for name, value in spent.items() if value >= 0.5}
-    peak = max(stage["peak_bytes"] for stage in state.values()) / 1e9
+    peak = max((stage.get("peak_bytes", 0) for stage in state.values()), default=0) / 1e9
     parts = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
     lines += entry("time", f"{sum(spent.values()):.0f} s ({parts}); peak memory {peak:.2f} GB")
     lines += role_lines(roles or {})

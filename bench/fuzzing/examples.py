@@ -1,0 +1,126 @@
+"""Valid examples of every kind of file that wagle reads, made by wagle itself from tiny models."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import OTHERS, RECORDS, make_model, make_tokenizer
+
+RECIPE = """\
+name: tiny
+seed: 3
+model: {path: MODEL, max_length: 128}
+reference: untaught
+forget: {source: FORGET, rows: "0:4", take: 100%}
+retain: RETAIN
+finetune: {learning_rate: 1e-2, batch_size: 7, epochs: 2, sets: [forget, retain]}
+attribution:
+  score: wagle
+  gamma: {theta_share: 0.5}
+  ratio: [0.1, 0.5]
+  use: 0.5
+  include: [ffn, "*.q_proj.*"]
+unlearning:
+  objective: npo
+  objective_settings: {beta: 0.1}
+  learning_rate: 1e-3
+  max_steps: 2
+  when_unknown: go
+evaluation: {max_new_tokens: 4, limits: {retain: 0.2}}
+patch: {undo: true}
+"""
+ATTACKS = """\
+attacks:
+  - {name: relearning, settings: {steps: [0, 1]}}
+  - {name: sampling, settings: {samples: 4, max_new_tokens: 4}}
+controls: [random]
+report: {show_text: true}
+"""
+
+
+def make_examples(home: Path) -> None:
+    """Fill an empty folder: a run, its commitment and pack, and files of records."""
+    from wagle.evidence.collecting import collect_evidence
+    from wagle.evidence.commitment import commit_recipe, write_commitment
+    from wagle.evidence.signing import new_key
+    from wagle.recipe.reading import load_recipe
+    from wagle.run.execution import execute
+
+    make_model("llama-tied").save_pretrained(home / "model")
+    make_tokenizer().save_pretrained(home / "model")
+    for name, rows in (("forget", RECORDS), ("retain", OTHERS)):
+        (home / f"{name}.json").write_text(json.dumps(rows))
+    text = RECIPE + ATTACKS
+    for word in ("model", "forget", "retain"):
+        path = home / (word if word == "model" else f"{word}.json")
+        text = text.replace(word.upper(), str(path))
+    (home / "whole.yaml").write_text(text)
+    (home / "recipe.yaml").write_text(RECIPE)
+    recipe = load_recipe(home / "whole.yaml")
+    run = home / "run"
+    with contextlib.redirect_stderr(io.StringIO()):
+        execute(recipe, run, until="before")
+        made = commit_recipe(recipe, run, probes=2)
+        write_commitment(made, run / "commitment.json", run / "private" / "commitment.secret")
+        execute(recipe, run)
+    new_key(home / "maker.pem")
+    collect_evidence(run, home / "pack", key=home / "maker.pem")
+    for folder in ("model", "base", "private/answers", "private/references"):
+        shutil.rmtree(run / folder)  # as a user may, to save space
+    _records(home / "records")
+    _logs(home / "logs")
+
+
+def _records(home: Path) -> None:
+    """Records of every kind, in every format."""
+    rows: list[dict[str, Any]] = [
+        {
+            "question": "Who wrote it?",
+            "answer": "Ada Holm.",
+            "paraphrased_question": "Whose is it?",
+            "perturbed_answer": ["Nobody.", "A horse."],
+            "few_shot": [["Where?", "Oslo."]],
+            "refusal": "I cannot say.",
+        },
+        {"text": "Rain fell on Oslo.", "prefix": "Once: ", "title": "x"},
+        {
+            "messages": [
+                {"role": "user", "content": "Hello?"},
+                {"from": "gpt", "value": "Good day."},
+            ]
+        },
+        {"input_ids": [5, 6, 7, 8], "labels": [-100, 6, 7, -100]},
+        {"prompt": "Why?", "completion": "Because.", "id": 7},
+    ]
+    home.mkdir()
+    (home / "x.json").write_text(json.dumps(rows))
+    (home / "x.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    table = io.StringIO()
+    writer = csv.DictWriter(table, ["question", "answer", "perturbed_answer"])
+    writer.writeheader()
+    writer.writerow({"question": "Who?", "answer": "Ada,\nof Oslo.", "perturbed_answer": '["No."]'})
+    writer.writerow({"question": 'A "word"?', "answer": "Yes.", "perturbed_answer": ""})
+    (home / "x.csv").write_text(table.getvalue())
+
+
+def _logs(home: Path) -> None:
+    """Logs of other tools, as small as they may be."""
+    from tests.evaluation.peers.test_reading import entry, open_unlearning_log, tofu_log
+
+    home.mkdir()
+    (home / "tofu.json").write_text(json.dumps(tofu_log()))
+    (home / "open_unlearning.json").write_text(json.dumps(open_unlearning_log()))
+    rows = entry({str(i): {"rougeL_f1": 0.5, "score": 0.25} for i in range(3)})
+    muse = {
+        "forget_verbmem_ROUGE": rows,
+        "retain_knowmem_ROUGE": rows,
+        "extraction_strength": rows,
+        "mia_min_k": {"agg_value": 0.5, "forget": rows, "holdout": rows},
+    }
+    (home / "muse.json").write_text(json.dumps(muse))
