@@ -107,7 +107,7 @@ def mutate_value(rng: Random, value: Any) -> Any:
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
         places = _way_down(rng, value)
         if not places:
-            return rng.choice(VALUES)
+            return _drawn(rng)
         container, key = places[-1]
         _change(rng, container, key, value)
     return value
@@ -140,7 +140,12 @@ def _change(rng: Random, container: Any, key: Any, whole: Any) -> None:
     elif how == "nudge" and isinstance(container[key], str):
         container[key] = _nudged(rng, container[key])
     else:
-        container[key] = rng.choice(VALUES)
+        container[key] = _drawn(rng)
+
+
+def _drawn(rng: Random) -> Any:
+    """One of VALUES; a copy, since it may be changed in its turn."""
+    return json.loads(json.dumps(rng.choice(VALUES)))
 
 
 def _nudged(rng: Random, text: str) -> str:

@@ -114,6 +114,12 @@ class _Unlearn(_Stage):
     best: _Best | None = None
     lora: Any = None
 
+    @model_validator(mode="after")
+    def _says_what_it_did(self) -> _Unlearn:
+        if self.skipped is None and (self.selected is None or self.changed is None):
+            raise ValueError("selected or changed is missing")
+        return self
+
 
 class _Patch(_Stage):
     changed: Count | None = None
@@ -122,6 +128,12 @@ class _Patch(_Stage):
     outside_mask: Count | None = None
     bytes: Count | None = None
     share_of_model: float | None = None
+
+    @model_validator(mode="after")
+    def _says_how_large_it_is(self) -> _Patch:
+        if (self.bytes is None) != (self.share_of_model is None):
+            raise ValueError("bytes or share_of_model is missing")
+        return self
 
 
 class _Made(_Part):
@@ -142,7 +154,7 @@ class _Judged(_Part):
 
 
 class _After(_Stage):
-    verdict: Word | None = None
+    verdict: Word
     reasons: list[str] = []
     served: dict[str, _Judged] = {}
 
@@ -156,18 +168,20 @@ class _Controls(_Stage):
 
 
 class _Stages(BaseModel):
+    """Every stage is absent until it is finished; it is never null."""
+
     model_config = ConfigDict(allow_inf_nan=False, extra="allow")
     __pydantic_extra__: dict[str, _Stage] = Field(init=False)
 
-    reference: _Reference = _Reference()
-    neighbours: _Neighbours = _Neighbours()
-    mask: _Mask = _Mask()
-    unlearn: _Unlearn = _Unlearn()
-    patch: _Patch = _Patch()
-    deploy: _Deploy = _Deploy()
-    after: _After = _After()
-    attacks: _Attacks = _Attacks()
-    controls: _Controls = _Controls()
+    reference: _Reference = Field(default=None)
+    neighbours: _Neighbours = Field(default=None)
+    mask: _Mask = Field(default=None)
+    unlearn: _Unlearn = Field(default=None)
+    patch: _Patch = Field(default=None)
+    deploy: _Deploy = Field(default=None)
+    after: _After = Field(default=None)
+    attacks: _Attacks = Field(default=None)
+    controls: _Controls = Field(default=None)
 
 
 class _Seal(BaseModel):

@@ -10,7 +10,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -66,8 +66,7 @@ def read_bytes(path: str | Path, most: int = MOST) -> bytes:
             kind = "a folder" if stat.S_ISDIR(told.st_mode) else "a pipe or a device"
             raise WagleError(f"{where} is {kind}, not a file")
         if told.st_size <= most:
-            with open(handle, "rb", closefd=False) as file:
-                data = file.read(most + 1)
+            data = b"".join(_chunks(handle, told.st_size, most))
             if len(data) <= most:
                 return data
         raise WagleError(f"{where} is larger than the {most:,} bytes that are read of such a file")
@@ -75,6 +74,15 @@ def read_bytes(path: str | Path, most: int = MOST) -> bytes:
         raise WagleError(f"cannot read {where}: {error.strerror}") from None
     finally:
         os.close(handle)
+
+
+def _chunks(handle: int, size: int, most: int) -> Iterator[bytes]:
+    """The content of a file, which may grow meanwhile, up to one byte too many."""
+    left = most + 1
+    while left and (part := os.read(handle, min(left, max(size + 1, 1 << 16)))):
+        yield part
+        left -= len(part)
+        size -= len(part)
 
 
 def read_text(path: str | Path, most: int = MOST) -> str:
@@ -235,4 +243,5 @@ def first_unfit(error: Any) -> str:
     """The first problem that pydantic found, in a line: where it is, and what is expected there."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = ", ".join(one_line(str(part)) for part in first["loc"])
-    return f"{place}: {first['msg'].lower()}" if place else str(first["msg"]).lower()
+    said = re.sub(r" or instance of \w+$", "", first["msg"]).lower()  # a class says nothing
+    return f"{place}: {said}" if place else said

@@ -12,6 +12,7 @@ from wagle.report.attack_findings import strongest
 from wagle.report.files import read_attack, read_state, read_summary
 from wagle.report.numbers import or_dash, small
 from wagle.report.text.evaluations import entry, figure_lines, role_lines, verdict_lines
+from wagle.system.errors import WagleError
 
 
 def summary_json(folder: Path) -> dict[str, Any]:
@@ -67,7 +68,10 @@ def summary_table(
     own = "before" if "skipped" in state["unlearn"] else "after"
     for label in _asked(found["evaluation"]):
         title = [] if label == "qa" else [f"benchmark {label}"]
-        lines += [*title, *figure_lines(_evaluations(folder, label), own, everything), ""]
+        evaluations = _evaluations(folder, label)
+        if own not in evaluations:
+            raise WagleError(f"{_file(folder, own, label)} does not exist; restore it")
+        lines += [*title, *figure_lines(evaluations, own, everything), ""]
     for label, attack in found.get("attacks", {}).items():
         lines += entry("attack", f"{label}: {strongest(attack)}")
     for arm, control in state.get("controls", {}).get("arms", {}).items():
@@ -100,7 +104,7 @@ def _made_lines(state: Mapping[str, Any]) -> list[str]:
     mask, unlearn, patch = state["mask"], state["unlearn"], state["patch"]
     if "skipped" in unlearn:
         return entry("weights", f"none selected or changed: {unlearn['skipped']}")
-    of = f" of {mask['candidates']:,}" if "candidates" in mask else ""
+    of = f" of {mask['candidates']:,}" if mask.get("candidates") is not None else ""
     if "lora" in unlearn:
         lines = entry(
             "adapter",
@@ -115,7 +119,7 @@ def _made_lines(state: Mapping[str, Any]) -> list[str]:
         )
     if unlearn.get("landed"):
         lines += entry("landed", landed_text(unlearn["landed"]))
-    if "bytes" in patch:
+    if patch.get("bytes") is not None:
         size = f"{patch['bytes'] / 1e6:.1f} MB, {patch['share_of_model']:.1%} of the model"
         lines += entry("patch", size)
     return lines
