@@ -22,7 +22,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +73,7 @@ def fuzz(
             name, kind = jobs[job]
             part = job.result()
             found[kind].add(part)
-            done[name] = asdict(part)
+            done[name] = {**vars(part), "counts": dict(part.counts)}
             if out is not None:
                 out.write_text(json.dumps({"seed": seed, "done": done}))
             bad = sum(n for one in found.values() for w, n in one.counts.items() if w not in GOOD)

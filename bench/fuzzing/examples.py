@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import OTHERS, RECORDS, make_model, make_tokenizer
+from tests.report.attack_files import probe, relearning, sampling
 
 RECIPE = """\
 name: tiny
@@ -44,8 +45,13 @@ report: {show_text: true}
 """
 
 
-def make_examples(home: Path) -> None:
-    """Fill an empty folder: a run, its commitment and pack, and files of records."""
+def make_examples(home: Path, *, whole: bool = True) -> None:
+    """Fill an empty folder: a run, its commitment and pack, files of records and of others.
+
+    Args:
+        home: the folder.
+        whole: let the run have attacks and a control arm, which takes three times as long.
+    """
     from wagle.evidence.collecting import collect_evidence
     from wagle.evidence.commitment import commit_recipe, write_commitment
     from wagle.evidence.signing import new_key
@@ -56,7 +62,7 @@ def make_examples(home: Path) -> None:
     make_tokenizer().save_pretrained(home / "model")
     for name, rows in (("forget", RECORDS), ("retain", OTHERS)):
         (home / f"{name}.json").write_text(json.dumps(rows))
-    text = RECIPE + ATTACKS
+    text = RECIPE + (ATTACKS if whole else "report: {show_text: true}\n")
     for word in ("model", "forget", "retain"):
         path = home / (word if word == "model" else f"{word}.json")
         text = text.replace(word.upper(), str(path))
@@ -74,6 +80,8 @@ def make_examples(home: Path) -> None:
     for folder in ("model", "base", "private/answers", "private/references"):
         shutil.rmtree(run / folder)  # as a user may, to save space
     _records(home / "records")
+    for make in (relearning, sampling, probe):
+        (home / f"{make.__name__}.json").write_text(json.dumps(make()))
     _logs(home / "logs")
 
 

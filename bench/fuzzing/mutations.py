@@ -169,6 +169,15 @@ def mutate_json(rng: Random, text: str) -> bytes:
     return json_text(mutate_value(rng, json.loads(text))).encode("utf-8", "surrogatepass")
 
 
+def mutate_yaml(rng: Random, text: str) -> bytes:
+    """YAML changed as text or, since JSON is YAML, as a value."""
+    import yaml
+
+    if rng.random() < 0.6:
+        return mutate_bytes(rng, text.encode())
+    return json_text(mutate_value(rng, yaml.safe_load(text))).encode("utf-8", "surrogatepass")
+
+
 def mutate_lines(rng: Random, text: str) -> bytes:
     """JSON lines of which some are changed, torn, repeated or moved."""
     if rng.random() < 0.2:

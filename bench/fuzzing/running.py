@@ -26,7 +26,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from bench.fuzzing.kinds import KINDS, Kind
+from bench.fuzzing.kind import Kind
+from bench.fuzzing.kinds import KINDS
 
 SECONDS, BYTES = 5.0, 1 << 30  # the most for one mutant
 _HANGS = 60.0  # seconds without a mutant's end, after which its worker is ended

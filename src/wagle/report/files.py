@@ -7,6 +7,7 @@ part. Files of older versions, which lack some parts, are read.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -114,12 +115,6 @@ class _Unlearn(_Stage):
     best: _Best | None = None
     lora: Any = None
 
-    @model_validator(mode="after")
-    def _says_what_it_did(self) -> _Unlearn:
-        if self.skipped is None and (self.selected is None or self.changed is None):
-            raise ValueError("selected or changed is missing")
-        return self
-
 
 class _Patch(_Stage):
     changed: Count | None = None
@@ -128,12 +123,6 @@ class _Patch(_Stage):
     outside_mask: Count | None = None
     bytes: Count | None = None
     share_of_model: float | None = None
-
-    @model_validator(mode="after")
-    def _says_how_large_it_is(self) -> _Patch:
-        if (self.bytes is None) != (self.share_of_model is None):
-            raise ValueError("bytes or share_of_model is missing")
-        return self
 
 
 class _Made(_Part):
@@ -154,7 +143,7 @@ class _Judged(_Part):
 
 
 class _After(_Stage):
-    verdict: Word
+    verdict: Word | None = None
     reasons: list[str] = []
     served: dict[str, _Judged] = {}
 
@@ -167,21 +156,24 @@ class _Controls(_Stage):
     arms: dict[Literal["random", "dense"], _Made] = {}
 
 
+_ABSENT: Any = None
+
+
 class _Stages(BaseModel):
     """Every stage is absent until it is finished; it is never null."""
 
     model_config = ConfigDict(allow_inf_nan=False, extra="allow")
     __pydantic_extra__: dict[str, _Stage] = Field(init=False)
 
-    reference: _Reference = Field(default=None)
-    neighbours: _Neighbours = Field(default=None)
-    mask: _Mask = Field(default=None)
-    unlearn: _Unlearn = Field(default=None)
-    patch: _Patch = Field(default=None)
-    deploy: _Deploy = Field(default=None)
-    after: _After = Field(default=None)
-    attacks: _Attacks = Field(default=None)
-    controls: _Controls = Field(default=None)
+    reference: _Reference = _ABSENT
+    neighbours: _Neighbours = _ABSENT
+    mask: _Mask = _ABSENT
+    unlearn: _Unlearn = _ABSENT
+    patch: _Patch = _ABSENT
+    deploy: _Deploy = _ABSENT
+    after: _After = _ABSENT
+    attacks: _Attacks = _ABSENT
+    controls: _Controls = _ABSENT
 
 
 class _Seal(BaseModel):
@@ -216,6 +208,21 @@ def read_state(path: Path) -> dict[str, Any]:
             "new folder"
         )
     fitting(_State, found, where, "restore it, or run the recipe again in a new folder")
+    return found
+
+
+def told(stages: Mapping[str, Mapping[str, Any]], stage: str, key: str) -> Any:
+    """What a finished stage says in ``state.json``.
+
+    Raises:
+        WagleError: it does not say it.
+    """
+    found = stages.get(stage, {}).get(key)
+    if found is None:
+        raise WagleError(
+            f"state.json was altered: the stage {stage} does not say its {key}; restore it, or run "
+            "the recipe again in a new folder"
+        )
     return found
 
 

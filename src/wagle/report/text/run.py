@@ -9,7 +9,7 @@ from typing import Any
 from wagle.evaluation.figures import ROLES
 from wagle.evaluation.result import Evaluation, read_evaluation
 from wagle.report.attack_findings import strongest
-from wagle.report.files import read_attack, read_state, read_summary
+from wagle.report.files import read_attack, read_state, read_summary, told
 from wagle.report.numbers import or_dash, small
 from wagle.report.text.evaluations import entry, figure_lines, role_lines, verdict_lines
 from wagle.system.errors import WagleError
@@ -65,7 +65,7 @@ def summary_table(
     found = summary_json(folder)
     state = found["stages"]
     lines: list[str] = []
-    own = "before" if "skipped" in state["unlearn"] else "after"
+    own = "before" if "skipped" in state.get("unlearn", {}) else "after"
     for label in _asked(found["evaluation"]):
         title = [] if label == "qa" else [f"benchmark {label}"]
         evaluations = _evaluations(folder, label)
@@ -84,43 +84,43 @@ def summary_table(
     parts = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
     lines += entry("time", f"{sum(spent.values()):.0f} s ({parts}); peak memory {peak:.2f} GB")
     lines += role_lines(roles or {})
-    lines += verdict_lines(state["after"]["verdict"], state["after"]["reasons"])
+    lines += verdict_lines(told(state, "after", "verdict"), state["after"].get("reasons", []))
     return "\n".join([*lines, *entry("report", str(folder / "report.html"))])
 
 
 def _served_lines(state: Mapping[str, Any]) -> list[str]:
     """What the forms leave in which the model is served."""
     lines: list[str] = []
-    judged = state["after"].get("served", {})
+    judged = state.get("after", {}).get("served", {})
     for form, made in state.get("deploy", {}).get("forms", {}).items():
         lines += entry("served", f"{form}: {_control_text({**made, **judged.get(form, {})})}")
     if judged:
-        lines += entry("", f"({state['deploy']['compared_with']})")
+        lines += entry("", f"({told(state, 'deploy', 'compared_with')})")
     return lines
 
 
 def _made_lines(state: Mapping[str, Any]) -> list[str]:
     """What was trained, and the patch; why nothing was, if nothing was."""
-    mask, unlearn, patch = state["mask"], state["unlearn"], state["patch"]
+    mask, unlearn, patch = (state.get(name, {}) for name in ("mask", "unlearn", "patch"))
     if "skipped" in unlearn:
         return entry("weights", f"none selected or changed: {unlearn['skipped']}")
     of = f" of {mask['candidates']:,}" if mask.get("candidates") is not None else ""
+    selected, changed = (told(state, "unlearn", key) for key in ("selected", "changed"))
     if "lora" in unlearn:
         lines = entry(
             "adapter",
-            f"{unlearn['selected']:,}{of} weights trained, {unlearn['changed']:,} changed, then merged "
-            "into the model",
+            f"{selected:,}{of} weights trained, {changed:,} changed, then merged into the model",
         )
     else:
         lines = entry(
             "weights",
-            f"{unlearn['selected']:,}{of} selected, {unlearn['changed']:,} changed, the rest "
-            "bit-identical",
+            f"{selected:,}{of} selected, {changed:,} changed, the rest bit-identical",
         )
     if unlearn.get("landed"):
         lines += entry("landed", landed_text(unlearn["landed"]))
     if patch.get("bytes") is not None:
-        size = f"{patch['bytes'] / 1e6:.1f} MB, {patch['share_of_model']:.1%} of the model"
+        share = told(state, "patch", "share_of_model")
+        size = f"{patch['bytes'] / 1e6:.1f} MB, {share:.1%} of the model"
         lines += entry("patch", size)
     return lines
 

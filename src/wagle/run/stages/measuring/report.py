@@ -8,7 +8,7 @@ from wagle.evaluation.figures import ROLES
 from wagle.evaluation.result import read_evaluation
 from wagle.recipe.reading import dump_recipe
 from wagle.report.disclosure import public_recipe
-from wagle.report.files import read_answers, read_attack, read_environment, read_state
+from wagle.report.files import read_answers, read_attack, read_environment, read_state, told
 from wagle.report.html.page import Arm, Page
 from wagle.report.html.rendering import write_report
 from wagle.run.opening import Run
@@ -62,7 +62,7 @@ def _arm(run: Run, arm: str) -> Arm:
     return Arm(
         read_evaluation(folder / "evaluation" / "after.json"),
         {label: read_attack(path) for label, path in paths.items() if path.is_file()},
-        done["unlearn"]["selected"],
-        done["unlearn"]["steps"],
-        done["after"]["verdict"],
+        told(done, "unlearn", "selected"),
+        told(done, "unlearn", "steps"),
+        told(done, "after", "verdict"),
     )
