@@ -1,7 +1,8 @@
 """Fuzzing: mutants of everything that wagle reads must be opened or refused in one line.
 
-Every mutant is a pure function of the seed, its kind and its number. Each has 5 seconds and may let
-the process grow by 1 GB. A mutant that fails is replayed by name::
+Every mutant is a pure function of the examples, the seed, its kind and its number. Each has 5 seconds
+of processor time (20 by the clock) and may let the process grow by 1 GB. A mutant that fails is
+replayed by name; salts and times in the examples are fixed, so on one machine they are always equal::
 
     python -m bench.fuzz --mutants 200000 --seed 0 --json bench/measured/fuzz.json
     python -m bench.fuzz --replay run:4711
@@ -32,6 +33,17 @@ from bench.fuzzing.kinds import KINDS
 from bench.fuzzing.running import BYTES, GOOD, SECONDS, Found, replay, run_mutants
 
 CHUNK = 2000  # mutants between two entries in the file that a broken run continues from
+
+
+def lengths(examples: Path) -> dict[str, int]:
+    """The lengths of the examples: where these are equal, so are the mutants."""
+    files = sorted(path for path in examples.rglob("*") if path.is_file())
+    return {
+        path.relative_to(examples).as_posix(): path.stat().st_size
+        for path in files
+        if path.suffix in (".json", ".jsonl", ".yaml", ".csv")
+        or path.name in ("mask.safetensors", "patch.safetensors")
+    }
 
 
 def chunks(kinds: list[str], each: int) -> Iterator[tuple[str, range]]:
@@ -99,10 +111,13 @@ def _found(told: dict[str, Any]) -> Found:
     return made
 
 
-def record(found: dict[str, Found], seed: int, seconds: float) -> dict[str, Any]:
+def record(
+    found: dict[str, Found], seed: int, seconds: float, made: dict[str, int]
+) -> dict[str, Any]:
     """What is kept of a run."""
     return {
         "seed": seed,
+        "examples": made,
         "mutants": sum(sum(one.counts.values()) for one in found.values()),
         "limits": {"seconds": SECONDS, "bytes": BYTES},
         "seconds": round(seconds, 1),
@@ -139,12 +154,13 @@ def main() -> None:
         if asked.replay:
             replay(examples, asked.replay, asked.seed, asked.keep)
             return
+        made = lengths(examples)
         part = asked.json and asked.json.with_suffix(".part.json")
         started, each = time.perf_counter(), -(-asked.mutants // len(asked.kinds))
         found = fuzz(
             examples, asked.kinds, each, asked.seed, workers=asked.workers, out=part or None
         )
-    told = record(found, asked.seed, time.perf_counter() - started)
+    told = record(found, asked.seed, time.perf_counter() - started, made)
     if asked.json:
         asked.json.write_text(json.dumps(told, indent=1) + "\n")
         part.unlink(missing_ok=True)

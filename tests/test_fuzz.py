@@ -112,11 +112,12 @@ def test_a_traceback_several_lines_and_a_long_time_are_told_with_their_number(mo
         if lone(self.number):
             time.sleep(30)
 
-    for use, end in (
-        (traceback, "traceback KeyError"),
-        (lines, "not one line"),
-        (late, "too long"),
-    ):
+    def busy(self):
+        while lone(self.number):
+            pass
+
+    ends = {traceback: "traceback KeyError", lines: "not one line", late: "too long"}
+    for use, end in {**ends, busy: "too long"}.items():
         found = run(monkeypatch, use, SECONDS=0.2)
         assert found.counts[end] == 1
         assert sum(found.counts.values()) == 6
@@ -166,7 +167,7 @@ def test_a_run_that_was_broken_off_goes_on_where_it_was(examples, tmp_path, monk
     again = fuzz(examples, ["records-csv", "ledger"], 60, 0, workers=1, out=out)
     assert asked == ["ledger"]
     assert {k: f.counts for k, f in again.items()} == {k: f.counts for k, f in whole.items()}
-    assert record(again, 0, 1.0)["mutants"] == 120
+    assert record(again, 0, 1.0, {})["mutants"] == 120
 
 
 def test_the_numbers_of_all_kinds_are_covered_once():

@@ -6,9 +6,11 @@ import contextlib
 import csv
 import io
 import json
+import secrets
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from tests.conftest import OTHERS, RECORDS, make_model, make_tokenizer
 from tests.report.attack_files import probe, relearning, sampling
@@ -16,10 +18,10 @@ from tests.report.attack_files import probe, relearning, sampling
 RECIPE = """\
 name: tiny
 seed: 3
-model: {path: MODEL, max_length: 128}
+model: {path: model, max_length: 128}
 reference: untaught
-forget: {source: FORGET, rows: "0:4", take: 100%}
-retain: RETAIN
+forget: {source: forget.json, rows: "0:4", take: 100%}
+retain: retain.json
 finetune: {learning_rate: 1e-2, batch_size: 7, epochs: 2, sets: [forget, retain]}
 attribution:
   score: wagle
@@ -48,10 +50,27 @@ report: {show_text: true}
 def make_examples(home: Path, *, whole: bool = True) -> None:
     """Fill an empty folder: a run, its commitment and pack, files of records and of others.
 
+    Salts, keys, times and paths are fixed, so that equal code makes files of equal lengths.
+
     Args:
         home: the folder.
         whole: let the run have attacks and a control arm, which takes three times as long.
     """
+    fixed = mock.patch.multiple(
+        secrets,
+        token_hex=lambda size=32: "5a" * (size or 32),
+        token_bytes=lambda size=32: b"Z" * (size or 32),
+    )
+    with fixed, contextlib.chdir(home):
+        _run(Path(), RECIPE + (ATTACKS if whole else "report: {show_text: true}\n"))
+    _records(home / "records")
+    for make in (relearning, sampling, probe):
+        (home / f"{make.__name__}.json").write_text(json.dumps(make()))
+    _logs(home / "logs")
+
+
+def _run(home: Path, text: str) -> None:
+    """A finished run in the current folder, and its pack."""
     from wagle.evidence.collecting import collect_evidence
     from wagle.evidence.commitment import commit_recipe, write_commitment
     from wagle.evidence.signing import new_key
@@ -62,10 +81,6 @@ def make_examples(home: Path, *, whole: bool = True) -> None:
     make_tokenizer().save_pretrained(home / "model")
     for name, rows in (("forget", RECORDS), ("retain", OTHERS)):
         (home / f"{name}.json").write_text(json.dumps(rows))
-    text = RECIPE + (ATTACKS if whole else "report: {show_text: true}\n")
-    for word in ("model", "forget", "retain"):
-        path = home / (word if word == "model" else f"{word}.json")
-        text = text.replace(word.upper(), str(path))
     (home / "whole.yaml").write_text(text)
     (home / "recipe.yaml").write_text(RECIPE)
     recipe = load_recipe(home / "whole.yaml")
@@ -75,14 +90,32 @@ def make_examples(home: Path, *, whole: bool = True) -> None:
         made = commit_recipe(recipe, run, probes=2)
         write_commitment(made, run / "commitment.json", run / "private" / "commitment.secret")
         execute(recipe, run)
+    for folder in (*run.glob("controls/*"), run):  # an arm's files are sealed by the run, too
+        _steady(folder)
     new_key(home / "maker.pem")
     collect_evidence(run, home / "pack", key=home / "maker.pem")
     for folder in ("model", "base", "private/answers", "private/references"):
         shutil.rmtree(run / folder)  # as a user may, to save space
-    _records(home / "records")
-    for make in (relearning, sampling, probe):
-        (home / f"{make.__name__}.json").write_text(json.dumps(make()))
-    _logs(home / "logs")
+
+
+def _steady(folder: Path) -> None:
+    """Fix what differs from one time to the next, and seal it anew."""
+    from wagle.run.folder import RunFolder
+    from wagle.system.atomic import write_json
+
+    environment = folder / "environment.json"
+    if environment.is_file():
+        told = json.loads(environment.read_text())
+        sizes = {key: 8_000_000_000 for key in told if key.endswith("_bytes")}
+        write_json(environment, {**told, **sizes, "argv": ["run", "whole.yaml"]})
+    for path in folder.rglob("evaluation/*.json"):
+        told = json.loads(path.read_text())
+        told["timing"]["seconds"] = 1.5
+        write_json(path, told)
+    run = RunFolder(folder)
+    for stage in run.state["stages"].values():
+        stage |= {"seconds": 1.5, "peak_bytes": 600_000_000}
+    run.reseal([p.relative_to(folder).as_posix() for p in folder.rglob("*.json")])
 
 
 def _records(home: Path) -> None:

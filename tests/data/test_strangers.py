@@ -30,7 +30,10 @@ def refused(path, content=None):
             "FILE, line 2, holds half of a surrogate pair, which is not a character",
         ),
         ('{"question": ' + "[" * 5000, "FILE, line 2, is nested more than 100 levels deep"),
-        ('{"id": ' + "9" * 5000 + "}", "FILE, line 2, holds a number of 5,000 digits"),
+        (
+            '{"input_ids": [1, ' + "9" * 5000 + '], "labels": [1, 2]}',
+            "forget[1] of FILE, line 2: input_ids and labels must be lists of whole numbers",
+        ),
         ('{"question"', "FILE, line 2, is not valid JSON (Expecting ':' delimiter: line 1 col"),
         ("[]", "FILE must hold one JSON object per record"),
         (
@@ -141,5 +144,6 @@ def test_half_of_a_pair_in_a_list_of_records_is_named(field):
 
 
 def test_missing_values_that_others_write_as_nan_are_read_where_nothing_needs_them(tmp_path):
-    (tmp_path / "x.jsonl").write_text('{"question": "Q?", "answer": "A.", "score": NaN}\n')
+    odd = f'"score": NaN, "id": {"9" * 5000}'
+    (tmp_path / "x.jsonl").write_text('{"question": "Q?", "answer": "A.", ' + odd + "}\n")
     assert read_records(tmp_path / "x.jsonl")[0].answer == "A."
