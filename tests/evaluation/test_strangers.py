@@ -10,6 +10,8 @@ import pytest
 from tests.evaluation.peers.test_reading import open_unlearning_log, tofu_log
 from wagle.evaluation.peers.reading import read_result
 from wagle.evaluation.result import Evaluation, read_evaluation
+from wagle.evaluation.roles import role_text
+from wagle.report.text.evaluations import evaluation_table
 from wagle.system.errors import WagleError
 
 METRIC = {
@@ -66,6 +68,8 @@ def test_a_sound_file_is_read(tmp_path):
         ("model/vocabulary", 0, "model, vocabulary"),
         ("before", "m", "before"),
         ("reference/kind", 1, "reference, kind"),
+        ("before/kind", None, "before, kind"),
+        ("before/patches", [1], "before, patches, 0"),
         ("probes", "forget", "probes"),
         ("probes", [["forget"]], "probes, 0"),
         ("probes", [["forget", []]], "probes, 0, 1"),
@@ -133,3 +137,15 @@ def test_logs_of_others_with_anything_in_any_place_are_read_or_refused(tmp_path,
                     messages.append(str(error))
     assert len(messages) > 50
     assert not any("\n" in said for said in messages)
+
+
+def test_a_verdict_without_reasons_is_shown(tmp_path):
+    """Found by bench.fuzz: result:908."""
+    del (data := changed("verdict", "leaks"))["reasons"]
+    (tmp_path / "x.json").write_text(json.dumps(data))
+    assert "leaks" in evaluation_table(read_result(tmp_path / "x.json"))
+
+
+def test_names_from_a_file_stay_in_one_line():
+    entry = {"path": "a\nb", "kind": "of\nit", "fingerprint": "0\n1", "patches": ["x\ny"]}
+    assert role_text(entry) == "a\\nb with x\\ny (of\\nit, 0\\n1)"

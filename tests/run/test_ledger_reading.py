@@ -83,3 +83,13 @@ def test_a_format_of_any_kind_is_shown_in_one_line(tmp_path):
     with pytest.raises(WagleError) as caught:
         ledger(tmp_path, [{**ENTRY, "schema": ["x\n" * 999]}])
     assert "\n" not in str(caught.value)
+
+
+def test_a_broken_chain_is_told_in_one_line_whatever_stands_there(tmp_path):
+    """Found by bench.fuzz: ledger:1006."""
+    (tmp_path / "ledger.json").write_text(
+        json.dumps([ENTRY, {**ENTRY, "name": "x\ny", "base": "a\nb"}])
+    )
+    with pytest.raises(WagleError, match="is broken") as caught:
+        read_ledger(tmp_path)
+    assert "\n" not in str(caught.value)

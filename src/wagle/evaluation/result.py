@@ -47,7 +47,8 @@ class _Model(BaseModel):
 
     path: str | None = None
     fingerprint: str | None = None
-    kind: str | None = None
+    kind: str = "model"
+    patches: list[str] = []
     of: str | None = None
     vocabulary: Annotated[int, Field(gt=0)] | None = None
 

@@ -203,8 +203,9 @@ def _refuse_broken(folder: str | Path, requests: Sequence[Request]) -> None:
     if number is not None:
         before, own = requests[number - 1], requests[number]
         raise WagleError(
-            f"the ledger of {folder} is broken: {before.name} ended with {before.result[:6]}, but "
-            f"{own.name} started from {own.base[:6]}; run {own.name} again in a new folder"
+            f"the ledger of {folder} is broken: {one_line(before.name)} ended with "
+            f"{one_line(before.result[:6])}, but {one_line(own.name)} started from "
+            f"{one_line(own.base[:6])}; run {one_line(own.name)} again in a new folder"
         )
 
 
