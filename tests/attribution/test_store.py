@@ -1,13 +1,18 @@
 """Reading a gradient store by parts."""
 
+import json
+
 import pytest
 import torch
 
+import wagle
 from tests.attribution.scoring.made import LINEAR, SHAPES, TRANSPOSED, make_store
+from tests.mutants import changed, flipped, survives
 from wagle.attribution.store import GradientStore, weight_stamps
-from wagle.system.atomic import write_json
+from wagle.system.atomic import read_json, write_json
 from wagle.system.errors import WagleError
-from wagle.system.tensors import save_tensors
+from wagle.system.seals import content_digest
+from wagle.system.tensors import TensorFile, save_tensors
 
 
 @pytest.mark.parametrize("name", LINEAR)
@@ -71,6 +76,7 @@ def saved(folder, **changes):
         "quantities": ["grad_forget"],
         "transposed": [],
         "model": {"folder": None, "fingerprint": "a1", "files": None},
+        "records": {"forget": ["x"], "retain": ["y"]},
     }
     folder.mkdir()
     write_json(folder / "store.json", {**about, **changes})
@@ -107,7 +113,7 @@ def test_a_store_that_lacks_a_file_is_refused_when_it_is_opened(tmp_path, lost, 
 
 def test_layer_inputs_may_be_missing_of_some_parameters_and_other_quantities_not(tmp_path):
     folder = saved(tmp_path / "s", quantities=["grad_forget", "input_square"])
-    save_tensors(folder / "input_square-0.safetensors", {"a": torch.ones(1, 2)}, {})
+    save_tensors(folder / "input_square-0.safetensors", {"a": torch.ones(1)}, {})
     store = GradientStore.open(folder)
     assert store.has("input_square", "a")
     assert not store.has("input_square", "b")
@@ -121,3 +127,144 @@ def test_a_stamp_changes_with_the_file_and_not_with_its_folder(tmp_path):
     assert (name, size, when) == ("model.safetensors", stat.st_size, stat.st_mtime_ns)
     (tmp_path / "README.md").write_text("x")
     assert weight_stamps(tmp_path) == [[name, size, when]]
+
+
+# ---------------------------------------------------------------------------------------------
+# Stores that were altered
+
+
+def digested(folder):
+    """A store with digests, as ``gradients`` writes it."""
+    saved(folder)
+    for file in folder.glob("*.safetensors"):
+        with TensorFile(file) as opened:
+            tensors = {name: opened.read_all(name) for name in opened.names}
+        save_tensors(file, tensors, {"format": "wagle-gradients/2"}, digest=True)
+    about = read_json(folder / "store.json")
+    write_json(folder / "store.json", {**about, "digest": content_digest(about)})
+    return folder
+
+
+def test_every_flipped_byte_of_a_store_is_found_where_it_is_read(tmp_path):
+    folder = digested(tmp_path / "s")
+    store = GradientStore.open(folder)
+    assert store.read("grad_forget", "a", 0, 2).tolist() == [1, 2]
+    assert "digest" not in store.metadata
+    file = folder / "grad_forget-00000.safetensors"
+    whole = file.read_bytes()
+    for place in range(len(whole)):
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        file.write_bytes(changed)
+        with pytest.raises(WagleError, match=r"make it again|has no .* for a|lacks grad_forget"):
+            GradientStore.open(folder).read("grad_forget", "a", 0, 2)
+
+
+def test_a_file_of_a_store_is_compared_with_its_digest_once_and_only_if_it_is_read(
+    tmp_path, monkeypatch
+):
+    folder, checked = digested(tmp_path / "s"), []
+    check = TensorFile.check
+    monkeypatch.setattr(
+        TensorFile, "check", lambda f, **k: checked.append(f.path.name) or check(f, **k)
+    )
+    store = GradientStore.open(folder)
+    assert checked == []
+    for _ in range(3):
+        store.read("grad_forget", "a", 0, 1)
+        store.get("grad_forget", "a")
+    assert checked == ["grad_forget-00000.safetensors"]
+
+
+def test_a_store_of_an_older_wagle_has_no_digests_and_is_read(tmp_path):
+    store = GradientStore.open(saved(tmp_path / "s"))
+    assert store.read("grad_forget", "b", 0, 1).tolist() == [3]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"parameters": None},
+        {"parameters": []},
+        {"parameters": [["a", [2]], ["a", [2]]]},
+        {"parameters": [["a", [-2]]]},
+        {"parameters": [["a", [2.0]]]},
+        {"parameters": [["a", [1 << 62]]]},
+        {"parameters": [["a", [1] * 65]]},
+        {"parameters": [[1, [2]]]},
+        {"quantities": "grad_forget"},
+        {"quantities": ["../x"]},
+        {"quantities": [["grad_forget"]]},
+        {"transposed": 1},
+        {"transposed": [[]]},
+        {"model": "m"},
+        {"model": {"fingerprint": "a1"}},
+        {"model": {"folder": 1, "fingerprint": "a1"}},
+        {"model": {"folder": None, "fingerprint": None}},
+        {"records": None},
+        {"records": {"forget": 3}},
+        {"records": {"forget": [], "retain": None}},
+    ],
+)
+def test_a_description_of_wrong_types_is_one_line(tmp_path, changes):
+    folder = saved(tmp_path / "s", **changes)
+    with pytest.raises(WagleError, match=r"store\.json is corrupt: invalid fields; make"):
+        GradientStore.open(folder)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "3", '"x"'])
+def test_a_description_that_is_no_table_is_one_line(tmp_path, text):
+    (saved(tmp_path / "s") / "store.json").write_text(text)
+    with pytest.raises(WagleError, match=r"store\.json is corrupt"):
+        GradientStore.open(tmp_path / "s")
+
+
+def test_an_edited_description_is_found(tmp_path):
+    folder = digested(tmp_path / "s")
+    about = read_json(folder / "store.json")
+    write_json(folder / "store.json", {**about, "transposed": ["a"]})
+    with pytest.raises(WagleError, match=r"store\.json is corrupt: its digest does not match"):
+        GradientStore.open(folder)
+
+
+@pytest.mark.parametrize(
+    "tensor", [torch.ones(3), torch.ones(2, 1), torch.ones(2, dtype=torch.int32)]
+)
+def test_tensors_that_do_not_fit_the_parameters_are_refused_when_opened(tmp_path, tensor):
+    folder = saved(tmp_path / "s")
+    save_tensors(folder / "grad_forget-00000.safetensors", {"a": tensor}, {})
+    with pytest.raises(WagleError, match=r"holds grad_forget of a as .*, not of shape \[2\]"):
+        GradientStore.open(folder)
+
+
+def use(folder):
+    """Everything that a store is read for."""
+    store = GradientStore.open(folder)
+    store.check_weights()
+    for name in store.shapes:
+        for quantity in ("weight", *store.quantities):
+            if store.has(quantity, name):
+                store.get(quantity, name)
+                store.read(quantity, name, 0, store.size(name))
+    wagle.Mask.from_scores(store, score="magnitude", ratio=0.5)
+
+
+def test_descriptions_and_files_from_strangers_are_refused_in_one_line_or_make_sense(tmp_path):
+    folder = digested(tmp_path / "s")
+    whole = {file: file.read_bytes() for file in sorted(folder.iterdir())}
+    about = read_json(folder / "store.json")
+    del about["digest"]
+    accepted = 0
+    for number in range(300):
+        for file, data in whole.items():
+            file.write_bytes(data)
+        if number % 2:
+            file = list(whole)[number % len(whole)]
+            file.write_bytes(flipped(whole[file], number))
+        else:  # with the right digest
+            mutant = changed(about, number)
+            if isinstance(mutant, dict) and "\\ud800" not in json.dumps(mutant):
+                mutant["digest"] = content_digest(mutant)
+            (folder / "store.json").write_text(json.dumps(mutant))
+        accepted += survives(lambda: use(folder), number)
+    assert accepted < 150

@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import resource
+import zipfile
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 from torch import nn
 
 from tests.conftest import make_model
+from tests.mutants import flipped, survives
 from wagle.mask.exchange import export_mask, import_mask
 from wagle.mask.mask import Mask
 from wagle.model.weights import fingerprint
@@ -206,3 +209,48 @@ def test_a_ladder_is_not_exported(tmp_path):
     with pytest.raises(WagleError, match=r"choose one with mask.at\(ratio\)"):
         export_mask(mask, tmp_path / "m.pt")
     assert not list(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------------------------------------
+# Files from strangers
+
+
+def test_an_archive_that_unpacks_to_more_than_a_mask_can_take_is_refused_unread(folder, tmp_path):
+    torch.save({"a": torch.zeros(1 << 27, dtype=torch.bool)}, tmp_path / "whole.pt")
+    bomb = tmp_path / "m.pt"
+    with (
+        zipfile.ZipFile(tmp_path / "whole.pt") as old,
+        zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for entry in old.infolist():
+            new.writestr(entry.filename, old.read(entry))
+    assert bomb.stat().st_size < 1 << 20
+    (tmp_path / "whole.pt").unlink()
+    told = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(
+        WagleError, match=r"m\.pt unpacks to 134 MB, but a mask of this model takes"
+    ):
+        import_mask(bomb, folder)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - told < 1 << 16  # KiB
+
+
+def test_a_tensor_of_one_number_in_a_huge_shape_is_refused_by_its_shape(folder, tmp_path):
+    torch.save({"a": torch.zeros(1).expand(1 << 30, 1 << 30)}, tmp_path / "m.pt")
+    with pytest.raises(WagleError, match="does not fit the model"):
+        import_mask(tmp_path / "m.pt", folder)
+
+
+def test_codes_and_complex_numbers_are_no_levels(folder, tmp_path):
+    for dtype in (torch.complex64, torch.float8_e4m3fn):
+        torch.save({"a": torch.zeros(3).to(dtype)}, tmp_path / "m.pt")
+        with pytest.raises(WagleError, match="holds no plain tensor for a"):
+            import_mask(tmp_path / "m.pt", folder)
+
+
+def test_flipped_bytes_of_a_published_mask_are_refused_in_one_line(model, folder, tmp_path):
+    path = tmp_path / "m.pt"
+    torch.save({n: torch.ones(p.shape).bool() for n, p in model.named_parameters()}, path)
+    whole = path.read_bytes()
+    for number in range(150):
+        path.write_bytes(flipped(whole, number))
+        survives(lambda: import_mask(path, folder), number)

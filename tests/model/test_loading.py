@@ -1,13 +1,20 @@
 """Models with and without weights, tokenizers, and names of models."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import dynamic_module_utils
 
+import wagle
 from tests.conftest import make_model
 from wagle.model import loading
 from wagle.model.loading import empty_model, load_model, load_tokenizer, resolve_model
+from wagle.recipe.reading import load_recipe
+from wagle.run.inputs import Inputs
+from wagle.run.models import Models
 from wagle.system.errors import WagleError
 
 
@@ -73,3 +80,110 @@ def test_a_name_that_is_the_bundled_models_and_a_folders_is_refused(folder, monk
     assert resolve_model("bundled:demo") == Path("made")
     with pytest.raises(WagleError, match="bundled:demos is no bundled model; write bundled:demo"):
         resolve_model("bundled:demos")
+
+
+# ---------------------------------------------------------------------------------------------
+# Code in a model folder
+
+_CONFIG = """
+import pathlib
+pathlib.Path({mark!r}).touch()
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+
+class OwnConfig(LlamaConfig):
+    model_type = "own"
+
+
+class OwnModel(LlamaForCausalLM):
+    config_class = OwnConfig
+
+
+class OwnTokenizer(PreTrainedTokenizerFast):
+    pass
+"""
+
+
+@pytest.fixture
+def coded(model_folder, tmp_path, monkeypatch):
+    """A folder whose configuration, model and tokenizer are code, and the file that it makes."""
+    mark = tmp_path / "ran"
+    (model_folder / "own.py").write_text(_CONFIG.format(mark=str(mark)))
+    for name, changed in (
+        (
+            "config.json",
+            {
+                "model_type": "own",
+                "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"},
+            },
+        ),
+        (
+            "tokenizer_config.json",
+            {
+                "tokenizer_class": "OwnTokenizer",
+                "auto_map": {"AutoTokenizer": [None, "own.OwnTokenizer"]},
+            },
+        ),
+    ):
+        file = model_folder / name
+        file.write_text(json.dumps({**json.loads(file.read_text()), **changed}))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # as `yes |` answers
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    return model_folder, mark
+
+
+@pytest.mark.parametrize("load", [load_model, empty_model, load_tokenizer])
+def test_code_of_a_folder_never_runs_unasked_and_nothing_asks(coded, load):
+    folder, mark = coded
+    with pytest.raises(WagleError, match=r"model\.trust_remote_code: true in the recipe") as caught:
+        load(folder)
+    assert "\n" not in str(caught.value)
+    assert not mark.exists()
+
+
+def test_code_runs_where_it_is_trusted(coded):
+    folder, mark = coded
+    assert type(load_tokenizer(folder, trust_remote_code=True)).__name__ == "OwnTokenizer"
+    assert mark.exists()
+    assert type(load_model(folder, trust_remote_code=True)).__name__ == "OwnModel"
+    assert type(empty_model(folder, trust_remote_code=True)).__name__ == "OwnModel"
+
+
+def test_a_folder_of_a_known_kind_loads_without_the_code_beside_it(coded):
+    folder, mark = coded
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "llama"}))
+    for load in (load_model, empty_model):
+        assert type(load(folder)).__name__ == "LlamaForCausalLM"
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("trust", [True, False])
+def test_a_recipe_says_whether_code_may_run(coded, tmp_path, trust):
+    folder, mark = coded
+    asked = {"path": str(folder), "trust_remote_code": trust}
+    recipe = load_recipe({"name": "x", "model": asked, "forget": "demo:forget"})
+    models = Models(tmp_path, recipe)
+    inputs = Inputs(recipe, models)
+    for call in (models.structure, lambda: models.load(folder), lambda: inputs.encoder):
+        if trust:
+            call()
+        else:
+            with pytest.raises(WagleError, match="trust_remote_code"):
+                call()
+    assert mark.exists() == trust
+
+
+def test_every_loader_of_transformers_is_told_whom_to_trust():
+    calls = re.compile(r"\b(?:Auto\w+|auto)\.from_(?:pretrained|config)\(")
+    found = 0
+    for file in Path(wagle.__file__).parent.rglob("*.py"):
+        text = file.read_text()
+        for call in calls.finditer(text):
+            depth, end = 1, call.end()
+            while depth:
+                depth += {"(": 1, ")": -1}.get(text[end], 0)
+                end += 1
+            assert "trust_remote_code=" in text[call.end() : end], f"{file}: {call.group()}"
+            found += 1
+    assert found >= 8

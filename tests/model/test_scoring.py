@@ -22,8 +22,8 @@ def test_places_of_parameters():
     [
         (lambda _: None, "does not exist"),
         (lambda f: f.mkdir(), "holds no config.json"),
-        (lambda f: (f.mkdir(), (f / "config.json").write_text("{}")), "cannot load the model in"),
-        (lambda f: (f.mkdir(), (f / "config.json").write_text("{")), "cannot load the model in"),
+        (lambda f: (f.mkdir(), (f / "config.json").write_text("{}")), "lacks its weight file"),
+        (lambda f: (f.mkdir(), (f / "config.json").write_text("{")), "is not valid JSON"),
     ],
 )
 def test_a_folder_that_is_no_model_is_a_one_line_error(tmp_path, make, message):

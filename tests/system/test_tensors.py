@@ -1,4 +1,5 @@
 import hashlib
+import json
 import os
 
 import pytest
@@ -195,3 +196,75 @@ def test_only_whole_versions_up_to_the_newest_are_read(tmp_path, version):
         WagleError, match=f"has format wagle-y/{version}; this wagle reads wagle-y/4"
     ):
         load_checked(tmp_path / "x", "y", "wagle-y/4")
+
+
+# ---------------------------------------------------------------------------------------------
+# Files from strangers
+
+
+def written(path, header, data=b""):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    return path
+
+
+def about(text):
+    return {"__metadata__": {"wagle": text}}
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"a":' * 50_000 + "1" + "}" * 50_000, "9" * 5000, "[]", "null", "{"]
+)
+def test_metadata_that_cannot_be_read_is_one_line(tmp_path, text):
+    path = written(tmp_path / "x", about(text))
+    with pytest.raises(WagleError, match="its metadata cannot be read; make it again"):
+        TensorFile(path, "mask")
+
+
+@pytest.mark.parametrize(
+    ("header", "data"),
+    [
+        (b'{"a":' * 5000, b""),
+        ({"a": {"dtype": "F32", "shape": [1 << 40, 1 << 40], "data_offsets": [0, 4]}}, b"1234"),
+        ({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}, b"1234"),
+        ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 1 << 60]}}, b"1234"),
+        ({"a": {"dtype": "F4", "shape": [8], "data_offsets": [0, 4]}}, b"1234"),
+        ({"a": {"dtype": "F32", "shape": [1] * 65, "data_offsets": [0, 4]}}, b"1234"),
+        (b" " * ((1 << 25) + 1), b"1"),
+    ],
+)
+def test_a_header_that_cannot_be_is_one_line(tmp_path, header, data):
+    with pytest.raises(WagleError, match=r"^mask .*/x (is truncated or|holds 'a' as|has a header)"):
+        TensorFile(written(tmp_path / "x", header, data), "mask")
+
+
+def test_a_digest_covers_every_byte_and_is_made_while_the_file_is_written(tmp_path):
+    save_tensors(tmp_path / "x", MIXED, {"format": "f"}, digest=True)
+    with TensorFile(tmp_path / "x") as file:
+        file.check(needed=True)
+        told = file.metadata["digest"]
+        assert torch.equal(file.read_all("half"), MIXED["half"])
+    whole = (tmp_path / "x").read_bytes()
+    assert told == hashlib.sha256(whole[8:].replace(told.encode(), b"0" * 64)).hexdigest()
+    (tmp_path / "x").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with (
+        TensorFile(tmp_path / "x", "store") as file,
+        pytest.raises(WagleError, match=r"store .*/x is corrupt: its digest does not match"),
+    ):
+        file.check(needed=False)
+    save_tensors(tmp_path / "y", MIXED, {"format": "f"})
+    with TensorFile(tmp_path / "y") as file:
+        file.check(needed=False)
+        with pytest.raises(WagleError, match="its digest does not match"):
+            file.check(needed=True)
+
+
+def test_an_open_file_is_released_without_a_word_when_the_interpreter_ends(tmp_path, monkeypatch):
+    save_tensors(tmp_path / "x", MIXED, {})
+    file = TensorFile(tmp_path / "x")
+    handle = file._handle
+    monkeypatch.setattr(tensors, "os", None)  # as modules are then
+    file.__del__()
+    monkeypatch.undo()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(handle)

@@ -9,12 +9,14 @@ from typing import Any
 
 from torch import Tensor
 
+from wagle.attribution.quantities import COLLECTED
 from wagle.attribution.scoring.masks import mask_from_scores
 from wagle.mask.mask import Mask
 from wagle.model.weights import Weights, fingerprint, weight_files
 from wagle.system.errors import WagleError
 from wagle.system.reading import read_json
-from wagle.system.tensors import TensorFile
+from wagle.system.seals import content_digest
+from wagle.system.tensors import MOST_DIMENSIONS, TensorFile
 
 FORMAT = "wagle-gradients/2"
 
@@ -56,6 +58,8 @@ class GradientStore:
                 opened = TensorFile(path, "gradient store file")
                 homes.update(dict.fromkeys(opened.names, opened))
             self._homes[quantity] = homes
+        self._digested = False  # stores of older versions have no digests
+        self._unread = {home for homes in self._homes.values() for home in homes.values()}
         folder = metadata["model"]["folder"]
         self._weights = Weights(folder) if folder is not None else None
 
@@ -111,6 +115,9 @@ class GradientStore:
         home = self._homes.get(quantity, {}).get(name)
         if home is None:
             raise WagleError(f"the gradient store has no {quantity} for {name}; make it again")
+        if home in self._unread:  # what is read next then comes from memory
+            home.check(needed=self._digested)
+            self._unread.discard(home)
         return home
 
     def select(self, **asked: Any) -> Mask:
@@ -136,14 +143,71 @@ class GradientStore:
         folder = Path(path)
         if not (folder / "store.json").is_file():
             raise WagleError(f"{path} is not a gradient store; make one: wagle attribute RECIPE")
-        metadata = read_json(folder / "store.json")
-        if metadata.get("format") != FORMAT:
-            raise WagleError(f"{path} has format {metadata.get('format')}, not {FORMAT}")
+        metadata, digested = read_about(folder / "store.json")
         kinds = [*metadata["quantities"], *(() if metadata["model"]["folder"] else ("weight",))]
         files = {kind: sorted(folder.glob(f"{kind}-*.safetensors")) for kind in kinds}
         store = cls(metadata, {}, files)
+        store._digested = digested
         for kind in kinds:
             missing = [n for n in store.shapes if not store.has(kind, n)]
             if missing and kind != "input_square":
                 raise WagleError(f"{path} lacks {kind} for {missing[0]}; make it again")
+            store._check_shapes(kind)
         return store
+
+    def _check_shapes(self, kind: str) -> None:
+        """Refuse files whose tensors do not have the shapes of the parameters."""
+        for name, file in self._homes[kind].items():
+            wanted, found = self.shapes.get(name), file.shape(name)
+            if kind == "input_square" and wanted and len(found) == len(wanted):
+                wanted = tuple(f if f == 1 else w for f, w in zip(found, wanted, strict=True))
+            if found != wanted or not file.dtype(name).is_floating_point:
+                raise WagleError(
+                    f"{file.path} holds {kind} of {name[:80]} as {file.dtype(name)} "
+                    f"{list(found)}, not of shape {wanted and list(wanted)}; make it again"
+                )
+
+
+def read_about(path: Path) -> tuple[dict[str, Any], bool]:
+    """Read ``store.json``, which may be a stranger's: what readers rely on is checked.
+
+    Returns:
+        Its content, and whether it and the files beside it have digests.
+    """
+    found = read_json(path)
+    if isinstance(found, dict) and found.get("format") != FORMAT:
+        raise WagleError(f"{path.parent} has format {str(found.get('format'))[:80]}, not {FORMAT}")
+    told = found.pop("digest", None) if isinstance(found, dict) else None
+    if told is not None and told != _digest_of(found):
+        raise WagleError(f"{path} is corrupt: its digest does not match; make it again")
+    match found:
+        case {
+            "parameters": [*parameters],
+            "quantities": [*quantities],
+            "transposed": [*transposed],
+            "model": {"fingerprint": str(), "folder": str() | None},
+            "records": {"forget": [*_], **_others},
+        } if (
+            all(_is_parameter(entry) for entry in parameters)
+            and len({entry[0] for entry in parameters}) == len(parameters) > 0
+            and all(isinstance(name, str) and name in COLLECTED for name in quantities)
+            and all(isinstance(name, str) for name in transposed)
+            and all(isinstance(ids, list) for ids in _others.values())
+        ):
+            return dict(found), told is not None
+    raise WagleError(f"{path} is corrupt: invalid fields; make the gradient store again")
+
+
+def _digest_of(found: dict[str, Any]) -> str | None:
+    """The digest of a description; None of one that cannot have any."""
+    try:
+        return content_digest(found)
+    except (ValueError, RecursionError):  # halves of characters
+        return None
+
+
+def _is_parameter(entry: Any) -> bool:
+    match entry:
+        case [str(), [*shape]] if len(shape) <= MOST_DIMENSIONS:
+            return all(type(size) is int and 0 <= size < 1 << 60 for size in shape)
+    return False

@@ -15,7 +15,6 @@ from wagle.comparison.statistics import Reading, read_at
 from wagle.comparison.units import Unit
 from wagle.data.reading import read_records
 from wagle.data.tokens import Tokens
-from wagle.model.loading import load_model
 from wagle.recipe.sections.unlearning import Unlearning
 from wagle.run.opening import Run
 from wagle.system.errors import TrainingStopped, WagleError
@@ -143,7 +142,7 @@ def _settings(asked: Unlearning, learning_rate: float, steps: int, *, tuning: bo
 
 def _load(unit: Unit, cell: Cell) -> PreTrainedModel:
     recipe = unit.run.recipe
-    model = load_model(unit.run.models.base, recipe.model.dtype, recipe.model.attention)
+    model = unit.run.models.load(unit.run.models.base, recipe.model.dtype)
     if cell.arm != "lora":
         return model
     adapted: PreTrainedModel = adapt(model, unit.lora, recipe.seed)
@@ -158,7 +157,7 @@ def look_at_reference(unit: Unit) -> dict[str, float]:
         run.inputs.encoder, run.inputs.need("forget"), [], whole=False, seed=run.recipe.seed
     )
     sets = {TUNED: looked.sets["forget"], COMPARED: heldout_tokens(run)}
-    model = load_model(run.models.reference, attention=run.recipe.model.attention)
+    model = run.models.load(run.models.reference)
     precision = run.recipe.evaluation.precision
     found = {key: forget_probability(model, tokens, precision) for key, tokens in sets.items()}
     del model

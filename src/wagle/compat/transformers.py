@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -69,6 +70,15 @@ def stored_names(model: PreTrainedModel, keys: Iterable[str]) -> dict[str, list[
     return found
 
 
+def splits_tensors(model: PreTrainedModel) -> bool:
+    """Whether some tensor in folders of such a model becomes several of its own."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter
+
+    mapping = get_model_conversion_mapping(model)
+    return any(isinstance(m, WeightConverter) and len(m.target_patterns) > 1 for m in mapping)
+
+
 def load_converted(model: PreTrainedModel, state: dict[str, Tensor], dtype: torch.dtype) -> None:
     """Convert tensors of a folder and put them into a model; other parameters stay as they are.
 
@@ -84,6 +94,27 @@ def load_converted(model: PreTrainedModel, state: dict[str, Tensor], dtype: torc
     mapping: list[Any] = get_model_conversion_mapping(model)
     settings = LoadStateDictConfig(dtype=dtype, weight_mapping=mapping)
     convert_and_load_state_dict_in_model(model, state, settings)
+
+
+def ignored_names(
+    model: PreTrainedModel,
+) -> tuple[Callable[[str], bool], Callable[[str], bool]]:
+    """Which tensors a folder may lack, and which it may have besides those of its model.
+
+    Source: ``_adjust_missing_and_unexpected_keys`` in
+    https://github.com/huggingface/transformers/blob/main/src/transformers/modeling_utils.py
+    """
+    buffers = {name for name, _ in model.named_buffers()}  # which older versions stored
+    surplus = [*(model._keys_to_ignore_on_load_unexpected or ())]
+    for end in ("rotary_emb.inv_freq", "position_ids"):
+        if any(name.endswith(end) for name in buffers):
+            surplus.append(rf"(^|\.){re.escape(end)}$")
+    return _matches(model._keys_to_ignore_on_load_missing or (), ()), _matches(surplus, buffers)
+
+
+def _matches(patterns: Iterable[str], names: Container[str]) -> Callable[[str], bool]:
+    every = [re.compile(pattern) for pattern in patterns]
+    return lambda name: name in names or any(pattern.search(name) for pattern in every)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ tensors are read; code in such a file is never run.
 
 from __future__ import annotations
 
+import math
 import pickle
 import re
 import warnings
@@ -29,22 +30,40 @@ from wagle.system.errors import WagleError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+_LARGEST = 8  # bytes of a weight's 0 or 1 in the widest dtype
+_AROUND = 1 << 26  # bytes of everything else: names, and the padding of every tensor
+_DTYPES = (
+    torch.bool,
+    torch.uint8,
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+    torch.float16,
+    torch.bfloat16,
+    torch.float32,
+    torch.float64,
+)
 
-def import_mask(file: str | Path, model_folder: str | Path) -> Mask:
+
+def import_mask(
+    file: str | Path, model_folder: str | Path, *, trust_remote_code: bool = False
+) -> Mask:
     """Read a published mask of a model.
 
     Args:
         file: a ``.pt`` file that maps parameter names, or numbers of linear layers, to tensors of 0
             and 1 (bool, int or float) in the parameter's shape.
         model_folder: the model that the mask is for; names and shapes must agree.
+        trust_remote_code: as in ``wagle.model.load_model``.
 
     Returns:
         A mask of one ratio: count / candidates. The candidates are all weights or, for a numbered
         file, those of the linear layers; everything else is not selected.
     """
-    model = empty_model(model_folder)
+    model = empty_model(model_folder, trust_remote_code=trust_remote_code)
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    found = _read(Path(file))
+    found = _read(Path(file), sum(map(math.prod, shapes.values())))
     by_number = all(isinstance(key, int) for key in found)
     if by_number:
         found = _by_name(found, model, file)
@@ -78,16 +97,24 @@ def export_mask(mask: Mask, path: str | Path) -> None:
         torch.save(tensors, file)
 
 
-def _read(path: Path) -> dict[Any, Tensor]:
-    """The tensors in a ``.pt`` file, mapped into memory if its format allows."""
+def _read(path: Path, weights: int) -> dict[Any, Tensor]:
+    """The tensors in a ``.pt`` file, mapped into memory if its format allows.
+
+    Args:
+        path: the file.
+        weights: how many the model has; a file that unpacks to more than their mask is refused.
+    """
     if not path.is_file():
         raise WagleError(f"mask {path} does not exist")
     try:
+        _check_unpacked(path, weights)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an unknown pickle protocol fails below anyway
             found = torch.load(  # noqa: TID251 - this is the loader for published masks
                 path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
             )
+    except WagleError:
+        raise
     except Exception as error:
         raise WagleError(_unreadable(path, error)) from error
     kinds = {type(key) for key in found} if isinstance(found, dict) else set()
@@ -97,9 +124,27 @@ def _read(path: Path) -> dict[Any, Tensor]:
             "tensors"
         )
     for key, value in found.items():
-        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta:
-            raise WagleError(f"mask {path} holds no plain tensor for {key}")
+        plain = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
+        if not plain or value.dtype not in _DTYPES or value.is_nested:
+            raise WagleError(f"mask {path} holds no plain tensor for {str(key)[:80]}")
     return dict(found)
+
+
+def _check_unpacked(path: Path, weights: int) -> None:
+    """Refuse an archive that unpacks to more than a mask of the model can take.
+
+    Reading would unpack all of it: a megabyte can become gigabytes.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    most = _LARGEST * weights + _AROUND
+    if size > most:
+        raise WagleError(
+            f"mask {path} unpacks to {size / 1e6:,.0f} MB, but a mask of this model takes at most "
+            f"{most / 1e6:,.0f} MB; is it the mask of another model?"
+        )
 
 
 def _unreadable(path: Path, error: Exception) -> str:

@@ -12,15 +12,14 @@ from torch import Tensor, nn
 
 from wagle.mask.algebra import Comparison, combine, compare, complement
 from wagle.mask.packing import bits_per_level, level_counts, unpack
+from wagle.mask.reading import FORMAT, PER_RATIO, read_mask
 from wagle.mask.writing import MaskWriter
 from wagle.model.structure import place
 from wagle.model.weights import fingerprint
 from wagle.recipe.rules import Gamma
 from wagle.system.errors import WagleError, choose
-from wagle.system.tensors import load_checked, save_checked, tensors_digest
+from wagle.system.tensors import save_checked, tensors_digest
 
-FORMAT = "wagle-mask/1"
-_PER_RATIO = ("thresholds", "theta_share")  # metadata with an entry for every ratio, or null
 _PLACES: dict[str, Callable[[str], str]] = {
     "block": lambda name: place(name)[0] or name,
     "kind": lambda name: place(name)[1],
@@ -149,7 +148,12 @@ class Mask(Mapping[str, Tensor]):
     @property
     def candidates(self) -> int:
         """N: the number of weights that the selection ranged over."""
-        return int(self.metadata["candidates"])
+        return int(self._told("candidates"))
+
+    def _told(self, key: str) -> Any:
+        if self.metadata.get(key) is None:
+            raise WagleError(f"the mask does not say its {key}; make it again with wagle attribute")
+        return self.metadata[key]
 
     @property
     def candidate_names(self) -> list[str]:
@@ -171,7 +175,7 @@ class Mask(Mapping[str, Tensor]):
         which = self.ratios.index(ratio)
         need = len(self.ratios) - which
         metadata = dict(self.metadata)
-        for key in _PER_RATIO:
+        for key in PER_RATIO:
             if metadata.get(key) is not None:
                 metadata[key] = [metadata[key][which]]
         writer = MaskWriter(self.shapes, [ratio])
@@ -268,7 +272,7 @@ class Mask(Mapping[str, Tensor]):
                 f"mask and {have.get(differ[0])} in the model"
             )
         if not allow_other_model:
-            actual, wanted = fingerprint(folder or model), str(self.metadata["model"])
+            actual, wanted = fingerprint(folder or model), str(self._told("model"))
             if actual != wanted:
                 raise WagleError(
                     f"the mask belongs to model {wanted[:6]}, but this is {actual[:6]}; make one "
@@ -285,11 +289,8 @@ class Mask(Mapping[str, Tensor]):
 
     @classmethod
     def load(cls, path: str | Path) -> Mask:
-        """Read a mask; a truncated or altered file is an error."""
-        packed, metadata = load_checked(path, "mask", FORMAT)
-        shapes = {name: tuple(shape) for name, shape in metadata.pop("parameters")}
-        ratios, counts = metadata.pop("ratios"), metadata.pop("counts")
-        return cls(packed, shapes, ratios, counts, metadata)
+        """Read a mask; a file that is truncated, altered or contradicts itself is an error."""
+        return cls(*read_mask(path))
 
     def describe(self) -> dict[str, Any]:
         """Describe the mask as JSON: score, settings, ratios, counts, thresholds, model."""

@@ -30,7 +30,9 @@ logger = logging.getLogger(__name__)
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
-def merge_adapter(base: str | Path, adapter: str | Path, out: str | Path) -> None:
+def merge_adapter(
+    base: str | Path, adapter: str | Path, out: str | Path, *, trust_remote_code: bool = False
+) -> None:
     """Merge an adapter into a base and write the result as an ordinary model folder.
 
     The merge is computed in float32; every tensor is stored in the precision it has in the base.
@@ -40,20 +42,28 @@ def merge_adapter(base: str | Path, adapter: str | Path, out: str | Path) -> Non
         base: the model folder that the adapter was trained on.
         adapter: a folder with ``adapter_config.json`` and ``adapter_model.safetensors``.
         out: the folder to make.
+        trust_remote_code: as in ``load_model``.
 
     Raises:
         WagleError: as ``load_merged``.
     """
-    save_model(load_merged(base, adapter), base, out)
+    save_model(load_merged(base, adapter, trust_remote_code=trust_remote_code), base, out)
 
 
-def load_merged(base: str | Path, adapter: str | Path, attention: str = "auto") -> PreTrainedModel:
+def load_merged(
+    base: str | Path,
+    adapter: str | Path,
+    attention: str = "auto",
+    *,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
     """Load a base in float32 and merge an adapter into its weights.
 
     Args:
         base: as in ``merge_adapter``.
         adapter: as there.
         attention: as in ``load_model``.
+        trust_remote_code: as there.
 
     Raises:
         WagleError: peft is missing; the folder is not an adapter's, the adapter is stored as a
@@ -63,7 +73,7 @@ def load_merged(base: str | Path, adapter: str | Path, attention: str = "auto") 
     settings = adapter_settings(home, folder)
     with TensorFile(folder / "adapter_model.safetensors", "adapter") as file:
         tensors = {name: file.get(name) for name in file.names}
-        model = load_model(home, attention=attention)
+        model = load_model(home, attention=attention, trust_remote_code=trust_remote_code)
         _check_tied(model, tensors, home, folder)
         try:
             return _merged(model, settings, tensors)

@@ -55,6 +55,7 @@ def read_gguf(
             dtype=torch.float32,
             attn_implementation=attention,
             local_files_only=True,
+            trust_remote_code=False,
         )
     except Exception as error:
         what = called or file.name
@@ -75,7 +76,7 @@ def read_gguf_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     file = Path(path)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            file.parent, gguf_file=file.name, local_files_only=True
+            file.parent, gguf_file=file.name, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:
         raise WagleError(

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wagle.model.demo import demo_model
+from wagle.model.stored import (
+    check_config,
+    check_tensors,
+    check_vocabulary,
+    read_stored,
+    refuse_tensors,
+)
 from wagle.model.structure import DTYPES, model_folder
 from wagle.system.errors import WagleError, choose
 
@@ -17,7 +24,11 @@ _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json"
 
 
 def load_model(
-    path: str | Path, dtype: str = "float32", attention: str = "auto"
+    path: str | Path,
+    dtype: str = "float32",
+    attention: str = "auto",
+    *,
+    trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """Load a causal language model from a local folder, in evaluation mode.
 
@@ -25,70 +36,112 @@ def load_model(
         path: the folder.
         dtype: the dtype of the weights.
         attention: ``eager``, ``sdpa``, or ``auto``: what transformers prefers for the model.
+        trust_remote_code: whether Python code that lies in the folder may run. Nothing ever asks.
+
+    Raises:
+        WagleError: the folder cannot be read, needs code that may not run, or its weights are not
+            those of the model in its configuration.
     """
     folder, kind = model_folder(path), choose(DTYPES, dtype, "dtype")
+    stored = read_stored(folder)
     from transformers import AutoModelForCausalLM
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        made: Any = AutoModelForCausalLM.from_pretrained(
             folder,
+            output_loading_info=True,
             dtype=kind,
             attn_implementation=None if attention == "auto" else attention,
             local_files_only=True,
+            use_safetensors=True,  # never a pickle
+            trust_remote_code=trust_remote_code,
         )
     except WagleError:
         raise
     except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise WagleError(f"cannot load the model in {path}: {reason[0]}") from error
+        raise WagleError(f"cannot load the model in {path}: {reason_for(error)}") from error
+    model, found = made
+    refuse_tensors(folder, [*found["missing_keys"]], [*found["unexpected_keys"]])
+    check_tensors(model, stored)
     loaded: PreTrainedModel = model.eval()
     return loaded
 
 
 def empty_model(
-    path: str | Path, attention: str = "auto", dtype: str = "float32"
+    path: str | Path,
+    attention: str = "auto",
+    dtype: str = "float32",
+    *,
+    trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """The model in a folder with every parameter on the meta device: its structure, no weights.
 
-    Buffers (rotary frequencies) are real. The arguments are those of ``load_model``.
+    Buffers (rotary frequencies) are real. The arguments are those of ``load_model``, and so is
+    what is refused, as far as headers tell.
     """
     folder = model_folder(path)
+    stored = read_stored(folder)
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=trust_remote_code
+        )
         with init_empty_weights(include_buffers=False):
             model = AutoModelForCausalLM.from_config(
                 config,
                 dtype=choose(DTYPES, dtype, "dtype"),
                 attn_implementation=None if attention == "auto" else attention,
+                trust_remote_code=trust_remote_code,
             )
     except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise WagleError(f"cannot build the model in {path}: {reason[0]}") from error
+        raise WagleError(f"cannot build the model in {path}: {reason_for(error)}") from error
     model.tie_weights()
+    check_tensors(model, stored)
     empty: PreTrainedModel = model.eval()
     return empty
 
 
-def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a local model folder."""
+def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a local model folder.
+
+    Args:
+        path: the folder.
+        trust_remote_code: as in ``load_model``.
+
+    Raises:
+        WagleError: the folder holds none, needs code that may not run, or has tokens without a
+            place in the vocabulary of its model.
+    """
     folder = model_folder(path)
     if not any(
         (folder / name).is_file() for name in _TOKENIZERS
     ):  # transformers would make an empty one
         raise WagleError(f"{path} holds no tokenizer; save it there with tokenizer.save_pretrained")
+    config = check_config(folder)
     from transformers import AutoTokenizer
 
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True
+            folder, local_files_only=True, trust_remote_code=trust_remote_code
         )
     except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise WagleError(f"cannot load the tokenizer in {path}: {reason[0]}") from error
+        raise WagleError(f"cannot load the tokenizer in {path}: {reason_for(error)}") from error
+    check_vocabulary(tokenizer, config, folder)
     return tokenizer
+
+
+def reason_for(error: Exception) -> str:
+    """The first line of what transformers says, or what to do about code in a folder."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if "trust_remote_code" not in str(error):
+        return lines[0]
+    return (
+        "it needs Python code that lies in the folder, and code by strangers can do anything; read "
+        "it, then set model.trust_remote_code: true in the recipe, or trust_remote_code=True in "
+        "Python"
+    )
 
 
 def resolve_model(path: str) -> Path:

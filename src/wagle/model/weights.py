@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from wagle.compat.transformers import has_conversion, load_converted, stored_names
 from wagle.model.loading import empty_model
-from wagle.model.structure import model_folder, place_parameters
+from wagle.model.stored import weight_files as weight_files
+from wagle.model.structure import place_parameters
 from wagle.system.errors import WagleError
 from wagle.system.reading import read_json
 from wagle.system.tensors import TensorFile
@@ -48,22 +49,6 @@ _AS_STORED = {
     "qwen3": "Qwen3ForCausalLM",
     "smollm3": "SmolLM3ForCausalLM",
 }
-
-
-def weight_files(folder: str | Path) -> list[Path]:
-    """The safetensors shards of a model folder, as its index names them, in name order."""
-    home = model_folder(folder)
-    index = home / "model.safetensors.index.json"
-    if index.is_file():
-        files = [home / name for name in sorted(set(read_json(index)["weight_map"].values()))]
-    else:
-        files = [home / "model.safetensors"]
-    for file in files:
-        if not file.is_file():
-            raise WagleError(
-                f"{folder} lacks its weight file {file.name}; save the model as safetensors"
-            )
-    return files
 
 
 class Weights:

@@ -33,7 +33,7 @@ from wagle.model.weights import folder_tensors
 from wagle.patch.folders import Kind, dtype_name, kind_of, layout, stored_bits, tensor_digest
 from wagle.patch.positions import Positions, decode, sound
 from wagle.system.errors import WagleError
-from wagle.system.tensors import TensorFile, open_checked, save_checked
+from wagle.system.tensors import MOST_DIMENSIONS, TensorFile, open_checked, save_checked
 
 FORMAT = "wagle-patch/2"
 UNDO_FORMAT = "wagle-undo/1"
@@ -213,7 +213,9 @@ class Patch:
                 *(_digests(metadata.get(key, {})) for key in ("digests", "digests_after"))
             )
             ends = [str(metadata[key]) for key in ("base", "result")]
-            whole = all(_sound(name, change, file) for name, change in changes.items())
+            whole = _names(changes) == {*file.names} and all(
+                _sound(name, change, file) for name, change in changes.items()
+            )
         except (KeyError, TypeError, ValueError, AttributeError):  # a field missing or misspelt
             whole = False
         if not whole:
@@ -253,7 +255,16 @@ def _change(fields: Mapping[str, Any]) -> Change:
     whole = [*change.shape, change.count]
     if not all(type(number) is int and 0 <= number < 1 << 60 for number in whole):
         raise ValueError("a size is not a whole number")
+    if len(change.shape) > MOST_DIMENSIONS or change.size >= 1 << 60:
+        raise ValueError("a shape is too large")
     return change
+
+
+def _names(changes: Mapping[str, Change]) -> set[str]:
+    """The names of the tensors that a file with these changes holds."""
+    values = {f"{name}::values" for name in changes}
+    coded = (n for n, change in changes.items() if change.encoding != "all")
+    return values | {f"{name}::{changes[name].encoding}" for name in coded}
 
 
 def _digests(found: Mapping[str, Any]) -> dict[str, str]:

@@ -16,7 +16,6 @@ from wagle.attribution.scoring.candidates import candidate_names
 from wagle.attribution.scoring.choice import check_score
 from wagle.evaluation.stand_in import make_twins
 from wagle.mask.mask import Mask
-from wagle.model.loading import empty_model
 from wagle.model.saving import check_names
 from wagle.model.structure import place_parameters
 from wagle.run.opening import Run
@@ -32,7 +31,7 @@ def structure_of(run: Run) -> PreTrainedModel:
     Raises:
         WagleError: a package is missing, or the model lacks a layer that LoRA targets.
     """
-    model = empty_model(run.models.named)
+    model = run.models.structure()
     lora = run.recipe.unlearning.lora
     if lora is None:
         return model
@@ -46,7 +45,7 @@ def structure_of(run: Run) -> PreTrainedModel:
 
 def check_folder(run: Run) -> None:
     """Refuse a model folder that a trained model could not be saved like."""
-    check_names(run.models.named, empty_model(run.models.named).state_dict())
+    check_names(run.models.named, run.models.structure().state_dict())
 
 
 def check_attribution(run: Run, model: PreTrainedModel) -> None:

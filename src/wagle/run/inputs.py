@@ -56,7 +56,9 @@ class Inputs:
     @cached_property
     def encoder(self) -> Encoder:
         """Tokenizer, template and length limit of the recipe."""
-        return encoder_of(self.recipe, load_tokenizer(self.models.named))
+        trust = self.recipe.model.trust_remote_code
+        made = load_tokenizer(self.models.named, trust_remote_code=trust)
+        return encoder_of(self.recipe, made)
 
     @cached_property
     def sets(self) -> dict[str, list[Record]]:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from wagle.model.loading import resolve_model
+from wagle.model.loading import empty_model, load_model, resolve_model
 from wagle.recipe.recipe import NO_REFERENCE, Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,15 @@ class Models:
         if self.recipe.finetune is not None:
             return self.start
         return None if self.recipe.model.adapter is None else self.named
+
+    def load(self, folder: Path, dtype: str = "float32") -> PreTrainedModel:
+        """One of these models, with the recipe's attention and trust."""
+        asked = self.recipe.model
+        return load_model(folder, dtype, asked.attention, trust_remote_code=asked.trust_remote_code)
+
+    def structure(self) -> PreTrainedModel:
+        """The named model without weights."""
+        return empty_model(self.named, trust_remote_code=self.recipe.model.trust_remote_code)
 
     @property
     def gradients(self) -> Path:

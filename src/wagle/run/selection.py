@@ -17,14 +17,16 @@ from wagle.unlearning.lora import adapt, load_quantized
 
 def load_trained(run: Run, folder: Path) -> PreTrainedModel:
     """A model of the run, in the recipe's precision and with its attention."""
-    return load_model(folder, run.recipe.model.dtype, run.recipe.model.attention)
+    return run.models.load(folder, run.recipe.model.dtype)
 
 
 def load_adapted(run: Run, lora: Lora) -> Any:
     """The base with the run's untrained adapter, the same at every call."""
     settings = run.recipe.model
     load = load_model if lora.quantize == "none" else load_quantized
-    return adapt(load(run.models.base, settings.dtype, settings.attention), lora, run.recipe.seed)
+    trust = settings.trust_remote_code
+    model = load(run.models.base, settings.dtype, settings.attention, trust_remote_code=trust)
+    return adapt(model, lora, run.recipe.seed)
 
 
 def unmasked(recipe: Recipe) -> str | None:

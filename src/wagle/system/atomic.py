@@ -113,6 +113,12 @@ def _finish_folder(part: Path, path: Path) -> None:
     _sync(path.parent)
 
 
+def part_of(path: str | Path) -> Path:
+    """Where ``resumable_folder`` keeps an unfinished folder."""
+    path = Path(path)
+    return path.with_name(path.name + ".part")
+
+
 @contextlib.contextmanager
 def resumable_folder(path: str | Path, plan: Mapping[str, Any]) -> Iterator[Path]:
     """Like ``atomic_folder``, but keeps what a killed process left behind under the same plan.
@@ -121,16 +127,19 @@ def resumable_folder(path: str | Path, plan: Mapping[str, Any]) -> Iterator[Path
 
     Args:
         path: the folder to make.
-        plan: everything the contents depend on; leftovers of another plan are removed.
+        plan: everything the contents depend on; leftovers of another plan are removed, but for the
+            file ``salt``.
     """
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    said = part / "plan.json"
+    path, part = Path(path), part_of(path)
+    said, salt = part / "plan.json", part / "salt"
     with disk_errors(path):
         plain = json.loads(json.dumps(plan))
         if not said.is_file() or read_json(said) != plain:
+            key = salt.read_bytes() if salt.is_file() else None  # the plan was made with it
             shutil.rmtree(part, ignore_errors=True)
-            part.mkdir(parents=True)
+            part.mkdir(parents=True, mode=0o777 if key is None else 0o700)
+            if key is not None:
+                write_text(salt, key.decode(), private=True)
             write_json(said, plain)
         try:
             yield part

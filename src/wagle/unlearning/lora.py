@@ -26,6 +26,7 @@ from transformers.pytorch_utils import Conv1D
 from wagle.compat.bitsandbytes import never_repack
 from wagle.compat.transformers import is_quantized
 from wagle.mask.mask import Mask
+from wagle.model.loading import reason_for
 from wagle.model.saving import write_shard
 from wagle.model.structure import DTYPES, model_folder
 from wagle.recipe.sections.unlearning import Lora
@@ -195,7 +196,11 @@ def _start(like: torch.Tensor, key: tuple[object, ...]) -> torch.Tensor:
 
 
 def load_quantized(
-    path: str | Path, dtype: str = "float32", attention: str = "auto"
+    path: str | Path,
+    dtype: str = "float32",
+    attention: str = "auto",
+    *,
+    trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """Load a model with its linear layers, except the head, in four bits (NF4): a base for LoRA.
 
@@ -203,6 +208,7 @@ def load_quantized(
         path: the folder, whose files stay as they are.
         dtype: of all other weights and of the matrix products.
         attention: as in ``load_model``.
+        trust_remote_code: as there.
 
     Returns:
         The model in evaluation mode. It can only be trained through an adapter, which cannot be
@@ -229,10 +235,11 @@ def load_quantized(
             quantization_config=settings,
             attn_implementation=None if attention == "auto" else attention,
             local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
         )
     except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise WagleError(f"cannot load {path} in four bits: {reason[0]}") from error
+        raise WagleError(f"cannot load {path} in four bits: {reason_for(error)}") from error
     for layer in model.modules():
         never_repack(layer)
     loaded: PreTrainedModel = model.eval()

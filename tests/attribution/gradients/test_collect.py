@@ -272,3 +272,38 @@ def test_shared_records_and_broken_weights_are_one_line_errors(model, tokenizer,
         model.model.norm.weight[0] = float("nan")
     with pytest.raises(WagleError, match=r"the loss of forget\[\d+\] is not finite"):
         wagle.gradients(model, tokenizer, forget, retain)
+
+
+def test_a_store_is_private_and_does_not_give_its_records_away(
+    model_folder, tokenizer, forget, retain, tmp_path
+):
+    memory = wagle.gradients(model_folder, tokenizer, forget, retain)
+    plain = {id for ids in memory.metadata["records"].values() for id in ids}
+    found = []
+    for name in ("one", "two"):
+        path = tmp_path / name
+        store = wagle.gradients(model_folder, tokenizer, forget, retain, path=path)
+        assert path.stat().st_mode & 0o777 == 0o700
+        text = "".join(f.read_text() for f in path.iterdir() if f.suffix != ".safetensors")
+        assert not any(id in text for id in plain)
+        counts = {name: len(ids) for name, ids in store.metadata["records"].items()}
+        assert counts == {name: len(ids) for name, ids in memory.metadata["records"].items()}
+        found.append(store.metadata["records"])
+        again = wagle.gradients(model_folder, tokenizer, forget, retain, path=path)
+        assert again.metadata == store.metadata
+    assert found[0] != found[1]  # each has a key of its own
+
+
+def test_an_old_store_with_plain_names_of_records_is_opened(
+    model_folder, tokenizer, forget, retain, tmp_path
+):
+    path = tmp_path / "store"
+    wagle.gradients(model_folder, tokenizer, forget, retain, path=path)
+    memory = wagle.gradients(model_folder, tokenizer, forget, retain)
+    (path / "salt").unlink()
+    said = json.loads((path / "store.json").read_text())
+    del said["digest"]
+    said["records"] = memory.metadata["records"]
+    (path / "store.json").write_text(json.dumps(said))
+    again = wagle.gradients(model_folder, tokenizer, forget, retain, path=path)
+    assert again.metadata["records"] == memory.metadata["records"]

@@ -64,7 +64,7 @@ class Blocks:
     def __init__(self, folder: Path, job: Job, stack: contextlib.ExitStack) -> None:
         self.folder, self.job = folder, job
         self.device, self.dtype = torch.device(job.device), DTYPES[job.dtype]
-        self.model = empty_model(folder, job.attention, job.dtype)
+        self.model = empty_model(folder, job.attention, job.dtype, trust_remote_code=job.trust)
         try:
             where, self.blocks = find_blocks(self.model)
         except WagleError as error:

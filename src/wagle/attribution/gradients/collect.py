@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,8 +26,10 @@ from wagle.data.tokens import Encoder, Tokens, as_encoder
 from wagle.model.loading import empty_model
 from wagle.model.structure import DTYPES, check_length, model_folder
 from wagle.model.weights import Weights, fingerprint
-from wagle.system.atomic import check_space, resumable_folder, write_json
+from wagle.system.atomic import check_space, part_of, resumable_folder, write_json
 from wagle.system.errors import DiskFull, WagleError, choose
+from wagle.system.seals import content_digest
+from wagle.system.secrets import keyed_digest, private_folder, salt
 from wagle.system.tensors import save_tensors
 
 DEFAULT = ("grad_forget", "grad_retain")
@@ -51,6 +53,7 @@ def gradients(
     dtype: str = "auto",
     device: str = "auto",
     attention: str = "auto",
+    trust_remote_code: bool = False,
 ) -> GradientStore:
     """Compute the gradients of the mean loss on the forget set and on the retain set.
 
@@ -83,6 +86,7 @@ def gradients(
             dtype in which they are stored.
         device: where a folder's model computes, ``cpu`` or ``cuda``; ``auto`` takes what is there.
         attention: ``eager``, ``sdpa`` or ``auto``, for a folder.
+        trust_remote_code: as in ``load_model``, for a folder.
 
     Returns:
         The store; it yields masks for any score, gamma and ratio without the model.
@@ -96,11 +100,16 @@ def gradients(
     encoder = as_encoder(tokenizer)
     sets = _token_sets(encoder, forget, retain, retain_records, seed, overlap, wanted)
     source = model if isinstance(model, nn.Module) else model_folder(model)
-    structure = source if isinstance(source, nn.Module) else empty_model(source)
+    structure = (
+        source
+        if isinstance(source, nn.Module)
+        else empty_model(source, trust_remote_code=trust_remote_code)
+    )
     _check_lengths(structure, sets)
     job = _job(source, batch_tokens, precision, dtype, device, attention)
+    job = replace(job, trust=trust_remote_code)
     name = choose_engine(engine, source, job, in_memory=path is None)
-    metadata = {
+    metadata: dict[str, Any] = {
         "format": FORMAT,
         "versions": {"wagle": version("wagle"), "torch": torch.__version__},
         "model": _about_model(source),
@@ -119,9 +128,22 @@ def gradients(
     work = _Work(source, plan_passes(wanted, sets), job, metadata)
     if path is None:
         return _in_memory(work)
-    if (Path(path) / "store.json").is_file():
+    done = (Path(path) / "store.json").is_file()
+    key = _key(Path(path) if done else part_of(Path(path)))
+    if key is not None:
+        metadata["records"] = {
+            name: [keyed_digest(key, [id]) for id in ids]
+            for name, ids in metadata["records"].items()
+        }
+    if done:
         return _finished(Path(path), metadata)
     return _on_disk(work, Path(path))
+
+
+def _key(folder: Path) -> bytes | None:
+    """The key of the digests that name records in a store; None for an old one, with plain ids."""
+    old = (folder / "store.json").is_file() and not (folder / "salt").is_file()
+    return None if old else salt(private_folder(folder))
 
 
 def _in_order(quantities: Sequence[str]) -> list[str]:
@@ -156,16 +178,16 @@ def _finished(path: Path, wanted: Mapping[str, Any]) -> GradientStore:
     found = store.metadata
     if store.model_fingerprint != wanted["model"]["fingerprint"]:
         what = "another model"
-    elif found["records"] != wanted["records"] or found["template"] != wanted["template"]:
+    elif found["records"] != wanted["records"] or found.get("template") != wanted["template"]:
         what = "other data"
     else:
         same = {
-            key: found[key] == wanted[key] for key in wanted if key not in ("versions", "model")
+            key: found.get(key) == wanted[key] for key in wanted if key not in ("versions", "model")
         }
         different = [key for key, equal in same.items() if not equal]
         if not different:
             return store
-        what = f"another {different[0]} ({found[different[0]]})"
+        what = f"another {different[0]} ({str(found.get(different[0]))[:80]})"
     raise WagleError(f"{path} holds a gradient store of {what}; remove it, or choose another path")
 
 
@@ -267,8 +289,10 @@ def _write_store(work: _Work, path: Path, need: int) -> None:
         with Sink(part, work.dtype, {"format": FORMAT}) as sink:
             work.run(sink)
         if isinstance(work.source, nn.Module):
-            save_tensors(part / "weight-00000.safetensors", _copy(work.source), {"format": FORMAT})
-        write_json(part / "store.json", work.metadata)
+            file = part / "weight-00000.safetensors"
+            save_tensors(file, _copy(work.source), {"format": FORMAT}, digest=True)
+        digest = content_digest(work.metadata)
+        write_json(part / "store.json", {**work.metadata, "digest": digest})
 
 
 def store_bytes(metadata: Mapping[str, Any]) -> int:

@@ -46,7 +46,10 @@ def whole(model: PreTrainedModel | Path, passes: Sequence[Pass], job: Job, sink:
     result beyond floating-point error. About once a minute the sums go to the sink, so that a
     killed pass resumes after the last batch saved there.
     """
-    live = model if isinstance(model, nn.Module) else load_model(model, job.dtype, job.attention)
+    if isinstance(model, nn.Module):
+        live = model
+    else:
+        live = load_model(model, job.dtype, job.attention, trust_remote_code=job.trust)
     if live is not model:
         torch.nn.Module.to(live, job.device)
     training = live.training

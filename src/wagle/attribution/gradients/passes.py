@@ -35,6 +35,7 @@ class Job:
         dtype: how the weights are held, a name in DTYPES.
         device: where to compute.
         attention: which attention code to use, as in ``load_model``.
+        trust: whether the code of a model folder may run.
     """
 
     batch_tokens: int = 512
@@ -42,6 +43,7 @@ class Job:
     dtype: str = "float32"
     device: str = "cpu"
     attention: str = "auto"
+    trust: bool = False
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ class Sink:
                     self._shard.result()
                 path = self.folder / f"{quantity}-{label}.safetensors"
                 self._shard = self._pool.submit(
-                    save_tensors, path, tensors, self.metadata, dtype=self.dtype
+                    save_tensors, path, tensors, self.metadata, dtype=self.dtype, digest=True
                 )
 
     def wait(self) -> None:

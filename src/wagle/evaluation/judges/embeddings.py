@@ -167,8 +167,14 @@ def load_reader(
     try:
         if local:
             model_folder(source)
-        tokenizer = load_tokenizer(source) if local else AutoTokenizer.from_pretrained(source)
-        model, found = auto.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+        tokenizer = (
+            load_tokenizer(source)
+            if local
+            else AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        )
+        model, found = auto.from_pretrained(
+            source, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+        )
     except WagleError:
         raise
     except Exception as error:

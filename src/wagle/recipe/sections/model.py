@@ -39,3 +39,7 @@ class Model(Section):
     attention: Literal["auto", "eager", "sdpa"] = "auto"
     """Which attention implementation to use: eager is faster for short records on a CPU; the
     results differ only by rounding."""
+
+    trust_remote_code: bool = False
+    """Whether Python code that lies in the model folder may run: code by strangers can do anything
+    that you can, so read it first. It is never asked for at a prompt."""

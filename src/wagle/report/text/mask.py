@@ -37,7 +37,7 @@ def mask_table(mask: Mask) -> str:
     settings = mask.metadata.get("settings") or {}
     lines = facts(
         [
-            ("score", described(mask.metadata["score"], settings, "; ")),
+            ("score", described(str(mask.metadata.get("score")), settings, "; ")),
             ("model", str(mask.metadata.get("model"))[:12]),
             ("candidates", f"{mask.candidates:,}"),
             *_ratio_facts(mask),

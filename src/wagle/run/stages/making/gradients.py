@@ -44,6 +44,7 @@ def gradients(run: Run) -> dict[str, Any]:
         dtype=run.recipe.model.dtype,
         device=settings.device,
         attention=run.recipe.model.attention,
+        trust_remote_code=run.recipe.model.trust_remote_code,
     )
     return {
         "engine": store.metadata["engine"],

@@ -7,7 +7,6 @@ from typing import Any
 
 from wagle.evaluation.models import Way
 from wagle.evaluation.neighbours import NEIGHBOURS, NEUTRAL, answer_prompts, as_row, make_prompts
-from wagle.model.loading import load_model
 from wagle.run.opening import Run
 from wagle.system.atomic import write_json
 from wagle.system.errors import WagleError
@@ -24,7 +23,7 @@ def neighbours(run: Run) -> dict[str, Any]:
     if kind is None:
         return {"made": 0}
     settings, forget, seed = run.recipe.evaluation, run.inputs.need("forget"), run.recipe.seed
-    model = load_model(run.models.base, attention=run.recipe.model.attention)
+    model = run.models.load(run.models.base)
     way = Way(
         run.inputs.encoder, settings.precision, settings.batch_tokens, run.private / "answers"
     )

@@ -30,7 +30,8 @@ def teach(run: Run) -> dict[str, Any]:
     """Make the model that should forget."""
     adapter = run.recipe.model.adapter
     if adapter is not None:
-        merge_adapter(run.models.named, adapter, run.models.start)
+        trust = run.recipe.model.trust_remote_code
+        merge_adapter(run.models.named, adapter, run.models.start, trust_remote_code=trust)
     if run.recipe.after is not None:
         _check_result(run.recipe.after, run.models.start)
     if run.recipe.finetune is None:

@@ -47,7 +47,8 @@ def unlearn(run: Run) -> dict[str, Any]:
             save_trained(run, model, place)
             del model  # the base is loaded again, in float32
             give_memory_back()
-            merge_adapter(run.models.base, place, run.folder / "model")
+            trust = run.recipe.model.trust_remote_code
+            merge_adapter(run.models.base, place, run.folder / "model", trust_remote_code=trust)
         found["lora"] = lora.model_dump(mode="json")
     clear_training(run, checkpoints)
     return found

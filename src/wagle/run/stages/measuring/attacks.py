@@ -14,7 +14,6 @@ from wagle.attacks.shapes import ATTACKED, Scene, Series, Trial
 from wagle.attacks.table import check_settings, make_attack
 from wagle.evaluation.figures import Figure
 from wagle.evaluation.models import Way
-from wagle.model.loading import load_model
 from wagle.recipe.sections.evaluation import Attack
 from wagle.report.disclosure import public
 from wagle.run.opening import Run
@@ -79,7 +78,7 @@ def _try(run: Run, asked: Attack, role: str, trial: Trial) -> Series | None:
     if folder is None:
         return None
     logger.info("attack %s on the model %s", asked.called, role)
-    found = trial(load_model(folder, attention=run.recipe.model.attention))
+    found = trial(run.models.load(folder))
     give_memory_back()
     texts = {state: [asdict(one) for one in said] for state, said in found.texts.items()}
     path = run.private / f"attack-{asked.called}-{role}.json"

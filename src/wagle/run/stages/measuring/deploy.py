@@ -10,7 +10,6 @@ from wagle.evaluation.measuring import evaluate
 from wagle.evaluation.served.asker import Asker
 from wagle.evaluation.served.opening import open_file, open_load
 from wagle.evaluation.verdict import Verdict, judge
-from wagle.model.loading import load_model
 from wagle.model.quantization.kinds import LOADS, check_form, make_file
 from wagle.run.opening import Run
 from wagle.run.stages.measuring.evaluations import keep, questions_about, way_of
@@ -70,6 +69,6 @@ def _named(run: Run, form: str) -> Path:
 def _served(run: Run, form: str) -> Asker:
     folder = run.folder / "model"
     if form in LOADS:
-        return open_load(load_model(folder, attention=run.recipe.model.attention), form)
+        return open_load(run.models.load(folder), form)
     file = _named(run, form)
     return open_file(file, {"form": form, "made_by": make_file(folder, file, form)})

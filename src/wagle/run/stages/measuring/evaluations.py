@@ -16,7 +16,6 @@ from wagle.evaluation.figures import FORGOTTEN
 from wagle.evaluation.measuring import ASKED, evaluate
 from wagle.evaluation.result import Evaluation
 from wagle.evaluation.stand_in import BASE, STAND_IN, TWINS, make_twins
-from wagle.model.loading import load_model
 from wagle.recipe.recipe import NO_REFERENCE
 from wagle.recipe.sections.evaluation import EvaluationSettings
 from wagle.run.opening import Run
@@ -30,7 +29,7 @@ def measure(run: Run, role: str, folder: Path) -> dict[str, Any]:
     run.inputs.need("forget")
     more = {FORGOTTEN: run.inputs.forgotten} if role != "reference" and run.inputs.forgotten else {}
     questions = questions_about(run, {**run.inputs.sets, **more})
-    model = load_model(folder, attention=run.recipe.model.attention)
+    model = run.models.load(folder)
     kept = role == "after" and run.recipe.unlearning.objective == "none"
     common = {**way_of(run), "cache": run.private / "answers", "unchanged": kept}
     found = evaluate(model, run.inputs.encoder, **questions, **_beside(run, role), **common)
@@ -56,7 +55,7 @@ def measure_twins(run: Run) -> dict[str, Any]:
     asked = questions_about(run, {"forget": run.inputs.need("forget")})
     base = run.models.base
     forget = asked.pop("forget")
-    model = load_model(base, attention=run.recipe.model.attention)
+    model = run.models.load(base)
     how = {**asked, **way_of(run), "cache": run.private / "answers"}
     found = ask_twins(model, run.inputs.encoder, forget, **how)
     if found is None:

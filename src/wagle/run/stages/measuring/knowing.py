@@ -15,7 +15,6 @@ from wagle.evaluation.models import Way
 from wagle.evaluation.result import Evaluation
 from wagle.evaluation.stand_in import TWINS
 from wagle.evaluation.verdict import MEMBERSHIP, probes_of
-from wagle.model.loading import load_model
 from wagle.run.opening import Run
 
 logger = logging.getLogger(__name__)
@@ -82,5 +81,5 @@ def _word(run: Run) -> str:
     way = Way(
         run.inputs.encoder, settings.precision, settings.batch_tokens, run.private / "answers"
     )
-    model = load_model(run.models.base, attention=run.recipe.model.attention)
+    model = run.models.load(run.models.base)
     return word_about(model, way, run.inputs.need("forget"), seed=run.recipe.seed)
