@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY = passive
 export HF_HUB_OFFLINE = 1
 
-.PHONY: pages demo demo-full test lint bench bench-large bench-evaluation bench-audit planted objectives house wheel clean
+.PHONY: pages demo demo-full test lint bench bench-large bench-evaluation bench-audit planted objectives house fuzz wheel clean
 
 demo: .venv/installed
 	$(BIN)/wagle run demo
@@ -54,6 +54,10 @@ bench-audit: .venv/installed-dev
 # Rooms, floors, sizes, and how many files adding one of each kind touches: ARGS="--json FILE".
 house: .venv/installed-dev
 	$(BIN)/python -m bench.house $(ARGS)
+
+# Mutants of everything that wagle reads, about half an hour; it resumes. ARGS="--replay run:4711".
+fuzz: .venv/installed-dev
+	$(BIN)/python -m bench.fuzz --json bench/measured/fuzz.json $(ARGS)
 
 wheel: .venv/installed-dev
 	$(BIN)/pip wheel -q --no-deps -w dist .

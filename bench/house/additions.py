@@ -240,9 +240,9 @@ DATA_FORMAT = Addition(
             "READERS: dict",
             '''def _tab_rows(path: Path) -> Read:
     """Tab-separated cells, under a header."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\\t")
-        yield from ((reader.line_num, row) for row in reader)
+    text = io.StringIO(read_text(path, LARGEST), newline="")
+    reader = csv.DictReader(text, delimiter="\\t")
+    yield from ((reader.line_num, row) for row in reader)
 
 
 ''',

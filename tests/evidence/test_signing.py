@@ -81,3 +81,15 @@ def test_files_that_hold_no_such_key_are_named(key, tmp_path):
         read_public(key)
     with pytest.raises(WagleError, match="cannot read the key"):
         read_key(tmp_path / "none.pem")
+
+
+def test_a_key_of_an_unknown_kind_is_refused_in_one_line(tmp_path):
+    """Found by bench.fuzz: pack:1069. The object identifier's last byte names the kind."""
+    new_key(tmp_path / "a.pem")
+    odd = tmp_path / "odd.pem"
+    for path, use in ((tmp_path / "a.pem.pub", key_name), (tmp_path / "a.pem", None)):
+        head, body, tail = path.read_text().strip().split("\n")
+        raw = base64.b64decode(body).replace(b"\x06\x03\x2b\x65\x70", b"\x06\x03\x2b\x75\x70")
+        odd.write_text("\n".join([head, base64.b64encode(raw).decode(), tail]))
+        with pytest.raises(WagleError, match="is not an Ed25519"):
+            use(odd.read_bytes()) if use else read_key(odd)

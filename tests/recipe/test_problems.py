@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from wagle.recipe.problems import _dotted, _keys, _position, _unknown, explain
+from wagle.recipe.problems import _dotted, _keys, _Order, _unknown, explain
 from wagle.recipe.recipe import Recipe
 
 
@@ -29,12 +29,12 @@ def test_a_key_is_dotted_with_its_places_in_lists(loc, key):
 
 def test_problems_are_in_the_order_of_the_document_and_what_is_missing_comes_last():
     data = {"b": {"y": 1, "x": 2}, "a": [0, {"z": 1}]}
-    assert _position(("b", "x"), data) == [0, 1]
-    assert _position(("a", 1, "z"), data) == [1, 1]  # a list's items have no keys below
-    assert _position(("b", "none"), data) == [0, 2]
-    assert _position(("none", "x"), data) == [2]
+    assert _Order().of(("b", "x"), data) == [0, 1]
+    assert _Order().of(("a", 1, "z"), data) == [1, 1]  # a list's items have no keys below
+    assert _Order().of(("b", "none"), data) == [0, 2]
+    assert _Order().of(("none", "x"), data) == [2]
     ordered = [("b", "y"), ("b", "x"), ("b", "none"), ("a", 0), ("a", 1), ("none",)]
-    assert sorted(ordered, key=lambda loc: _position(loc, data)) == ordered
+    assert sorted(ordered, key=lambda loc: _Order().of(loc, data)) == ordered
 
 
 def test_the_first_problem_of_the_document_is_told_and_the_rest_are_counted():

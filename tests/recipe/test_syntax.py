@@ -1,6 +1,7 @@
 """YAML as recipes are written, value by value."""
 
 import math
+import time
 
 import pytest
 import yaml
@@ -123,10 +124,10 @@ def test_one_key_in_two_sections_and_an_anchor_used_twice_are_fine():
     assert parse_yaml(text, "x")["c"] == [{"x": 1}, {"x": 1}]
 
 
-def test_an_anchor_that_holds_itself_is_gone_through_once():
-    found = parse_yaml("a: &x [1, *x]\n", "x")["a"]
-    assert found[0] == 1
-    assert found[1] is found
+@pytest.mark.parametrize("text", ["a: &x [1, *x]", "a: &x {b: [*x]}"])
+def test_an_anchor_that_holds_itself_is_refused(text):
+    with pytest.raises(WagleError, match=r"^x is not valid YAML \(it holds itself\)$"):
+        parse_yaml(text, "x")
 
 
 def test_an_error_in_one_line_of_text_names_no_line():
@@ -139,3 +140,62 @@ def test_an_error_in_one_line_of_text_names_no_line():
 def test_no_code_is_run_by_a_tag():
     with pytest.raises(WagleError, match="could not determine a constructor for the tag"):
         parse_yaml("!!python/object/apply:os.getcwd []", "x")
+
+
+def _bomb(levels):
+    """A list of nine lists of nine lists and so on, in one line for each level."""
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
+    for one, inner in zip("bcdefghij"[:levels], "abcdefghi", strict=False):
+        lines.append(f"{one}: &{one} [{', '.join(['*' + inner] * 9)}]")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("levels", [4, 9])
+def test_aliases_that_stand_for_very_many_values_are_refused_before_any_is_made(levels):
+    """Nine lines of 459 bytes stood for so many values that reading them took 15 seconds."""
+    started = time.process_time()
+    with pytest.raises(WagleError, match=r"^x, line 5, .+it stands for more than 50,000 values"):
+        parse_yaml(_bomb(levels), "x")
+    assert time.process_time() - started < 1
+
+
+def test_merged_mappings_count_as_often_as_they_are_merged():
+    with pytest.raises(WagleError, match="it stands for more than 50,000 values"):
+        parse_yaml("a: &a {b: 1}\nc: {<<: [" + "*a, " * 30_000 + "]}", "x")
+
+
+def test_a_few_aliases_are_read_as_ever():
+    assert parse_yaml("a: &a {k: [1]}\nb: *a\nc: {<<: *a, d: 2}", "x")["c"] == {"k": [1], "d": 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: " + "9" * 5000, "x is not valid YAML (a number has 5,000 characters)"),
+        ("a: 0x" + "f" * 5000, "x is not valid YAML (a number has 5,002 characters)"),
+        ("[" * 101 + "]" * 101, "x is not valid YAML (it is nested too deeply)"),
+        (
+            'a: "\\ud800"',
+            "x is not valid YAML (it holds half of a surrogate pair, which is not a character)",
+        ),
+        ("x" * 262_145, "x has 262,145 characters; at most 262,144 are read"),
+        ("a: !!bool x", "x is not valid YAML ('x' is not of the type !!bool)"),
+        ("a: !!int ''", "x is not valid YAML ('' is not of the type !!int)"),
+        (
+            "a: !!timestamp x",
+            "x is not valid YAML (could not determine a constructor for the tag "
+            "'tag:yaml.org,2002:timestamp')",
+        ),
+    ],
+)
+def test_yaml_out_of_bounds_is_one_line(text, said):
+    with pytest.raises(WagleError) as caught:
+        parse_yaml(text, "x")
+    assert str(caught.value) == said
+
+
+def test_one_hundred_levels_are_read():
+    found = parse_yaml("[" * 100 + "]" * 100, "x")
+    for _ in range(99):
+        (found,) = found
+    assert found == []

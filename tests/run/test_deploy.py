@@ -18,8 +18,9 @@ from wagle.run.execution import execute
 from wagle.run.opening import Run
 from wagle.run.stages.measuring import after as judging
 from wagle.run.stages.measuring import deploy
-from wagle.system.atomic import read_json, write_json
+from wagle.system.atomic import write_json
 from wagle.system.errors import WagleError
+from wagle.system.reading import read_json
 from wagle.system.seals import sha256_of
 
 FORMS = ["int8", "f16"]

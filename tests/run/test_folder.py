@@ -10,6 +10,8 @@ from wagle.evaluation.figures import Figure
 from wagle.evaluation.result import Evaluation
 from wagle.run.folder import RunFolder
 from wagle.system.atomic import write_json
+from wagle.system.errors import WagleError
+from wagle.system.secrets import salt
 
 
 def written(folder):
@@ -171,3 +173,66 @@ def test_a_line_that_is_no_entry_is_left_out(tmp_path, torn):
     (tmp_path / "log.jsonl").write_bytes(torn)
     run.log("teach", {"step": 3})
     assert run.logged() == [{"stage": "teach", "step": 3}]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"stage": "unlearn", "step": 1, "forget_n',
+        b"\xff\xfe",
+        b"[]",
+        b"3",
+        b"null",
+        b'{"stage": 3}',
+        b'{"step": 1}',
+        b'{"stage": "unlearn", "step": "1"}',
+        b'{"stage": "unlearn", "step": 1.5}',
+        b'{"stage": "unlearn", "step": null}',
+        b'{"stage": "unlearn", "step": 1, "forget_nll": "x"}',
+        b'{"stage": "unlearn", "step": 1, "retain_nll": [1]}',
+        b'{"stage": "unlearn", "warning": ["x"]}',
+        b'{"stage": "unlearn", "a": ' + b"[" * 5000,
+        b'{"stage": "unlearn", "warning": "\\ud800"}',
+    ],
+)
+def test_a_line_that_is_torn_or_not_wagles_is_left_out(tmp_path, line):
+    run = RunFolder(tmp_path)
+    run.log("unlearn", {"step": 1, "forget_nll": 0.5})
+    with (tmp_path / "log.jsonl").open("ab") as file:
+        file.write(line + b"\n")
+    run.log("unlearn", {"warning": "look"})
+    assert run.logged() == [
+        {"stage": "unlearn", "step": 1, "forget_nll": 0.5},
+        {"stage": "unlearn", "warning": "look"},
+    ]
+    assert run.warnings() == ["look"]
+
+
+def test_a_log_that_is_no_file_is_refused(tmp_path):
+    (tmp_path / "log.jsonl").mkdir()
+    with pytest.raises(WagleError, match=r"log\.jsonl is a folder, not a file"):
+        RunFolder(tmp_path).logged()
+
+
+@pytest.mark.parametrize("role", ["before", "after"])
+def test_an_evaluation_that_is_gone_though_its_stage_is_finished_is_named(tmp_path, role):
+    run = RunFolder(tmp_path)
+    run.finish(role, {"verdict": "leaks"})
+    with pytest.raises(WagleError) as caught:
+        run.evaluation(role)
+    assert str(caught.value) == (
+        f"{tmp_path}/evaluation/{role}.json is missing, but the stage {role} is finished; put it "
+        f"back, or make it again: wagle run {tmp_path} --again {role}"
+    )
+    run.finish(role, {"skipped": "nothing to unlearn", "verdict": "inconclusive"})
+    assert run.evaluation(role) is None
+
+
+@pytest.mark.parametrize("text", ["", "zz", "not hex\n", "\xff"])
+def test_a_salt_of_a_wrong_form_is_refused_in_one_line(tmp_path, text):
+    run = RunFolder(tmp_path)
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "salt").write_bytes(text.encode("latin-1"))
+    for use in (lambda: salt(run.private), lambda: run.finish("a", {}, ["private/salt"])):
+        with pytest.raises(WagleError, match=r"private/salt is not (a key|UTF-8 text)"):
+            use()

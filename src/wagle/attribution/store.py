@@ -13,8 +13,8 @@ from wagle.attribution.quantities import COLLECTED
 from wagle.attribution.scoring.masks import mask_from_scores
 from wagle.mask.mask import Mask
 from wagle.model.weights import Weights, fingerprint, weight_files
-from wagle.system.atomic import read_json
 from wagle.system.errors import WagleError
+from wagle.system.reading import read_json
 from wagle.system.seals import content_digest
 from wagle.system.tensors import MOST_DIMENSIONS, TensorFile
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wagle.system.confined import Confined, Failed
 from wagle.system.errors import WagleError
+from wagle.system.reading import one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -58,7 +59,9 @@ def _turns(value: Any, field: str, place: str) -> tuple[Turn, ...]:
             raise WagleError(f"{where} is {type(message).__name__}, not a role with a content")
         role = message.get("role", message.get("from"))
         if not isinstance(role, str) or role not in _ROLES:
-            raise WagleError(f"{place}: role {role!r} is unknown; use system, user or assistant")
+            raise WagleError(
+                f"{place}: role {one_line(repr(role))} is unknown; use system, user or assistant"
+            )
         if message.get("tool_calls"):
             raise WagleError(f"{where} calls a tool; only text turns can be read")
         content = message.get("content", message.get("value"))

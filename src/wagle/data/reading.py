@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,45 +22,44 @@ from wagle.data.draws import subset, uniform
 from wagle.data.records import FIELD, LISTS, Read, Record, Source, parse_record
 from wagle.data.refusals import REFUSALS
 from wagle.system.errors import WagleError, choose
+from wagle.system.reading import one_line, parse_json, read_text
+
+LARGEST = 1 << 32  # bytes of a file of records
 
 
 def _json_lines(path: Path) -> Read:
-    """JSON lines, also in a file named .json (as in TOFU), or a single JSON list."""
-    text = path.read_text(encoding="utf-8-sig")
+    """JSON lines, also in a file named .json (as in TOFU), or a single JSON list.
+
+    NaN is read: others write it where a value is missing.
+    """
+    text, where = read_text(path, LARGEST), one_line(path)
     if text.lstrip().startswith("["):
-        try:
-            yield from ((None, row) for row in json.loads(text))
-        except json.JSONDecodeError as error:
-            raise WagleError(f"{path} is not valid JSON ({error})") from None
+        yield from ((None, row) for row in parse_json(text, where, finite=False))
         return
     for number, line in enumerate(text.split("\n"), 1):  # a text may contain U+2028 and the like
         if line.strip():
-            try:
-                yield number, json.loads(line)
-            except json.JSONDecodeError as error:
-                raise WagleError(f"{path}, line {number}, is not valid JSON ({error})") from None
+            yield number, parse_json(line, f"{where}, line {number},", finite=False)
 
 
 def _csv_rows(path: Path) -> Read:
     """CSV with a header; a list field may hold a JSON list."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
+    reader = csv.DictReader(io.StringIO(read_text(path, LARGEST), newline=""))
+    where = one_line(path)
+    try:
         for row in reader:
+            line = f"{where}, line {reader.line_num},"
             if None in row:
-                raise WagleError(
-                    f"{path}, line {reader.line_num}, has more cells than the header has names"
-                )
-            try:
-                values = {
-                    k: json.loads(v) if v.startswith("[") and FIELD.get(k) in LISTS else v
-                    for k, v in row.items()
-                    if v
-                }
-            except json.JSONDecodeError as error:
-                raise WagleError(
-                    f"{path}, line {reader.line_num}, has a list that is not valid JSON ({error})"
-                ) from None
-            yield reader.line_num, values
+                raise WagleError(f"{line} has more cells than the header has names")
+            yield reader.line_num, {k: _cell(k, v, line) for k, v in row.items() if v}
+    except csv.Error as error:
+        hint = "; JSON lines take texts of any length" if "limit" in str(error) else ""
+        line = f"{where}, line {reader.reader.line_num},"
+        raise WagleError(f"{line} is not valid CSV ({error}){hint}") from None
+
+
+def _cell(name: str, text: str, line: str) -> Any:
+    listed = text.startswith("[") and FIELD.get(name) in LISTS
+    return parse_json(text, f"{line} has a list that") if listed else text
 
 
 READERS: dict[str, Callable[[Path], Read]] = {
@@ -70,13 +71,10 @@ READERS: dict[str, Callable[[Path], Read]] = {
 
 def _rows_of_file(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
     """The rows of a file, each with its location."""
-    reader = choose(READERS, path.suffix, f"file type of {path}")
-    try:
-        rows = list(reader(path))
-    except UnicodeDecodeError as error:
-        raise WagleError(f"{path} is not UTF-8 text ({error})") from None
+    reader = choose(READERS, path.suffix, f"file type of {one_line(path)}")
+    rows = list(reader(path))
     if not all(isinstance(row, Mapping) for _, row in rows):
-        raise WagleError(f"{path} must hold one JSON object per record")
+        raise WagleError(f"{one_line(path)} must hold one JSON object per record")
     return [(str(path) if n is None else f"{path}, line {n}", row) for n, row in rows]
 
 
@@ -91,7 +89,7 @@ def _rows_of_folder(folder: Path, split: str | None) -> list[tuple[str, Mapping[
         raise WagleError(f"{folder} holds no {', '.join(READERS)} files")
     if split is None:
         raise WagleError(f"{folder} is a folder: name a split (it has {', '.join(names)})")
-    rows = _rows_of_file(choose(names, split, f"split of {folder}"))
+    rows = _rows_of_file(choose(names, split, f"split of {one_line(folder)}"))
     more = names.get(f"{split}_perturbed")
     if more is None:
         return rows
@@ -133,10 +131,10 @@ def _rows_of_path(source: str | Path, split: str | None) -> Sequence[tuple[str, 
             raise WagleError(f"{source} is not a demo set; write demo:{name}@N with an integer N")
         return [("", row) for row in demo_records(name, int(unit or 0))]
     path = Path(source)
-    if path.is_dir():
+    if os.path.isdir(path):
         return _rows_of_folder(path, split)
-    if not path.is_file():
-        raise WagleError(f"data file {path} does not exist")
+    if not os.path.exists(path):
+        raise WagleError(f"data file {one_line(path)} does not exist")
     return _rows_of_file(path)
 
 
@@ -194,7 +192,12 @@ def _named(records: Iterable[Record], seed: int) -> list[Record]:
     named = []
     for record in records:
         text = json.dumps(record.content(), sort_keys=True, ensure_ascii=False)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        try:
+            digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+            record.refusal.encode()
+        except UnicodeEncodeError:
+            said = "holds half of a surrogate pair, which is not a character"
+            raise WagleError(f"{record.place or 'a record'} {said}") from None
         seen[digest] += 1
         unique = digest if seen[digest] == 1 else f"{digest}#{seen[digest]}"
         refusal = record.refusal or REFUSALS[int(uniform(seed, "refusal", unique) * len(REFUSALS))]

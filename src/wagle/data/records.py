@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from wagle.data.chat import Turn, parse_chat, to_last_answer
 from wagle.system.errors import WagleError, nearest
 from wagle.system.moved import moved
+from wagle.system.reading import one_line
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -119,6 +120,8 @@ _NOT_OF_CHATS = (
     "decomposed",
     "translations",
 )
+_SHOWN = 20  # names of fields in a message
+_TOKENS = 2**31  # more than any tokenizer has
 _NOT_FIELDS = re.compile(r"^(option\d+|id|metadata|attention_mask|source|title|url|doi|subject)$")
 
 
@@ -143,12 +146,14 @@ def parse_record(row: Mapping[str, Any], place: str) -> Record:
         text = _words(got, "text", place)
         return Record("text", prompt=str(got.get("prefix", "")), answer=text, place=place)
     if "prompt" not in got or "answer" not in got:
-        keys = [k for k in row if not _NOT_FIELDS.match(k)]
+        names = sorted(map(str, row))
+        keys = [k for k in names[:_SHOWN] if not _NOT_FIELDS.match(k)]
         hints = [
             f"{k!r} looks like {n!r}" for k in keys if k not in FIELD and (n := nearest(k, FIELD))
         ]
+        listed = f"{[one_line(n) for n in names[:_SHOWN]]}" + ", ..." * (len(names) > _SHOWN)
         raise WagleError(
-            f"{place} has the fields {sorted(row)}; a record needs question and answer, or "
+            f"{place} has the fields {listed}; a record needs question and answer, or "
             f"messages, or text, or input_ids and labels"
             + (f" ({'; '.join(hints)})" if hints else "")
         )
@@ -226,8 +231,11 @@ def _token_record(got: Mapping[str, Any], place: str) -> Record:
     try:
         ids = tuple(int(i) for i in got["input_ids"])
         labels = tuple(int(i) for i in got.get("labels", ()))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise WagleError(f"{place}: input_ids and labels must be lists of whole numbers") from None
+    odd = next((i for i in ids if not 0 <= i < _TOKENS), None)
+    if odd is not None:
+        raise WagleError(f"{place}: {one_line(str(odd))} is not the id of a token")
     if not ids or len(ids) != len(labels):
         raise WagleError(
             f"{place} has {len(ids)} input_ids and {len(labels)} labels; give as many labels, "

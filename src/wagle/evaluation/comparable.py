@@ -21,6 +21,7 @@ from wagle.data.tokens import Encoder
 from wagle.evaluation.figures import Figure, Measured, Task, joined
 from wagle.metrics.statistics import paired_difference
 from wagle.system.errors import WagleError
+from wagle.system.reading import one_line
 from wagle.system.secrets import keyed_digest, private_folder, salt
 
 logger = logging.getLogger(__name__)
@@ -115,13 +116,13 @@ def check_comparable(
         return
     if other.get("benchmark") not in (None, benchmark):
         raise WagleError(
-            f"{called} is a result of the benchmark {other['benchmark']}, not of {benchmark}; "
+            f"{called} is a result of the benchmark {one_line(other['benchmark'])}, not of {benchmark}; "
             f"{_AGAIN}"
         )
     shared = [name for name in own["sets"] if name in sets]
     if not shared:
         raise WagleError(
-            f"{called} has none of the sets {', '.join(own['sets'])}, but {', '.join(sets)}; "
+            f"{called} has none of the sets {', '.join(own['sets'])}, but {one_line(', '.join(sets))}; "
             f"{_AGAIN}"
         )
     for name in shared:
@@ -193,7 +194,7 @@ def unlike(
 def _short(value: Any) -> str:
     """A setting as messages show it: only the beginning of a long text, such as a system prompt."""
     text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
+    return one_line(text if len(text) <= 60 else f"{text[:60]}...")
 
 
 def with_reference(own: Measured, other: Measured, task: Task) -> Measured:

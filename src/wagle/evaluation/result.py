@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wagle.evaluation.figures import Figure, Measured, Written
 from wagle.system.errors import WagleError
+from wagle.system.reading import first_unfit, one_line, read_json
 
 SCHEMA = "wagle-eval/1"
 _ACROSS = 12  # the most metrics side by side in a table
@@ -37,6 +39,27 @@ class _Set(BaseModel):
 class _Data(BaseModel):
     sets: dict[str, _Set] = {}
     settings: dict[str, Any] = {}
+    salt: str | None = None
+
+
+class _Model(BaseModel):
+    """A model, or a result in place of one."""
+
+    path: str | None = None
+    fingerprint: str | None = None
+    kind: str = "model"
+    patches: list[str] = []
+    of: str | None = None
+    vocabulary: Annotated[int, Field(gt=0)] | None = None
+
+
+class _Difference(BaseModel):
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    mean: float
+    interval: Annotated[list[float], Field(min_length=2, max_length=2)]
+    p: float
+    n: int
 
 
 class _File(BaseModel):
@@ -44,9 +67,17 @@ class _File(BaseModel):
 
     metrics: dict[str, _Metric]
     summary: dict[str, Any]
-    model: dict[str, Any] = {}
-    reference: dict[str, Any] | None = None
+    benchmark: str | None = None
+    model: _Model = _Model()
+    before: _Model | None = None
+    reference: _Model | None = None
     data: _Data | None = None
+    options: dict[str, Any] | None = None
+    probes: list[Annotated[list[str], Field(min_length=2, max_length=2)]] | None = None
+    changes: dict[str, _Difference] = {}
+    differences: dict[str, _Difference] = {}
+    verdict: str | None = None
+    reasons: list[str] = []
 
 
 @dataclass(frozen=True)
@@ -109,15 +140,15 @@ class Evaluation:
             WagleError: the data has another schema or is damaged; what is missing or wrong is
                 named.
         """
+        if not isinstance(data, Mapping):
+            raise WagleError(f"not a {SCHEMA} file: it is a list or a single value")
         if data.get("schema") != SCHEMA:
-            raise WagleError(f"not a {SCHEMA} file (schema {data.get('schema')})")
+            raise WagleError(f"not a {SCHEMA} file (schema {one_line(str(data.get('schema')))})")
         try:
             read = _File.model_validate(data, strict=True)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ", ".join(str(part) for part in first["loc"])
             raise WagleError(
-                f"a damaged {SCHEMA} file: {where}: {first['msg'].lower()}; evaluate again"
+                f"a damaged {SCHEMA} file: {first_unfit(error)}; evaluate again"
             ) from None
         figures: dict[str, dict[str, Figure]] = {}
         for key, m in read.metrics.items():
@@ -157,3 +188,16 @@ class Evaluation:
             padded = (f"  {t:>{max(7, len(c))}}" for t, c in zip(texts, across, strict=True))
             lines.append(f"{row:<{head}}" + "".join(padded))
         return "\n".join(lines)
+
+
+def read_evaluation(path: str | Path) -> Evaluation:
+    """Read a ``wagle-eval/1`` file.
+
+    Raises:
+        WagleError: there is no such file, or it is damaged; what is missing or wrong is named.
+    """
+    data = read_json(path)
+    try:
+        return Evaluation.from_json(data)
+    except WagleError as error:
+        raise WagleError(f"{one_line(path)} is {error}") from None

@@ -14,6 +14,7 @@ from wagle.evaluation.figures import CALLED, Figure, Measured
 from wagle.evaluation.result import Evaluation
 from wagle.metrics.statistics import bootstrap_interval
 from wagle.system.errors import WagleError
+from wagle.system.reading import one_line
 
 NAMED = {"model": "the model", **CALLED}  # every role, in messages
 KNOWN = 0.5  # of its leading figure, from which a reference may know the forget set by heart
@@ -40,12 +41,12 @@ def roles_of(details: Mapping[str, Any]) -> dict[str, dict[str, Any] | None]:
 
 def role_text(entry: Mapping[str, Any]) -> str:
     """A role's path, kind and short fingerprint, as tables and messages show them."""
-    patches = "".join(f" with {name}" for name in entry.get("patches") or ())
+    patches = "".join(f" with {one_line(name)}" for name in entry.get("patches") or ())
     mark, kind = entry.get("fingerprint"), entry.get("kind", "model")
-    told = ["fingerprint not known" if mark is None else mark[:12]]
+    told = ["fingerprint not known" if mark is None else one_line(mark[:12])]
     if kind != "model":
-        told.insert(0, kind)
-    return f"{entry.get('path') or 'a live model'}{patches} ({', '.join(told)})"
+        told.insert(0, one_line(kind))
+    return f"{one_line(entry.get('path') or 'a live model')}{patches} ({', '.join(told)})"
 
 
 def check_distinct(

@@ -8,8 +8,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import yaml
-
 from wagle.evaluation.result import Evaluation
 from wagle.evaluation.verdict import DAMAGED, INCONCLUSIVE, LEAKS, NO_LEAK, judge
 from wagle.evidence.collecting import other_files
@@ -18,7 +16,9 @@ from wagle.evidence.pack import PUBLIC, SIGNATURE, Files, check_manifest, json_o
 from wagle.evidence.protocol import FIGURES, Protocol
 from wagle.evidence.signing import key_name, signed_root
 from wagle.model.weights import fingerprint
+from wagle.recipe.syntax import parse_yaml
 from wagle.system.errors import Refused, WagleError
+from wagle.system.reading import decoded
 
 _ROLES = ("before", "after", "reference")
 _MODEL = ("template", "system_prompt", "max_length", "attention")
@@ -83,7 +83,10 @@ def told_in(files: Files) -> Told:
     """
     claim, commitment = json_of(files, "claim.json"), json_of(files, "commitment.json")
     commitment = checked_commitment(commitment)
-    if commitment["recipe"] not in (None, recipe_digest(files["recipe.yaml"].decode())):
+    if commitment["recipe"] not in (
+        None,
+        recipe_digest(decoded(files["recipe.yaml"], "recipe.yaml")),
+    ):
         raise Refused("recipe.yaml is not the recipe of the commitment")
     try:
         results = {
@@ -92,14 +95,14 @@ def told_in(files: Files) -> Told:
             if f"evaluation/{role}.json" in files
         }
         _check_claim(claim, commitment, json_of(files, "ledger.json"), results)
-        recipe = yaml.safe_load(files["recipe.yaml"])
+        recipe = parse_yaml(decoded(files["recipe.yaml"], "recipe.yaml"), "recipe.yaml")
         settings, limits = _settings(recipe), recipe["evaluation"].get("limits")
         version = results["after"].details["data"]["settings"].get("version")
     except Refused:
         raise
     except WagleError as error:
         raise Refused(str(error)) from None
-    except (KeyError, TypeError, IndexError, AttributeError, yaml.YAMLError) as error:
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise Refused(f"a part of the pack lacks what it must hold ({error!r})") from None
     for role, result in results.items():
         _check_figures(role, result)

@@ -30,8 +30,8 @@ from wagle.recipe.reading import load_recipe
 from wagle.report.disclosure import Shortener
 from wagle.run.ledger import Request, ledger_json, read_ledger
 from wagle.run.opening import Run
-from wagle.system.atomic import read_json
 from wagle.system.errors import WagleError
+from wagle.system.reading import read_json
 
 BEFORE, AFTER = "before the model was unlearned", "after the fact: it binds nobody"
 _RESULTS = ("evaluation", "attacks", "deploy", "controls/*/evaluation", "controls/*/attacks")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import re
 import zipfile
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from typing import Any
 
 from wagle.system.atomic import atomic_file, atomic_folder
 from wagle.system.errors import Refused, WagleError
+from wagle.system.reading import decoded, parse_json
 
 SCHEMA = "wagle-evidence/1"
 MANIFEST, SIGNATURE, PUBLIC = "manifest.json", "signature.json", "public-key.pem"
@@ -157,6 +157,6 @@ def json_of(files: Files, name: str) -> Any:
         Refused: it is not JSON.
     """
     try:
-        return json.loads(files[name].decode())
-    except (UnicodeDecodeError, json.JSONDecodeError):
-        raise Refused(f"{name} is not valid JSON: it was changed") from None
+        return parse_json(decoded(files[name], name), name)
+    except WagleError as error:
+        raise Refused(f"{error}: it was changed") from None

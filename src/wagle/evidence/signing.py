@@ -68,9 +68,11 @@ def read_key(path: str | Path) -> Ed25519PrivateKey:
         WagleError: the file is not there, is no such key, or is protected by a password.
     """
     coding, ed25519 = _cryptography()
+    from cryptography.exceptions import UnsupportedAlgorithm
+
     try:
         found: Any = coding.load_pem_private_key(_bytes(path), password=None)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         found = None
     if not isinstance(found, ed25519.Ed25519PrivateKey):
         raise WagleError(
@@ -107,9 +109,11 @@ def _raw(public: bytes) -> bytes:
 
 def _public(text: bytes) -> Any:
     coding, ed25519 = _cryptography()
+    from cryptography.exceptions import UnsupportedAlgorithm
+
     try:
         found = coding.load_pem_public_key(text)
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         found = None
     if not isinstance(found, ed25519.Ed25519PublicKey):
         raise WagleError("this is not an Ed25519 public key in PEM")
@@ -176,7 +180,7 @@ def signed_root(envelope: Mapping[str, Any], public: bytes) -> str:
         kind, statement = envelope["payloadType"], json.loads(payload)
         root = statement["subject"][0]["digest"]["sha256"]
         sound = kind == PAYLOAD_TYPE and statement["predicateType"] == PREDICATE
-    except (KeyError, IndexError, TypeError, ValueError, binascii.Error):
+    except (KeyError, IndexError, TypeError, ValueError, RecursionError, binascii.Error):
         sound, root, payload, signature = False, "", b"", b""
     if not sound or not isinstance(root, str):
         raise Refused("signature.json is not the signature of a pack of evidence")

@@ -18,8 +18,8 @@ from wagle.model.loading import load_model
 from wagle.model.saving import save_model
 from wagle.model.structure import model_folder
 from wagle.model.weights import fingerprint
-from wagle.system.atomic import read_json
 from wagle.system.errors import WagleError
+from wagle.system.reading import read_json
 from wagle.system.tensors import TensorFile
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _check_base(base: Path, folder: Path) -> None:
     Bases are compared by their weights if the adapter names a folder that exists, else by the hub
     name that the configuration or the hub's local cache gives. Failing both, a warning says so.
     """
-    named = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+    named = read_json(folder / "adapter_config.json", finite=False).get("base_model_name_or_path")
     if named and (Path(named) / "config.json").is_file():
         if Path(named).resolve() == base.resolve():
             return
@@ -162,7 +162,7 @@ def _check_base(base: Path, folder: Path) -> None:
 
 def _hub_name(base: Path) -> str | None:
     """The hub name of a model folder, from its configuration or its place in the local cache."""
-    own = read_json(base / "config.json").get("_name_or_path")
+    own = read_json(base / "config.json", finite=False).get("_name_or_path")
     if own and _HUB_NAME.fullmatch(own):
         return str(own)
     cached = [part for part in base.resolve().parts if part.startswith("models--")]

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wagle.compat.transformers import ignored_names, splits_tensors, stored_names
 from wagle.model.structure import model_folder
-from wagle.system.atomic import read_json
 from wagle.system.errors import WagleError
+from wagle.system.reading import read_json
 from wagle.system.tensors import TensorFile
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _indexed(index: Path) -> dict[str, str]:
 def check_config(folder: str | Path) -> dict[str, Any]:
     """The configuration of a model folder; one that no model can have is refused unbuilt."""
     home = model_folder(folder)
-    config = read_json(home / "config.json")
+    config = read_json(home / "config.json", finite=False)
     if not isinstance(config, dict):
         raise WagleError(f"{home / 'config.json'} is no configuration of a model; {_AGAIN}")
     for key, count in _layer_counts(config):

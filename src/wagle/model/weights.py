@@ -22,9 +22,9 @@ from wagle.compat.transformers import has_conversion, load_converted, stored_nam
 from wagle.model.loading import empty_model
 from wagle.model.stored import weight_files as weight_files
 from wagle.model.structure import place_parameters
-from wagle.system.atomic import read_json
 from wagle.system.errors import WagleError
 from wagle.system.processes import group
+from wagle.system.reading import read_json
 from wagle.system.tensors import TensorFile
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Weights:
     @property
     def _plain(self) -> bool:
         """Whether the folder holds the model's own tensors, with nothing to convert."""
-        config = read_json(self.folder / "config.json")
+        config = read_json(self.folder / "config.json", finite=False)
         kinds = [config.get("model_type"), *(config.get("architectures") or ())]
         if self._model is None and any({*kinds} <= {*known} for known in _AS_STORED.items()):
             return True

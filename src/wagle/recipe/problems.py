@@ -14,26 +14,47 @@ from wagle.recipe.recipe import Recipe
 from wagle.recipe.sections.base import Section, item_of, section_of
 from wagle.recipe.values import shown
 from wagle.system.errors import nearest
+from wagle.system.reading import one_line
+
+_LINE = 1000  # characters of a message
+_LONGEST = 100  # characters of a name that is compared with settings
 
 
 def explain(error: ValidationError, data: Mapping[str, Any]) -> str:
     """The first problem in document order, and how many more there are."""
-    problems = sorted(error.errors(include_url=False), key=lambda e: _position(e["loc"], data))
+    problems = error.errors(include_url=False)
+    order = _Order()
+    first = min(problems, key=lambda e: order.of(e["loc"], data))
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return " ".join(_problem(problems[0]).split()) + more
+    line = " ".join(_problem(first).split())
+    return (line if len(line) <= _LINE else f"{line[: _LINE - 3]}...") + more
 
 
-def _position(loc: Sequence[int | str], data: Any) -> list[int]:
-    """Where a key stands in the document; missing keys come after those present."""
-    place = []
-    for part in loc:
-        if isinstance(data, Mapping):
-            known = [str(key) for key in data]
-            place.append(known.index(str(part)) if str(part) in known else len(known))
-            data = data.get(part)
-        elif isinstance(part, int):
-            place.append(part)
-    return place
+class _Order:
+    """The order of the keys in a document; a section may have as many unknown ones as fit in it."""
+
+    def __init__(self) -> None:
+        self._places: dict[int, dict[str, int]] = {}  # by section
+
+    def of(self, loc: Sequence[int | str], data: Any) -> list[int]:
+        """Where a key stands in the document; missing keys come after those present."""
+        place = []
+        for part in loc:
+            if isinstance(data, Mapping):
+                known = self._known(data)
+                place.append(known.get(str(part), len(data)))
+                data = data.get(part)
+            elif isinstance(part, int):
+                place.append(part)
+        return place
+
+    def _known(self, section: Mapping[Any, Any]) -> dict[str, int]:
+        if id(section) not in self._places:
+            known: dict[str, int] = {}
+            for number, key in enumerate(section):
+                known.setdefault(str(key), number)
+            self._places[id(section)] = known
+        return self._places[id(section)]
 
 
 def _dotted(loc: Sequence[int | str]) -> str:
@@ -116,8 +137,9 @@ def _unknown(loc: tuple[int | str, ...]) -> str:
     prefix = "".join(f"{part}." for part in loc[:-1] if not isinstance(part, int))
     keys = list(_keys())
     own = [k for k in keys if k.startswith(prefix) and "." not in k.removeprefix(prefix)]
-    close = get_close_matches(wrong, [k.removeprefix(prefix) for k in own], n=1, cutoff=0.75)
-    guess = close[0] if close else nearest(wrong, {_last(key) for key in keys})
+    near = wrong[:_LONGEST]
+    close = get_close_matches(near, [k.removeprefix(prefix) for k in own], n=1, cutoff=0.75)
+    guess = close[0] if close else nearest(near, {_last(key) for key in keys})
     found = [k for k in own if _last(k) == guess] or [k for k in keys if _last(k) == guess][:2]
     hint = f"; nearest: {' or '.join(found)}" if found else ""
-    return f"{_dotted((*loc[:-1], wrong))} is not a setting{hint}"
+    return f"{one_line(_dotted((*loc[:-1], wrong)))} is not a setting{hint}"

@@ -5,6 +5,7 @@ Relative paths inside a recipe are taken from the current folder, not from that 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -16,9 +17,10 @@ from pydantic import ValidationError
 from wagle.recipe.problems import explain
 from wagle.recipe.recipe import MADE, NO_REFERENCE, Recipe
 from wagle.recipe.sections.base import Section, section_of
-from wagle.recipe.syntax import Dumper, parse_yaml
+from wagle.recipe.syntax import LARGEST, Dumper, parse_yaml
 from wagle.recipe.values import MADE_SOURCES, shown
 from wagle.system.errors import WagleError, nearest
+from wagle.system.reading import one_line, read_text
 
 _OF_OBJECTIVE = ("objective_settings", "retain_term")
 BUNDLED = "bundled:"  # before the name of a ready recipe, or of a model that comes with a package
@@ -104,11 +106,11 @@ def _read(source: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     if isinstance(source, str) and name in ready:
         text = ready[name]
     else:
-        path = Path(source)
-        if path.is_dir():
+        path, where = Path(source), one_line(source)
+        if os.path.isdir(path):
             raise WagleError(f"{where} is a folder; give the recipe file in it")
         try:
-            text = path.read_text(encoding="utf-8")
+            os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
             guess = nearest(path.stem, ready)
             hint = f"; nearest: {guess}" if guess else ""
@@ -116,10 +118,9 @@ def _read(source: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
             raise WagleError(
                 f"no file {where} exists, and no ready recipe has that name{hint}{known}"
             ) from None
-        except UnicodeDecodeError as error:
-            raise WagleError(f"{where} is not UTF-8 text ({error})") from None
-        except (OSError, ValueError) as error:
-            raise WagleError(f"cannot read {where!r}: {error}") from None
+        except (OSError, ValueError):
+            pass  # reading it says what is wrong
+        text = read_text(path, most=4 * LARGEST)
     data = parse_yaml(text, where)
     if data is None:
         raise WagleError(f"{where} is empty; a recipe needs at least name and model")

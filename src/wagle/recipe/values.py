@@ -22,6 +22,7 @@ from wagle.recipe.rules import (
 )
 
 _SHOWN = 60  # characters of a value in a message
+_PATH, _PART = 4000, 255  # bytes of a path, and between two slashes: what file systems take
 
 
 def refused(said: str, key: str = "") -> PydanticCustomError:
@@ -67,6 +68,17 @@ def _number(value: Any) -> float:
     if not math.isfinite(number):
         raise PydanticKnownError("finite_number")
     return number
+
+
+def _name_or_path(value: str) -> str:
+    """A text that names something: none is longer than a path can be."""
+    long = max(value.encode(errors="replace").split(b"/"), key=len)
+    if len(long) > _PART or len(value) > _PATH:
+        said = f"is {shown(value)} with {len(value):,} characters; no name or path is that long"
+        raise refused(said)
+    if "\0" in value:
+        raise refused(f"is {shown(value)}; no name or path has a zero byte")
+    return value
 
 
 def _setting(value: Any) -> float | int | str | list[str]:
@@ -150,7 +162,7 @@ def _score(value: Any) -> str | dict[str, Any]:
             raise PydanticKnownError("string_too_short", {"min_length": 1})
         return value
     try:
-        parse_unscored(value, lambda path: isinstance(path, str) and bool(path))
+        _, given = parse_unscored(value, lambda path: isinstance(path, str) and bool(path))
     except Unfit as unfit:
         said = {
             "keys": f"it must have exactly one of the keys {', '.join(UNSCORED)}",
@@ -158,6 +170,8 @@ def _score(value: Any) -> str | dict[str, Any]:
             "patterns": "it must be a list, such as [ffn, '*.q_proj.*']",
         }[unfit.rule]
         raise refused(f"is {shown(unfit.value)}; {said}", unfit.key) from None
+    for one in [given] if isinstance(given, str) else given:
+        _name_or_path(one)
     return dict(value)
 
 
@@ -169,7 +183,7 @@ def _take(value: Any) -> int | str:
             "a count as a whole number"
         )
     text = "" if isinstance(value, bool) else str(value)
-    found = re.fullmatch(r"0*([1-9]\d*)(%?)", text, re.ASCII)
+    found = re.fullmatch(r"0*([1-9]\d{0,17})(%?)", text, re.ASCII)
     if found and (not found[2] or int(found[1]) <= 100):
         return f"{found[1]}%" if found[2] else int(found[1])
     if text == "all":
@@ -180,16 +194,18 @@ def _take(value: Any) -> int | str:
 
 
 def _rows(value: str) -> str:
-    if not re.fullmatch(r"\d+:\d*|\d*:\d+", value, re.ASCII):
-        raise refused(f"is {value!r}; write FIRST:LAST, such as 0:360 or '20:'")
+    if not re.fullmatch(r"\d{1,18}:\d{0,18}|:\d{1,18}", value, re.ASCII):
+        raise refused(f"is {shown(value)}; write FIRST:LAST, such as 0:360 or '20:'")
     return value
 
 
 def _name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._-]+", value):
-        raise refused(f"is {value!r}; use letters, digits, '.', '_' and '-' only")
+        raise refused(f"is {shown(value)}; use letters, digits, '.', '_' and '-' only")
     if not value.strip("."):
         raise refused(f"is {value!r}; it needs a letter or a digit")
+    if len(value) > _PART - 55:  # it may begin or end the name of a file
+        raise refused(f"is {shown(value)} with {len(value):,} characters; use at most {_PART - 55}")
     return value
 
 
@@ -206,14 +222,16 @@ def _source(value: Any) -> Any:
     alone = next((one for one in given if one in ("complement", *MADE_SOURCES)), None)
     if isinstance(value, list) and alone is not None:
         raise refused(f"has {alone!r} in a list; it can only stand alone")
+    for one in given:
+        _name_or_path(one)
     unknown = next((v for v in given if v.startswith("made:") and v not in MADE_SOURCES), None)
     if unknown is not None:
-        raise refused(f"is {unknown!r}; records are {', '.join(MADE_SOURCES)}")
+        raise refused(f"is {shown(unknown)}; records are {', '.join(MADE_SOURCES)}")
     return value
 
 
 Number: TypeAlias = Annotated[float, BeforeValidator(_number)]
-Text: TypeAlias = Annotated[str, Field(min_length=1)]
+Text: TypeAlias = Annotated[str, Field(min_length=1), AfterValidator(_name_or_path)]
 Setting: TypeAlias = Annotated[float | int | str | list[str], BeforeValidator(_setting)]
 AtLeastOne: TypeAlias = Annotated[int, Field(ge=1)]
 Precision: TypeAlias = Literal["float32", "bfloat16"]

@@ -11,12 +11,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wagle.system.atomic import append_line, read_json, write_json, write_text
+from wagle.system.atomic import append_line, write_json, write_text
 from wagle.system.errors import WagleError
+from wagle.system.reading import parse_json, read_bytes
 from wagle.system.seals import content_digest, file_digest, is_intact, large_stamps, seal
 
 if TYPE_CHECKING:
     from wagle.evaluation.result import Evaluation
+
+_DRAWN = ("forget_nll", "retain_nll", "forget.probability")  # figures of steps that charts show
 
 
 @dataclass(frozen=True)
@@ -64,14 +67,9 @@ class RunFolder:
         """The content of ``state.json``, kept up to date by ``finish``: ``stages`` and ``seals``."""
         if not self.state_file.exists():
             return {"stages": {}}
-        found: dict[str, Any] = read_json(self.state_file)
-        own = found.pop("seal", None)
-        if own is not None and own != content_digest(found):
-            raise WagleError(
-                f"{self.state_file} was edited since wagle wrote it; put it back, or run the recipe "
-                "again in a new folder"
-            )
-        return found
+        from wagle.report.files import read_state
+
+        return read_state(self.state_file)
 
     @property
     def seals(self) -> dict[str, Seal]:
@@ -160,7 +158,7 @@ class RunFolder:
     def logged(self, stage: str | None = None) -> list[dict[str, Any]]:
         """The lines of ``log.jsonl``, for one stage or all; a line that was cut off is left out."""
         path = self.folder / "log.jsonl"
-        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        text = read_bytes(path).decode(errors="replace") if path.exists() else ""
         lines = [line for one in text.split("\n") if (line := _line(one)) is not None]
         return [line for line in lines if stage in (None, line["stage"])]
 
@@ -181,25 +179,40 @@ class RunFolder:
         """The stages' warnings, each once."""
         return list(dict.fromkeys(x["warning"] for x in self.logged() if "warning" in x))
 
+    def _refuse_a_gap(self, name: str) -> None:
+        """Refuse a stage that is finished, but whose evaluation is gone."""
+        done = self.state["stages"].get(name) if name in ("before", "after") else None
+        if done is not None and done.get("skipped") is None:
+            raise WagleError(
+                f"{self.folder / 'evaluation' / name}.json is missing, but the stage {name} is "
+                f"finished; put it back, or make it again: wagle run {self.folder} --again {name}"
+            )
+
     def evaluation(self, role: str, benchmark: str | None = None) -> Evaluation | None:
         """One of the evaluations, if it exists: on the recipe's sets, or on a benchmark."""
         name = role if benchmark is None else f"{role}-{benchmark}"
         path = self.folder / "evaluation" / f"{name}.json"
         if not path.exists():
+            self._refuse_a_gap(name)
             return None
         place = f"evaluation/{name}.json"
         for stage, made in self.seals.items():
             if place in made.files and not is_intact(self.folder, place, made.files[place]):
                 raise WagleError(f"{path} was edited since the stage {stage} wrote it; put it back")
-        from wagle.evaluation.result import Evaluation
+        from wagle.evaluation.result import read_evaluation
 
-        return Evaluation.from_json(read_json(path))
+        return read_evaluation(path)
 
 
 def _line(text: str) -> dict[str, Any] | None:
-    """A line of the log; None if it was cut off while it was written."""
+    """A line of the log; None if it was cut off while it was written, or is not one of wagle's."""
     try:
-        found = json.loads(text)
-    except ValueError:
+        found = parse_json(text, "a line", finite=False)
+    except WagleError:
         return None
-    return found if isinstance(found, dict) and "stage" in found else None
+    if not isinstance(found, dict) or not isinstance(found.get("stage"), str):
+        return None
+    numbers = [found[name] for name in ("step", *_DRAWN) if found.get(name) is not None]
+    plain = all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers)
+    whole = "step" not in found or isinstance(found["step"], int)
+    return found if plain and whole and isinstance(found.get("warning", ""), str) else None

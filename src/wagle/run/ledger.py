@@ -12,9 +12,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 from wagle.run.integrity.seals import check_seals
-from wagle.system.atomic import read_json, write_json
+from wagle.system.atomic import write_json
 from wagle.system.errors import WagleError
+from wagle.system.reading import fitting, one_line, read_json
 
 SCHEMA = "wagle-ledger/1"
 PURGE = "wagle-purge/1"  # receipts of purges stand after the requests
@@ -55,6 +58,57 @@ class Request:
     result: str
     patch: dict[str, str] | None
     verdict: str
+
+
+class _Part(BaseModel):
+    """What reading a ledger relies on."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class _Objective(_Part):
+    name: str
+
+
+class _Mask(_Part):
+    digest: str
+    ratio: float
+    count: int
+
+
+class _Records(_Part):
+    n: int
+    digest: str
+
+
+class _Earlier(_Part):
+    mode: str
+    n: int
+
+
+class _Request(_Part):
+    name: str
+    when: str
+    wagle: str
+    after: str | None
+    objective: _Objective
+    training: dict[str, Any]
+    mask: _Mask | None
+    forget: _Records
+    earlier: _Earlier | None
+    base: str
+    result: str
+    patch: dict[str, str] | None
+    verdict: str
+
+
+class _Deleted(_Part):
+    path: str
+
+
+class _Receipt(_Part):
+    when: str
+    deleted: list[_Deleted]
 
 
 def write_ledger(folder: str | Path, requests: Sequence[Request]) -> None:
@@ -101,6 +155,8 @@ def _entries(folder: str | Path, *, checked: bool = True) -> list[Any]:
     found = read_json(path)
     if not isinstance(found, list) or all(map(_is_receipt, found)):
         raise WagleError(f"{path} is not a ledger: it was altered; restore what the run wrote")
+    for entry in filter(_is_receipt, found):
+        fitting(_Receipt, entry, f"a receipt in {one_line(path)}")
     return found
 
 
@@ -121,13 +177,16 @@ def add_receipt(folder: str | Path, receipt: dict[str, Any]) -> None:
 def _read(entry: Any, path: Path) -> Request:
     kind = entry.get("schema") if isinstance(entry, dict) else None
     if kind != SCHEMA:
-        raise WagleError(f"{path} has an entry of format {kind}, this wagle reads {SCHEMA}")
+        raise WagleError(
+            f"{path} has an entry of format {one_line(str(kind))}, this wagle reads {SCHEMA}"
+        )
     names = {field.name for field in fields(Request)}
     if set(entry) != names | {"schema"}:
         wrong = sorted(set(entry) ^ (names | {"schema"}))[0]
         raise WagleError(
-            f"{path} was altered: the field {wrong} of an entry is missing or unknown; restore it"
+            f"{path} was altered: the field {one_line(wrong)} of an entry is missing or unknown; restore it"
         )
+    fitting(_Request, entry, f"an entry of {one_line(path)}")
     return Request(**{name: entry[name] for name in names})
 
 
@@ -144,8 +203,9 @@ def _refuse_broken(folder: str | Path, requests: Sequence[Request]) -> None:
     if number is not None:
         before, own = requests[number - 1], requests[number]
         raise WagleError(
-            f"the ledger of {folder} is broken: {before.name} ended with {before.result[:6]}, but "
-            f"{own.name} started from {own.base[:6]}; run {own.name} again in a new folder"
+            f"the ledger of {folder} is broken: {one_line(before.name)} ended with "
+            f"{one_line(before.result[:6])}, but {one_line(own.name)} started from "
+            f"{one_line(own.base[:6])}; run {one_line(own.name)} again in a new folder"
         )
 
 

@@ -16,6 +16,7 @@ from wagle.run.inputs import Inputs
 from wagle.run.models import Models
 from wagle.system.atomic import write_json, write_text
 from wagle.system.errors import WagleError
+from wagle.system.reading import read_text
 from wagle.system.secrets import private_folder, salt
 
 
@@ -67,7 +68,7 @@ def open_run(recipe: Recipe, folder: Path) -> Run:
     path = folder / "recipe.yaml"
     if path.exists():
         run = Run(folder, recipe)
-        if path.read_text(encoding="utf-8") == text or _means(path, text):
+        if read_text(path) == text or _means(path, text):
             return run
         finished = run.state["stages"]
         if finished and ("unlearn" in finished or not _trains_otherwise(path, recipe)):
@@ -109,7 +110,7 @@ def _trains_otherwise(path: Path, recipe: Recipe) -> bool:
 
 def _difference(path: Path, text: str) -> str:
     """The first line that differs between the stored recipe and ``text``."""
-    old = path.read_text(encoding="utf-8").splitlines()
+    old = read_text(path).splitlines()
     new = text.splitlines()
     for before, now in zip(old, new, strict=False):
         if before != now:

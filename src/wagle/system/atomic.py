@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wagle.system.errors import DiskFull, WagleError
+from wagle.system.reading import read_json as read_json
 
 
 def _umask() -> int:
@@ -187,16 +188,6 @@ def append_line(path: Path, value: Any) -> None:
             if file.read(1) != b"\n":  # a killed process wrote a part of its line
                 line = "\n" + line
         file.write(line.encode())
-
-
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file; one that is missing or broken raises a one-line error."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise WagleError(f"{path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise WagleError(f"{path} is not valid JSON ({error})") from None
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from difflib import get_close_matches
 from typing import TypeVar
 
 T = TypeVar("T")
+_LONGEST = 200  # characters of a name that is compared with others
 
 
 class WagleError(Exception):
@@ -47,6 +48,8 @@ class TrainingStopped(WagleError):
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name most similar to ``name``, or None."""
+    if len(name) > _LONGEST:  # comparing takes the square of the length
+        return None
     found = get_close_matches(name, list(known), n=1, cutoff=0.6)
     return found[0] if found else None
 

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from wagle.system.reading import read_key
+
 LARGE = (
     1 << 24
 )  # bytes from which a file has a stamp: hashing less takes a few hundredths of a second
@@ -67,7 +69,7 @@ def file_digest(folder: Path, name: str) -> str:
     """The digest of one file, in hexadecimal; keyed if it is private and there is a salt."""
     salt = folder / PRIVATE / "salt"
     keyed = Path(name).parts[0] == PRIVATE and salt.is_file()
-    return sha256_of(folder / name, bytes.fromhex(salt.read_text().strip()) if keyed else None)
+    return sha256_of(folder / name, read_key(salt) if keyed else None)
 
 
 def sha256_of(path: Path, key: bytes | None = None) -> str:

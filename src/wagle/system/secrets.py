@@ -10,6 +10,7 @@ import secrets
 from pathlib import Path
 
 from wagle.system.atomic import disk_errors, write_text
+from wagle.system.reading import read_key
 
 
 def private_folder(path: Path) -> Path:
@@ -32,7 +33,7 @@ def salt(folder: Path) -> bytes:
         with disk_errors(path), contextlib.suppress(FileExistsError):
             os.link(drawn, path)
         drawn.unlink()
-    return bytes.fromhex(path.read_text().strip())
+    return read_key(path)
 
 
 def keyed_digest(key: bytes, items: list[str]) -> str:

@@ -17,8 +17,8 @@ from wagle.evaluation.peers.logs import (
     tofu_rows,
 )
 from wagle.evaluation.result import SCHEMA, Evaluation
-from wagle.system.atomic import read_json
 from wagle.system.errors import WagleError
+from wagle.system.reading import read_json
 
 _ROWS_PER_PERCENT, _FIRST_ROWS = 40, 300  # of TOFU's 4 000 records; what its own code evaluates
 
@@ -60,7 +60,7 @@ def read_result(
         WagleError: the file has another kind or split, or lacks what it should hold; a number is
             not finite, and its record is named.
     """
-    data = read_json(path)
+    data = read_json(path, finite=False)
     if not isinstance(data, Mapping):
         raise WagleError(f"{path} holds no results: it is a list or a single value")
     if data.get("schema") == SCHEMA:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wagle.data.reading import READERS
+from wagle.data.reading import LARGEST, READERS
 from wagle.system.errors import WagleError
+from wagle.system.reading import read_json
 
 
 def find_file(data: str | Path, name: str, what: str, shape: str) -> Path:
@@ -41,10 +41,7 @@ def read_rows(path: Path, name: str) -> dict[str, Mapping[str, Any]]:
     Raises:
         WagleError: the file is malformed or holds no rows.
     """
-    try:
-        rows = _one_object(path) or [row for _, row in READERS[path.suffix](path)]
-    except UnicodeDecodeError as error:
-        raise WagleError(f"{path} is not UTF-8 text ({error})") from None
+    rows = _one_object(path) or [row for _, row in READERS[path.suffix](path)]
     if not rows or not all(isinstance(row, Mapping) for row in rows):
         raise WagleError(f"{path} must hold one JSON object per record, and at least one")
     return {f"{name}[{i}]": row for i, row in enumerate(rows)}
@@ -54,8 +51,8 @@ def _one_object(path: Path) -> list[Any] | None:
     if path.suffix != ".json":
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError:  # one object a line
+        found = read_json(path, finite=False, most=LARGEST)
+    except WagleError:  # one object a line; what is wrong is said where these are read
         return None
     return [found] if isinstance(found, Mapping) else None
 

@@ -21,10 +21,11 @@ from wagle.evidence.deletion.sweeping import Sweep, texts_of
 from wagle.recipe.reading import dump_recipe, load_recipe
 from wagle.recipe.recipe import Recipe
 from wagle.report.disclosure import public_recipe
+from wagle.report.files import read_answers
 from wagle.run.ledger import FILE as LEDGER
 from wagle.run.ledger import PURGE, add_receipt
 from wagle.run.opening import Run
-from wagle.system.atomic import disk_errors, locked, read_json, write_text
+from wagle.system.atomic import disk_errors, locked, write_text
 from wagle.system.errors import WagleError
 from wagle.system.seals import sha256_of
 from wagle.system.secrets import keyed_digest
@@ -94,7 +95,7 @@ def _texts(run: Run) -> set[str]:
     """What the records say, as far as they can still be read."""
     texts: set[str] = set()
     for path in sorted(run.private.glob("answers-*.json")):
-        for said in read_json(path).values():
+        for said in read_answers(path).values():
             texts |= {one[key] for one in said for key in ("question", "expected")}
     quiet = logging.getLogger("wagle")
     level = quiet.level

@@ -19,8 +19,9 @@ from wagle.model.loading import load_tokenizer
 from wagle.model.quantization.gguf_tokens import write_tokenizer
 from wagle.model.structure import model_folder
 from wagle.model.weights import Weights
-from wagle.system.atomic import atomic_file, read_json
+from wagle.system.atomic import atomic_file
 from wagle.system.errors import WagleError, choose
+from wagle.system.reading import read_json
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def check_writable(folder: str | Path, kind: str = "f32") -> None:
     """
     need_gguf()
     choose(KINDS, kind, "type of GGUF file")
-    _architecture(read_json(model_folder(folder) / "config.json"))
+    _architecture(read_json(model_folder(folder) / "config.json", finite=False))
 
 
 def write_gguf(folder: str | Path, path: str | Path, kind: str = "f32") -> None:
@@ -82,7 +83,7 @@ def write_gguf(folder: str | Path, path: str | Path, kind: str = "f32") -> None:
     check_writable(folder, kind)
     import gguf
 
-    config = read_json(model_folder(folder) / "config.json")
+    config = read_json(model_folder(folder) / "config.json", finite=False)
     architecture = _architecture(config)
     tokenizer = load_tokenizer(folder)
     with atomic_file(path) as part:

@@ -18,6 +18,8 @@ from pydantic_core import PydanticKnownError
 
 from wagle.recipe.values import Text, kind_of, plain
 
+_WHOLE = 2**63  # whole numbers are counts and seeds: none needs more
+
 
 class Section(BaseModel):
     """What all sections share: unknown settings are refused, and values are not coerced."""
@@ -43,6 +45,8 @@ class Section(BaseModel):
             raise PydanticKnownError("float_type")
         if kind is int and value is not None and type(value) is not int:
             raise PydanticKnownError("int_type")
+        if kind is int and value is not None and abs(value) >= _WHOLE:
+            raise PydanticKnownError("less_than", {"lt": float(_WHOLE)})
         if kind is bool and type(value) is not bool:
             raise PydanticKnownError("bool_type")
         return value if section_of(kind) else plain(value)

@@ -31,7 +31,7 @@ def evaluation_table(found: Evaluation, everything: bool = False) -> str:
         lines += ["", *role_lines(roles_of(found.details))]
     lines += [line for why, names in _absent(roles) for line in entry("absent", f"{names}: {why}")]
     if found.details.get("verdict"):
-        lines += ["", *verdict_lines(found.details["verdict"], found.details["reasons"])]
+        lines += ["", *verdict_lines(found.details["verdict"], found.details.get("reasons", []))]
     elif "reference" in found.beside and found.details.get("probes"):
         said = "none without the model before unlearning; give it with --before"
         lines += ["", *entry("verdict", said)]

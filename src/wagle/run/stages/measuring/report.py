@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from wagle.evaluation.figures import ROLES
-from wagle.evaluation.result import Evaluation
+from wagle.evaluation.result import read_evaluation
 from wagle.recipe.reading import dump_recipe
 from wagle.report.disclosure import public_recipe
+from wagle.report.files import read_answers, read_attack, read_environment, read_state, told
 from wagle.report.html.page import Arm, Page
 from wagle.report.html.rendering import write_report
 from wagle.run.opening import Run
 from wagle.run.selection import chosen_mask
-from wagle.system.atomic import read_json
 
 
 def report(run: Run) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def report_page(run: Run) -> Page:
             path = run.private / f"answers-{role}.json"
             if role == "after" and run.evaluation(role) is None:
                 continue
-            said[role] = read_json(path)["forget"][: text.pairs]
+            said[role] = read_answers(path).get("forget", [])[: text.pairs]
     stopped = "skipped" in run.state["stages"].get("unlearn", {})
     mask = None if stopped else chosen_mask(run)
     labels = [benchmark.called for benchmark in run.recipe.evaluation.benchmarks]
@@ -45,9 +45,9 @@ def report_page(run: Run) -> Page:
         warnings=run.warnings(),
         density={by: mask.density(by) if mask else {} for by in ("block", "kind", "parameter")},
         answers=said,
-        environment=read_json(run.folder / "environment.json"),
+        environment=read_environment(run.folder / "environment.json"),
         benchmarks=asked,
-        attacks={label: read_json(path) for label, path in paths.items() if path.is_file()},
+        attacks={label: read_attack(path) for label, path in paths.items() if path.is_file()},
         controls={
             arm: _arm(run, arm) for arm in run.state["stages"].get("controls", {}).get("arms", [])
         },
@@ -57,12 +57,12 @@ def report_page(run: Run) -> Page:
 def _arm(run: Run, arm: str) -> Arm:
     """The figures of a control arm's model."""
     folder = run.folder / "controls" / arm
-    done = read_json(folder / "state.json")["stages"]
+    done = read_state(folder / "state.json")["stages"]
     paths = {a.called: folder / "attacks" / f"{a.called}.json" for a in run.recipe.attacks}
     return Arm(
-        Evaluation.from_json(read_json(folder / "evaluation" / "after.json")),
-        {label: read_json(path) for label, path in paths.items() if path.is_file()},
-        done["unlearn"]["selected"],
-        done["unlearn"]["steps"],
-        done["after"]["verdict"],
+        read_evaluation(folder / "evaluation" / "after.json"),
+        {label: read_attack(path) for label, path in paths.items() if path.is_file()},
+        told(done, "unlearn", "selected"),
+        told(done, "unlearn", "steps"),
+        told(done, "after", "verdict"),
     )
