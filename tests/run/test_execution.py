@@ -311,9 +311,22 @@ def test_a_dynamic_mask_trains_all_weights_unless_attribution_asks_for_a_mask(
 def test_two_processes_in_one_folder_are_refused(recipe_file, tmp_path):
     from wagle.system.atomic import locked
 
-    execute(load_recipe(recipe_file), tmp_path / "out", until="teach")
-    with locked(tmp_path / "out"), pytest.raises(WagleError, match="another wagle process"):
-        execute(load_recipe(recipe_file), tmp_path / "out")
+    out = tmp_path / "out"
+    execute(load_recipe(recipe_file), out, until="teach")
+    with locked(out), pytest.raises(WagleError, match="another wagle process"):
+        execute(load_recipe(recipe_file), out)
+
+
+def test_a_refused_second_run_leaves_the_recipe_of_the_running_one_as_it_is(recipe_file, tmp_path):
+    from wagle.run.opening import open_run
+    from wagle.system.atomic import locked
+
+    out = tmp_path / "out"
+    open_run(load_recipe(recipe_file), out)  # running, and nothing is finished yet
+    before = {name: (out / name).read_bytes() for name in _files(out)}
+    with locked(out), pytest.raises(WagleError, match="another wagle process"):
+        execute(load_recipe(recipe_file, ["seed=7"]), out)
+    assert {name: (out / name).read_bytes() for name in before} == before
 
 
 BAD = [

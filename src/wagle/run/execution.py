@@ -14,10 +14,9 @@ from pathlib import Path
 
 from wagle.recipe.recipe import Recipe
 from wagle.run.integrity.seals import RECIPE, check_seals
-from wagle.run.opening import Run, open_run
+from wagle.run.opening import Run, opened
 from wagle.run.stages.stopping import pass_over
 from wagle.run.stages.table import STAGES
-from wagle.system.atomic import locked
 from wagle.system.errors import WagleError, choose
 from wagle.system.seals import sealable
 
@@ -58,8 +57,8 @@ def execute(
     Raises:
         WagleError: something is missing or does not fit, or a file of a finished stage was edited.
     """
-    run = open_run(recipe, Path(folder) if folder else Path("runs") / recipe.name)
-    with locked(run.folder), _recorded(run) as warnings:
+    home = Path(folder) if folder else Path("runs") / recipe.name
+    with opened(recipe, home) as run, _recorded(run) as warnings:
         names = list(STAGES)
         wanted = names[: names.index(until) + 1]
         over = _start_over(run, again or until) if redo or again is not None else []

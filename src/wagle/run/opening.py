@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +16,7 @@ from wagle.run.environment import environment
 from wagle.run.folder import RunFolder
 from wagle.run.inputs import Inputs
 from wagle.run.models import Models
-from wagle.system.atomic import write_json, write_text
+from wagle.system.atomic import locked, write_json, write_text
 from wagle.system.errors import WagleError
 from wagle.system.secrets import private_folder, salt
 
@@ -58,6 +60,18 @@ class Run(RunFolder):
         return super().evaluation(role, benchmark)
 
 
+@contextmanager
+def opened(recipe: Recipe, folder: Path) -> Iterator[Run]:
+    """Hold a run folder for this process, then create or reopen it: a run in progress stays as it is.
+
+    Raises:
+        WagleError: another process works there, or the folder is not a run or one of another recipe.
+    """
+    _refuse_foreign(folder)  # before a lock is left in it
+    with locked(folder):
+        yield open_run(recipe, folder)
+
+
 def open_run(recipe: Recipe, folder: Path) -> Run:
     """Create or reopen a run folder; another recipe is an error once a stage is finished.
 
@@ -77,14 +91,21 @@ def open_run(recipe: Recipe, folder: Path) -> Run:
             )
         write_text(path, text)  # nothing that it affects was finished under the old recipe
         return run
-    if folder.is_dir() and any(p.name != ".lock" for p in folder.iterdir()):
-        raise WagleError(f"{folder} exists and is not a run; choose another folder with --out")
+    _refuse_foreign(folder)
     run = Run(folder, recipe)
     private_folder(run.private)
     salt(run.private)
     write_json(folder / "environment.json", environment())
     write_text(path, text)
     return run
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse a folder that is not a run and holds something else."""
+    if (folder / "recipe.yaml").exists() or not folder.is_dir():
+        return
+    if any(p.name != ".lock" for p in folder.iterdir()):
+        raise WagleError(f"{folder} exists and is not a run; choose another folder with --out")
 
 
 def _means(path: Path, text: str) -> bool:
