@@ -473,7 +473,7 @@ def test_bad_input_is_one_line_before_anything_is_computed(
     with pytest.raises(WagleError, match=message) as caught:
         execute(load_recipe(recipe_file, overrides), tmp_path / "out")
     assert "\n" not in str(caught.value)
-    assert not (tmp_path / "out" / "state.json").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_mask_of_another_model_stops_the_run_and_leaves_nothing_half_written(

@@ -58,10 +58,9 @@ def execute(
         WagleError: something is missing or does not fit, or a file of a finished stage was edited.
     """
     home = Path(folder) if folder else Path("runs") / recipe.name
-    with opened(recipe, home) as run, _recorded(run) as warnings:
-        names = list(STAGES)
-        wanted = names[: names.index(until) + 1]
-        over = _start_over(run, again or until) if redo or again is not None else []
+    wanted, anew = _up_to(until), redo or again is not None
+    with opened(recipe, home, () if anew else wanted) as run, _recorded(run) as warnings:
+        over = _start_over(run, again or until) if anew else []
         check_seals(run)
         if all(name in run.state["stages"] for name in wanted):
             return run
@@ -77,6 +76,12 @@ def execute(
                 warnings.stage = name
                 _run_stage(run, name, number, len(wanted))
     return run
+
+
+def _up_to(stage: str) -> list[str]:
+    """The stages up to one, and that one."""
+    names = list(STAGES)
+    return names[: names.index(stage) + 1]
 
 
 def _start_over(run: Run, stage: str) -> list[str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from wagle.run.folder import RunFolder
 from wagle.run.inputs import Inputs
 from wagle.run.models import Models
 from wagle.system.atomic import locked, write_json, write_text
-from wagle.system.errors import WagleError
+from wagle.system.errors import Unwritable, WagleError
 from wagle.system.secrets import private_folder, salt
 
 
@@ -61,15 +61,35 @@ class Run(RunFolder):
 
 
 @contextmanager
-def opened(recipe: Recipe, folder: Path) -> Iterator[Run]:
+def opened(recipe: Recipe, folder: Path, enough: Sequence[str] = ()) -> Iterator[Run]:
     """Hold a run folder for this process, then create or reopen it: a run in progress stays as it is.
+
+    What begins with bad input leaves nothing behind.
+
+    Args:
+        recipe: what to do.
+        folder: the run folder.
+        enough: the stages that a run has to have finished to be read where nothing can be written;
+            none at all means that something will be written.
 
     Raises:
         WagleError: another process works there, or the folder is not a run or one of another recipe.
     """
     _refuse_foreign(folder)  # before a lock is left in it
-    with locked(folder):
-        yield open_run(recipe, folder)
+    new, there = not (folder / "recipe.yaml").exists(), folder.exists()
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(folder))
+        except Unwritable:
+            finished = RunFolder(folder).state["stages"]
+            if new or not enough or not finished.keys() >= set(enough):
+                raise
+        try:
+            yield open_run(recipe, folder)
+        except WagleError:
+            if new and _only_begun(folder):
+                _withdraw(folder, keep=there)
+            raise
 
 
 def open_run(recipe: Recipe, folder: Path) -> Run:
@@ -100,12 +120,45 @@ def open_run(recipe: Recipe, folder: Path) -> Run:
     return run
 
 
+_FIRST = (  # what a run leaves in its first moments, in this order
+    ".lock",
+    "private",
+    "private/salt.part",
+    "private/salt",
+    "environment.json.part",
+    "environment.json",
+    "recipe.yaml.part",
+)
+_CHECKED = ("recipe.yaml", "log.jsonl.part", "log.jsonl")  # and, before its first stage, these
+
+
 def _refuse_foreign(folder: Path) -> None:
-    """Refuse a folder that is not a run and holds something else."""
+    """Refuse a folder that is no run, unless a run was killed there in its first moments."""
     if (folder / "recipe.yaml").exists() or not folder.is_dir():
         return
-    if any(p.name != ".lock" for p in folder.iterdir()):
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+    ours = "private/salt" in found or not any(name.startswith("env") for name in found)
+    if found - set(_FIRST) or not ours:
         raise WagleError(f"{folder} exists and is not a run; choose another folder with --out")
+
+
+def _only_begun(folder: Path) -> bool:
+    """Whether a run folder holds only what is there before the first stage."""
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+    stages = {line["stage"] for line in RunFolder(folder).logged()}
+    return not found - {*_FIRST, *_CHECKED} and stages <= {"check"}
+
+
+def _withdraw(folder: Path, *, keep: bool) -> None:
+    """Take back a run that was refused before its first stage; ``keep`` leaves the empty folder."""
+    for name in (*reversed(_CHECKED), *reversed(_FIRST)):
+        path = folder / name
+        if path.is_dir():
+            path.rmdir()
+        else:
+            path.unlink(missing_ok=True)
+    if not keep:
+        folder.rmdir()
 
 
 def _means(path: Path, text: str) -> bool:

@@ -11,7 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from wagle.system.errors import DiskFull, WagleError
+from wagle.system.errors import DiskFull, Unwritable, WagleError
+
+_UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def _umask() -> int:
@@ -47,7 +49,8 @@ def disk_errors(path: Path) -> Iterator[None]:
         if number is not None:
             at = getattr(error, "filename", None)
             where = f" ({at})" if at and str(at) != str(path) else ""
-            raise WagleError(f"cannot write {path}: {os.strerror(number)}{where}") from error
+            kind = Unwritable if number in _UNWRITABLE else WagleError
+            raise kind(f"cannot write {path}: {os.strerror(number)}{where}") from error
         raise
 
 
