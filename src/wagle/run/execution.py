@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from wagle.recipe.recipe import Recipe
-from wagle.run.integrity.seals import RECIPE, check_seals
+from wagle.run.integrity.seals import RECIPE, check_needed, check_seals
 from wagle.run.opening import Run, opened
 from wagle.run.stages.stopping import pass_over
 from wagle.run.stages.table import STAGES
@@ -123,6 +123,7 @@ def _refuse_all_but_the_report(run: Run, wanted: list[str]) -> None:
 def _run_stage(run: Run, name: str, number: int, of: int) -> None:
     if pass_over(run, name):
         return
+    check_needed(run, STAGES[name].needs)
     logger.info("%d/%d %s", number, of, name)
     run.forget_log(name)
     own = (RECIPE,) if name == "unlearn" else ()  # from here on it may not change

@@ -53,6 +53,11 @@ class Run(RunFolder):
         """Whether all weights are trained without a mask; true only of control arms."""
         return self.arm == "dense"
 
+    def outside(self, stage: str) -> Path | None:
+        """The model before or the reference, where it is a folder outside the run."""
+        read = {"before": self.models.base, "reference": self.models.reference}.get(stage)
+        return None if read is None or read.is_relative_to(self.folder) else read
+
     def evaluation(self, role: str, benchmark: str | None = None) -> Evaluation | None:
         """One of the evaluations, if it exists: on the recipe's sets, or on a benchmark."""
         if self.whole and role != "after":
