@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from wagle.system.atomic import append_line, read_json, write_json, write_text
 from wagle.system.errors import WagleError
+from wagle.system.progress import stop_if_asked
 from wagle.system.seals import content_digest, file_digest, is_intact, large_stamps, marks, seal
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ class RunFolder:
         """
         from wagle.system.memory import give_memory_back
 
+        stop_if_asked()
         started = time.perf_counter()
         details = work()
         give_memory_back()

@@ -22,6 +22,10 @@ class WagleError(Exception):
     """A problem that the user can fix. The message is one line."""
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal asked the process to end; what was to be finished first is finished and kept."""
+
+
 class DiskFull(WagleError):
     """A file did not fit on the disk; no part of it is left."""
 

@@ -223,6 +223,49 @@ def test_a_process_that_is_really_killed_goes_on_in_another_one(tmp_path):
     assert same(model, weights(wanted))
 
 
+_ASKED = """
+import os, signal, sys
+from tests.conftest import make_model
+from tests.unlearning.conftest import mask_of, unlearn
+from tests.unlearning.training.test_checkpoints import EVERY
+from wagle.system.progress import heed_signals
+
+def ask(figures):
+    if figures["step"] == 5:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+heed_signals()
+model = make_model("llama-tied")
+settings = {**EVERY, "checkpoint_minutes": 60.0}  # not one is due
+folder = sys.argv[1] or None
+unlearn(model, mask=mask_of(model), checkpoint_folder=folder, on_step=ask, **settings)
+"""
+
+
+@pytest.mark.parametrize("lasting", [True, False])
+def test_a_process_that_is_asked_to_end_finishes_its_step_and_keeps_it(tmp_path, lasting):
+    root = Path(__file__).parents[3]
+    path = os.pathsep.join([str(root / "src"), str(root)])
+    done = subprocess.run(
+        [sys.executable, "-c", _ASKED, str(tmp_path) if lasting else ""],
+        env={**os.environ, "PYTHONPATH": path},
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr.splitlines()[-1] == "wagle.system.errors.Stopped"
+    wanted, model = make_model("llama-tied"), make_model("llama-tied")
+    expected = unlearn(wanted, mask=mask_of(wanted), **EVERY)
+    told = []
+    got = unlearn(
+        model, mask=mask_of(model), checkpoint_folder=tmp_path, on_step=told.append, **EVERY
+    )
+    first = 6 if lasting else 1
+    assert [figures["step"] for figures in told] == [*range(first, 9)]
+    assert got == expected
+    assert same(model, weights(wanted))
+
+
 @pytest.mark.parametrize(
     ("change", "differs"),
     [

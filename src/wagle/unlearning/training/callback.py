@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -9,8 +10,8 @@ from typing import Any, TypeAlias
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from wagle.system.errors import TrainingStopped
-from wagle.system.progress import Bar
+from wagle.system.errors import Stopped, TrainingStopped
+from wagle.system.progress import Bar, asked_to_stop, finishing, stop_if_asked
 from wagle.unlearning.training.course import Course
 from wagle.unlearning.training.steps import StepLoss
 
@@ -39,9 +40,12 @@ class AroundSteps(TrainerCallback):
         self._norm = 0.0
         self._rate = 0.0
         self._saved = time.monotonic()
+        self._step = contextlib.ExitStack()  # a signal waits for the end of a step
 
     def close(self) -> None:
         """Remove the progress bar, however training ended."""
+        with contextlib.suppress(Stopped):  # how training ended comes first
+            self._step.close()
         self._bar.__exit__(None, None, None)
 
     # ----- hooks of the Trainer -----
@@ -49,10 +53,15 @@ class AroundSteps(TrainerCallback):
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Look at the model before training, unless an earlier process has."""
         course = self.course
+        self._step.enter_context(finishing())
         self._bar.__enter__()
         self._bar.advance(course.done)
         if course.done == 0:
             self._tell({"step": 0, **course.checks.start(course.model)})
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """From here on a signal ends the process at once."""
+        self._step.close()
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -110,9 +119,11 @@ class AroundSteps(TrainerCallback):
         ):
             self._watch(step)
         minutes = (time.monotonic() - self._saved) / 60
-        if minutes >= course.training.checkpoint_minutes and course.checkpoints.lasting:
+        due = minutes >= course.training.checkpoint_minutes or asked_to_stop() is not None
+        if due and course.checkpoints.lasting:
             course.save(step)
             self._saved = time.monotonic()
+        stop_if_asked()
 
     # ----- what they do -----
 
