@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 
 import pytest
 
@@ -10,6 +12,7 @@ from wagle.evaluation.figures import Figure
 from wagle.evaluation.result import Evaluation
 from wagle.run.folder import RunFolder
 from wagle.system.atomic import write_json
+from wagle.system.errors import WagleError
 
 
 def written(folder):
@@ -171,3 +174,31 @@ def test_a_line_that_is_no_entry_is_left_out(tmp_path, torn):
     (tmp_path / "log.jsonl").write_bytes(torn)
     run.log("teach", {"step": 3})
     assert run.logged() == [{"stage": "teach", "step": 3}]
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.EIO, "cannot write .*: Input/output error"),
+        (errno.EROFS, "cannot write .*: Read-only file system"),
+        (errno.ENOSPC, "the disk is full"),
+    ],
+)
+def test_a_disk_that_fails_a_stage_is_one_line_and_the_stage_is_not_finished(
+    tmp_path, number, said
+):
+    def work():
+        raise OSError(number, os.strerror(number))
+
+    run = RunFolder(tmp_path)
+    with pytest.raises(WagleError, match=said):
+        run.carry_out("mask", work)
+    assert run.state == {"stages": {}}
+
+
+def test_another_error_of_the_system_in_a_stage_may_be_a_bug(tmp_path):
+    def work():
+        (tmp_path / "none").read_text()
+
+    with pytest.raises(FileNotFoundError):
+        RunFolder(tmp_path).carry_out("mask", work)

@@ -192,7 +192,7 @@ def _flip(path):
             "out/model",
             "was edited since the stage unlearn wrote it; put it back, or make it again:",
         ),
-        ("tiny", "has changed since the stage before read it; put it back, or start the run"),
+        ("tiny", "has changed since the stage teach read it; put it back, or start the run"),
     ],
 )
 @pytest.mark.parametrize("when", ["before", "meanwhile"])

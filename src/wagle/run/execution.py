@@ -123,7 +123,7 @@ def _refuse_all_but_the_report(run: Run, wanted: list[str]) -> None:
 def _run_stage(run: Run, name: str, number: int, of: int) -> None:
     if pass_over(run, name):
         return
-    check_needed(run, STAGES[name].needs)
+    check_needed(run, name, STAGES[name].needs)
     logger.info("%d/%d %s", number, of, name)
     run.forget_log(name)
     own = (RECIPE,) if name == "unlearn" else ()  # from here on it may not change

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wagle.system.atomic import append_line, read_json, write_json, write_text
+from wagle.system.atomic import append_line, disk_errors, read_json, write_json, write_text
 from wagle.system.errors import WagleError
 from wagle.system.progress import stop_if_asked
 from wagle.system.seals import content_digest, file_digest, is_intact, large_stamps, marks, seal
@@ -82,10 +82,10 @@ class RunFolder:
         found = self.state.get("seals", {})
         return {name: Seal(**found[name]) for name in self.state["stages"] if name in found}
 
-    def outside(self, stage: str) -> Path | None:
-        """A model folder outside the run that a stage reads and later stages read too."""
-        del stage
-        return None
+    def outside(self, stage: str, needs: Sequence[str] = ()) -> dict[str, Path]:
+        """Model folders outside the run that a stage reads, by the stage that reads each first."""
+        del stage, needs
+        return {}
 
     @cached_property
     def _hashed(self) -> dict[Path, tuple[tuple[int, ...], str]]:
@@ -122,7 +122,8 @@ class RunFolder:
 
         stop_if_asked()
         started = time.perf_counter()
-        details = work()
+        with disk_errors(self.folder, others=False):
+            details = work()
         give_memory_back()
         seconds = round(time.perf_counter() - started, 2)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -143,11 +144,9 @@ class RunFolder:
         self.save_state()
 
     def _seal_outside(self, stage: str) -> dict[str, str]:
-        home = self.outside(stage)
-        if home is None:
-            return {}
-        names = [*sorted(p.name for p in home.glob("*.safetensors")), "config.json"]
-        return seal(home, names)
+        """The digests of a model folder outside the run that a stage is the first to read."""
+        home = self.outside(stage).get(stage)
+        return {} if home is None else seal(home, ["*.safetensors", "config.json"])
 
     def save_state(self) -> None:
         """Write ``state.json`` with the digest of its own content."""

@@ -53,10 +53,15 @@ class Run(RunFolder):
         """Whether all weights are trained without a mask; true only of control arms."""
         return self.arm == "dense"
 
-    def outside(self, stage: str) -> Path | None:
-        """The model before or the reference, where it is a folder outside the run."""
-        read = {"before": self.models.base, "reference": self.models.reference}.get(stage)
-        return None if read is None or read.is_relative_to(self.folder) else read
+    def outside(self, stage: str, needs: Sequence[str] = ()) -> dict[str, Path]:
+        """The model that the recipe names and the reference, where a stage reads them."""
+        models, found = self.models, {}
+        if stage in ("teach", "retrain") or ("teach" in needs and models.base == models.named):
+            found["teach"] = models.named
+        if stage in ("reference", "attacks") and models.reference is not None:
+            found["reference"] = models.reference
+        inside = self.folder
+        return {first: home for first, home in found.items() if not home.is_relative_to(inside)}
 
     def evaluation(self, role: str, benchmark: str | None = None) -> Evaluation | None:
         """One of the evaluations, if it exists: on the recipe's sets, or on a benchmark."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from wagle.system.errors import DiskFull, Unwritable, WagleError
 
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
@@ -31,22 +32,28 @@ def _sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or a failed write into a one-line error; libraries may wrap the OSError."""
+def disk_errors(path: Path, *, others: bool = True) -> Iterator[None]:
+    """Turn a full disk or a failed write into a one-line error; libraries may wrap the OSError.
+
+    Args:
+        path: what was to be written.
+        others: whether any other error of the system counts, too; where more than writing is done,
+            one that is not of the disk may be a bug.
+    """
     try:
         yield
     except WagleError:
         raise
     except Exception as error:
         number = error.errno if isinstance(error, OSError) else None
-        full = number in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+        full = number in _FULL
         if full or "os error 28" in str(error) or "No space left" in str(error):
             free = shutil.disk_usage(_existing(path)).free / 1e9
             raise DiskFull(
                 f"the disk is full ({free:.2f} GB left) while writing {path}; nothing was "
                 "kept: free some space and start again"
             ) from error
-        if number is not None:
+        if number is not None and (others or number in {errno.EIO, *_UNWRITABLE}):
             at = getattr(error, "filename", None)
             where = f" ({at})" if at and str(at) != str(path) else ""
             kind = Unwritable if number in _UNWRITABLE else WagleError

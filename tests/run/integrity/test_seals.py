@@ -348,14 +348,14 @@ def test_what_this_process_made_is_read_again_only_once_it_was_touched(folder, m
         return digest(home, name)
 
     monkeypatch.setattr(folder_module, "file_digest", watch)
-    check_needed(run, ["unlearn"])
+    check_needed(run, "after", ["unlearn"])
     assert "model/model.safetensors" in hashed
     hashed.clear()
-    check_needed(run, ["unlearn"])
+    check_needed(run, "after", ["unlearn"])
     assert hashed == []
     rot(folder / "model/model.safetensors")
     with pytest.raises(WagleError, match=r"model/model\.safetensors was edited"):
-        check_needed(run, ["unlearn"])
+        check_needed(run, "after", ["unlearn"])
     assert hashed == ["model/model.safetensors"]
 
 
@@ -363,7 +363,7 @@ def test_a_finished_stage_counts_as_hashed(folder, monkeypatch):
     run = RunFolder(folder)
     run.finish("unlearn", {}, ["model/"])
     monkeypatch.setattr(folder_module, "file_digest", None)
-    check_needed(run, ["unlearn"])
+    check_needed(run, "after", ["unlearn"])
 
 
 def test_a_model_outside_the_run_is_known_by_what_the_first_stage_read(finished, tmp_path):
@@ -378,14 +378,27 @@ def test_a_model_outside_the_run_is_known_by_what_the_first_stage_read(finished,
     )
     home = tmp_path / "run"
     run = execute(recipe, home, until="before")
-    assert sorted(run.seals["before"].read) == ["config.json", "model.safetensors"]
+    assert sorted(run.seals["teach"].read) == ["config.json", "model.safetensors"]
     rot(tiny / "model.safetensors")
-    said = f"^{tiny}/model.safetensors has changed since the stage before read it; put it back"
+    said = f"^{tiny}/model.safetensors has changed since the stage teach read it; put it back"
     for stage in ("gradients", "patch"):
         with pytest.raises(WagleError, match=said) as told:
-            check_needed(Run(home, recipe), STAGES[stage].needs)
+            check_needed(Run(home, recipe), stage, STAGES[stage].needs)
         assert "\n" not in str(told.value)
-    check_needed(Run(home, recipe), STAGES["report"].needs)  # which reads no model
+    check_needed(Run(home, recipe), "report", STAGES["report"].needs)  # which reads no model
+
+
+def test_a_model_that_is_taught_is_the_same_when_the_reference_is_made_of_it(finished, tmp_path):
+    tiny = shutil.copytree(finished.recipe.model.path, tmp_path / "tiny")
+    other = finished.recipe.model.model_copy(update={"path": str(tiny)})
+    recipe = finished.recipe.model_copy(update={"reference": "retrained", "model": other})
+    home = tmp_path / "run"
+    execute(recipe, home, until="teach")
+    rot(tiny / "model.safetensors")
+    with pytest.raises(WagleError, match="has changed since the stage teach read it"):
+        execute(recipe, home, until="retrain")
+    run = Run(home, recipe)  # once both are made, it is read no more
+    check_needed(run, "gradients", STAGES["gradients"].needs)
 
 
 def test_records_to_keep_that_were_made_are_missed(folder):
@@ -396,4 +409,4 @@ def test_records_to_keep_that_were_made_are_missed(folder):
     path.unlink()
     check_seals(folder)  # private files may go, until one is read
     with pytest.raises(WagleError, match=r"private/retain.json is missing since the stage neighb"):
-        check_needed(run, STAGES["unlearn"].needs)
+        check_needed(run, "unlearn", STAGES["unlearn"].needs)

@@ -1,3 +1,4 @@
+import errno
 import os
 import random
 import signal
@@ -379,3 +380,22 @@ def test_a_checkpoint_of_other_weights_does_not_fit(tmp_path):
         model = make_model("llama-tied")
         with pytest.raises(WagleError, match="does not fit the selected weights; delete it"):
             checkpoints.load("last", SelectedWeights(model, mask_of(model, 0.2)))
+
+
+def fails(*_, **__):
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+@pytest.mark.parametrize(
+    ("call", "does"),
+    [("unlink", "drop"), ("unlink", "clear"), ("replace", "rename")],
+)
+def test_a_checkpoint_that_cannot_be_moved_or_deleted_is_one_line(
+    tmp_path, monkeypatch, call, does
+):
+    (tmp_path / "last.safetensors").touch()
+    checkpoints = Checkpoints(tmp_path, {})
+    monkeypatch.setattr(os, call, fails)
+    asked = {"drop": ["last"], "clear": [], "rename": ["last", "good"]}[does]
+    with pytest.raises(WagleError, match=rf"^cannot write {tmp_path}.*: Read-only file system"):
+        getattr(checkpoints, does)(*asked)

@@ -20,7 +20,6 @@ from wagle.system.seals import PRIVATE, is_intact, sealable
 RECIPE = (
     "recipe.yaml"  # sealed once training is over; its paths may be mended: only ``inspect_run``
 )
-_OUTSIDE = {"before": "teach", "reference": "retrain"}  # what would make the model that these read
 _RECORDS = f"{PRIVATE}/retain.json"  # without it, other records would be kept
 _MEASURED = (
     "evaluation/",
@@ -63,12 +62,13 @@ def check_seals(found: RunFolder | str | Path) -> None:
             raise WagleError(_edited(run, stage, name))
 
 
-def check_needed(run: RunFolder, needs: Sequence[str]) -> None:
+def check_needed(run: RunFolder, reader: str, needs: Sequence[str]) -> None:
     """Refuse files that a stage is about to read and that are not what they were; by their digests.
 
     Args:
         run: the run.
-        needs: the stages whose results are read.
+        reader: the stage.
+        needs: the stages whose results it reads.
 
     Raises:
         WagleError: names the file, the stage that made or read it, and what to do.
@@ -77,11 +77,9 @@ def check_needed(run: RunFolder, needs: Sequence[str]) -> None:
         needed = stage in needs and name != RECIPE and (name == _RECORDS or not _dropped(run, name))
         if needed and not run.holds(run.folder, name, digest):
             raise WagleError(_edited(run, stage, name))
-    for stage, maker in _OUTSIDE.items():
-        home = run.outside(stage)
-        if home is None or maker not in needs or stage not in run.seals:
-            continue
-        for name, digest in run.seals[stage].read.items():
+    for stage, home in run.outside(reader, needs).items():
+        sealed = run.seals[stage].read if stage != reader and stage in run.seals else {}
+        for name, digest in sealed.items():
             if not run.holds(home, name, digest):
                 what = "has changed" if (home / name).is_file() else "is missing"
                 raise WagleError(

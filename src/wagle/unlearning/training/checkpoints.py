@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from wagle.system.atomic import disk_errors
 from wagle.system.errors import WagleError
 from wagle.system.secrets import private_folder
 from wagle.system.tensors import load_checked, save_checked
@@ -27,8 +28,9 @@ FORMAT = "wagle-checkpoint/1"
 
 def clear_checkpoints(folder: Path) -> None:
     """Delete a folder's checkpoints once its run is saved; what trackers wrote there stays."""
-    for path in folder.glob("*.safetensors"):
-        path.unlink()
+    with disk_errors(folder):
+        for path in folder.glob("*.safetensors"):
+            path.unlink()
 
 
 class Checkpoints:
@@ -107,11 +109,13 @@ class Checkpoints:
     def rename(self, name: str, new: str) -> None:
         """Rename a checkpoint, if it exists."""
         if self.has(name):
-            self._path(name).replace(self._path(new))
+            with disk_errors(self._path(new)):
+                self._path(name).replace(self._path(new))
 
     def drop(self, name: str) -> None:
         """Delete a checkpoint, if it exists."""
-        self._path(name).unlink(missing_ok=True)
+        with disk_errors(self._path(name)):
+            self._path(name).unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Delete all of them."""

@@ -45,6 +45,6 @@ def _verified(run: Run, model: Path, file: Path) -> Verification:
     mask = chosen_mask(run) if run.recipe.unlearning.lora is None else None
     checked = verify(run.models.base, model, mask=mask, patch=file)
     if not checked.ok:
-        check_needed(Run(run.folder, run.recipe), _READ)  # a file that changed is no bug
+        check_needed(Run(run.folder, run.recipe), "patch", _READ)  # a file that changed is no bug
         raise RuntimeError(f"the patch does not match the run: {checked}; please report this bug")
     return checked
