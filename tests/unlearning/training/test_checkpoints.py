@@ -294,6 +294,35 @@ def test_a_checkpoint_of_other_settings_is_refused_in_one_line(change, differs, 
     assert same(model, before)
 
 
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[-8] ^= 1
+    path.write_bytes(data)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-8])
+
+
+@pytest.mark.parametrize("damage", [flip, cut])
+def test_a_damaged_checkpoint_is_a_line_that_says_to_delete_it_and_then_nothing_is_lost(
+    tmp_path, damage
+):
+    settings = {**EVERY, "checkpoint_folder": tmp_path}
+    with pytest.raises(Killed):
+        unlearn(make_model("llama-tied"), **settings, on_step=kill_at(3))
+    last = tmp_path / "last.safetensors"
+    damage(last)
+    with pytest.raises(WagleError, match=r"corrupt.*; delete it: training then resumes") as told:
+        unlearn(make_model("llama-tied"), **settings)
+    assert str(last) in str(told.value)
+    last.unlink()
+    model, wanted = make_model("llama-tied"), make_model("llama-tied")
+    unlearn(model, **settings)
+    unlearn(wanted, **EVERY)
+    assert same(model, weights(wanted))
+
+
 def test_what_does_not_change_the_result_may_change_before_a_run_goes_on(tmp_path):
     settings = {**EVERY, "checkpoint_folder": tmp_path}
     with pytest.raises(Killed):

@@ -88,7 +88,13 @@ class Checkpoints:
             WagleError: the file is another run's, or does not fit the selected weights.
         """
         path = self._path(name)
-        stored, metadata = load_checked(path, "checkpoint", FORMAT)
+        try:
+            stored, metadata = load_checked(path, "checkpoint", FORMAT)
+        except WagleError as error:
+            reason = str(error).rpartition(";")[0] or error
+            raise WagleError(
+                f"{reason}; delete it: training then resumes from an earlier one, or starts over"
+            ) from None
         if metadata["key"] != self.key:
             differ = [k for k in self.key if metadata["key"].get(k) != self.key[k]]
             raise WagleError(
