@@ -146,17 +146,23 @@ def _refuse_foreign(folder: Path) -> None:
     """Refuse a folder that is no run, unless a run was killed there in its first moments."""
     if (folder / "recipe.yaml").exists() or not folder.is_dir():
         return
-    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+    found = _contents(folder)
     ours = "private/salt" in found or not any(name.startswith("env") for name in found)
     if found - set(_FIRST) or not ours:
         raise WagleError(f"{folder} exists and is not a run; choose another folder with --out")
 
 
+def _contents(folder: Path) -> set[str]:
+    """What is in a folder and in its folder ``private``; others are not looked into."""
+    private = folder / "private"
+    inside = private.iterdir() if private.is_dir() else ()
+    return {path.name for path in folder.iterdir()} | {f"private/{path.name}" for path in inside}
+
+
 def _only_begun(folder: Path) -> bool:
     """Whether a run folder holds only what is there before the first stage."""
-    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
     stages = {line["stage"] for line in RunFolder(folder).logged()}
-    return not found - {*_FIRST, *_CHECKED} and stages <= {"check"}
+    return not _contents(folder) - {*_FIRST, *_CHECKED} and stages <= {"check"}
 
 
 def _withdraw(folder: Path, *, keep: bool) -> None:

@@ -166,6 +166,19 @@ def test_every_file_of_a_stage_is_checked(folder, name, stage):
         check_seals(folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "stage"), [("patch.safetensors", "patch"), ("model/model.safetensors", "unlearn")]
+)
+def test_a_file_that_was_cut_or_deleted_is_refused(folder, name, stage):
+    path = folder / name
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(WagleError, match=f"{name} was edited since the stage {stage} wrote it"):
+        quick(folder)
+    path.unlink()
+    with pytest.raises(WagleError, match=f"{name} is missing since the stage {stage} wrote it"):
+        quick(folder)
+
+
 def test_an_edited_state_is_refused_as_it_says_the_verdict(folder):
     path = folder / "state.json"
     path.write_text(path.read_text().replace('"verdict": "', '"verdict": "no ', 1))
