@@ -311,9 +311,22 @@ def test_a_dynamic_mask_trains_all_weights_unless_attribution_asks_for_a_mask(
 def test_two_processes_in_one_folder_are_refused(recipe_file, tmp_path):
     from wagle.system.atomic import locked
 
-    execute(load_recipe(recipe_file), tmp_path / "out", until="teach")
-    with locked(tmp_path / "out"), pytest.raises(WagleError, match="another wagle process"):
-        execute(load_recipe(recipe_file), tmp_path / "out")
+    out = tmp_path / "out"
+    execute(load_recipe(recipe_file), out, until="teach")
+    with locked(out), pytest.raises(WagleError, match="another wagle process"):
+        execute(load_recipe(recipe_file), out)
+
+
+def test_a_refused_second_run_leaves_the_recipe_of_the_running_one_as_it_is(recipe_file, tmp_path):
+    from wagle.run.opening import open_run
+    from wagle.system.atomic import locked
+
+    out = tmp_path / "out"
+    open_run(load_recipe(recipe_file), out)  # running, and nothing is finished yet
+    before = {name: (out / name).read_bytes() for name in _files(out)}
+    with locked(out), pytest.raises(WagleError, match="another wagle process"):
+        execute(load_recipe(recipe_file, ["seed=7"]), out)
+    assert {name: (out / name).read_bytes() for name in before} == before
 
 
 BAD = [
@@ -326,6 +339,10 @@ BAD = [
     ("reference=nowhere", "model folder nowhere does not exist"),
     ("finetune.report_to=[wandbb]", "unknown tracker 'wandbb'; did you mean 'wandb'"),
     ("attribution.ratio=1.5", "attribution.ratio"),
+    ("attribution.ratio=1e-9", r"attribution.ratio 1e-09 of \d+ weights selects none; raise it"),
+    ("attribution={ratio: 0.001, scope: row}", r"ratio 0.001 of any row selects none; raise it"),
+    ("attribution={ratio: 0.00005, scope: block}", r"ratio 5e-05 of any block selects none; raise"),
+    ("attribution={ratio: 0.00001, scope: tensor}", r"of any tensor selects none; raise it"),
     ("attribution.score=wagel", "unknown score 'wagel'; did you mean 'wagle'"),
     ("attribution.include=['*.nothing.*']", r"the pattern '\*.nothing.\*' matches no parameter"),
     ("attribution={score: {by_name: [nothing]}}", "the pattern 'nothing' matches no parameter"),
@@ -460,7 +477,7 @@ def test_bad_input_is_one_line_before_anything_is_computed(
     with pytest.raises(WagleError, match=message) as caught:
         execute(load_recipe(recipe_file, overrides), tmp_path / "out")
     assert "\n" not in str(caught.value)
-    assert not (tmp_path / "out" / "state.json").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_mask_of_another_model_stops_the_run_and_leaves_nothing_half_written(

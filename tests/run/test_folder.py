@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 
 import pytest
 
@@ -236,3 +238,31 @@ def test_a_salt_of_a_wrong_form_is_refused_in_one_line(tmp_path, text):
     for use in (lambda: salt(run.private), lambda: run.finish("a", {}, ["private/salt"])):
         with pytest.raises(WagleError, match=r"private/salt is not (a key|UTF-8 text)"):
             use()
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.EIO, "cannot write .*: Input/output error"),
+        (errno.EROFS, "cannot write .*: Read-only file system"),
+        (errno.ENOSPC, "the disk is full"),
+    ],
+)
+def test_a_disk_that_fails_a_stage_is_one_line_and_the_stage_is_not_finished(
+    tmp_path, number, said
+):
+    def work():
+        raise OSError(number, os.strerror(number))
+
+    run = RunFolder(tmp_path)
+    with pytest.raises(WagleError, match=said):
+        run.carry_out("mask", work)
+    assert run.state == {"stages": {}}
+
+
+def test_another_error_of_the_system_in_a_stage_may_be_a_bug(tmp_path):
+    def work():
+        (tmp_path / "none").read_text()
+
+    with pytest.raises(FileNotFoundError):
+        RunFolder(tmp_path).carry_out("mask", work)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import stat
 
@@ -10,8 +12,10 @@ import pytest
 from wagle.evaluation.figures import Figure
 from wagle.evaluation.result import Evaluation
 from wagle.recipe.reading import dump_recipe, load_recipe
-from wagle.run.opening import Run, open_run
+from wagle.run.folder import RunFolder
+from wagle.run.opening import Run, open_run, opened
 from wagle.run.stages.measuring.controls import control_of
+from wagle.system import atomic
 from wagle.system.atomic import write_json
 from wagle.system.errors import WagleError
 
@@ -105,6 +109,116 @@ def test_a_recipe_that_no_longer_reads_is_another_one(folder):
     path.write_text(path.read_text() + "of_a_later_version: 1\n")
     with pytest.raises(WagleError, match=r"another recipe \(\d+ lines there, \d+ here\)"):
         open_run(recipe(), folder)
+
+
+# ----- a run's first moments -----
+
+
+class Killed(BaseException):
+    """What no handler of errors sees, like a kill."""
+
+
+def dies_at(monkeypatch, number):
+    """Die at one of the renames by which files appear, leaving what is there."""
+    seen = []
+
+    def rename(part, path):
+        seen.append(path)
+        if len(seen) == number:
+            raise Killed
+        os.rename(part, path)
+
+    monkeypatch.setattr(atomic.os, "replace", rename)
+    monkeypatch.setattr(atomic.Path, "unlink", lambda *_, **__: None)  # a kill cleans up nothing
+    return seen
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_run_killed_in_its_first_moments_is_begun_anew(folder, monkeypatch, number):
+    with monkeypatch.context() as patch:
+        seen = dies_at(patch, number)
+        with pytest.raises(Killed), opened(recipe(), folder):
+            pass
+    assert [path.name for path in seen] == ["salt", "environment.json", "recipe.yaml"][:number]
+    assert (folder / f"{seen[-1].relative_to(folder)}.part").is_file()
+    with opened(recipe(), folder) as run:
+        assert run.state == {"stages": {}}
+    names = {".lock", "environment.json", "private", "private/salt", "recipe.yaml"}
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*")} == names
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["environment.json"],  # without a salt it is not from a run
+        ["private/salt", "notes.txt"],
+        ["private/salt", "state.json"],  # a run whose recipe was deleted
+        ["private/letters.txt"],
+    ],
+)
+def test_what_others_left_is_no_run_in_its_first_moments(folder, names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(WagleError, match="run exists and is not a run"), opened(recipe(), folder):
+        pass
+    assert sorted(folder.rglob("*")) == before
+
+
+def fails_in(folder, stage):
+    """Open a run that says something in a stage and fails there."""
+
+    def work():
+        with opened(recipe(), folder) as run:
+            run.log(stage, {"warning": "nearly"})
+            raise WagleError("bad input")
+
+    with pytest.raises(WagleError, match="bad input"):
+        work()
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_run_that_is_refused_before_its_first_stage_leaves_nothing(folder, there):
+    if there:
+        folder.mkdir()
+    fails_in(folder, "check")
+    assert [*folder.parent.rglob("*")] == ([folder] if there else [])
+
+
+def test_a_run_that_has_begun_its_first_stage_stays_where_it_failed(folder):
+    fails_in(folder, "teach")
+    fails_in(folder, "check")
+    assert (folder / "recipe.yaml").is_file()
+    assert [line["stage"] for line in RunFolder(folder).logged()] == ["teach", "check"]
+
+
+# ----- where nothing can be written -----
+
+
+@pytest.fixture
+def read_only(folder, monkeypatch):
+    """A run folder of one finished stage, in which nothing can be created."""
+    open_run(recipe(), folder).finish("teach", {})
+    opens = os.open
+
+    def refuse(path, flags, *more, **named):
+        if flags & (os.O_CREAT | os.O_WRONLY | os.O_RDWR) and str(folder) in str(path):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return opens(path, flags, *more, **named)
+
+    monkeypatch.setattr(os, "open", refuse)
+
+
+@pytest.mark.usefixtures("read_only")
+def test_a_finished_run_opens_where_nothing_can_be_written_and_an_unfinished_one_does_not(folder):
+    with opened(recipe(), folder, ["teach"]) as run:
+        assert list(run.state["stages"]) == ["teach"]
+    for enough in ((), ["teach", "mask"]):
+        with pytest.raises(WagleError) as told, opened(recipe(), folder, enough):
+            pass
+        said = f"cannot write {folder}: Read-only file system ({folder / '.lock'})"
+        assert str(told.value) == said
 
 
 # ----- a control arm is a run inside another one -----

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import shlex
 
@@ -8,9 +9,11 @@ import yaml
 
 from tests.conftest import OTHERS, RECORDS, make_model
 from wagle.model.weights import fingerprint
+from wagle.patch.verification import Verification
 from wagle.recipe.reading import load_recipe
 from wagle.run.execution import execute
 from wagle.run.finding import find_run
+from wagle.run.stages.making import patch as patch_stage
 from wagle.run.stages.making import teach as stages
 from wagle.run.stages.making import training
 from wagle.system.errors import TrainingStopped, WagleError
@@ -167,3 +170,61 @@ def test_how_unlearning_trains_may_change_until_it_is_finished_and_nothing_else(
         execute(
             load_recipe(recipe_file, ["unlearning.learning_rate=2e-3", "unlearning.epochs=1"]), out
         )
+
+
+# ----- what changes while a patch is made -----
+
+
+def _flip(path):
+    """Another byte, in neither size nor time."""
+    told, data = path.stat(), bytearray(path.read_bytes())
+    data[-8] ^= 1
+    with path.open("r+b") as file:
+        file.write(data)
+    os.utime(path, ns=(told.st_atime_ns, told.st_mtime_ns))
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("out/base", "was edited since the stage teach wrote it; put it back, or make it again:"),
+        (
+            "out/model",
+            "was edited since the stage unlearn wrote it; put it back, or make it again:",
+        ),
+        ("tiny", "has changed since the stage teach read it; put it back, or start the run"),
+    ],
+)
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_model_that_changes_before_its_patch_is_made_is_named_and_no_patch_is_left(
+    recipe_file, tmp_path, monkeypatch, place, said, when
+):
+    untaught = ["finetune=null"] if place == "tiny" else []
+    recipe = load_recipe(recipe_file, [*untaught, "patch.undo=true"])
+    out, changed = tmp_path / "out", tmp_path / place / "model.safetensors"
+    execute(recipe, out, until="unlearn")
+    if when == "before":
+        _flip(changed)
+    else:
+        verify = patch_stage.verify
+        monkeypatch.setattr(
+            patch_stage, "verify", lambda *a, **k: (_flip(changed), verify(*a, **k))[1]
+        )
+    with pytest.raises(WagleError) as told:
+        execute(recipe, out, until="patch")
+    assert str(told.value).startswith(f"{changed} {said}")
+    assert "\n" not in str(told.value)
+    for file in ("patch.safetensors", "private/undo.safetensors"):
+        assert not (out / file).exists()
+
+
+def test_a_patch_that_does_not_match_is_a_bug_if_nothing_changed_and_is_not_left(
+    recipe_file, tmp_path, monkeypatch
+):
+    recipe, out = load_recipe(recipe_file), tmp_path / "out"
+    execute(recipe, out, until="unlearn")
+    wrong = Verification(1, 2, {}, outside={"a": 1})
+    monkeypatch.setattr(patch_stage, "verify", lambda *_, **__: wrong)
+    with pytest.raises(RuntimeError, match="please report this bug"):
+        execute(recipe, out, until="patch")
+    assert not (out / "patch.safetensors").exists()

@@ -1,12 +1,25 @@
 """The progress bar: silent off a terminal, and its count whole however large its items are."""
 
 import io
+import os
+import signal
 import sys
+import threading
 
 import pytest
 
 from wagle.system import progress
-from wagle.system.progress import Bar, main_process, track
+from wagle.system.errors import Stopped
+from wagle.system.progress import (
+    Bar,
+    asked_to_stop,
+    exit_code_of,
+    finishing,
+    heed_signals,
+    main_process,
+    stop_if_asked,
+    track,
+)
 
 
 class Terminal(io.StringIO):
@@ -120,3 +133,108 @@ def test_an_item_at_which_the_loop_is_left_does_not_count(counted):
         if item == 2:
             break
     assert counted == [("records", 3), 1]
+
+
+# ----- signals -----
+
+TERM, HUP = signal.SIGTERM, signal.SIGHUP
+
+
+@pytest.fixture
+def heeding(monkeypatch):
+    """A process that heeds signals."""
+    before = {number: signal.getsignal(number) for number in (TERM, HUP)}
+    monkeypatch.setattr(progress, "_asked", [])
+    heed_signals()
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def ask(number=TERM):
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.usefixtures("heeding")
+@pytest.mark.parametrize("number", [TERM, HUP])
+def test_outside_a_step_a_signal_ends_at_once(number):
+    stop_if_asked()
+    assert asked_to_stop() is None
+    with pytest.raises(Stopped) as end:
+        ask(number)
+    assert asked_to_stop() == number
+    assert exit_code_of(end.value) == 128 + number
+    with pytest.raises(Stopped):  # it is not forgotten where somebody swallowed the exception
+        stop_if_asked()
+
+
+def take_steps(done):
+    for step in range(3):
+        with finishing():
+            with finishing():  # a loop within a step
+                if step == 1:
+                    ask()
+                done.append((step, "inner"))
+            done.append((step, "outer"))
+
+
+@pytest.mark.usefixtures("heeding")
+def test_a_step_is_finished_first_with_all_that_is_in_it():
+    done = []
+    with pytest.raises(Stopped):
+        take_steps(done)
+    assert done == [(0, "inner"), (0, "outer"), (1, "inner"), (1, "outer")]
+
+
+def go_through(items, done):
+    for item in track(items, "items"):
+        if item == 2:
+            ask()
+        done.append(item)
+
+
+@pytest.mark.usefixtures("heeding")
+def test_a_loop_ends_after_the_item_in_which_it_was_asked_to():
+    done = []
+    with pytest.raises(Stopped):
+        go_through([1, 2, 3], done)
+    assert done == [1, 2]
+
+
+def break_off(items):
+    for item in track(items, "items"):
+        if item == 1:
+            raise ValueError(item)
+
+
+@pytest.mark.usefixtures("heeding")
+def test_an_error_in_a_step_comes_first_and_leaves_no_step_open():
+    with pytest.raises(ValueError, match="1"):
+        break_off([1, 2])
+    with pytest.raises(ZeroDivisionError), finishing():
+        ask() or 1 / 0
+    with pytest.raises(Stopped):
+        ask()
+
+
+@pytest.mark.usefixtures("heeding")
+def test_an_interruption_waits_for_no_step():
+    with pytest.raises(KeyboardInterrupt) as end, finishing():
+        ask(signal.SIGINT)
+    assert exit_code_of(end.value) == 130
+    assert exit_code_of(SystemExit(130)) == 130  # typer makes this of it
+    assert [exit_code_of(SystemExit(code)) for code in (0, 1, 2, None)] == [0, 1, 2, None]
+
+
+def test_signals_that_are_ignored_stay_so_and_other_threads_leave_them_alone():
+    before = signal.signal(HUP, signal.SIG_IGN), signal.getsignal(TERM)
+    try:
+        thread = threading.Thread(target=heed_signals)
+        thread.start()
+        thread.join()
+        assert signal.getsignal(TERM) == before[1]
+        heed_signals()
+        assert signal.getsignal(HUP) == signal.SIG_IGN
+    finally:
+        signal.signal(HUP, before[0])
+        signal.signal(TERM, before[1])

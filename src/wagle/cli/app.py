@@ -48,6 +48,7 @@ from wagle.cli.seals import check_run_command
 from wagle.compat.torch import PYTREE_LOGGER
 from wagle.system.errors import WagleError
 from wagle.system.processes.leading import lead
+from wagle.system.progress import exit_code_of, heed_signals
 
 if TYPE_CHECKING:
     from wagle.run.opening import Run
@@ -91,10 +92,8 @@ def _table(run: Run, as_json: bool, everything: bool, no_fail: bool) -> None:
     from wagle.run.integrity.roles import run_roles
 
     roles = run_roles(run, run.recipe)
-    if as_json:
-        print(json.dumps(run_json(run.folder, roles), indent=2))
-    else:
-        print(summary_table(run.folder, everything, roles))
+    told = run_json(run.folder, roles) if as_json else None
+    print(json.dumps(told, indent=2) if told else summary_table(run.folder, everything, roles))
     _end(run.state["stages"].get("after", {}).get("verdict"), no_fail)
 
 
@@ -325,6 +324,7 @@ def _set_up() -> None:
     # some warn on import, such as torch about what torchao does to it
     for name in ("bitsandbytes", "torchao", PYTREE_LOGGER):
         logging.getLogger(name).setLevel(logging.ERROR)
+    heed_signals()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines())
     root = logging.getLogger("wagle")
@@ -351,6 +351,5 @@ def _run_command(arguments: list[str] | None) -> None:
     except WagleError as error:
         print(f"wagle: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("wagle: stopped; the same command resumes from here", file=sys.stderr)
-        sys.exit(130)
+    except (KeyboardInterrupt, SystemExit) as end:  # an exit: typer makes one of an interruption
+        sys.exit(exit_code_of(end))

@@ -6,6 +6,8 @@ same functions as the stages do.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,11 +15,13 @@ from transformers import PreTrainedModel
 
 from wagle.attribution.gradients.engines import ENGINES
 from wagle.attribution.scoring.candidates import candidate_names
-from wagle.attribution.scoring.choice import check_score
+from wagle.attribution.scoring.choice import check_score, choose_score
+from wagle.attribution.scoring.masks import DEFAULT_RATIO
+from wagle.attribution.scoring.selection import exact_count, read_ladder
 from wagle.evaluation.stand_in import make_twins
 from wagle.mask.mask import Mask
 from wagle.model.saving import check_names
-from wagle.model.structure import place_parameters
+from wagle.model.structure import place, place_parameters
 from wagle.run.opening import Run
 from wagle.system.errors import WagleError, choose
 from wagle.unlearning.lora import adapt, check_adapter_mask, check_lora
@@ -65,13 +69,34 @@ def check_attribution(run: Run, model: PreTrainedModel) -> None:
     choose({"auto": None, **ENGINES}, settings.engine, "engine")
     run.inputs.need("forget")
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
-    candidate_names(trained, settings.include, settings.exclude)
+    names = candidate_names(trained, settings.include, settings.exclude)
     if isinstance(settings.score, dict):
         for kind, value in settings.score.items():
             if kind == "by_name":
                 candidate_names(trained, list(value), [])
             else:
                 _check_fit(run, Mask.load(str(value)), model)
+    else:
+        _check_ratio(run, {name: model.get_parameter(name).shape for name in names})
+
+
+def _check_ratio(run: Run, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Refuse a ratio that selects nothing even if every weight is a candidate."""
+    settings = run.recipe.attribution
+    entry = choose_score(settings.score).entry  # type: ignore[arg-type]
+    scope = entry.scope if settings.scope == "auto" else settings.scope
+    totals: dict[str, int] = {}
+    for name, shape in shapes.items():
+        if scope == "row":
+            totals[name] = max(shape)
+        else:
+            key = {"global": "", "block": place(name)[0] or name}.get(scope, name)
+            totals[key] = totals.get(key, 0) + math.prod(shape)
+    most = max(totals.values())
+    for ratio in read_ladder(DEFAULT_RATIO if settings.ratio is None else settings.ratio):
+        if exact_count(ratio, most) == 0:
+            where = f"{most} weights" if scope == "global" else f"any {scope}"
+            raise WagleError(f"attribution.ratio {ratio} of {where} selects none; raise it")
 
 
 def _check_fit(run: Run, mask: Mask, model: PreTrainedModel) -> None:

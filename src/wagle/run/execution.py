@@ -13,11 +13,10 @@ from functools import partial
 from pathlib import Path
 
 from wagle.recipe.recipe import Recipe
-from wagle.run.integrity.seals import RECIPE, check_seals
-from wagle.run.opening import Run, open_run
+from wagle.run.integrity.seals import RECIPE, check_needed, check_seals
+from wagle.run.opening import Run, opened
 from wagle.run.stages.stopping import pass_over
 from wagle.run.stages.table import STAGES
-from wagle.system.atomic import locked
 from wagle.system.errors import WagleError, choose
 from wagle.system.seals import sealable
 
@@ -58,11 +57,10 @@ def execute(
     Raises:
         WagleError: something is missing or does not fit, or a file of a finished stage was edited.
     """
-    run = open_run(recipe, Path(folder) if folder else Path("runs") / recipe.name)
-    with locked(run.folder), _recorded(run) as warnings:
-        names = list(STAGES)
-        wanted = names[: names.index(until) + 1]
-        over = _start_over(run, again or until) if redo or again is not None else []
+    home = Path(folder) if folder else Path("runs") / recipe.name
+    wanted, anew = _up_to(until), redo or again is not None
+    with opened(recipe, home, () if anew else wanted) as run, _recorded(run) as warnings:
+        over = _start_over(run, again or until) if anew else []
         check_seals(run)
         if all(name in run.state["stages"] for name in wanted):
             return run
@@ -78,6 +76,12 @@ def execute(
                 warnings.stage = name
                 _run_stage(run, name, number, len(wanted))
     return run
+
+
+def _up_to(stage: str) -> list[str]:
+    """The stages up to one, and that one."""
+    names = list(STAGES)
+    return names[: names.index(stage) + 1]
 
 
 def _start_over(run: Run, stage: str) -> list[str]:
@@ -119,6 +123,7 @@ def _refuse_all_but_the_report(run: Run, wanted: list[str]) -> None:
 def _run_stage(run: Run, name: str, number: int, of: int) -> None:
     if pass_over(run, name):
         return
+    check_needed(run, name, STAGES[name].needs)
     logger.info("%d/%d %s", number, of, name)
     run.forget_log(name)
     own = (RECIPE,) if name == "unlearn" else ()  # from here on it may not change

@@ -6,15 +6,16 @@ import json
 import resource
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wagle.system.atomic import append_line, write_json, write_text
+from wagle.system.atomic import append_line, disk_errors, write_json, write_text
 from wagle.system.errors import WagleError
+from wagle.system.progress import stop_if_asked
 from wagle.system.reading import parse_json, read_bytes
-from wagle.system.seals import content_digest, file_digest, is_intact, large_stamps, seal
+from wagle.system.seals import content_digest, file_digest, is_intact, large_stamps, marks, seal
 
 if TYPE_CHECKING:
     from wagle.evaluation.result import Evaluation
@@ -30,11 +31,13 @@ class Seal:
         files: the digest of every file.
         stamps: size and time of change of the large ones.
         writes: the paths and patterns that these files are of.
+        read: the digests of files outside the run that it read and later stages read too.
     """
 
     files: Mapping[str, str]
     stamps: Mapping[str, list[int]]
     writes: Sequence[str]
+    read: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,28 @@ class RunFolder:
         found = self.state.get("seals", {})
         return {name: Seal(**found[name]) for name in self.state["stages"] if name in found}
 
+    def outside(self, stage: str, needs: Sequence[str] = ()) -> dict[str, Path]:
+        """Model folders outside the run that a stage reads, by the stage that reads each first."""
+        del stage, needs
+        return {}
+
+    @cached_property
+    def _hashed(self) -> dict[Path, tuple[tuple[int, ...], str]]:
+        """The files that this process has hashed, as they were then."""
+        return {}
+
+    def holds(self, home: Path, name: str, digest: str) -> bool:
+        """Whether a file has a digest; one that this process hashed and nobody touched is not read."""
+        path = home / name
+        if not path.is_file():
+            return False
+        now = marks(path)
+        if self._hashed.get(path) != (now, digest):
+            if file_digest(home, name) != digest:
+                return False
+            self._hashed[path] = (now, digest)
+        return True
+
     def carry_out(
         self,
         name: str,
@@ -93,8 +118,10 @@ class RunFolder:
         """
         from wagle.system.memory import give_memory_back
 
+        stop_if_asked()
         started = time.perf_counter()
-        details = work()
+        with disk_errors(self.folder, others=False):
+            details = work()
         give_memory_back()
         seconds = round(time.perf_counter() - started, 2)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -107,9 +134,17 @@ class RunFolder:
         self.state["stages"][stage] = dict(details)
         if writes is not None:
             files = seal(self.folder, writes)
-            made = Seal(files, large_stamps(self.folder, files), list(writes))
+            read = self._seal_outside(stage)
+            made = Seal(files, large_stamps(self.folder, files), list(writes), read)
+            for name, digest in files.items():
+                self._hashed[self.folder / name] = (marks(self.folder / name), digest)
             self.state.setdefault("seals", {})[stage] = asdict(made)
         self.save_state()
+
+    def _seal_outside(self, stage: str) -> dict[str, str]:
+        """The digests of a model folder outside the run that a stage is the first to read."""
+        home = self.outside(stage).get(stage)
+        return {} if home is None else seal(home, ["*.safetensors", "config.json"])
 
     def save_state(self) -> None:
         """Write ``state.json`` with the digest of its own content."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +16,8 @@ from wagle.run.environment import environment
 from wagle.run.folder import RunFolder
 from wagle.run.inputs import Inputs
 from wagle.run.models import Models
-from wagle.system.atomic import write_json, write_text
-from wagle.system.errors import WagleError
+from wagle.system.atomic import locked, write_json, write_text
+from wagle.system.errors import Unwritable, WagleError
 from wagle.system.reading import read_text
 from wagle.system.secrets import private_folder, salt
 
@@ -52,11 +54,53 @@ class Run(RunFolder):
         """Whether all weights are trained without a mask; true only of control arms."""
         return self.arm == "dense"
 
+    def outside(self, stage: str, needs: Sequence[str] = ()) -> dict[str, Path]:
+        """The model that the recipe names and the reference, where a stage reads them."""
+        models, found = self.models, {}
+        if stage in ("teach", "retrain") or ("teach" in needs and models.base == models.named):
+            found["teach"] = models.named
+        if stage in ("reference", "attacks") and models.reference is not None:
+            found["reference"] = models.reference
+        inside = self.folder
+        return {first: home for first, home in found.items() if not home.is_relative_to(inside)}
+
     def evaluation(self, role: str, benchmark: str | None = None) -> Evaluation | None:
         """One of the evaluations, if it exists: on the recipe's sets, or on a benchmark."""
         if self.whole and role != "after":
             return self.whole.evaluation(role, benchmark)
         return super().evaluation(role, benchmark)
+
+
+@contextmanager
+def opened(recipe: Recipe, folder: Path, enough: Sequence[str] = ()) -> Iterator[Run]:
+    """Hold a run folder for this process, then create or reopen it: a run in progress stays as it is.
+
+    What begins with bad input leaves nothing behind.
+
+    Args:
+        recipe: what to do.
+        folder: the run folder.
+        enough: the stages that a run has to have finished to be read where nothing can be written;
+            none at all means that something will be written.
+
+    Raises:
+        WagleError: another process works there, or the folder is not a run or one of another recipe.
+    """
+    _refuse_foreign(folder)  # before a lock is left in it
+    new, there = not (folder / "recipe.yaml").exists(), folder.exists()
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(folder))
+        except Unwritable:
+            finished = RunFolder(folder).state["stages"]
+            if new or not enough or not finished.keys() >= set(enough):
+                raise
+        try:
+            yield open_run(recipe, folder)
+        except WagleError:
+            if new and _only_begun(folder):
+                _withdraw(folder, keep=there)
+            raise
 
 
 def open_run(recipe: Recipe, folder: Path) -> Run:
@@ -78,14 +122,60 @@ def open_run(recipe: Recipe, folder: Path) -> Run:
             )
         write_text(path, text)  # nothing that it affects was finished under the old recipe
         return run
-    if folder.is_dir() and any(p.name != ".lock" for p in folder.iterdir()):
-        raise WagleError(f"{folder} exists and is not a run; choose another folder with --out")
+    _refuse_foreign(folder)
     run = Run(folder, recipe)
     private_folder(run.private)
     salt(run.private)
     write_json(folder / "environment.json", environment())
     write_text(path, text)
     return run
+
+
+_FIRST = (  # what a run leaves in its first moments, in this order
+    ".lock",
+    "private",
+    "private/salt.part",
+    "private/salt",
+    "environment.json.part",
+    "environment.json",
+    "recipe.yaml.part",
+)
+_CHECKED = ("recipe.yaml", "log.jsonl.part", "log.jsonl")  # and, before its first stage, these
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse a folder that is no run, unless a run was killed there in its first moments."""
+    if (folder / "recipe.yaml").exists() or not folder.is_dir():
+        return
+    found = _contents(folder)
+    ours = "private/salt" in found or not any(name.startswith("env") for name in found)
+    if found - set(_FIRST) or not ours:
+        raise WagleError(f"{folder} exists and is not a run; choose another folder with --out")
+
+
+def _contents(folder: Path) -> set[str]:
+    """What is in a folder and in its folder ``private``; others are not looked into."""
+    private = folder / "private"
+    inside = private.iterdir() if private.is_dir() else ()
+    return {path.name for path in folder.iterdir()} | {f"private/{path.name}" for path in inside}
+
+
+def _only_begun(folder: Path) -> bool:
+    """Whether a run folder holds only what is there before the first stage."""
+    stages = {line["stage"] for line in RunFolder(folder).logged()}
+    return not _contents(folder) - {*_FIRST, *_CHECKED} and stages <= {"check"}
+
+
+def _withdraw(folder: Path, *, keep: bool) -> None:
+    """Take back a run that was refused before its first stage; ``keep`` leaves the empty folder."""
+    for name in (*reversed(_CHECKED), *reversed(_FIRST)):
+        path = folder / name
+        if path.is_dir():
+            path.rmdir()
+        else:
+            path.unlink(missing_ok=True)
+    if not keep:
+        folder.rmdir()
 
 
 def _means(path: Path, text: str) -> bool:

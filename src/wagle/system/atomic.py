@@ -11,8 +11,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from wagle.system.errors import DiskFull, WagleError
+from wagle.system.errors import DiskFull, Unwritable, WagleError
 from wagle.system.reading import read_json as read_json
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def _umask() -> int:
@@ -30,25 +33,32 @@ def _sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or a failed write into a one-line error; libraries may wrap the OSError."""
+def disk_errors(path: Path, *, others: bool = True) -> Iterator[None]:
+    """Turn a full disk or a failed write into a one-line error; libraries may wrap the OSError.
+
+    Args:
+        path: what was to be written.
+        others: whether any other error of the system counts, too; where more than writing is done,
+            one that is not of the disk may be a bug.
+    """
     try:
         yield
     except WagleError:
         raise
     except Exception as error:
         number = error.errno if isinstance(error, OSError) else None
-        full = number in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+        full = number in _FULL
         if full or "os error 28" in str(error) or "No space left" in str(error):
             free = shutil.disk_usage(_existing(path)).free / 1e9
             raise DiskFull(
                 f"the disk is full ({free:.2f} GB left) while writing {path}; nothing was "
                 "kept: free some space and start again"
             ) from error
-        if number is not None:
+        if number is not None and (others or number in {errno.EIO, *_UNWRITABLE}):
             at = getattr(error, "filename", None)
             where = f" ({at})" if at and str(at) != str(path) else ""
-            raise WagleError(f"cannot write {path}: {os.strerror(number)}{where}") from error
+            kind = Unwritable if number in _UNWRITABLE else WagleError
+            raise kind(f"cannot write {path}: {os.strerror(number)}{where}") from error
         raise
 
 

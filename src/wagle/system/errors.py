@@ -3,6 +3,7 @@
     WagleError          anything the user can fix: a recipe, a file, a record, a disk
         TrainingStopped the loss is no longer finite, or the records to keep were lost
         Refused         evidence does not hold: an audit says so and exits with code 1
+        Unwritable      a folder is read-only, or someone else's
         DiskFull        there was no room for a file; a caller that knows how much it needs adds it
 
 The command line prints these without a traceback and exits with code 2. Anything else is a bug.
@@ -27,8 +28,23 @@ class WagleError(Exception):
     everywhere = False
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal asked the process to end; what was to be finished first is finished and kept.
+
+    ``everywhere`` is that of ``WagleError``.
+    """
+
+    def __init__(self, *, everywhere: bool = False) -> None:
+        super().__init__()
+        self.everywhere = everywhere
+
+
 class DiskFull(WagleError):
     """A file did not fit on the disk; no part of it is left."""
+
+
+class Unwritable(WagleError):
+    """Nothing can be written in a folder: it is read-only, or someone else's."""
 
 
 class Refused(WagleError):

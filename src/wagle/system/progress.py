@@ -1,18 +1,78 @@
-"""The one long loop besides the Trainer's, and the progress bar that both share."""
+"""Long loops: the one besides the Trainer's, the progress bar of both, and stopping between steps.
+
+SIGTERM and SIGHUP end a process as Ctrl-C does, by an exception, but a step that has begun is
+finished first, so that it can be kept. Only the command line asks for this.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
+from wagle.system.errors import Stopped
 from wagle.system.processes.group import main_process
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 T = TypeVar("T")
+
+
+_asked: list[int] = []  # the signals that asked this process to end
+_steps = 0  # how many steps that are to be finished first it is in
+
+
+def heed_signals() -> None:
+    """End by ``Stopped`` on SIGTERM and SIGHUP, unless they are ignored (as under nohup)."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _ask)
+
+
+def _ask(number: int, _: object) -> None:
+    _asked.append(number)
+    if not _steps:
+        raise Stopped
+
+
+def asked_to_stop() -> int | None:
+    """The signal that asked this process to end, or None."""
+    return _asked[0] if _asked else None
+
+
+def stop_if_asked() -> None:
+    """End here if a signal asked for it: nothing is lost that is not kept already."""
+    if _asked:
+        raise Stopped
+
+
+def exit_code_of(end: KeyboardInterrupt | SystemExit) -> int | str | None:
+    """How a process ends: after an interruption, of which a line tells, by 128 and the signal."""
+    interrupted = 128 + signal.SIGINT
+    if isinstance(end, SystemExit) and end.code != interrupted:
+        return end.code
+    sys.stderr.write("wagle: stopped; the same command resumes from here\n")
+    return 128 + _asked[0] if _asked else interrupted
+
+
+@contextlib.contextmanager
+def finishing() -> Iterator[None]:
+    """A step that a signal does not interrupt: the process ends after it, or where it says so."""
+    global _steps
+    _steps += 1
+    try:
+        yield
+    finally:
+        _steps -= 1
+    if not _steps:
+        stop_if_asked()
 
 
 class Bar:
@@ -67,8 +127,12 @@ class Bar:
 
 
 def track(items: Sequence[T], what: str, *, size: Callable[[T], int] = lambda _: 1) -> Iterator[T]:
-    """Iterate over ``items`` with a progress bar; ``size`` says how much one item counts."""
+    """Iterate over ``items`` with a progress bar; ``size`` says how much one item counts.
+
+    A signal to end takes effect between two items.
+    """
     with Bar(what, sum(size(item) for item in items)) as bar:
         for item in items:
-            yield item
+            with finishing():
+                yield item
             bar.advance(size(item))

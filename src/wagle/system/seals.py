@@ -59,6 +59,12 @@ def stamp(path: Path) -> list[int]:
     return [told.st_size, told.st_mtime_ns]
 
 
+def marks(path: Path) -> tuple[int, ...]:
+    """What a file cannot keep while it is written to or replaced, whatever its stamp says."""
+    told = path.stat()
+    return (told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns, told.st_ctime_ns)
+
+
 def large_stamps(folder: Path, names: Iterable[str]) -> dict[str, list[int]]:
     """The stamps of those files that are large."""
     found = {name: stamp(folder / name) for name in names}

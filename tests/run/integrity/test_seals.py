@@ -11,12 +11,21 @@ import pytest
 from tests.conftest import OTHERS, RECORDS, make_model, make_tokenizer
 from wagle.cli import app as cli
 from wagle.recipe.reading import load_recipe
+from wagle.run import folder as folder_module
 from wagle.run.execution import execute
 from wagle.run.finding import find_run
 from wagle.run.folder import RunFolder
-from wagle.run.integrity.seals import check_run, check_sealed_file, check_seals, inspect_run
+from wagle.run.integrity.seals import (
+    check_needed,
+    check_run,
+    check_sealed_file,
+    check_seals,
+    inspect_run,
+)
+from wagle.run.opening import Run
 from wagle.run.single import measure_model
 from wagle.run.stages.table import STAGES
+from wagle.system import seals as digests
 from wagle.system.errors import WagleError
 from wagle.system.seals import stamp
 
@@ -56,6 +65,17 @@ def edit(path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(bytes(data))
+
+
+def rot(path):
+    """Another byte that shows in neither size nor time, as a disk would have it."""
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.seek(before.st_size - 8)
+        byte = file.read(1)[0]
+        file.seek(before.st_size - 8)
+        file.write(bytes([byte ^ 1]))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def doctor(path):
@@ -144,6 +164,19 @@ def test_every_file_of_a_stage_is_checked(folder, name, stage):
     assert check_run(folder) == [f"{name} was edited (made by {stage})"]
     with pytest.raises(WagleError, match=f"{name} was edited since the stage {stage} wrote it"):
         check_seals(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"), [("patch.safetensors", "patch"), ("model/model.safetensors", "unlearn")]
+)
+def test_a_file_that_was_cut_or_deleted_is_refused(folder, name, stage):
+    path = folder / name
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(WagleError, match=f"{name} was edited since the stage {stage} wrote it"):
+        quick(folder)
+    path.unlink()
+    with pytest.raises(WagleError, match=f"{name} is missing since the stage {stage} wrote it"):
+        quick(folder)
 
 
 def test_an_edited_state_is_refused_as_it_says_the_verdict(folder):
@@ -267,3 +300,126 @@ def test_seals_of_private_files_cannot_be_tested_by_who_guesses(finished):
     for name, digest in finished.seals["after"].files.items():
         plain = hashlib.sha256((finished.folder / name).read_bytes()).hexdigest()
         assert (digest == plain) is not name.startswith("private/")
+
+
+# ----- what a stage reads is hashed before it begins -----
+
+
+@pytest.fixture
+def stamped(monkeypatch):
+    """Every file counts as large: a quick look goes by its stamp."""
+    monkeypatch.setattr(digests, "LARGE", 1)
+
+
+def resumed(folder, again):
+    """What comes of doing the stages from one on again."""
+    recipe, home = find_run(str(folder), [], None)
+    return execute(recipe, home, again=again)
+
+
+READ = [
+    ("base/model.safetensors", "teach", "gradients"),
+    ("private/gradients/STORE", "gradients", "mask"),
+    ("base/model.safetensors", "teach", "unlearn"),
+    ("mask.safetensors", "mask", "unlearn"),
+    ("evaluation/reference.json", "reference", "unlearn"),
+    ("base/model.safetensors", "teach", "patch"),
+    ("model/model.safetensors", "unlearn", "patch"),
+    ("model/model.safetensors", "unlearn", "after"),
+    ("base/model.safetensors", "teach", "attacks"),
+    ("model/model.safetensors", "unlearn", "attacks"),
+    ("patch.safetensors", "patch", "ledger"),
+    ("attacks/quantization.json", "attacks", "report"),
+]
+
+
+@pytest.mark.usefixtures("stamped")
+@pytest.mark.parametrize(("name", "stage", "reader"), READ)
+def test_rot_that_keeps_size_and_time_is_found_by_the_stage_that_reads_it(
+    finished, tmp_path, name, stage, reader
+):
+    folder = tmp_path / "run"
+    shutil.copytree(finished.folder, folder)
+    run = RunFolder(folder)
+    for made in run.state["seals"].values():  # as if it had been made here
+        made["stamps"] = digests.large_stamps(folder, made["files"])
+    run.save_state()
+    shard = next((folder / "private/gradients").glob("*.safetensors")).name
+    name = name.replace("STORE", shard)
+    rot(folder / name)
+    check_seals(folder)  # a quick look cannot see it
+    with pytest.raises(WagleError, match=f"{name} was edited since the stage {stage} wrote it"):
+        resumed(folder, reader)
+
+
+def test_what_this_process_made_is_read_again_only_once_it_was_touched(folder, monkeypatch):
+    run, hashed = RunFolder(folder), []
+    digest = folder_module.file_digest
+
+    def watch(home, name):
+        hashed.append(name)
+        return digest(home, name)
+
+    monkeypatch.setattr(folder_module, "file_digest", watch)
+    check_needed(run, "after", ["unlearn"])
+    assert "model/model.safetensors" in hashed
+    hashed.clear()
+    check_needed(run, "after", ["unlearn"])
+    assert hashed == []
+    rot(folder / "model/model.safetensors")
+    with pytest.raises(WagleError, match=r"model/model\.safetensors was edited"):
+        check_needed(run, "after", ["unlearn"])
+    assert hashed == ["model/model.safetensors"]
+
+
+def test_a_finished_stage_counts_as_hashed(folder, monkeypatch):
+    run = RunFolder(folder)
+    run.finish("unlearn", {}, ["model/"])
+    monkeypatch.setattr(folder_module, "file_digest", None)
+    check_needed(run, "after", ["unlearn"])
+
+
+def test_a_model_outside_the_run_is_known_by_what_the_first_stage_read(finished, tmp_path):
+    """The base where nothing is taught, and the reference."""
+    tiny = shutil.copytree(finished.recipe.model.path, tmp_path / "tiny")
+    recipe = finished.recipe.model_copy(
+        update={
+            "finetune": None,
+            "reference": None,
+            "model": finished.recipe.model.model_copy(update={"path": str(tiny)}),
+        }
+    )
+    home = tmp_path / "run"
+    run = execute(recipe, home, until="before")
+    assert sorted(run.seals["teach"].read) == ["config.json", "model.safetensors"]
+    rot(tiny / "model.safetensors")
+    said = f"^{tiny}/model.safetensors has changed since the stage teach read it; put it back"
+    for stage in ("gradients", "patch"):
+        with pytest.raises(WagleError, match=said) as told:
+            check_needed(Run(home, recipe), stage, STAGES[stage].needs)
+        assert "\n" not in str(told.value)
+    check_needed(Run(home, recipe), "report", STAGES["report"].needs)  # which reads no model
+
+
+def test_a_model_that_is_taught_is_the_same_when_the_reference_is_made_of_it(finished, tmp_path):
+    tiny = shutil.copytree(finished.recipe.model.path, tmp_path / "tiny")
+    other = finished.recipe.model.model_copy(update={"path": str(tiny)})
+    recipe = finished.recipe.model_copy(update={"reference": "retrained", "model": other})
+    home = tmp_path / "run"
+    execute(recipe, home, until="teach")
+    rot(tiny / "model.safetensors")
+    with pytest.raises(WagleError, match="has changed since the stage teach read it"):
+        execute(recipe, home, until="retrain")
+    run = Run(home, recipe)  # once both are made, it is read no more
+    check_needed(run, "gradients", STAGES["gradients"].needs)
+
+
+def test_records_to_keep_that_were_made_are_missed(folder):
+    path = folder / "private/retain.json"
+    path.write_text("[]")
+    run = RunFolder(folder)
+    run.finish("neighbours", {"made": 1}, STAGES["neighbours"].writes)
+    path.unlink()
+    check_seals(folder)  # private files may go, until one is read
+    with pytest.raises(WagleError, match=r"private/retain.json is missing since the stage neighb"):
+        check_needed(run, "unlearn", STAGES["unlearn"].needs)

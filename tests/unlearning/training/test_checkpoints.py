@@ -1,3 +1,4 @@
+import errno
 import os
 import random
 import signal
@@ -223,6 +224,49 @@ def test_a_process_that_is_really_killed_goes_on_in_another_one(tmp_path):
     assert same(model, weights(wanted))
 
 
+_ASKED = """
+import os, signal, sys
+from tests.conftest import make_model
+from tests.unlearning.conftest import mask_of, unlearn
+from tests.unlearning.training.test_checkpoints import EVERY
+from wagle.system.progress import heed_signals
+
+def ask(figures):
+    if figures["step"] == 5:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+heed_signals()
+model = make_model("llama-tied")
+settings = {**EVERY, "checkpoint_minutes": 60.0}  # not one is due
+folder = sys.argv[1] or None
+unlearn(model, mask=mask_of(model), checkpoint_folder=folder, on_step=ask, **settings)
+"""
+
+
+@pytest.mark.parametrize("lasting", [True, False])
+def test_a_process_that_is_asked_to_end_finishes_its_step_and_keeps_it(tmp_path, lasting):
+    root = Path(__file__).parents[3]
+    path = os.pathsep.join([str(root / "src"), str(root)])
+    done = subprocess.run(
+        [sys.executable, "-c", _ASKED, str(tmp_path) if lasting else ""],
+        env={**os.environ, "PYTHONPATH": path},
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr.splitlines()[-1] == "wagle.system.errors.Stopped"
+    wanted, model = make_model("llama-tied"), make_model("llama-tied")
+    expected = unlearn(wanted, mask=mask_of(wanted), **EVERY)
+    told = []
+    got = unlearn(
+        model, mask=mask_of(model), checkpoint_folder=tmp_path, on_step=told.append, **EVERY
+    )
+    first = 6 if lasting else 1
+    assert [figures["step"] for figures in told] == [*range(first, 9)]
+    assert got == expected
+    assert same(model, weights(wanted))
+
+
 @pytest.mark.parametrize(
     ("change", "differs"),
     [
@@ -248,6 +292,35 @@ def test_a_checkpoint_of_other_settings_is_refused_in_one_line(change, differs, 
     with pytest.raises(WagleError, match=rf"belongs to another run \({differs} differs\); delete"):
         unlearn(model, **{**settings, **change})
     assert same(model, before)
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[-8] ^= 1
+    path.write_bytes(data)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-8])
+
+
+@pytest.mark.parametrize("damage", [flip, cut])
+def test_a_damaged_checkpoint_is_a_line_that_says_to_delete_it_and_then_nothing_is_lost(
+    tmp_path, damage
+):
+    settings = {**EVERY, "checkpoint_folder": tmp_path}
+    with pytest.raises(Killed):
+        unlearn(make_model("llama-tied"), **settings, on_step=kill_at(3))
+    last = tmp_path / "last.safetensors"
+    damage(last)
+    with pytest.raises(WagleError, match=r"corrupt.*; delete it: training then resumes") as told:
+        unlearn(make_model("llama-tied"), **settings)
+    assert str(last) in str(told.value)
+    last.unlink()
+    model, wanted = make_model("llama-tied"), make_model("llama-tied")
+    unlearn(model, **settings)
+    unlearn(wanted, **EVERY)
+    assert same(model, weights(wanted))
 
 
 def test_what_does_not_change_the_result_may_change_before_a_run_goes_on(tmp_path):
@@ -336,3 +409,22 @@ def test_a_checkpoint_of_other_weights_does_not_fit(tmp_path):
         model = make_model("llama-tied")
         with pytest.raises(WagleError, match="does not fit the selected weights; delete it"):
             checkpoints.load("last", SelectedWeights(model, mask_of(model, 0.2)))
+
+
+def fails(*_, **__):
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+@pytest.mark.parametrize(
+    ("call", "does"),
+    [("unlink", "drop"), ("unlink", "clear"), ("replace", "rename")],
+)
+def test_a_checkpoint_that_cannot_be_moved_or_deleted_is_one_line(
+    tmp_path, monkeypatch, call, does
+):
+    (tmp_path / "last.safetensors").touch()
+    checkpoints = Checkpoints(tmp_path, {})
+    monkeypatch.setattr(os, call, fails)
+    asked = {"drop": ["last"], "clear": [], "rename": ["last", "good"]}[does]
+    with pytest.raises(WagleError, match=rf"^cannot write {tmp_path}.*: Read-only file system"):
+        getattr(checkpoints, does)(*asked)

@@ -1,13 +1,15 @@
 """The seals of a run: every stage's files have digests in ``state.json``, checked where they are read.
 
-A quick look takes large files, such as weights, by their size and time of change; ``inspect_run``
-hashes everything. A run of an older wagle has no seals: it opens, but nothing vouches for it.
+A quick look takes large files, such as weights, by their size and time of change. A stage has what
+it needs of earlier ones hashed before it begins, 1.8 GB a second: files that the same process has
+made or hashed, and that nobody has touched since, are not read again. ``inspect_run`` hashes
+everything. A run of an older wagle has no seals: it opens, but nothing vouches for it.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from wagle.system.seals import PRIVATE, is_intact, sealable
 RECIPE = (
     "recipe.yaml"  # sealed once training is over; its paths may be mended: only ``inspect_run``
 )
+_RECORDS = f"{PRIVATE}/retain.json"  # without it, other records would be kept
 _MEASURED = (
     "evaluation/",
     "attacks/",
@@ -57,6 +60,32 @@ def check_seals(found: RunFolder | str | Path) -> None:
             continue
         if not is_intact(run.folder, name, digest, stamp):
             raise WagleError(_edited(run, stage, name))
+
+
+def check_needed(run: RunFolder, reader: str, needs: Sequence[str]) -> None:
+    """Refuse files that a stage is about to read and that are not what they were; by their digests.
+
+    Args:
+        run: the run.
+        reader: the stage.
+        needs: the stages whose results it reads.
+
+    Raises:
+        WagleError: names the file, the stage that made or read it, and what to do.
+    """
+    for stage, name, digest, _ in _sealed(run):
+        needed = stage in needs and name != RECIPE and (name == _RECORDS or not _dropped(run, name))
+        if needed and not run.holds(run.folder, name, digest):
+            raise WagleError(_edited(run, stage, name))
+    for stage, home in run.outside(reader, needs).items():
+        sealed = run.seals[stage].read if stage != reader and stage in run.seals else {}
+        for name, digest in sealed.items():
+            if not run.holds(home, name, digest):
+                what = "has changed" if (home / name).is_file() else "is missing"
+                raise WagleError(
+                    f"{home / name} {what} since the stage {stage} read it; put it back, or start "
+                    "the run again in another folder"
+                )
 
 
 def check_sealed_file(path: str | Path) -> None:

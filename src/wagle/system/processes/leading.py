@@ -21,7 +21,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
 
-from wagle.system.errors import WagleError
+from wagle.system.errors import Stopped, WagleError
 from wagle.system.processes import group
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class _Lead:
 
     on = False
     tasks = 0
+    broken = False  # the others are somewhere in the middle of common work
 
 
 def together(work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
@@ -61,10 +62,20 @@ def together(work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
         try:
             with group.noticing_losses():
                 return work(*args, **named)
-        except WagleError as error:
-            if not isinstance(error, group.Lost):
-                group.tell(_key(), str(error))
+        except BaseException as error:
+            _Lead.broken = not _all_back(error)
             raise
+
+
+def _all_back(error: BaseException) -> bool:
+    """Whether the others have raised an error too, and wait for what comes next."""
+    if getattr(error, "everywhere", False):
+        return True
+    if not isinstance(error, WagleError) or isinstance(error, group.Lost):
+        return False
+    group.tell(_key(), str(error))
+    others = range(1, int(os.environ["WORLD_SIZE"]))
+    return all(group.told(f"{_key()}-{rank}", _PATIENCE) is not None for rank in others)
 
 
 def _key() -> str:
@@ -91,11 +102,8 @@ def lead(program: Callable[[], None]) -> None:
     except SystemExit as end:
         code = end.code
         raise
-    except group.Lost:
-        code = None  # there is nobody left to tell
-        raise
     finally:
-        if code is not None:
+        if not _Lead.broken:
             _dismiss(code)
 
 
@@ -117,8 +125,14 @@ def _follow() -> int:
             del work, args, named
         except group.Lost:  # whoever ended has said why
             os._exit(1)
+        except Stopped:
+            pass  # so has rank 0
         except WagleError as error:
-            if not error.everywhere and group.told(_key(), _PATIENCE) != str(error):
+            if error.everywhere:
+                continue
+            if group.told(_key(), _PATIENCE) == str(error):
+                group.tell(f"{_key()}-{group.rank()}", "")
+            else:
                 sys.stderr.write(f"wagle: process {group.rank()}: {error}\n")
                 sys.stderr.flush()
                 os._exit(2)  # rank 0 goes on without knowing; this ends it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -9,9 +10,9 @@ from typing import Any, TypeAlias
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from wagle.system.errors import TrainingStopped
+from wagle.system.errors import Stopped, TrainingStopped
 from wagle.system.processes import group
-from wagle.system.progress import Bar
+from wagle.system.progress import Bar, asked_to_stop, finishing
 from wagle.unlearning.training.course import Course
 from wagle.unlearning.training.steps import StepLoss
 
@@ -40,9 +41,12 @@ class AroundSteps(TrainerCallback):
         self._norm = 0.0
         self._rate = 0.0
         self._saved = time.monotonic()
+        self._step = contextlib.ExitStack()  # a signal waits for the end of a step
 
     def close(self) -> None:
         """Remove the progress bar, however training ended."""
+        with contextlib.suppress(Stopped):  # how training ended comes first
+            self._step.close()
         self._bar.__exit__(None, None, None)
 
     # ----- hooks of the Trainer -----
@@ -50,10 +54,15 @@ class AroundSteps(TrainerCallback):
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Look at the model before training, unless an earlier process has."""
         course = self.course
+        self._step.enter_context(finishing())
         self._bar.__enter__()
         self._bar.advance(course.done)
         if course.done == 0:
             self._tell({"step": 0, **course.checks.start(course.model)})
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """From here on a signal ends the process at once."""
+        self._step.close()
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -111,10 +120,13 @@ class AroundSteps(TrainerCallback):
         ):
             self._watch(step)
         minutes = (time.monotonic() - self._saved) / 60
-        due = minutes >= course.training.checkpoint_minutes and course.checkpoints.lasting
-        if group.from_main(due):
+        ends = group.from_main(asked_to_stop() is not None)
+        due = group.from_main(minutes >= course.training.checkpoint_minutes)
+        if (due or ends) and course.checkpoints.lasting:
             course.save(step)
             self._saved = time.monotonic()
+        if ends:
+            raise Stopped(everywhere=True)
 
     # ----- what they do -----
 

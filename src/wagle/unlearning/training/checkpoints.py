@@ -18,6 +18,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from wagle.system.atomic import disk_errors
 from wagle.system.errors import WagleError
 from wagle.system.processes import group
 from wagle.system.secrets import private_folder
@@ -30,8 +31,9 @@ FORMAT = "wagle-checkpoint/1"
 
 def clear_checkpoints(folder: Path) -> None:
     """Delete a folder's checkpoints once its run is saved; what trackers wrote there stays."""
-    for path in folder.glob("*.safetensors"):
-        path.unlink()
+    with disk_errors(folder):
+        for path in folder.glob("*.safetensors"):
+            path.unlink()
 
 
 class Checkpoints:
@@ -102,7 +104,13 @@ class Checkpoints:
             WagleError: the file is another run's, or does not fit the selected weights.
         """
         path = self._path(name)
-        stored, metadata = load_checked(path, "checkpoint", FORMAT)
+        try:
+            stored, metadata = load_checked(path, "checkpoint", FORMAT)
+        except WagleError as error:
+            reason = str(error).rpartition(";")[0] or error
+            raise WagleError(
+                f"{reason}; delete it: training then resumes from an earlier one, or starts over"
+            ) from None
         if metadata["key"] != self.key:
             differ = [k for k in self.key if metadata["key"].get(k) != self.key[k]]
             raise WagleError(
@@ -130,12 +138,15 @@ class Checkpoints:
     def rename(self, name: str, new: str) -> None:
         """Rename a checkpoint, if it exists."""
         if group.main_process() and self._path(name).is_file():
-            self._path(name).replace(self._path(new))
+            with disk_errors(self._path(new)):
+                self._path(name).replace(self._path(new))
         group.wait()
 
     def drop(self, name: str) -> None:
         """Delete a checkpoint, if it exists."""
-        if group.main_process():
+        if not group.main_process():
+            return
+        with disk_errors(self._path(name)):
             self._path(name).unlink(missing_ok=True)
 
     def clear(self) -> None:
