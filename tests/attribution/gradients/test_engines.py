@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from wagle.attribution.gradients import engines
-from wagle.attribution.gradients.engines import _flatten, _unflatten, choose_engine
+from wagle.attribution.gradients.engines import choose_engine
 from wagle.attribution.gradients.passes import Inputs, Job, Pass, Sums
+from wagle.attribution.gradients.sweep import flatten, unflatten
 from wagle.model.structure import DTYPES
 from wagle.system.errors import WagleError
 
@@ -19,12 +20,12 @@ def test_sums_under_way_come_back_by_quantity_and_name():
     sums.start({"m": {"b c": torch.tensor([4.0])}})
     inputs = Inputs(which, {})
     inputs.found["a"] = torch.tensor([5.0])
-    flat = _flatten(sums, inputs)
+    flat = flatten(sums, inputs)
     assert sorted(flat) == ["i a", "m b c"]
     device = torch.device("cpu")
-    assert _unflatten(flat, device, ["m"]) == {"m": {"b c": flat["m b c"]}}
-    assert _unflatten(flat, device, ["i", "other"]) == {"i": {"a": flat["i a"]}, "other": {}}
-    assert sorted(_flatten(sums, None)) == ["m b c"]
+    assert unflatten(flat, device, ["m"]) == {"m": {"b c": flat["m b c"]}}
+    assert unflatten(flat, device, ["i", "other"]) == {"i": {"a": flat["i a"]}, "other": {}}
+    assert sorted(flatten(sums, None)) == ["m b c"]
 
 
 @pytest.mark.parametrize("in_memory", [False, True])

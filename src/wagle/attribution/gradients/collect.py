@@ -118,35 +118,42 @@ def gradients(
         job = replace(job, shard=True)
     name = "whole" if job.shard else choose_engine(engine, source, job, in_memory=path is None)
     metadata: dict[str, Any] = {
-        "format": FORMAT,
-        "versions": {"wagle": version("wagle"), "torch": torch.__version__},
-        "model": _about_model(source),
-        "reduction": "mean over records of the mean over scored tokens",
+        **_about(source, structure, job),
         "quantities": wanted,
         "dtype": store_dtype,
-        "parameters": _shapes(structure),
-        "transposed": transposed(structure),
         "engine": name,
-        "model_dtype": job.dtype,
-        "precision": precision,
         "seed": seed,
         "template": encoder.describe(),
         "records": {key: [t.id for t in tokens] for key, tokens in sets.items()},
     }
     work = _Work(source, plan_passes(wanted, sets), job, metadata)
-    if path is None:
-        return _in_memory(work)
-    done = (Path(path) / "store.json").is_file()
-    home = Path(path) if done else part_of(Path(path))
-    key = group.from_main(_key(home) if group.rank() == 0 else None)
+    return _in_memory(work) if path is None else _in_folder(work, Path(path))
+
+
+def _about(source: PreTrainedModel | Path, structure: PreTrainedModel, job: Job) -> dict[str, Any]:
+    """What a store says of its format, its model and how it was computed."""
+    return {
+        "format": FORMAT,
+        "versions": {"wagle": version("wagle"), "torch": torch.__version__},
+        "model": _about_model(source),
+        "reduction": "mean over records of the mean over scored tokens",
+        "parameters": _shapes(structure),
+        "transposed": transposed(structure),
+        "model_dtype": job.dtype,
+        "precision": job.precision,
+    }
+
+
+def _in_folder(work: _Work, path: Path) -> GradientStore:
+    """The store in a folder, which may exist already; its records are named by keyed digests."""
+    done = (path / "store.json").is_file()
+    key = group.from_main(_key(path if done else part_of(path)) if group.rank() == 0 else None)
     if key is not None:
-        metadata["records"] = {
+        work.metadata["records"] = {
             name: [keyed_digest(key, [id]) for id in ids]
-            for name, ids in metadata["records"].items()
+            for name, ids in work.metadata["records"].items()
         }
-    if done:
-        return _finished(Path(path), metadata)
-    return _on_disk(work, Path(path))
+    return _finished(path, work.metadata) if done else _on_disk(work, path)
 
 
 def _check_sharded(source: PreTrainedModel | Path, path: str | Path | None, engine: str) -> None:

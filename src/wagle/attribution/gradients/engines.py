@@ -7,37 +7,26 @@ equal those of ``whole``.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
-from wagle.attribution.gradients.passes import (
-    Inputs,
-    Job,
-    Pass,
-    Sums,
-    check_loss,
-    linear_layers,
-)
+from wagle.attribution.gradients.passes import Job, Pass
 from wagle.attribution.gradients.sink import Sink
 from wagle.attribution.gradients.stream import stream
+from wagle.attribution.gradients.sweep import Sweep
 from wagle.model.loading import load_model
-from wagle.model.scoring import answer_nll
-from wagle.model.sharding import load_sharded, own_range
-from wagle.model.structure import DTYPES, precision, to_device, without_dropout
+from wagle.model.sharding import load_sharded
+from wagle.model.structure import DTYPES, without_dropout
 from wagle.model.weights import Weights
 from wagle.system.errors import WagleError, choose
 from wagle.system.memory import free_memory, give_memory_back
 from wagle.system.processes import group
-from wagle.system.progress import track
 
-T = TypeVar("T")
 Engine: TypeAlias = Callable[["PreTrainedModel | Path", Sequence[Pass], Job, Sink], None]
 _ROOM = 1.3e9  # bytes for libraries, activations and one dense gradient
 
@@ -65,7 +54,7 @@ def whole(model: PreTrainedModel | Path, passes: Sequence[Pass], job: Job, sink:
                 if number >= first:
                     give_memory_back()  # the last pass's activations lie scattered
                     before = kept if kept and number == first else None
-                    _sweep(live, number, which, job, sink, before[0] if before else {}, skip)
+                    Sweep(live, number, which, job, sink, before[0] if before else {}, skip).run()
                     skip = 0
     finally:
         live.train(training)
@@ -74,132 +63,6 @@ def whole(model: PreTrainedModel | Path, passes: Sequence[Pass], job: Job, sink:
 def _loaded(folder: Path, job: Job) -> PreTrainedModel:
     load = load_sharded if job.shard else load_model
     return load(folder, job.dtype, job.attention, trust_remote_code=job.trust)
-
-
-def _sweep(
-    model: PreTrainedModel,
-    number: int,
-    which: Pass,
-    job: Job,
-    sink: Sink,
-    before: dict[str, Tensor],
-    skip: int,
-) -> None:
-    """One pass of ``whole``; the sums ``before`` already include the first ``skip`` batches."""
-    device = model.device
-    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    sums = Sums(which, parameters)
-    sums.start(_unflatten(before, device, sums.found))
-    batches = which.batches(job.batch_tokens)
-    done, between = skip, True  # in the middle of a batch the sums hold only part of it
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(sums.hooked())
-        inputs = None
-        if "inputs" in which.kinds:
-            inputs = Inputs(which, linear_layers(model))
-            inputs.found |= _unflatten(before, device, {inputs.quantity: {}})[inputs.quantity]
-            stack.enter_context(inputs.hooked())
-        stack.enter_context(torch.set_grad_enabled(which.backward))
-
-        def keep() -> None:
-            sink.keep("sums", _flatten(sums, inputs), {"pass": number, "batches": done})
-            sink.wait()  # the sums are about to change
-
-        def compute(batch: dict[str, Any] | None) -> None:
-            if batch is None and not sums.sharded:  # the other processes have one more
-                return
-            batch, share = (batches[0], 0.0) if batch is None else (batch, 1.0)
-            if inputs:
-                counts = share == 1 and not (sums.alike and group.rank())
-                inputs.real = batch["attention_mask"].to(device) * counts
-            nll = _losses(model, batch, which, job)
-            if sums.sharded and not sums.alike:  # torch mixes the processes' gradients at once
-                loss, sums.share = share * nll.sum(), 1 / len(which.tokens)
-            else:
-                loss, sums.share = nll.mean(), share * _records(batch) / len(which.tokens)
-            if which.backward:
-                loss.backward()
-
-        try:
-            rounds = in_rounds(batches[skip:], alike=sums.alike)
-            for some in track(rounds, f"{which.set} gradients", size=_in_round):
-                between = False
-                group.agreed(partial(compute, some[group.rank()]))
-                done, between = (
-                    done + (1 if sums.alike else sum(one is not None for one in some)),
-                    True,
-                )
-                if not sums.sharded and group.from_main(sink.due()):
-                    _add_up(sums, inputs, everywhere=False)
-                    keep()
-        except KeyboardInterrupt:
-            if between and group.world() == 1:
-                keep()
-            raise
-    _add_up(sums, inputs, everywhere=True)
-    found = group.agreed(sums.finish)
-    sink.add("00000", found, _ranges(model) if sums.sharded else None)
-    if inputs:
-        sink.add("00000", inputs.finish())
-    sink.wait()
-
-
-def _ranges(model: PreTrainedModel) -> dict[str, tuple[tuple[int, ...], int]]:
-    """The whole shape of every parameter, and where this process's part of it begins."""
-    return {n: (tuple(p.shape), own_range(p).start) for n, p in model.named_parameters()}
-
-
-def in_rounds(batches: Sequence[T], *, alike: bool = False) -> list[list[T | None]]:
-    """Batches in rounds, one for each process; None where the last round has no more.
-
-    ``alike`` gives every process the same one.
-    """
-    size = group.world()
-    if alike:
-        return [[one] * size for one in batches]
-    rounds = [list(batches[i : i + size]) for i in range(0, len(batches), size)]
-    return [[*some, *[None] * (size - len(some))] for some in rounds]
-
-
-def _in_round(some: Sequence[dict[str, Any] | None]) -> int:
-    return sum(_records(one) for one in {id(one): one for one in some if one is not None}.values())
-
-
-def _add_up(sums: Sums, inputs: Inputs | None, *, everywhere: bool) -> None:
-    """Add up what the processes have summed; only rank 0 has it afterwards, or all of them."""
-    parts: list[Sums | Inputs] = [sums, *([inputs] if inputs else [])]
-    for part in parts:
-        part.add_up()
-        if not everywhere and not group.main_process():
-            part.clear()
-
-
-def _records(batch: dict[str, Any]) -> int:
-    return len(batch["index"])
-
-
-def _losses(model: PreTrainedModel, batch: dict[str, Any], which: Pass, job: Job) -> Tensor:
-    with precision(model.device, job.precision):
-        nll = answer_nll(model, to_device(batch, model.device)).nll_mean  # (B,)
-    check_loss(nll, batch, which.tokens)
-    return nll
-
-
-def _flatten(sums: Sums, inputs: Inputs | None) -> dict[str, Tensor]:
-    """The sums so far, keyed by quantity and parameter together."""
-    found = {**sums.found, **({inputs.quantity: inputs.found} if inputs else {})}
-    return {f"{q} {n}": t for q, tensors in found.items() for n, t in tensors.items()}
-
-
-def _unflatten(
-    flat: dict[str, Tensor], device: torch.device, quantities: Any
-) -> dict[str, dict[str, Tensor]]:
-    found: dict[str, dict[str, Tensor]] = {quantity: {} for quantity in quantities}
-    for key, tensor in flat.items():
-        quantity, name = key.split(" ", 1)
-        if quantity in found:
-            found[quantity][name] = tensor.to(device)
-    return found
 
 
 ENGINES: dict[str, Engine] = {"stream": stream, "whole": whole}
