@@ -183,7 +183,7 @@ def outer(monkeypatch):
         def fail(**_):
             raise error
 
-        monkeypatch.setattr(cli, "_set_up", lambda: None)
+        monkeypatch.setattr(cli, "set_up", lambda: None)
         monkeypatch.setattr(cli, "app", fail)
         with pytest.raises(BaseException) as told:  # noqa: PT011
             cli.main([])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import wagle
 from wagle.attribution.quantities import COLLECTED
 from wagle.attribution.scoring.gamma import check_damping, read_gamma
-from wagle.attribution.scoring.selection import read_ladder
+from wagle.attribution.scoring.ratios import read_ladder
 from wagle.attribution.scoring.unscored import read_mapping
 from wagle.mask.writing import refuse_ladder
 from wagle.recipe.rules import (

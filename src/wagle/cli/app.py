@@ -7,8 +7,6 @@ rest to stderr. An error that the user can fix is one line and exit code 2; othe
 from __future__ import annotations
 
 import json
-import logging
-import os
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -45,10 +43,10 @@ from wagle.cli.options import (
 )
 from wagle.cli.patch import patch_app
 from wagle.cli.seals import check_run_command
-from wagle.compat.torch import PYTREE_LOGGER
+from wagle.cli.starting import set_up
 from wagle.system.errors import WagleError
 from wagle.system.processes.leading import lead
-from wagle.system.progress import exit_code_of, heed_signals
+from wagle.system.progress import exit_code_of
 
 if TYPE_CHECKING:
     from wagle.run.opening import Run
@@ -314,34 +312,9 @@ def compare(
     print(json.dumps(found, indent=2) if as_json else arms_table(found))
 
 
-def _set_up() -> None:
-    """Set up the process's output and environment; importing wagle itself sets nothing."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: its threads spin otherwise
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' progress bars; wagle has its own
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    # some warn on import, such as torch about what torchao does to it
-    for name in ("bitsandbytes", "torchao", PYTREE_LOGGER):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    heed_signals()
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Lines())
-    root = logging.getLogger("wagle")
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    root.propagate = False
-
-
-class _Lines(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        return prefix + record.getMessage()
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit; if torchrun started several processes, the first one leads."""
-    _set_up()
+    set_up()
     lead(partial(_run_command, arguments))
 
 

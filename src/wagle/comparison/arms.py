@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from wagle.attribution.quantities import COLLECTED
 from wagle.attribution.scoring.masks import needed_quantities
+from wagle.attribution.scoring.ratios import read_ladder
 from wagle.attribution.scoring.scores import SCORES
-from wagle.attribution.scoring.selection import read_ladder
 from wagle.attribution.store import GradientStore
 from wagle.mask.mask import Mask
 from wagle.recipe.rules import OF_MASK

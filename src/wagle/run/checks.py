@@ -17,7 +17,7 @@ from wagle.attribution.gradients.engines import ENGINES
 from wagle.attribution.scoring.candidates import candidate_names
 from wagle.attribution.scoring.choice import check_score, choose_score
 from wagle.attribution.scoring.masks import DEFAULT_RATIO
-from wagle.attribution.scoring.selection import exact_count, read_ladder
+from wagle.attribution.scoring.ratios import exact_count, read_ladder
 from wagle.evaluation.stand_in import make_twins
 from wagle.mask.mask import Mask
 from wagle.model.saving import check_names

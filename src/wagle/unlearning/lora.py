@@ -32,7 +32,7 @@ from wagle.model.structure import DTYPES, model_folder
 from wagle.recipe.sections.unlearning import Lora
 from wagle.system.atomic import atomic_folder
 from wagle.system.errors import WagleError, choose
-from wagle.unlearning.training.rounding import seeded
+from wagle.unlearning.training.weights.rounding import seeded
 
 logger = logging.getLogger(__name__)
 ALL = "all-linear"

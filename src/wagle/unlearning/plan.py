@@ -188,12 +188,8 @@ def _decide(settings: Unlearning, reference: Mapping[str, float] | None, seed: i
         settings.dynamic_settings,
         seed,
     )
-    rules = stop_rules(
-        settings.stop_when,
-        bounded=chosen.entry.bounded,
-        reference=reference,
-        turned=gradient.turns,
-    )
+    kind = {"bounded": chosen.entry.bounded, "turned": gradient.turns}
+    rules = stop_rules(settings.stop_when, reference=reference, **kind)
     gradient.check(chosen, rules, settings.best)
     return _Way(chosen, gradient, rules)
 

@@ -7,15 +7,14 @@ from hypothesis import strategies as st
 
 from wagle.attribution.scoring import selection
 from wagle.attribution.scoring.candidates import in_order, uniform_chunk
+from wagle.attribution.scoring.ratios import exact_count, read_ladder
 from wagle.attribution.scoring.selection import (
     Levels,
     count_bins,
     count_fours,
     count_levels,
-    exact_count,
     kth_largest,
     octaves,
-    read_ladder,
     row_levels,
     thresholds,
 )

@@ -24,7 +24,7 @@ from wagle.system.errors import WagleError
 from wagle.unlearning.objectives.shapes import Terms
 from wagle.unlearning.training.checkpoints import Checkpoints, clear_checkpoints
 from wagle.unlearning.training.optimizers import SophiaG
-from wagle.unlearning.training.selected import SelectedWeights
+from wagle.unlearning.training.weights.selected import SelectedWeights
 
 STEPS = 8
 EVERY = {"checkpoint_minutes": 0, "max_steps": STEPS, "seed": 3}

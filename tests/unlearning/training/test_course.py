@@ -17,7 +17,7 @@ from wagle.unlearning.execution import make_supply
 from wagle.unlearning.plan import plan_unlearning
 from wagle.unlearning.training.checkpoints import Checkpoints
 from wagle.unlearning.training.course import Course
-from wagle.unlearning.training.selected import SelectedWeights
+from wagle.unlearning.training.weights.selected import SelectedWeights
 from wagle.unlearning.watching.rules import parse_best
 
 

@@ -7,7 +7,7 @@ from wagle.data.batches import collate
 from wagle.model.scoring import answer_logits
 from wagle.unlearning.training.curvature import draw_labels, take_curvature
 from wagle.unlearning.training.optimizers import SophiaG
-from wagle.unlearning.training.selected import SelectedWeights
+from wagle.unlearning.training.weights.selected import SelectedWeights
 
 KEY = (0, "curvature", 2)
 

@@ -11,7 +11,7 @@ from tests.unlearning.conftest import mask_of, same, tokens, unlearn, weights
 from wagle.metrics.bands import Band
 from wagle.unlearning.forgetting import forget_probability
 from wagle.unlearning.training.landing import LOOKS, Line, Trail, bisect, edge, land
-from wagle.unlearning.training.selected import SelectedWeights
+from wagle.unlearning.training.weights.selected import SelectedWeights
 from wagle.unlearning.watching.targets import Target
 
 

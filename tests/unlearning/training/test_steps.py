@@ -9,9 +9,9 @@ from tests.unlearning.conftest import mask_of, same, weights
 from wagle.system.errors import TrainingStopped, WagleError
 from wagle.unlearning.objectives.choice import choose_objective
 from wagle.unlearning.objectives.shapes import Terms
-from wagle.unlearning.training.selected import SelectedWeights
 from wagle.unlearning.training.steps import DYNAMIC_MASKS, WRAPPERS, Gradient, StepLoss
-from wagle.unlearning.training.surgery import noise
+from wagle.unlearning.training.weights.selected import SelectedWeights
+from wagle.unlearning.training.weights.surgery import noise
 
 
 class Toy(nn.Module):

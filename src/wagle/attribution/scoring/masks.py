@@ -18,7 +18,7 @@ from wagle.attribution.scoring.gamma import (
     resolve_gamma,
 )
 from wagle.attribution.scoring.levels import Group, select
-from wagle.attribution.scoring.selection import exact_count, read_ladder
+from wagle.attribution.scoring.ratios import exact_count, read_ladder
 from wagle.attribution.scoring.unscored import mask_without_scores, refuse_beside
 from wagle.mask.mask import Mask
 from wagle.model.structure import place

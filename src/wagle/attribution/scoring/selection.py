@@ -9,10 +9,8 @@ up their histograms, and none sees another's scores.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
-from fractions import Fraction
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -20,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wagle.mask.writing import refuse_ladder
 from wagle.system.errors import WagleError
 from wagle.system.processes import group
 
@@ -38,34 +35,6 @@ class Chunks(Protocol):
 
     def __call__(self, work: Callable[[Tensor], T]) -> Iterator[tuple[str, T]]:
         """Yield (parameter name, ``work(scores)``) in order."""
-
-
-# ---------------------------------------------------------------------------------------------
-# Ratios
-
-
-def exact_ratio(ratio: float | str) -> Fraction:
-    """The ratio as an exact fraction of the decimal that it prints as: 0.29 is 29/100."""
-    try:
-        share = Decimal(str(ratio))
-    except InvalidOperation:
-        raise WagleError(f"ratio {ratio!r} is not a number; give one with 0 < ratio <= 1") from None
-    if not (share.is_finite() and 0 < share <= 1):
-        raise WagleError(f"ratio {ratio} is outside (0, 1]; give the share of weights to select")
-    return Fraction(share)
-
-
-def exact_count(ratio: float | str, total: int) -> int:
-    """floor(ratio * total), exact on the decimal that ``ratio`` prints as: 0.29 of 100 is 29."""
-    return int(exact_ratio(ratio) * total)
-
-
-def read_ladder(ratio: float | str | Iterable[float | str]) -> list[float | str]:
-    """One ratio or several as a checked ladder: ascending, without repeats, 1 to 15 of them."""
-    several = isinstance(ratio, Iterable) and not isinstance(ratio, str)
-    ladder: list[Any] = list(ratio) if several else [ratio]  # type: ignore[arg-type]
-    refuse_ladder(ladder, exact_ratio)
-    return ladder
 
 
 # ---------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from wagle.system.processes import group
 from wagle.system.secrets import private_folder
 from wagle.system.tensors import load_checked, save_checked
 from wagle.unlearning.training.optimizers import load_optimizer, save_optimizer
-from wagle.unlearning.training.selected import SelectedWeights
+from wagle.unlearning.training.weights.selected import SelectedWeights
 
 FORMAT = "wagle-checkpoint/1"
 

@@ -17,9 +17,10 @@ from wagle.unlearning.inputs import Supply
 from wagle.unlearning.objectives.choice import Chosen
 from wagle.unlearning.training.checkpoints import Checkpoints
 from wagle.unlearning.training.landing import Landed, Line, Trail, edge, land
-from wagle.unlearning.training.rounding import stochastic_bfloat16
-from wagle.unlearning.training.selected import Round, SelectedWeights
 from wagle.unlearning.training.steps import Gradient
+from wagle.unlearning.training.weights.rounding import stochastic_bfloat16
+from wagle.unlearning.training.weights.selected import SelectedWeights
+from wagle.unlearning.training.weights.slices import Round
 from wagle.unlearning.watching.checks import Checks
 from wagle.unlearning.watching.rules import Best, Rule
 from wagle.unlearning.watching.targets import target_of

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from wagle.model.scoring import answer_logits, score
 from wagle.model.structure import precision
 from wagle.unlearning.training.optimizers import SophiaG
-from wagle.unlearning.training.rounding import seeded
-from wagle.unlearning.training.selected import SelectedWeights
+from wagle.unlearning.training.weights.rounding import seeded
+from wagle.unlearning.training.weights.selected import SelectedWeights
 
 
 def draw_labels(logits: Tensor, scored: Tensor, index: Tensor, key: Sequence[object]) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from wagle.metrics.bands import Band
 from wagle.system.memory import Spill
-from wagle.unlearning.training.selected import SelectedWeights, Vectors
+from wagle.unlearning.training.weights.selected import SelectedWeights, Vectors
 from wagle.unlearning.watching.rules import Figures
 from wagle.unlearning.watching.targets import Target
 

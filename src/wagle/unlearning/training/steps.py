@@ -26,8 +26,14 @@ from wagle.unlearning.objectives.choice import Chosen
 from wagle.unlearning.objectives.entry import FORGET_SIDE
 from wagle.unlearning.objectives.shapes import Terms
 from wagle.unlearning.objectives.table import OBJECTIVES
-from wagle.unlearning.training.selected import SelectedWeights
-from wagle.unlearning.training.surgery import gru, noise, perturbation, row_norm, sign_agreement
+from wagle.unlearning.training.weights.selected import SelectedWeights
+from wagle.unlearning.training.weights.surgery import (
+    gru,
+    noise,
+    perturbation,
+    row_norm,
+    sign_agreement,
+)
 from wagle.unlearning.watching.rules import Rule
 
 WRAPPERS: dict[str, dict[str, float]] = {

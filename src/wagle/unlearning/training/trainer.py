@@ -36,9 +36,9 @@ from wagle.unlearning.training.checkpoints import Checkpoints
 from wagle.unlearning.training.course import Course
 from wagle.unlearning.training.curvature import take_curvature
 from wagle.unlearning.training.optimizers import SophiaG, make_optimizer
-from wagle.unlearning.training.selected import SelectedWeights
 from wagle.unlearning.training.steps import Gradient, Micro, StepLoss
 from wagle.unlearning.training.trackers import place_events, report
+from wagle.unlearning.training.weights.selected import SelectedWeights
 from wagle.unlearning.watching.checks import Checks
 
 logger = logging.getLogger(__name__)

@@ -23,14 +23,9 @@ from torch.optim import Optimizer
 from wagle.mask.mask import Mask
 from wagle.model.sharding import local, own_range
 from wagle.model.structure import is_sharded
-from wagle.system.errors import WagleError
 from wagle.system.memory import Spill, give_memory_back
 from wagle.system.processes import group
-
-_CHUNK = 1 << 22  # indices widened at a time
-Round = Callable[
-    [Tensor, str, int], Tensor
-]  # (float32 values, name, part) -> the model's precision
+from wagle.unlearning.training.weights.slices import CHUNK, Round, Slice
 
 
 class Vectors(Protocol):
@@ -38,83 +33,6 @@ class Vectors(Protocol):
 
     def __getitem__(self, name: str, /) -> Tensor:
         """One vector per selected entry of the parameter."""
-
-
-def _flat(parameter: Tensor) -> Tensor:
-    data = local(parameter)
-    if not data.is_contiguous():
-        raise WagleError("a parameter is not contiguous in memory; load the model again")
-    return data.view(-1)
-
-
-class _Slice:
-    """One parameter: its flat indices (int32, or None for all of it) and its master vector.
-
-    Of a sharded parameter, this process's part, and the indices count from its beginning; ``scale``
-    makes of torch's mean over the processes the sum. ``saved`` is the precision that it will be
-    saved in.
-    """
-
-    def __init__(
-        self, name: str, parameter: nn.Parameter, index: Tensor | None, saved: torch.dtype
-    ) -> None:
-        self.name, self.parameter, self.saved = name, parameter, saved
-        self.scale = group.world() if local(parameter).numel() != parameter.numel() else 1
-        self.index = None if index is None else index.to(parameter.device)
-        picked = self.stored()
-        self.shared = index is None and picked.dtype == torch.float32
-        self.master = nn.Parameter(picked if self.shared else picked.float(), requires_grad=True)
-        # Allocated once: a new vector next to every dense gradient would fragment the heap.
-        self.room = None if self.shared else torch.empty_like(self.master, requires_grad=False)
-        self.gradients: dict[str, Tensor] = {}
-
-    def stored(self) -> Tensor:
-        """The selected entries in the model, in its own precision."""
-        flat = _flat(self.parameter)
-        return flat if self.index is None else flat.index_select(0, self.index)
-
-    def take(self, slot: str) -> None:
-        """Add the selected entries of the dense gradient to ``slot``, and free the dense one."""
-        assert self.parameter.grad is not None
-        dense = local(self.parameter.grad)
-        self.parameter.grad = None
-        flat = dense.view(-1) if dense.is_contiguous() else dense.reshape(-1)
-        part = flat if self.index is None else flat.index_select(0, self.index)
-        if self.scale != 1:
-            part = part.float() * self.scale
-        if slot in self.gradients:
-            self.gradients[slot] += part
-        elif slot == "total" and self.room is not None:
-            self.gradients[slot] = self.room.copy_(part)
-        else:
-            self.gradients[slot] = part.float()
-
-    def held(self, slot: str) -> Tensor:
-        """The gradient in ``slot``; zeros are put there if there is none."""
-        if slot not in self.gradients:
-            room = self.room if slot == "total" else None
-            self.gradients[slot] = (
-                torch.zeros_like(self.master, requires_grad=False) if room is None else room.zero_()
-            )
-        return self.gradients[slot]
-
-    def put(
-        self, values: Tensor, narrow: Round | None = None, kind: torch.dtype | None = None
-    ) -> None:
-        """Store ``values`` (one per selected entry) in the model, rounded to ``kind`` or its own."""
-        flat = _flat(self.parameter)
-        kind = kind or flat.dtype
-        parts = values.split(_CHUNK)
-        if narrow is not None and kind == torch.bfloat16:  # float32 stays as it is
-            parts = tuple(narrow(part, self.name, i) for i, part in enumerate(parts))
-        elif kind != flat.dtype:
-            parts = tuple(part.to(kind) for part in parts)
-        if self.index is None:
-            for into, part in zip(flat.split(_CHUNK), parts, strict=True):
-                into.copy_(part)
-            return
-        for index, part in zip(self.index.split(_CHUNK), parts, strict=True):
-            flat.index_copy_(0, index.long(), part.to(flat.dtype))
 
 
 def _drop(parameter: Tensor) -> None:
@@ -153,7 +71,7 @@ class SelectedWeights:
         self.model = model
         self.sharded = is_sharded(model)
         self._slot = "total"
-        self._slices: list[_Slice] = []
+        self._slices: list[Slice] = []
         self._frozen: list[nn.Parameter] = []
         self._before = Spill(0)
         for name, parameter in model.named_parameters():
@@ -166,7 +84,7 @@ class SelectedWeights:
             if left_out or (index is not None and len(index) == 0 and not self.sharded):
                 self._frozen.append(parameter)  # needs no gradient: a cheaper backward pass
                 continue
-            made = _Slice(name, parameter, index, (saved or {}).get(name, parameter.dtype))
+            made = Slice(name, parameter, index, (saved or {}).get(name, parameter.dtype))
             self._before[name] = made.stored()
             self._slices.append(made)
         self._handles = [
@@ -180,7 +98,7 @@ class SelectedWeights:
         self._seal = self._rest()
         give_memory_back()
 
-    def _taker(self, owner: _Slice) -> Callable[[Tensor], None]:
+    def _taker(self, owner: Slice) -> Callable[[Tensor], None]:
         def take(_: Tensor) -> None:
             owner.take(self._slot)
 
@@ -389,7 +307,7 @@ class SelectedWeights:
         total = 0
         for s in self._slices:
             before = self._before[s.name].to(s.master.device)
-            for parts in zip(s.stored().split(_CHUNK), before.split(_CHUNK), strict=True):
+            for parts in zip(s.stored().split(CHUNK), before.split(CHUNK), strict=True):
                 now, then = (part.to(s.saved).float() for part in parts)
                 total += int(torch.count_nonzero(now != then))
         return sum(group.gather(total)) if self.sharded else total
@@ -407,10 +325,10 @@ class SelectedWeights:
             flat = local(tensor).reshape(-1)
             if owner is not None and owner.index is not None:
                 flat = flat.clone()
-                for index in owner.index.split(_CHUNK):
+                for index in owner.index.split(CHUNK):
                     flat.index_fill_(0, index.long(), 0)
             digest = hashlib.sha256()
-            for chunk in flat.cpu().split(_CHUNK):
+            for chunk in flat.cpu().split(CHUNK):
                 digest.update(memoryview(chunk.contiguous().view(torch.uint8).numpy()))
             digests[name] = digest.hexdigest()
         return digests

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wagle.unlearning.training.rounding import seeded, stochastic_bfloat16
+from wagle.unlearning.training.weights.rounding import seeded, stochastic_bfloat16
 
 ABOVE = 2.0**-7  # spacing of bfloat16 between 1 and 2
 

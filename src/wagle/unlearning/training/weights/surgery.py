@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from wagle.system.errors import WagleError
-from wagle.unlearning.training.rounding import seeded
+from wagle.unlearning.training.weights.rounding import seeded
 
 _CHUNK = 1 << 22  # entries widened to float64 at a time
 

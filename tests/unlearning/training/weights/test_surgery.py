@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from wagle.system.errors import WagleError
-from wagle.unlearning.training.surgery import gru, noise, perturbation, row_norm, sign_agreement
+from wagle.unlearning.training.weights.surgery import (
+    gru,
+    noise,
+    perturbation,
+    row_norm,
+    sign_agreement,
+)
 
 
 def _list(*parts):

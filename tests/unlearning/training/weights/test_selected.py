@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.unlearning.conftest import bits_equal, mask_of, same, weights
-from wagle.unlearning.training.rounding import stochastic_bfloat16
-from wagle.unlearning.training.selected import SelectedWeights
+from wagle.unlearning.training.weights.rounding import stochastic_bfloat16
+from wagle.unlearning.training.weights.selected import SelectedWeights
 
 
 class Toy(nn.Module):
