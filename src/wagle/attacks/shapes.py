@@ -46,12 +46,14 @@ class Scene:
         seed: for draws.
         model: a folder with a model of the same shape as those attacked, against which settings are
             checked; None: what does not fit shows when a model is attacked.
+        trust_remote_code: whether the code of that folder may run.
     """
 
     way: Way
     sets: Mapping[str, Sequence[Record]]
     seed: int = 0
     model: Path | None = None
+    trust_remote_code: bool = False
 
     def need(self, name: str, attack: str) -> Sequence[Record]:
         """A set that an attack cannot do without."""

@@ -37,7 +37,7 @@ def save_tiny(folder, labels, problem=None, kind=BertForSequenceClassification, 
     )
     kind(config).save_pretrained(folder)
     vocabulary = {word: i for i, word in enumerate(WORDS)}
-    BertTokenizerFast(vocab=vocabulary).save_pretrained(folder)
+    BertTokenizerFast(vocab=vocabulary, mask_token="[UNK]").save_pretrained(folder)
     return folder
 
 

@@ -21,7 +21,9 @@ def folder(tmp_path_factory):
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = BertConfig(vocab_size=len(WORDS), intermediate_size=16, **sizes)
     BertModel(config).save_pretrained(path)
-    BertTokenizerFast(vocab={word: i for i, word in enumerate(WORDS)}).save_pretrained(path)
+    BertTokenizerFast(
+        vocab={word: i for i, word in enumerate(WORDS)}, mask_token="[UNK]"
+    ).save_pretrained(path)
     return path
 
 

@@ -33,12 +33,15 @@ FORMS: dict[str, str] = {**dict.fromkeys(LOADS, "load"), **dict.fromkeys(FILES, 
 _PLAIN = ("f32", "f16", "bf16")  # which need no quantiser
 
 
-def check_form(name: str, folder: str | Path | None = None) -> None:
+def check_form(
+    name: str, folder: str | Path | None = None, *, trust_remote_code: bool = False
+) -> None:
     """Refuse, before any work, a form that cannot be made here.
 
     Args:
         name: a name in FORMS.
         folder: the model's folder, or one of the same shape; None leaves the model unchecked.
+        trust_remote_code: as in ``load_model``.
 
     Raises:
         WagleError: the name is unknown, a package or tool is missing, or the model cannot be
@@ -47,7 +50,9 @@ def check_form(name: str, folder: str | Path | None = None) -> None:
     if choose(FORMS, name, "form") == "load":
         from wagle.model.loading import empty_model
 
-        check_way(name, model=None if folder is None else empty_model(folder))
+        trust = trust_remote_code
+        model = None if folder is None else empty_model(folder, trust_remote_code=trust)
+        check_way(name, model=model)
         return
     if name in MIXED and _quantizer() is None:
         raise WagleError(

@@ -48,7 +48,8 @@ def quantization(
     """
     if not methods:
         raise WagleError(f"methods is empty; name some of {', '.join(WAYS)}")
-    shape = None if scene.model is None else empty_model(scene.model)
+    trust = scene.trust_remote_code
+    shape = None if scene.model is None else empty_model(scene.model, trust_remote_code=trust)
     for method in methods:
         check_way(method, group_size, shape)
     names = [name for name in scene.sets if name != HOLDOUT] if sets is None else sets

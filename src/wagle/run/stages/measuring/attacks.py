@@ -33,7 +33,8 @@ def scene_of(run: Run) -> Scene:
     way = Way(
         run.inputs.encoder, settings.precision, settings.batch_tokens, run.private / "answers"
     )
-    return Scene(way, run.inputs.sets, run.recipe.seed, run.models.named)
+    trust = run.recipe.model.trust_remote_code
+    return Scene(way, run.inputs.sets, run.recipe.seed, run.models.named, trust)
 
 
 def attacks(run: Run, beside: Path | None = None) -> dict[str, Any]:

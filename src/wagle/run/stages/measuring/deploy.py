@@ -58,7 +58,8 @@ def verdicts(run: Run) -> dict[str, Verdict]:
 def check(run: Run) -> None:
     """Check that every form can be made here of a model like the one that should forget."""
     for form in run.recipe.deploy:
-        check_form(form, run.models.named)
+        trust = run.recipe.model.trust_remote_code
+        check_form(form, run.models.named, trust_remote_code=trust)
 
 
 def _named(run: Run, form: str) -> Path:
