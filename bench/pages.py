@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.architecture import architecture_page
+from bench.faults.page import page as reliability_page
 from bench.house.guide import guide_page
 from wagle.attacks.page import attacks_page
 from wagle.attribution.scoring.page import scores_page
@@ -24,6 +25,9 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/benchmark-settings.md": benchmarks_page,
     "docs/objectives.md": objectives_page,
     "docs/recipe.md": lambda: settings_page(setting_names()),
+    "docs/reliability.md": lambda: reliability_page(
+        json.loads((ROOT / "bench" / "measured" / "faults.json").read_text())
+    ),
     "docs/scores.md": scores_page,
     "docs/verdict.schema.json": lambda: json.dumps(verdict_schema(), indent=2) + "\n",
 }

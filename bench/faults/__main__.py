@@ -4,7 +4,7 @@
     python -m bench.faults kills --scratch F --json bench/measured/faults.json --page docs/reliability.md
 
 Both add to one JSON file and go on where an interruption left them; ``--again`` tries anew what is
-known, ``--stages`` and ``--faults`` only some. Exit code 1 if a run was lost.
+known, ``--only "unlearn SIGTERM,ledger disk full"`` tries some. Exit code 1 if a run was lost.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def main() -> None:
     trial = Trial(run, asked.seed)
     known["points"] = run.points
     rows = known.setdefault(asked.what, {})
-    cells = _cells(trial, asked) if asked.what == "matrix" else tries(trial)
-    for name, cell in cells:
-        if name in rows and not asked.again:
+    only = asked.only.split(",") if asked.only else None
+    for name, cell in _cells(trial) if asked.what == "matrix" else tries(trial):
+        if (name in rows and not asked.again) or (only is not None and name not in only):
             continue
         rows[name] = vars(cell())
         sys.stderr.write(f"{name}: {rows[name]}\n")
@@ -49,9 +49,9 @@ def main() -> None:
     sys.exit(bool(lost))
 
 
-def _cells(trial: Trial, asked: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Cell]]]:
-    for stage in asked.stages.split(","):
-        for fault in asked.faults.split(","):
+def _cells(trial: Trial) -> Iterator[tuple[str, Callable[[], Cell]]]:
+    for stage in STAGES:
+        for fault in FAULTS:
             yield f"{stage} {fault}", lambda s=stage, f=fault: trial.cell(s, f)
 
 
@@ -63,8 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", required=True, help="what was found, added to what is there")
     parser.add_argument("--page", help="the page to write")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--stages", default=",".join(STAGES))
-    parser.add_argument("--faults", default=",".join(FAULTS))
+    parser.add_argument("--only", help="what is tried, by name; the default is everything")
     parser.add_argument("--again", action="store_true", help="try again what is known")
     return parser
 

@@ -52,6 +52,10 @@ is installed.
   model outside, once.
 - The lock is the kernel's, on `.lock`: it ends with its process, however that ends.
 
+An evaluation of several batches that was interrupted asks only what is missing, in other batches: its
+figures are then those of the undisturbed one up to rounding in float32 (1.2e-7 at most in a tiny run),
+not to the last bit. The tiny run below asks in one batch of each kind.
+
 What is not noticed: edits of `log.jsonl` and `environment.json` (the report shows them), and a model or
 records outside the run that change before any stage has read them.
 """
@@ -64,8 +68,8 @@ reads; a second process while the first is in the stage. The command is then giv
 
 `same` means: every file of the run is that of the undisturbed one (weights, mask, patch, gradients,
 evaluations, attacks, controls, ledger, the figures of the report), all seals hold, and nothing is left
-half-written. Before it stands the exit code of the first process; with 2, 129, 130 or 143 it has
-ended with one line and no traceback. Times are left out.
+half-written; times, caches of answers and the text of warnings are left out. Before it stands the exit
+code of the first process; with 2, 129, 130 or 143 it has ended with one line and no traceback.
 """
 
 
