@@ -11,7 +11,7 @@ import pytest
 from bench.fuzz import chunks, fuzz, record
 from bench.fuzzing import running
 from bench.fuzzing.examples import make_examples
-from bench.fuzzing.kinds import KINDS, TEXTS
+from bench.fuzzing.kinds import KINDS
 from bench.fuzzing.mutations import VALUES, json_text, mutate_json, mutate_tensors, mutate_value
 from bench.fuzzing.running import GOOD, Found, generator, run_mutants
 
@@ -33,7 +33,7 @@ def examples(tmp_path_factory):
     return home
 
 
-@pytest.mark.parametrize("kind", TEXTS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_mutant_is_opened_or_refused_in_one_line(examples, kind):
     found = run_mutants(examples, kind, 0, range(SLOW.get(kind, MANY)))
     assert found.failures == []

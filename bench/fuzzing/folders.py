@@ -34,6 +34,7 @@ class RunFiles(Kind):
         self.texts.pop("private/gradients/store.json", None)
         self.state = json.loads(self.texts["state.json"])
         self.changed: set[str] = set()
+        self.recipe: Any = None
 
     def write(self, rng: Random) -> str:
         for name in self.changed:
@@ -102,7 +103,11 @@ class RunFiles(Kind):
         from wagle.system.secrets import salt
 
         check_run(self.folder)
-        recipe, home = find_run(str(self.folder), [], None)
+        recipe, home = self.recipe, self.folder
+        if recipe is None or "recipe.yaml" in self.changed:  # reading it is the slowest step
+            recipe, _ = find_run(str(home), [], None)
+        if "recipe.yaml" not in self.changed:
+            self.recipe = recipe
         run = Run(home, recipe)
         check_seals(run)
         run.logged()
@@ -111,7 +116,7 @@ class RunFiles(Kind):
         if any(name not in run.state["stages"] for name in STAGES):
             return  # it would go on computing
         roles = run_roles(run, recipe)
-        summary_table(home, True, roles)
+        summary_table(home, self.draw, roles)  # a table of everything takes its time
         json.dumps(run_json(home, roles))
         exit_code(run.state["stages"]["after"].get("verdict"))
         ledger_table(read_ledger(home, broken=True), read_receipts(home))

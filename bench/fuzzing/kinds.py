@@ -18,7 +18,7 @@ from bench.fuzzing.texts import (
     ResultFile,
 )
 
-TEXTS: dict[str, type[Kind]] = {
+KINDS: dict[str, type[Kind]] = {
     "recipe": RecipeFile,
     "records-json": RecordsJson,
     "records-jsonl": RecordsLines,
@@ -28,6 +28,7 @@ TEXTS: dict[str, type[Kind]] = {
     "ledger": LedgerFile,
     "run": RunFiles,
     "pack": PackFiles,
+    "mask": MaskFile,
+    "patch": PatchFile,
+    "store": StoreFiles,
 }
-TENSORS: dict[str, type[Kind]] = {"mask": MaskFile, "patch": PatchFile, "store": StoreFiles}
-KINDS = {**TEXTS, **TENSORS}

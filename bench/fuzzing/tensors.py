@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from bench.fuzzing.kind import Kind
 from bench.fuzzing.mutations import (
@@ -87,30 +89,75 @@ class PatchFile(_Tensors):
                 patch.patched(name, torch.zeros(change.shape, dtype=kind))
 
 
+def _digested(header: Any, rest: bytes) -> bytes:
+    """A tensor file with the right digest, if it still has a place for one."""
+    from wagle.system.tensors import _BLANK, _DIGEST
+
+    try:
+        told = json.loads(header["__metadata__"]["wagle"])
+        header["__metadata__"]["wagle"] = json.dumps({**told, _DIGEST: _BLANK})
+    except (KeyError, TypeError, ValueError):
+        return join_tensors(json_text(header), rest)
+    data = join_tensors(json_text(header), rest)
+    digest = hashlib.sha256(data[8:]).hexdigest()
+    return data.replace(_BLANK.encode(), digest.encode(), 1)
+
+
 class StoreFiles(Kind):
     """A gradient store with its ``store.json`` or one of its tensor files changed."""
 
     def __init__(self, examples: Path, work: Path) -> None:
+        from wagle.model.weights import fingerprint
+        from wagle.system.seals import content_digest
+
         self.folder = work / "gradients"
         shutil.copytree(examples / "run" / "private" / "gradients", self.folder)
         told = json.loads((self.folder / "store.json").read_text())
-        told["model"]["folder"] = str(examples / "model")
+        told.pop("digest", None)
+        model = str(examples / "model")  # that of the run is not there any more
+        told["model"] |= {"folder": model, "fingerprint": fingerprint(model)}
+        told["digest"] = content_digest(told)
         (self.folder / "store.json").write_text(json.dumps(told))
         self.files = {path.name: path.read_bytes() for path in sorted(self.folder.iterdir())}
         self.changed = "store.json"
 
     def write(self, rng: Random) -> str:
         (self.folder / self.changed).write_bytes(self.files[self.changed])
-        self.changed = name = rng.choice(["store.json"] * 2 + sorted(self.files))
-        if name == "store.json":
-            made = mutate_json(rng, self.files[name].decode())
-        elif rng.random() < 0.5:
-            header, rest = split_tensors(self.files[name])
-            made = join_tensors(json_text(mutate_value(rng, header)), rest)
-        else:
-            made = mutate_bytes(rng, self.files[name])
+        self.changed = name = rng.choice(["store.json"] * 3 + sorted(self.files))
+        sealed = rng.random() < 0.7
+        made = self._described(rng, sealed) if name == "store.json" else self._held(rng, sealed)
         (self.folder / name).write_bytes(made)
         return name
+
+    def _described(self, rng: Random, sealed: bool) -> bytes:
+        """Another ``store.json``, with its own digest."""
+        from wagle.system.seals import content_digest
+
+        text = self.files["store.json"].decode()
+        if not sealed:
+            return mutate_json(rng, text)
+        told = json.loads(text)
+        told.pop("digest", None)
+        made = json_text(mutate_value(rng, told))
+        try:
+            whole = json.loads(made)
+            if isinstance(whole, dict):
+                made = json_text({**whole, "digest": content_digest(whole)})
+        except (ValueError, RecursionError):
+            pass
+        return made.encode("utf-8", "surrogatepass")
+
+    def _held(self, rng: Random, sealed: bool) -> bytes:
+        """Another file of tensors, with its own digest."""
+        data = self.files[self.changed]
+        if not sealed or self.changed == "salt":
+            return mutate_bytes(rng, data)
+        header, rest = split_tensors(data)
+        if rng.random() < 0.6:
+            header = mutate_value(rng, header)
+        else:
+            rest = mutate_bytes(rng, rest)
+        return _digested(header, rest)
 
     def use(self) -> None:
         from wagle.attribution.store import GradientStore

@@ -9,6 +9,7 @@ import wagle
 from tests.attribution.scoring.made import LINEAR, SHAPES, TRANSPOSED, make_store
 from tests.mutants import changed, flipped, survives
 from wagle.attribution.store import GradientStore, weight_stamps
+from wagle.model.weights import fingerprint
 from wagle.system.atomic import read_json, write_json
 from wagle.system.errors import WagleError
 from wagle.system.seals import content_digest
@@ -268,3 +269,12 @@ def test_descriptions_and_files_from_strangers_are_refused_in_one_line_or_make_s
             (folder / "store.json").write_text(json.dumps(mutant))
         accepted += survives(lambda: use(folder), number)
     assert accepted < 150
+
+
+def test_a_store_without_the_stamps_of_its_model_compares_the_weights(tmp_path, model_folder):
+    """Found by bench.fuzz: store:832."""
+    told = {"folder": str(model_folder), "fingerprint": fingerprint(model_folder)}
+    GradientStore.open(saved(tmp_path / "a", model=told)).check_weights()
+    store = GradientStore.open(saved(tmp_path / "b", model={**told, "fingerprint": "00"}))
+    with pytest.raises(WagleError, match="is no longer the model of this gradient store"):
+        store.check_weights()

@@ -7,7 +7,15 @@ import pytest
 from pydantic import BaseModel
 
 from wagle.system.errors import WagleError
-from wagle.system.reading import DEEPEST, fitting, one_line, parse_json, read_bytes, read_json
+from wagle.system.reading import (
+    DEEPEST,
+    fitting,
+    one_line,
+    parse_json,
+    read_bytes,
+    read_json,
+    read_key,
+)
 
 
 def refused(path, **settings):
@@ -131,3 +139,33 @@ def test_a_value_that_does_not_fit_is_named():
 def test_what_messages_call_a_text_stands_before_what_is_wrong():
     with pytest.raises(WagleError, match=r"^rows\.jsonl, line 3, is not valid JSON \(.+\)$"):
         parse_json("{", "rows.jsonl, line 3,")
+
+
+def test_a_small_file_is_read_with_a_small_buffer(tmp_path):
+    """Found by bench.fuzz: a buffer for the largest file was reserved for each."""
+    (tmp_path / "x").write_bytes(b"12345")
+    assert read_bytes(tmp_path / "x", most=1 << 50) == b"12345"
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 300_000])
+def test_a_file_is_read_whole_whatever_its_size(tmp_path, size):
+    data = bytes(range(256)) * (size // 256 + 1)
+    (tmp_path / "x").write_bytes(data[:size])
+    assert read_bytes(tmp_path / "x") == data[:size]
+
+
+def test_a_file_whose_size_is_not_known_is_read_up_to_the_limit():
+    assert b"VmRSS" in read_bytes("/proc/self/status")  # its size is said to be 0
+    with pytest.raises(WagleError, match="larger than the 10 bytes"):
+        read_bytes("/proc/self/status", most=10)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"5", b"xyz", b"5a 5a \xff", b"a" * 70_000])
+def test_a_key_of_a_wrong_form_is_refused_in_one_line(tmp_path, content):
+    (tmp_path / "salt").write_bytes(content)
+    if content == b"a" * 70_000:
+        with pytest.raises(WagleError, match="larger than the 65,536 bytes"):
+            read_key(tmp_path / "salt")
+        return
+    with pytest.raises(WagleError, match=r"salt is not (a key: it holds no hexa|UTF-8 text)"):
+        read_key(tmp_path / "salt")

@@ -14,7 +14,7 @@ from wagle.attribution.scoring.masks import mask_from_scores
 from wagle.mask.mask import Mask
 from wagle.model.weights import Weights, fingerprint, weight_files
 from wagle.system.errors import WagleError
-from wagle.system.reading import read_json
+from wagle.system.reading import one_line, read_json
 from wagle.system.seals import content_digest
 from wagle.system.tensors import MOST_DIMENSIONS, TensorFile
 
@@ -114,7 +114,9 @@ class GradientStore:
     def _home(self, quantity: str, name: str) -> TensorFile:
         home = self._homes.get(quantity, {}).get(name)
         if home is None:
-            raise WagleError(f"the gradient store has no {quantity} for {name}; make it again")
+            raise WagleError(
+                f"the gradient store has no {quantity} for {one_line(name)}; make it again"
+            )
         if home in self._unread:  # what is read next then comes from memory
             home.check(needed=self._digested)
             self._unread.discard(home)
@@ -130,11 +132,11 @@ class GradientStore:
         Files with the same size and time count as unchanged; others are read.
         """
         folder = self.metadata["model"]["folder"]
-        if folder is None or weight_stamps(folder) == self.metadata["model"]["files"]:
+        if folder is None or weight_stamps(folder) == self.metadata["model"].get("files"):
             return
         if fingerprint(folder) != self.model_fingerprint:
             raise WagleError(
-                f"{folder} is no longer the model of this gradient store; attribute it again"
+                f"{one_line(folder)} is no longer the model of this gradient store; attribute it again"
             )
 
     @classmethod
@@ -151,7 +153,7 @@ class GradientStore:
         for kind in kinds:
             missing = [n for n in store.shapes if not store.has(kind, n)]
             if missing and kind != "input_square":
-                raise WagleError(f"{path} lacks {kind} for {missing[0]}; make it again")
+                raise WagleError(f"{path} lacks {kind} for {one_line(missing[0])}; make it again")
             store._check_shapes(kind)
         return store
 
@@ -163,7 +165,7 @@ class GradientStore:
                 wanted = tuple(f if f == 1 else w for f, w in zip(found, wanted, strict=True))
             if found != wanted or not file.dtype(name).is_floating_point:
                 raise WagleError(
-                    f"{file.path} holds {kind} of {name[:80]} as {file.dtype(name)} "
+                    f"{file.path} holds {kind} of {one_line(name[:80])} as {file.dtype(name)} "
                     f"{list(found)}, not of shape {wanted and list(wanted)}; make it again"
                 )
 
@@ -176,7 +178,9 @@ def read_about(path: Path) -> tuple[dict[str, Any], bool]:
     """
     found = read_json(path)
     if isinstance(found, dict) and found.get("format") != FORMAT:
-        raise WagleError(f"{path.parent} has format {str(found.get('format'))[:80]}, not {FORMAT}")
+        raise WagleError(
+            f"{path.parent} has format {one_line(str(found.get('format'))[:80])}, not {FORMAT}"
+        )
     told = found.pop("digest", None) if isinstance(found, dict) else None
     if told is not None and told != _digest_of(found):
         raise WagleError(f"{path} is corrupt: its digest does not match; make it again")

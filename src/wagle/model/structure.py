@@ -7,6 +7,7 @@ is reached by a hook on the model's own output embedding, so soft-capping and sc
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from wagle.system.errors import WagleError, choose
+from wagle.system.reading import one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -35,8 +37,10 @@ DROPOUTS = (
 def model_folder(path: str | Path) -> Path:
     """The folder of a local model, checked: a missing folder never turns into a download."""
     folder = Path(path)
-    if not folder.is_dir():
-        raise WagleError(f"model folder {path} does not exist; give the path to a local model")
+    if not os.path.isdir(folder):
+        raise WagleError(
+            f"model folder {one_line(path)} does not exist; give the path to a local model"
+        )
     if not (folder / "config.json").is_file():
         raise WagleError(f"{path} holds no config.json, so it is not a model folder")
     return folder

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 from wagle.evaluation.figures import Figure
+from wagle.report.files import LEAK as LEAK
 from wagle.report.numbers import or_dash
 
 Found: TypeAlias = Mapping[str, Any]  # the content of a wagle-attack/1 file
@@ -16,7 +17,7 @@ MAIN: dict[str, tuple[str, ...]] = {
     "prompts": ("probability", "extraction_strength", "rouge_l"),
 }
 LOOKS = ("probe", "sampling")  # they observe once: their states are not successive steps
-LEAK, _MAXIMUM, _SHUFFLED = "leak@", "_maximum", "_maximum_shuffled"
+_MAXIMUM, _SHUFFLED = "_maximum", "_maximum_shuffled"
 
 
 def read_figure(found: Found, role: str, state: str, name: str) -> Figure | None:

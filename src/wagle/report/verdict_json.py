@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from wagle.evaluation.result import Evaluation
 from wagle.evaluation.roles import roles_of
+from wagle.report.files import Word
 from wagle.report.text.run import summary_json
 
 RUN_SCHEMA = "wagle-run/1"
@@ -24,10 +25,6 @@ EXIT_CODES = {  # by verdict; 2 is bad input
     "over-unlearned": 1,
     "inconclusive": 3,
 }
-
-Word: TypeAlias = Literal[
-    "no leak found by these probes", "leaks", "damaged", "over-unlearned", "inconclusive"
-]
 
 
 def exit_code(verdict: str | None) -> int:

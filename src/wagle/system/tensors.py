@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from wagle.system.atomic import atomic_file
 from wagle.system.errors import WagleError
+from wagle.system.reading import one_line
 
 if TYPE_CHECKING:
     import torch
@@ -354,7 +355,7 @@ def open_checked(path: str | Path, what: str, kind: str) -> tuple[TensorFile, di
     """
     file = TensorFile(path, what)
     metadata = dict(file.metadata)
-    found = str(metadata.get("format"))[:80]
+    found = one_line(str(metadata.get("format"))[:80])
     name, _, newest = kind.partition("/")
     if not found.startswith(name + "/"):
         raise WagleError(f"{path} is not a wagle {what} (format {found})")
