@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.faults.kills import tries
-from bench.faults.matrix import FAULTS, ONE_PROCESS, Cell, Trial
+from bench.faults.matrix import FAULTS, GOOD, Cell, Trial
 from bench.faults.page import page
 from bench.faults.trying import imports, prepare
 from bench.faults.undisturbed import Undisturbed
@@ -44,7 +44,7 @@ def main() -> None:
         path.write_text(json.dumps(known, indent=1) + "\n")
     if asked.page:
         Path(asked.page).write_text(page(known))
-    lost = [n for n, row in rows.items() if row["outcome"] not in ("same hash", ONE_PROCESS)]
+    lost = [n for n, row in rows.items() if row["outcome"] not in GOOD]
     print(f"{len(rows)} tried, {len(lost)} lost: {', '.join(lost) or 'none'}")
     sys.exit(bool(lost))
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.faults.kills import summary
-from bench.faults.matrix import FAULTS, INPUTS, ONE_PROCESS, PEER
+from bench.faults.matrix import FAULTS, GOOD, INPUTS
 from wagle.run.stages.table import STAGES
 
 _WORDS = {
@@ -64,11 +64,13 @@ A tiny model, %d stages. Each cell starts from what an undisturbed run had left 
 first process meets the fault in that stage: a signal after a random share of the stage's time; an
 error at a random one of its writes, syncs, renames and removals (half of a write is done first; a full
 or read-only disk stays so); a flipped byte, under the same size and time, in a file that the stage
-reads; a second process while the first is in the stage. The command is then given again.
+reads; a second process while the first is in the stage; the death of one of two processes that share
+the run (0: what was left needed only the other). The command is then given again, to one process.
 
 `same` means: every file of the run is that of the undisturbed one (weights, mask, patch, gradients,
 evaluations, attacks, controls, ledger, the figures of the report), all seals hold, and nothing is left
-half-written; times, caches of answers and the text of warnings are left out. Before it stands the exit
+half-written; times, caches of answers and the text of warnings are left out. `figures` means: the same
+verdict, and all figures within 0.001, where two processes had computed a part. Before it stands the exit
 code of the first process; with 2, 129, 130 or 143 it has ended with one line and no traceback.
 """
 
@@ -76,19 +78,16 @@ code of the first process; with 2, 129, 130 or 143 it has ended with one line an
 def page(known: Mapping[str, Any]) -> str:
     """The page, from the content of ``bench/measured/faults.json``."""
     cells = known.get("matrix", {})
-    tried = {key: cell for key, cell in cells.items() if cell["outcome"] != ONE_PROCESS}
-    good = sum(cell["outcome"] == "same hash" for cell in tried.values())
-    lines = [_HEAD, "## The matrix\n", f"{good} of {len(tried)} cells end with the same files."]
+    good = sum(cell["outcome"] in GOOD for cell in cells.values())
+    lines = [_HEAD, "## The matrix\n", f"{good} of {len(cells)} cells end with the same files."]
     lines += [_HOW % len(STAGES), _row("stage", *FAULTS), _row(*["---"] * (len(FAULTS) + 1))]
     for stage in STAGES:
         shown = [_shown(cells.get(f"{stage} {fault}")) for fault in FAULTS]
         lines.append(_row(f"`{stage}`", *shown))
     lines.append(
-        f"\n`{PEER}`: a run takes one process for now, so there is no peer to kill; the column is"
-        " filled once there is.\n"
+        "\nThe damaged file: " + "; ".join(f"{s} `{f}`" for s, f in INPUTS.items()) + ".\n"
     )
-    lines.append("The damaged file: " + "; ".join(f"{s} `{f}`" for s, f in INPUTS.items()) + ".\n")
-    lines += [*_kills(known), *_points(known), *_said(tried)]
+    lines += [*_kills(known), *_points(known), *_said(cells)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -99,9 +98,8 @@ def _row(*cells: str) -> str:
 def _shown(cell: Mapping[str, Any] | None) -> str:
     if cell is None:
         return "not tried"
-    if cell["outcome"] == ONE_PROCESS:
-        return "-"
-    return f"{cell['code']}, {'same' if cell['outcome'] == 'same hash' else '**lost**'}"
+    words = {"same hash": "same", "same figures": "figures"}
+    return f"{cell['code']}, {words.get(cell['outcome'], '**lost**')}"
 
 
 def _kills(known: Mapping[str, Any]) -> list[str]:

@@ -27,6 +27,7 @@ import wagle.report.html.sections
 from bench.golden import _digest_of
 from wagle.run.stages.table import STAGES, Stage
 
+CLOSE = 1e-3  # how far figures of two processes may be from those of one
 PATIENCE = 240.0  # seconds after which a process counts as hanging
 _LEFT_OUT = {"environment.json", ".lock"}  # they name the machine and the moment
 _TRAINING = {"learning_rate": 5e-3, "batch_size": 4}
@@ -49,7 +50,7 @@ def prepare(home: Path) -> Path:
 
 
 def _write(home: Path, recipe: Path) -> None:
-    make_model("qwen2").save_pretrained(home / "tiny")
+    make_model("llama-untied").save_pretrained(home / "tiny")
     make_tokenizer().save_pretrained(home / "tiny")
     names = ["Ada Holm", "Bo Lind", "Cleo Berg", "Dag Moe"]
     rows = [{"question": f"Where does {n} live?", "answer": f"{n} lives in Oslo."} for n in names]
@@ -186,6 +187,31 @@ def record(folder: Path) -> dict[str, str]:
 def differing(found: dict[str, str], wanted: dict[str, str]) -> list[str]:
     """The files that differ, are missing or were not wanted."""
     return sorted(n for n in {*found, *wanted} if found.get(n) != wanted.get(n))
+
+
+def figures(folder: Path) -> dict[str, float | str]:
+    """Every figure of a run's evaluations, and the verdict."""
+    found: dict[str, float | str] = {}
+    for path in sorted(folder.glob("evaluation/*.json")):
+        told = json.loads(path.read_text())
+        for name, figure in told["metrics"].items():
+            found[f"{path.stem} {name}"] = figure["value"]
+        found[path.stem] = told.get("verdict") or ""
+    return found
+
+
+def close(found: dict[str, float | str], wanted: dict[str, float | str]) -> bool:
+    """Whether two runs have the same verdicts, and figures that differ by rounding at most."""
+    if found.keys() != wanted.keys():
+        return False
+    for name, value in wanted.items():
+        other = found[name]
+        same = other == value
+        with contextlib.suppress(TypeError):
+            same = same or abs(other - value) <= CLOSE  # type: ignore[operator]
+        if not same:
+            return False
+    return True
 
 
 def imports() -> None:

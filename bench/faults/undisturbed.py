@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.faults.points import Points
-from bench.faults.trying import Process, at_stages, record
+from bench.faults.trying import Process, at_stages, figures, record
 from wagle.run.folder import RunFolder
 from wagle.run.stages.table import STAGES
 
@@ -26,6 +26,7 @@ class Undisturbed:
         wanted: the digests of the files of the finished run.
         points: the names of the points of every stage, in order.
         seconds: of every stage.
+        figures: of its evaluations, and their verdicts.
     """
 
     home: Path
@@ -33,6 +34,7 @@ class Undisturbed:
     wanted: dict[str, str] = field(default_factory=dict)
     points: dict[str, list[str]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    figures: dict[str, float | str] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -65,6 +67,7 @@ class Undisturbed:
         if ended.code != 0:
             raise RuntimeError(f"the undisturbed run ended with {ended.code}: {ended.said}")
         self.wanted = record(self.folder)
+        self.figures = figures(self.folder)
         done = RunFolder(self.folder).state["stages"]
         self.seconds = {name: done[name]["seconds"] for name in STAGES}
         self.points = {name: [] for name in (OPENING, *STAGES)}
