@@ -19,7 +19,7 @@ from bench.faults.undisturbed import OPENING
 from wagle.run.stages.table import STAGES
 
 HOW = {"kill": 25, "ENOSPC": 10, "EIO": 10, "tmpfs": 5}  # what, and how often
-_SMALL, _LARGE = 1 << 17, 5 << 19  # bytes of a real disk: a tiny run takes about 3 MB
+_SMALL, _LARGE = 1 << 17, 3 << 19  # bytes of a real disk: a tiny run takes about 2 MB
 
 
 def die() -> None:
