@@ -31,7 +31,7 @@ from wagle.evaluation.asking.requests import (
     Sample,
     TextAnswer,
 )
-from wagle.model.structure import check_length, device_of, precision, without_dropout
+from wagle.model.structure import check_ids, check_length, device_of, precision, without_dropout
 from wagle.system.errors import WagleError
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def answer_requests(
     for request in todo:
         _check(request)
     check_length(model, max(map(_length, todo), default=0), "the longest question with its answer")
+    check_ids(model, (ids for request in todo for ids in _ids(request)))
     budget = choose_budget(model) if batch_tokens is None else batch_tokens
     training = model.training
     model.eval()
@@ -94,6 +95,15 @@ def _length(request: Request) -> int:
     if isinstance(request, Greedy | Sample):
         return len(request.context) + request.max_new_tokens
     return len(request.context) + len(request.continuation)
+
+
+def _ids(request: Request) -> tuple[Sequence[int], ...]:
+    """The tokens that a request shows the model."""
+    if isinstance(request, HiddenStates):
+        return (request.ids,)
+    if isinstance(request, Greedy | Sample):
+        return (request.context,)
+    return (request.context, request.continuation)
 
 
 def _check(request: Request) -> None:
