@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +88,18 @@ def check_length(model: PreTrainedModel, longest: int, what: str) -> None:
         raise WagleError(
             f"{what} needs {longest} tokens, but the model has {most} positions; lower "
             "model.max_length or evaluation.max_new_tokens"
+        )
+
+
+def check_ids(model: PreTrainedModel, records: Iterable[Sequence[int]]) -> None:
+    """Refuse records with a token that the model has no embedding for."""
+    owner: Any = getattr(model, "module", model)
+    size = getattr(owner.get_input_embeddings(), "num_embeddings", None)
+    most = max((max(ids) for ids in records if len(ids)), default=-1)
+    if size is not None and most >= size:
+        raise WagleError(
+            f"a record has the token {most}, but the model has embeddings for 0 to {size - 1} only; "
+            "use the model's own tokenizer, or resize_token_embeddings"
         )
 
 

@@ -21,7 +21,7 @@ from wagle.data.reading import read_records
 from wagle.data.records import Record, Source
 from wagle.data.tokens import Encoder, Tokens, as_encoder
 from wagle.mask.mask import Mask
-from wagle.model.structure import check_length, is_sharded
+from wagle.model.structure import check_ids, check_length, is_sharded
 from wagle.model.weights import fingerprint
 from wagle.recipe.sections.training import Training
 from wagle.recipe.sections.unlearning import Unlearning
@@ -159,6 +159,7 @@ def plan_unlearning(
     )
     for tokens in [*sets.values(), looked.tokens]:
         check_length(model, max(len(t.ids) for t in tokens), "the longest record")
+        check_ids(model, (t.ids for t in tokens))
     checks = _make_checks(looked, size, way, settings, reference, evaluate, evaluation_precision)
     found = Plan(settings, encoder, way.chosen, way.gradient, gone, sets, looked, checks, seed)
     if not sets:  # the objective ``none``: nothing to train on
@@ -285,6 +286,7 @@ def plan_teaching(
     if mask is not None:
         mask.check_model(model, allow_other_model=allow_other_model)
     check_length(model, max(len(t.ids) for t in sets["retain"]), "the longest record")
+    check_ids(model, (t.ids for t in sets["retain"]))
     original = choose_original(model, "auto", 1)
     if is_sharded(model):
         check_sharded(settings, chosen, original)

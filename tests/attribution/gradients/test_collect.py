@@ -307,3 +307,15 @@ def test_an_old_store_with_plain_names_of_records_is_opened(
     (path / "store.json").write_text(json.dumps(said))
     again = wagle.gradients(model_folder, tokenizer, forget, retain, path=path)
     assert again.metadata["records"] == memory.metadata["records"]
+
+
+def test_a_token_without_an_embedding_is_refused_before_any_work(model):
+    rows = [{"input_ids": [5, 6, 400, 8], "labels": [-100, -100, 400, 8]}]
+    others = [{"input_ids": [9, 10, 11], "labels": [-100, 10, 11]}]
+    said = "a record has the token 400, but the model has embeddings for 0 to 399 only"
+    with pytest.raises(WagleError, match=said):
+        wagle.gradients(model, None, rows, others)
+    with pytest.raises(WagleError, match=said):
+        wagle.unlearn(model, None, rows, others, mask=None, objective="grad_diff")
+    with pytest.raises(WagleError, match=said):
+        wagle.evaluate(model, None, forget=rows)

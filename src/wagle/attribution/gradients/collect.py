@@ -24,7 +24,7 @@ from wagle.data.reading import read_records
 from wagle.data.records import Source
 from wagle.data.tokens import Encoder, Tokens, as_encoder
 from wagle.model.loading import empty_model
-from wagle.model.structure import DTYPES, check_length, model_folder
+from wagle.model.structure import DTYPES, check_ids, check_length, model_folder
 from wagle.model.weights import Weights, fingerprint
 from wagle.system.atomic import check_space, part_of, resumable_folder, write_json
 from wagle.system.errors import DiskFull, WagleError, choose
@@ -185,6 +185,7 @@ def _in_order(quantities: Sequence[str]) -> list[str]:
 def _check_lengths(model: PreTrainedModel, sets: Mapping[str, Sequence[Tokens]]) -> None:
     longest = max((len(t.ids) for tokens in sets.values() for t in tokens), default=0)
     check_length(model, longest, "the longest record")
+    check_ids(model, (t.ids for tokens in sets.values() for t in tokens))
 
 
 def _about_model(source: PreTrainedModel | Path) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from wagle.evaluation.asking.requests import (
     TextAnswer,
 )
 from wagle.model.structure import (
+    check_ids,
     check_length,
     device_of,
     is_sharded,
@@ -79,6 +80,7 @@ def answer_requests(
     for request in todo:
         _check(request)
     check_length(model, max(map(_length, todo), default=0), "the longest question with its answer")
+    check_ids(model, (ids for request in todo for ids in _ids(request)))
     # The cache says which model it is; without one, the other processes do not know it.
     sent = model if cache is None else Known(cache.model, model)
     work = (sent, todo, answers.found, frozenset(stop_ids), batch_tokens, dtype, cache)
@@ -169,6 +171,15 @@ def _length(request: Request) -> int:
     if isinstance(request, Greedy | Sample):
         return len(request.context) + request.max_new_tokens
     return len(request.context) + len(request.continuation)
+
+
+def _ids(request: Request) -> tuple[Sequence[int], ...]:
+    """The tokens that a request shows the model."""
+    if isinstance(request, HiddenStates):
+        return (request.ids,)
+    if isinstance(request, Greedy | Sample):
+        return (request.context,)
+    return (request.context, request.continuation)
 
 
 def _check(request: Request) -> None:
