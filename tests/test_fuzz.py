@@ -167,7 +167,7 @@ def test_a_run_that_was_broken_off_goes_on_where_it_was(examples, tmp_path, monk
     again = fuzz(examples, ["records-csv", "ledger"], 60, 0, workers=1, out=out)
     assert asked == ["ledger"]
     assert {k: f.counts for k, f in again.items()} == {k: f.counts for k, f in whole.items()}
-    assert record(again, 0, 1.0, {})["mutants"] == 120
+    assert record(again, 0, {})["mutants"] == 120
 
 
 def test_the_numbers_of_all_kinds_are_covered_once():

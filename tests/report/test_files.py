@@ -110,7 +110,7 @@ def test_what_is_no_state_is_refused(tmp_path, text):
         (
             "stages/after/verdict",
             "fine",
-            "stages, after, verdict: value error, it is none of leaks",
+            "stages, after, verdict: input should be 'no leak",
         ),
         ("stages/after/reasons", "Why.", "stages, after, reasons"),
         ("stages/attacks/attacks", {"../../x": 1}, "stages, attacks, attacks, ../../x, [key]"),
@@ -123,6 +123,7 @@ def test_what_is_no_state_is_refused(tmp_path, text):
         ("seals/mask/writes", [""], "seals, mask, writes, 0"),
         ("seals/mask/stamps", {"x": [1]}, "seals, mask, stamps, x"),
         ("seals/mask/more", 1, "seals, mask, more"),
+        ("seals/mask/read", {"../x": "00"}, "seals, mask, read, ../x, [key]"),
         ("deleted", ["../base/"], "deleted, 0"),
         ("deleted", {}, "deleted"),
         ("purged", 1, "purged"),

@@ -6,7 +6,7 @@ import json
 import resource
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,7 +78,12 @@ class RunFolder:
     def seals(self) -> dict[str, Seal]:
         """The seals of the finished stages that have one."""
         found = self.state.get("seals", {})
-        return {name: Seal(**found[name]) for name in self.state["stages"] if name in found}
+        known = [one.name for one in fields(Seal)]
+        return {
+            name: Seal(**{key: found[name][key] for key in known if key in found[name]})
+            for name in self.state["stages"]
+            if name in found
+        }
 
     def outside(self, stage: str, needs: Sequence[str] = ()) -> dict[str, Path]:
         """Model folders outside the run that a stage reads, by the stage that reads each first."""
