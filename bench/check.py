@@ -30,7 +30,7 @@ from wagle.evaluation.knowing.checking import TWINS, check_knowledge
 from wagle.evaluation.knowing.twins import invented_set
 from wagle.recipe.reading import load_recipe
 from wagle.run.execution import execute
-from wagle.system.atomic import write_json
+from wagle.system.files.atomic import write_json
 
 MOST_FALSE = 1  # of the invented sets
 FIRST, LAST = "<!-- table of bench.check -->", "<!-- end of the table -->"

@@ -36,9 +36,9 @@ from wagle.run.selection import load_trained
 from wagle.run.stages.making.mask import select
 from wagle.run.stages.making.unlearn import forget
 from wagle.run.stages.measuring.evaluations import questions_about, way_of
-from wagle.system.atomic import write_json, write_text
 from wagle.system.errors import TrainingStopped
-from wagle.system.reading import read_json
+from wagle.system.files.atomic import write_json, write_text
+from wagle.system.files.reading import read_json
 
 SETS = ("forget", "retain", "retain_heldout", "general")
 PROBES = ("probability", "paraphrased", "extraction_strength", "exact_memorization", "rouge_l")

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.measure import say
-from wagle.system.atomic import write_json
-from wagle.system.reading import read_json
+from wagle.system.files.atomic import write_json
+from wagle.system.files.reading import read_json
 
 Figures = dict[str, float]
 RECORDS = [

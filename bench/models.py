@@ -21,8 +21,8 @@ import torch
 
 from wagle.model.loading import empty_model
 from wagle.model.structure import place
-from wagle.system.atomic import atomic_folder, write_json
 from wagle.system.errors import choose
+from wagle.system.files.atomic import atomic_folder, write_json
 
 Shape = tuple[int, ...]
 _CHUNK = 1 << 22  # weights drawn at a time

@@ -31,10 +31,10 @@ from wagle.recipe.sections.training import Training
 from wagle.run.execution import execute
 from wagle.run.opening import Run
 from wagle.run.stages.making.unlearn import reference_figures
-from wagle.system.atomic import write_json, write_text
 from wagle.system.errors import TrainingStopped
+from wagle.system.files.atomic import write_json, write_text
+from wagle.system.files.reading import read_json
 from wagle.system.memory import give_memory_back
-from wagle.system.reading import read_json
 from wagle.unlearning.objectives.table import OBJECTIVES
 
 STEPS = 40

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.measure import Memory, say
-from wagle.system.atomic import write_json, write_text
-from wagle.system.reading import read_json
+from wagle.system.files.atomic import write_json, write_text
+from wagle.system.files.reading import read_json
 
 PARTS = ("demo", "bytes", "memory")
 RATIO = 0.05

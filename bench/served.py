@@ -32,8 +32,8 @@ from wagle.evaluation.served import opening
 from wagle.evaluation.served.llama_cpp import has_llama_cpp
 from wagle.model.loading import load_model, load_tokenizer, resolve_model
 from wagle.model.quantization.kinds import LOADS, MIXED, make_file
-from wagle.system.atomic import write_json
 from wagle.system.errors import WagleError
+from wagle.system.files.atomic import write_json
 
 FIGURES = ("probability", "paraphrased", "extraction_strength", "exact_memorization", "rouge_l")
 FORMS = ("f16", "q8_0", "q4_0", "q4_k_m", "nf4", "int8")

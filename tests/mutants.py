@@ -13,7 +13,8 @@ import resource
 import torch
 
 from wagle.system.errors import WagleError
-from wagle.system.tensors import TensorFile, save_checked
+from wagle.system.files.checked import save_checked
+from wagle.system.files.tensors import TensorFile
 
 ODD = [
     None,

@@ -32,8 +32,8 @@ def act(number, name):
     return name == wanted
 
 points = Points(folder, act)
-from wagle.system.atomic import append_line, write_json
-from wagle.system.secrets import private_folder
+from wagle.system.files.atomic import append_line, write_json
+from wagle.system.files.secrets import private_folder
 from safetensors.torch import save_file
 import torch
 

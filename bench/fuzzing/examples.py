@@ -101,7 +101,7 @@ def _run(home: Path, text: str) -> None:
 def _steady(folder: Path) -> None:
     """Fix what differs from one time to the next, and seal it anew."""
     from wagle.run.folder import RunFolder
-    from wagle.system.atomic import write_json
+    from wagle.system.files.atomic import write_json
 
     environment = folder / "environment.json"
     if environment.is_file():

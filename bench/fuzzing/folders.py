@@ -68,7 +68,7 @@ class RunFiles(Kind):
     def _seal(self, state: Any, name: str) -> None:
         """Give a changed file the digest that it should have, and the state its own."""
         from wagle.system.errors import WagleError
-        from wagle.system.seals import file_digest
+        from wagle.system.files.seals import file_digest
 
         for made in state["seals"].values():
             if name in made["files"]:
@@ -80,7 +80,7 @@ class RunFiles(Kind):
         self._write_state(state)
 
     def _write_state(self, state: Any) -> None:
-        from wagle.system.seals import content_digest
+        from wagle.system.files.seals import content_digest
 
         text = json_text(state)
         try:
@@ -100,7 +100,7 @@ class RunFiles(Kind):
         from wagle.run.ledger import ledger_table, read_ledger, read_receipts
         from wagle.run.opening import Run
         from wagle.run.stages.table import STAGES
-        from wagle.system.secrets import salt
+        from wagle.system.files.secrets import salt
 
         check_run(self.folder)
         recipe, home = self.recipe, self.folder

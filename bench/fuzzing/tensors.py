@@ -44,13 +44,13 @@ class _Tensors(Kind):
 
 def _checked(path: Path, data: bytes) -> bytes:
     """The same file with the right checksum."""
-    from wagle.system import tensors
+    from wagle.system.files import checked, tensors
 
     header, rest = split_tensors(data)
     told = json.loads(header["__metadata__"]["wagle"])
     told.pop("checksum", None)
     with tensors.TensorFile(path) as file:
-        told["checksum"] = tensors._checksum(tensors._file_digest(file), told)
+        told["checksum"] = checked._checksum(checked._file_digest(file), told)
     header["__metadata__"]["wagle"] = json.dumps(told)
     return join_tensors(json.dumps(header, ensure_ascii=False), rest)
 
@@ -91,7 +91,7 @@ class PatchFile(_Tensors):
 
 def _digested(header: Any, rest: bytes) -> bytes:
     """A tensor file with the right digest, if it still has a place for one."""
-    from wagle.system.tensors import _BLANK, _DIGEST
+    from wagle.system.files.tensors import _BLANK, _DIGEST
 
     try:
         told = json.loads(header["__metadata__"]["wagle"])
@@ -108,7 +108,7 @@ class StoreFiles(Kind):
 
     def __init__(self, examples: Path, work: Path) -> None:
         from wagle.model.weights import fingerprint
-        from wagle.system.seals import content_digest
+        from wagle.system.files.seals import content_digest
 
         self.folder = work / "gradients"
         shutil.copytree(examples / "run" / "private" / "gradients", self.folder)
@@ -131,7 +131,7 @@ class StoreFiles(Kind):
 
     def _described(self, rng: Random, sealed: bool) -> bytes:
         """Another ``store.json``, with its own digest."""
-        from wagle.system.seals import content_digest
+        from wagle.system.files.seals import content_digest
 
         text = self.files["store.json"].decode()
         if not sealed:

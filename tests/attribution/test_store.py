@@ -10,10 +10,10 @@ from tests.attribution.scoring.made import LINEAR, SHAPES, TRANSPOSED, make_stor
 from tests.mutants import changed, flipped, survives
 from wagle.attribution.store import GradientStore, weight_stamps
 from wagle.model.weights import fingerprint
-from wagle.system.atomic import read_json, write_json
 from wagle.system.errors import WagleError
-from wagle.system.seals import content_digest
-from wagle.system.tensors import TensorFile, save_tensors
+from wagle.system.files.atomic import read_json, write_json
+from wagle.system.files.seals import content_digest
+from wagle.system.files.tensors import TensorFile, save_tensors
 
 
 @pytest.mark.parametrize("name", LINEAR)

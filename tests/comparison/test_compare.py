@@ -13,7 +13,7 @@ from wagle.comparison import compare
 from wagle.comparison.compare import Comparison, compare_arms
 from wagle.recipe.reading import dump_recipe
 from wagle.system.errors import WagleError
-from wagle.system.reading import read_json
+from wagle.system.files.reading import read_json
 
 ARMS = ["wagle", "random", "dense"]
 

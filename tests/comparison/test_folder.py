@@ -11,8 +11,8 @@ from wagle.comparison.arms import Cell
 from wagle.comparison.compare import FORMAT, Comparison, _Lazily
 from wagle.comparison.tuning import Tuned
 from wagle.recipe.reading import load_recipe
-from wagle.system.atomic import write_json
 from wagle.system.errors import WagleError
+from wagle.system.files.atomic import write_json
 
 RECIPE = {
     "name": "x",

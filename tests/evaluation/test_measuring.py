@@ -19,9 +19,9 @@ from wagle.evaluation.table import make_task
 from wagle.evaluation.tasks.questions import qa
 from wagle.patch.application import apply
 from wagle.patch.extraction import extract
-from wagle.system.atomic import write_json
 from wagle.system.errors import WagleError
-from wagle.system.secrets import keyed_digest
+from wagle.system.files.atomic import write_json
+from wagle.system.files.secrets import keyed_digest
 
 TOKENIZER = make_tokenizer()
 

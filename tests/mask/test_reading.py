@@ -9,7 +9,7 @@ from wagle.mask.mask import Mask
 from wagle.mask.reading import FORMAT
 from wagle.report.text.mask import mask_json, mask_table, scores_table
 from wagle.system.errors import WagleError
-from wagle.system.tensors import save_checked
+from wagle.system.files.checked import save_checked
 
 CHOSEN = [i % 3 == 0 for i in range(47)]
 HISTOGRAM = {"0": [[None, 1], [-3, 4]], "1": []}

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from tests.conftest import make_model
 from wagle.model.saving import check_names, copy_other_files, save_model, saved_dtypes, write_shard
 from wagle.system.errors import WagleError
-from wagle.system.tensors import TensorFile
+from wagle.system.files.tensors import TensorFile
 
 
 @pytest.fixture

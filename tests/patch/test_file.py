@@ -17,7 +17,8 @@ from wagle.patch.application import apply
 from wagle.patch.extraction import extract
 from wagle.patch.file import FORMAT, Patch
 from wagle.system.errors import WagleError
-from wagle.system.tensors import TensorFile, save_checked, save_tensors
+from wagle.system.files.checked import save_checked
+from wagle.system.files.tensors import TensorFile, save_tensors
 
 
 def slow_digest(name, tensor):

@@ -7,7 +7,7 @@ from tests.mutants import flipped, parts, resealed, survives
 from wagle.patch.application import apply
 from wagle.patch.file import FORMAT, Patch
 from wagle.system.errors import WagleError
-from wagle.system.tensors import save_checked
+from wagle.system.files.checked import save_checked
 
 
 def use(path):

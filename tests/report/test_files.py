@@ -19,7 +19,7 @@ from wagle.report.files import (
 )
 from wagle.report.text.run import summary_table
 from wagle.system.errors import WagleError
-from wagle.system.seals import content_digest
+from wagle.system.files.seals import content_digest
 
 STATE = {
     "stages": {

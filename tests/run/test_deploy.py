@@ -18,10 +18,10 @@ from wagle.run.execution import execute
 from wagle.run.opening import Run
 from wagle.run.stages.measuring import after as judging
 from wagle.run.stages.measuring import deploy
-from wagle.system.atomic import write_json
 from wagle.system.errors import WagleError
-from wagle.system.reading import read_json
-from wagle.system.seals import sha256_of
+from wagle.system.files.atomic import write_json
+from wagle.system.files.reading import read_json
+from wagle.system.files.seals import sha256_of
 
 FORMS = ["int8", "f16"]
 TRAINING = {"learning_rate": 5e-3, "batch_size": 6}

@@ -309,7 +309,7 @@ def test_a_dynamic_mask_trains_all_weights_unless_attribution_asks_for_a_mask(
 
 
 def test_two_processes_in_one_folder_are_refused(recipe_file, tmp_path):
-    from wagle.system.atomic import locked
+    from wagle.system.files.atomic import locked
 
     out = tmp_path / "out"
     execute(load_recipe(recipe_file), out, until="teach")
@@ -319,7 +319,7 @@ def test_two_processes_in_one_folder_are_refused(recipe_file, tmp_path):
 
 def test_a_refused_second_run_leaves_the_recipe_of_the_running_one_as_it_is(recipe_file, tmp_path):
     from wagle.run.opening import open_run
-    from wagle.system.atomic import locked
+    from wagle.system.files.atomic import locked
 
     out = tmp_path / "out"
     open_run(load_recipe(recipe_file), out)  # running, and nothing is finished yet
@@ -494,7 +494,7 @@ def test_a_mask_of_another_model_stops_the_run_and_leaves_nothing_half_written(
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(
     recipe_file, tmp_path, monkeypatch
 ):
-    from wagle.system import atomic as files
+    from wagle.system.files import atomic as files
 
     def full(path):
         if "model" in str(path) and "base" in str(path):

@@ -11,9 +11,9 @@ import pytest
 from wagle.evaluation.figures import Figure
 from wagle.evaluation.result import Evaluation
 from wagle.run.folder import RunFolder
-from wagle.system.atomic import write_json
 from wagle.system.errors import WagleError
-from wagle.system.secrets import salt
+from wagle.system.files.atomic import write_json
+from wagle.system.files.secrets import salt
 
 
 def written(folder):

@@ -34,7 +34,7 @@ from wagle.run.ledger import (
 from wagle.run.opening import Run
 from wagle.run.stages.table import STAGES
 from wagle.system.errors import WagleError
-from wagle.system.secrets import keyed_digest, salt
+from wagle.system.files.secrets import keyed_digest, salt
 
 FIRST, SECOND = RECORDS[:2], RECORDS[2:4]
 TRAINING = {"learning_rate": 5e-3, "batch_size": 2}

@@ -24,9 +24,9 @@ from wagle.report.verdict_json import EXIT_CODES
 from wagle.run.execution import execute
 from wagle.run.opening import Run
 from wagle.run.single import measure_model
-from wagle.system.atomic import write_json
 from wagle.system.errors import WagleError
-from wagle.system.reading import read_json
+from wagle.system.files.atomic import write_json
+from wagle.system.files.reading import read_json
 
 ROOT = Path(__file__).parents[2]
 MORE = {"paraphrased_question": "Tell me: {question}", "perturbed_answer": ["No.", "A horse."]}

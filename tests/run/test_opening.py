@@ -15,9 +15,9 @@ from wagle.recipe.reading import dump_recipe, load_recipe
 from wagle.run.folder import RunFolder
 from wagle.run.opening import Run, open_run, opened
 from wagle.run.stages.measuring.controls import control_of
-from wagle.system import atomic
-from wagle.system.atomic import write_json
 from wagle.system.errors import WagleError
+from wagle.system.files import atomic
+from wagle.system.files.atomic import write_json
 
 
 def recipe(**more):

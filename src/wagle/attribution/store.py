@@ -14,9 +14,9 @@ from wagle.attribution.scoring.masks import mask_from_scores
 from wagle.mask.mask import Mask
 from wagle.model.weights import Weights, fingerprint, weight_files
 from wagle.system.errors import WagleError
-from wagle.system.reading import one_line, read_json
-from wagle.system.seals import content_digest
-from wagle.system.tensors import MOST_DIMENSIONS, TensorFile
+from wagle.system.files.reading import one_line, read_json
+from wagle.system.files.seals import content_digest
+from wagle.system.files.tensors import MOST_DIMENSIONS, TensorFile
 
 FORMAT = "wagle-gradients/2"
 

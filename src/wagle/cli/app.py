@@ -220,7 +220,7 @@ def evaluate_command(
     from wagle.report.text.evaluations import evaluation_table
     from wagle.report.verdict_json import evaluation_json
     from wagle.run.single import measure_model
-    from wagle.system.atomic import write_json
+    from wagle.system.files.atomic import write_json
 
     found = measure_model(
         source,

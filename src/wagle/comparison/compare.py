@@ -28,9 +28,9 @@ from wagle.report.html.comparison import write_comparison
 from wagle.run.checks import check_attribution, check_folder, check_unlearning, structure_of
 from wagle.run.environment import environment
 from wagle.run.opening import Run
-from wagle.system.atomic import locked, write_json
 from wagle.system.errors import WagleError
-from wagle.system.reading import read_json
+from wagle.system.files.atomic import locked, write_json
+from wagle.system.files.reading import read_json
 from wagle.unlearning.objectives.choice import choose_objective
 
 logger = logging.getLogger(__name__)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from wagle.system.confined import Confined, Failed
 from wagle.system.errors import WagleError
-from wagle.system.reading import one_line
+from wagle.system.files.reading import one_line
+from wagle.system.processes.confined import Confined, Failed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

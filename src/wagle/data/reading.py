@@ -22,7 +22,7 @@ from wagle.data.draws import subset, uniform
 from wagle.data.records import FIELD, LISTS, Read, Record, Source, parse_record
 from wagle.data.refusals import REFUSALS
 from wagle.system.errors import WagleError, choose
-from wagle.system.reading import one_line, parse_json, read_text
+from wagle.system.files.reading import one_line, parse_json, read_text
 
 LARGEST = 1 << 32  # bytes of a file of records
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from wagle.data.chat import Turn, parse_chat, to_last_answer
 from wagle.system.errors import WagleError, nearest
+from wagle.system.files.reading import one_line
 from wagle.system.moved import moved
-from wagle.system.reading import one_line
 
 if TYPE_CHECKING:
     from datasets import Dataset

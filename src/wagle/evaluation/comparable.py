@@ -21,8 +21,8 @@ from wagle.data.tokens import Encoder
 from wagle.evaluation.figures import Figure, Measured, Task, joined
 from wagle.metrics.statistics import paired_difference
 from wagle.system.errors import WagleError
-from wagle.system.reading import one_line
-from wagle.system.secrets import keyed_digest, private_folder, salt
+from wagle.system.files.reading import one_line
+from wagle.system.files.secrets import keyed_digest, private_folder, salt
 
 logger = logging.getLogger(__name__)
 _PUBLISHED = b"published"  # the key for data that is not secret

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wagle.evaluation.figures import Figure, Measured, Written
 from wagle.system.errors import WagleError
-from wagle.system.reading import first_unfit, one_line, read_json
+from wagle.system.files.reading import first_unfit, one_line, read_json
 
 SCHEMA = "wagle-eval/1"
 _ACROSS = 12  # the most metrics side by side in a table

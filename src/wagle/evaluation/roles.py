@@ -14,7 +14,7 @@ from wagle.evaluation.figures import CALLED, Figure, Measured
 from wagle.evaluation.result import Evaluation
 from wagle.metrics.statistics import bootstrap_interval
 from wagle.system.errors import WagleError
-from wagle.system.reading import one_line
+from wagle.system.files.reading import one_line
 
 NAMED = {"model": "the model", **CALLED}  # every role, in messages
 KNOWN = 0.5  # of its leading figure, from which a reference may know the forget set by heart

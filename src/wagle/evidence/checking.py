@@ -18,7 +18,7 @@ from wagle.evidence.signing import key_name, signed_root
 from wagle.model.weights import fingerprint
 from wagle.recipe.syntax import parse_yaml
 from wagle.system.errors import Refused, WagleError
-from wagle.system.reading import decoded
+from wagle.system.files.reading import decoded
 
 _ROLES = ("before", "after", "reference")
 _MODEL = ("template", "system_prompt", "max_length", "attention")

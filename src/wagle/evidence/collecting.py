@@ -31,7 +31,7 @@ from wagle.report.disclosure import Shortener
 from wagle.run.ledger import Request, ledger_json, read_ledger
 from wagle.run.opening import Run
 from wagle.system.errors import WagleError
-from wagle.system.reading import read_json
+from wagle.system.files.reading import read_json
 
 BEFORE, AFTER = "before the model was unlearned", "after the fact: it binds nobody"
 _RESULTS = ("evaluation", "attacks", "deploy", "controls/*/evaluation", "controls/*/attacks")

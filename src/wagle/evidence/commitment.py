@@ -27,9 +27,9 @@ from wagle.recipe.reading import load_recipe
 from wagle.recipe.recipe import Recipe
 from wagle.run.inputs import Inputs
 from wagle.run.models import Models
-from wagle.system.atomic import write_json, write_text
 from wagle.system.errors import Refused, WagleError
-from wagle.system.reading import read_json
+from wagle.system.files.atomic import write_json, write_text
+from wagle.system.files.reading import read_json
 
 SCHEMA = "wagle-commitment/1"
 FILE = "commitment.json"

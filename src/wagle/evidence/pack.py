@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wagle.system.atomic import atomic_file, atomic_folder
 from wagle.system.errors import Refused, WagleError
-from wagle.system.reading import decoded, parse_json
+from wagle.system.files.atomic import atomic_file, atomic_folder
+from wagle.system.files.reading import decoded, parse_json
 
 SCHEMA = "wagle-evidence/1"
 MANIFEST, SIGNATURE, PUBLIC = "manifest.json", "signature.json", "public-key.pem"

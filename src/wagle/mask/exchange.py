@@ -24,8 +24,8 @@ from wagle.mask.writing import MaskWriter
 from wagle.model.loading import empty_model
 from wagle.model.structure import find_blocks
 from wagle.model.weights import fingerprint
-from wagle.system.atomic import atomic_file
 from wagle.system.errors import WagleError
+from wagle.system.files.atomic import atomic_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

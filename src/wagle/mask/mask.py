@@ -18,7 +18,7 @@ from wagle.model.structure import place
 from wagle.model.weights import fingerprint
 from wagle.recipe.rules import Gamma
 from wagle.system.errors import WagleError, choose
-from wagle.system.tensors import save_checked, tensors_digest
+from wagle.system.files.checked import save_checked, tensors_digest
 
 _PLACES: dict[str, Callable[[str], str]] = {
     "block": lambda name: place(name)[0] or name,

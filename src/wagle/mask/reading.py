@@ -12,7 +12,8 @@ import torch
 from wagle.mask.packing import Packed, bits_per_level, level_counts
 from wagle.recipe.rules import Unfit, check_ladder
 from wagle.system.errors import WagleError
-from wagle.system.tensors import MOST_DIMENSIONS, TensorFile, open_checked
+from wagle.system.files.checked import open_checked
+from wagle.system.files.tensors import MOST_DIMENSIONS, TensorFile
 
 FORMAT = "wagle-mask/1"
 PER_RATIO = ("thresholds", "theta_share")  # metadata with an entry for every ratio, or null

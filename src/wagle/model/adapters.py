@@ -19,8 +19,8 @@ from wagle.model.saving import save_model
 from wagle.model.structure import model_folder
 from wagle.model.weights import fingerprint
 from wagle.system.errors import WagleError
-from wagle.system.reading import read_json
-from wagle.system.tensors import TensorFile
+from wagle.system.files.reading import read_json
+from wagle.system.files.tensors import TensorFile
 
 if TYPE_CHECKING:
     from peft import PeftConfig

@@ -6,8 +6,8 @@ import importlib.util
 import os
 from pathlib import Path
 
-from wagle.system.atomic import atomic_folder
 from wagle.system.errors import WagleError
+from wagle.system.files.atomic import atomic_folder
 
 
 def cache_folder() -> Path:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from wagle.model.structure import model_folder
 from wagle.model.weights import weight_files
-from wagle.system.atomic import atomic_folder
 from wagle.system.errors import WagleError
-from wagle.system.tensors import TensorFile
+from wagle.system.files.atomic import atomic_folder
+from wagle.system.files.tensors import TensorFile
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

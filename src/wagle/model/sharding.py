@@ -19,11 +19,11 @@ from wagle.model.loading import empty_model
 from wagle.model.saving import check_names, copy_other_files
 from wagle.model.structure import DTYPES, find_blocks
 from wagle.model.weights import Weights, place_buffers, weight_files
-from wagle.system.atomic import atomic_folder
 from wagle.system.errors import WagleError, choose
+from wagle.system.files.atomic import atomic_folder
+from wagle.system.files.tensors import TensorFile
 from wagle.system.processes import group
 from wagle.system.processes.tensors import save_parts
-from wagle.system.tensors import TensorFile
 
 
 class Range(NamedTuple):

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from wagle.compat.transformers import ignored_names, splits_tensors, stored_names
 from wagle.model.structure import model_folder
 from wagle.system.errors import WagleError
-from wagle.system.reading import read_json
-from wagle.system.tensors import TensorFile
+from wagle.system.files.reading import read_json
+from wagle.system.files.tensors import TensorFile
 
 if TYPE_CHECKING:
     import torch

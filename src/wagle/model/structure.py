@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from wagle.system.errors import WagleError, choose
-from wagle.system.reading import one_line
+from wagle.system.files.reading import one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

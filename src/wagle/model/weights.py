@@ -23,9 +23,9 @@ from wagle.model.loading import empty_model
 from wagle.model.stored import weight_files as weight_files
 from wagle.model.structure import place_parameters
 from wagle.system.errors import WagleError
+from wagle.system.files.reading import read_json
+from wagle.system.files.tensors import TensorFile
 from wagle.system.processes import group
-from wagle.system.reading import read_json
-from wagle.system.tensors import TensorFile
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

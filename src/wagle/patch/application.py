@@ -28,9 +28,9 @@ from wagle.patch.stack import (
     promised,
     stack_problem,
 )
-from wagle.system.atomic import atomic_folder
 from wagle.system.errors import WagleError, choose
-from wagle.system.tensors import TensorFile
+from wagle.system.files.atomic import atomic_folder
+from wagle.system.files.tensors import TensorFile
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -33,7 +33,8 @@ from wagle.model.weights import folder_tensors
 from wagle.patch.folders import Kind, dtype_name, kind_of, layout, stored_bits, tensor_digest
 from wagle.patch.positions import Positions, decode, sound
 from wagle.system.errors import WagleError
-from wagle.system.tensors import MOST_DIMENSIONS, TensorFile, open_checked, save_checked
+from wagle.system.files.checked import open_checked, save_checked
+from wagle.system.files.tensors import MOST_DIMENSIONS, TensorFile
 
 FORMAT = "wagle-patch/2"
 UNDO_FORMAT = "wagle-undo/1"

@@ -14,7 +14,7 @@ from wagle.recipe.recipe import Recipe
 from wagle.recipe.sections.base import Section, item_of, section_of
 from wagle.recipe.values import shown
 from wagle.system.errors import nearest
-from wagle.system.reading import one_line
+from wagle.system.files.reading import one_line
 
 _LINE = 1000  # characters of a message
 _LONGEST = 100  # characters of a name that is compared with settings

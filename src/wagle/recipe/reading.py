@@ -20,7 +20,7 @@ from wagle.recipe.sections.base import Section, section_of
 from wagle.recipe.syntax import LARGEST, Dumper, parse_yaml
 from wagle.recipe.values import MADE_SOURCES, shown
 from wagle.system.errors import WagleError, nearest
-from wagle.system.reading import one_line, read_text
+from wagle.system.files.reading import one_line, read_text
 
 _OF_OBJECTIVE = ("objective_settings", "retain_term")
 BUNDLED = "bundled:"  # before the name of a ready recipe, or of a model that comes with a package

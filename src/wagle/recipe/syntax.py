@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from wagle.system.errors import WagleError
-from wagle.system.reading import DEEPEST, one_line
+from wagle.system.files.reading import DEEPEST, one_line
 
 LARGEST = 1 << 18  # characters of a recipe: a hundred times those of one with every setting
 MOST_VALUES = 50_000  # of a recipe, with every alias replaced by what it stands for

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from wagle.system.errors import WagleError
-from wagle.system.reading import fitting, one_line, read_json
-from wagle.system.seals import content_digest
+from wagle.system.files.reading import fitting, one_line, read_json
+from wagle.system.files.seals import content_digest
 
 LEAK = "leak@"  # before a number of answers, in the names of figures
 _STATE = re.compile(r"(?:.*, )?step [0-9]{1,12}", re.DOTALL)

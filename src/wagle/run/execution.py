@@ -18,7 +18,7 @@ from wagle.run.opening import Run, opened
 from wagle.run.stages.stopping import pass_over
 from wagle.run.stages.table import STAGES
 from wagle.system.errors import WagleError, choose
-from wagle.system.seals import sealable
+from wagle.system.files.seals import sealable
 
 logger = logging.getLogger(__name__)
 

@@ -11,11 +11,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wagle.system.atomic import append_line, disk_errors, write_json, write_text
 from wagle.system.errors import WagleError
+from wagle.system.files.atomic import append_line, disk_errors, write_json, write_text
+from wagle.system.files.reading import parse_json, read_bytes
+from wagle.system.files.seals import (
+    content_digest,
+    file_digest,
+    is_intact,
+    large_stamps,
+    marks,
+    seal,
+)
 from wagle.system.progress import stop_if_asked
-from wagle.system.reading import parse_json, read_bytes
-from wagle.system.seals import content_digest, file_digest, is_intact, large_stamps, marks, seal
 
 if TYPE_CHECKING:
     from wagle.evaluation.result import Evaluation

@@ -22,7 +22,7 @@ from wagle.recipe.values import MADE_SET
 from wagle.run.ledger import Request, read_ledger
 from wagle.run.models import Models
 from wagle.system.errors import WagleError
-from wagle.system.secrets import keyed_digest, salt
+from wagle.system.files.secrets import keyed_digest, salt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

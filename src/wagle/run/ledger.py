@@ -15,9 +15,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from wagle.run.integrity.seals import check_seals
-from wagle.system.atomic import write_json
 from wagle.system.errors import WagleError
-from wagle.system.reading import fitting, one_line, read_json
+from wagle.system.files.atomic import write_json
+from wagle.system.files.reading import fitting, one_line, read_json
 
 SCHEMA = "wagle-ledger/1"
 PURGE = "wagle-purge/1"  # receipts of purges stand after the requests

@@ -16,10 +16,10 @@ from wagle.run.environment import environment
 from wagle.run.folder import RunFolder
 from wagle.run.inputs import Inputs
 from wagle.run.models import Models
-from wagle.system.atomic import locked, write_json, write_text
 from wagle.system.errors import Unwritable, WagleError
-from wagle.system.reading import read_text
-from wagle.system.secrets import private_folder, salt
+from wagle.system.files.atomic import locked, write_json, write_text
+from wagle.system.files.reading import read_text
+from wagle.system.files.secrets import private_folder, salt
 
 
 @dataclass(frozen=True)

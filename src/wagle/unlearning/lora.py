@@ -30,8 +30,8 @@ from wagle.model.loading import reason_for
 from wagle.model.saving import write_shard
 from wagle.model.structure import DTYPES, model_folder
 from wagle.recipe.sections.unlearning import Lora
-from wagle.system.atomic import atomic_folder
 from wagle.system.errors import WagleError, choose
+from wagle.system.files.atomic import atomic_folder
 from wagle.unlearning.training.weights.rounding import seeded
 
 logger = logging.getLogger(__name__)

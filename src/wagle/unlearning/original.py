@@ -32,8 +32,8 @@ from wagle.model.structure import (
 )
 from wagle.model.weights import fingerprint
 from wagle.system.errors import WagleError, choose
+from wagle.system.files.checked import load_checked, save_checked
 from wagle.system.processes import group
-from wagle.system.tensors import load_checked, save_checked
 from wagle.unlearning.objectives.shapes import Hidden
 
 FORMAT = "wagle-reference/2"

@@ -18,9 +18,9 @@ from wagle.model.adapters import adapter_settings
 from wagle.model.loading import load_model, load_tokenizer, resolve_model
 from wagle.model.weights import fingerprint
 from wagle.recipe.sections.training import Training
-from wagle.system.atomic import write_json
 from wagle.system.errors import WagleError
-from wagle.system.secrets import keyed_digest, private_folder, salt
+from wagle.system.files.atomic import write_json
+from wagle.system.files.secrets import keyed_digest, private_folder, salt
 from wagle.unlearning.lora import save_adapter, wrap
 from wagle.unlearning.teaching import finetune
 from wagle.unlearning.training.callback import OnStep

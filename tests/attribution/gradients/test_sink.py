@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from wagle.attribution.gradients import sink as module
 from wagle.attribution.gradients.sink import Sink
 from wagle.system.errors import WagleError
-from wagle.system.tensors import TensorFile
+from wagle.system.files.tensors import TensorFile
 
 
 def test_in_memory_parts_are_joined_in_the_dtype_of_the_store():

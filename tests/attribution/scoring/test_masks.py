@@ -28,7 +28,7 @@ from wagle.attribution.store import GradientStore
 from wagle.mask.mask import Mask
 from wagle.model.structure import place
 from wagle.system.errors import WagleError
-from wagle.system.tensors import save_tensors
+from wagle.system.files.tensors import save_tensors
 
 # ---------------------------------------------------------------------------------------------
 # Scopes

@@ -15,8 +15,8 @@ from wagle.run.execution import execute
 from wagle.run.integrity.roles import run_roles
 from wagle.run.opening import Run
 from wagle.run.stages.measuring import before as stage
-from wagle.system.atomic import write_json
 from wagle.system.errors import WagleError
+from wagle.system.files.atomic import write_json
 
 
 @pytest.fixture

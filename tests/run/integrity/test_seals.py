@@ -25,9 +25,9 @@ from wagle.run.integrity.seals import (
 from wagle.run.opening import Run
 from wagle.run.single import measure_model
 from wagle.run.stages.table import STAGES
-from wagle.system import seals as digests
 from wagle.system.errors import WagleError
-from wagle.system.seals import stamp
+from wagle.system.files import seals as digests
+from wagle.system.files.seals import stamp
 
 
 @pytest.fixture(scope="module")

@@ -26,13 +26,13 @@ from wagle.data.tokens import Encoder, Tokens, as_encoder
 from wagle.model.loading import empty_model
 from wagle.model.structure import DTYPES, check_ids, check_length, model_folder
 from wagle.model.weights import Weights, fingerprint
-from wagle.system.atomic import check_space, part_of, resumable_folder, write_json
 from wagle.system.errors import DiskFull, WagleError, choose
+from wagle.system.files.atomic import check_space, part_of, resumable_folder, write_json
+from wagle.system.files.seals import content_digest
+from wagle.system.files.secrets import keyed_digest, private_folder, salt
+from wagle.system.files.tensors import save_tensors
 from wagle.system.processes import group
 from wagle.system.processes.leading import together
-from wagle.system.seals import content_digest
-from wagle.system.secrets import keyed_digest, private_folder, salt
-from wagle.system.tensors import save_tensors
 
 DEFAULT = ("grad_forget", "grad_retain")
 

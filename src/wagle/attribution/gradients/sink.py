@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wagle.system.files.tensors import TensorFile, own_metadata, save_tensors, to_be_digested
 from wagle.system.processes import group
 from wagle.system.processes.tensors import save_parts
-from wagle.system.tensors import TensorFile, own_metadata, save_tensors, to_be_digested
 
 _MINUTE = 60.0
 

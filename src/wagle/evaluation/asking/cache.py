@@ -37,7 +37,7 @@ from wagle.evaluation.asking.requests import (
     TextAnswer,
 )
 from wagle.system.errors import WagleError
-from wagle.system.secrets import private_folder
+from wagle.system.files.secrets import private_folder
 
 _MAGIC = b"wagle-answers/1\n"
 _HEAD = struct.Struct("<I32s")  # bytes of the answer, key

@@ -15,8 +15,8 @@ from wagle.evaluation.peers.logs import (
     THEIR_ATTACKS,
     WORLD,
 )
-from wagle.system.atomic import write_json, write_text
 from wagle.system.errors import choose
+from wagle.system.files.atomic import write_json, write_text
 
 _ON_THE_MEAN = ("mia_loss", "mia_zlib")
 _OF_RATIOS = ("truth_ratio", "model_utility", "forget_quality")

@@ -18,7 +18,7 @@ from wagle.evaluation.peers.logs import (
 )
 from wagle.evaluation.result import SCHEMA, Evaluation
 from wagle.system.errors import WagleError
-from wagle.system.reading import read_json
+from wagle.system.files.reading import read_json
 
 _ROWS_PER_PERCENT, _FIRST_ROWS = 40, 300  # of TOFU's 4 000 records; what its own code evaluates
 

@@ -25,7 +25,7 @@ from wagle.model.quantization.quantizing import quantize
 from wagle.model.weights import fingerprint
 from wagle.patch.application import apply, load_patched
 from wagle.system.errors import WagleError
-from wagle.system.seals import sha256_of
+from wagle.system.files.seals import sha256_of
 
 Find = Callable[[str], Path]  # the model folder that a name stands for
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from wagle.data.reading import LARGEST, READERS
 from wagle.system.errors import WagleError
-from wagle.system.reading import read_json
+from wagle.system.files.reading import read_json
 
 
 def find_file(data: str | Path, name: str, what: str, shape: str) -> Path:

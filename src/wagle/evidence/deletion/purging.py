@@ -25,10 +25,10 @@ from wagle.report.files import read_answers
 from wagle.run.ledger import FILE as LEDGER
 from wagle.run.ledger import PURGE, add_receipt
 from wagle.run.opening import Run
-from wagle.system.atomic import disk_errors, locked, write_text
 from wagle.system.errors import WagleError
-from wagle.system.seals import sha256_of
-from wagle.system.secrets import keyed_digest
+from wagle.system.files.atomic import disk_errors, locked, write_text
+from wagle.system.files.seals import sha256_of
+from wagle.system.files.secrets import keyed_digest
 
 logger = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ from wagle.model.loading import load_tokenizer
 from wagle.model.quantization.gguf_tokens import write_tokenizer
 from wagle.model.structure import model_folder
 from wagle.model.weights import Weights
-from wagle.system.atomic import atomic_file
 from wagle.system.errors import WagleError, choose
-from wagle.system.reading import read_json
+from wagle.system.files.atomic import atomic_file
+from wagle.system.files.reading import read_json
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from wagle.model.quantization.layers import METHODS
 from wagle.model.quantization.llama_cpp import call
 from wagle.model.quantization.quantizing import check_way
 from wagle.model.structure import model_folder
-from wagle.system.atomic import atomic_file
 from wagle.system.errors import WagleError, choose
+from wagle.system.files.atomic import atomic_file
 
 LOADS = tuple(METHODS)
 MIXED = ("q2_k", "q3_k_s", "q3_k_m", "q3_k_l", "q4_k_s", "q4_k_m", "q5_k_s", "q5_k_m", "q6_k")

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from wagle.report.compared import CONTROL, comparison_notes, comparison_rows, shown_ratios
 from wagle.report.html.charts import chart_of, svg
 from wagle.report.html.filling import fill
-from wagle.system.atomic import write_text
+from wagle.system.files.atomic import write_text
 
 _SHOWN = 0.8  # share of the retain probability before: where a drawn curve ends
 

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from wagle.report.html.filling import fill
 from wagle.report.html.page import Page
 from wagle.report.html.sections import made_sections
-from wagle.system.atomic import write_text
+from wagle.system.files.atomic import write_text
 
 
 def write_report(page: Page, path: Path) -> None:

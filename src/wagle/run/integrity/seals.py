@@ -15,7 +15,7 @@ from pathlib import Path
 
 from wagle.run.folder import RunFolder
 from wagle.system.errors import WagleError
-from wagle.system.seals import PRIVATE, is_intact, sealable
+from wagle.system.files.seals import PRIVATE, is_intact, sealable
 
 RECIPE = (
     "recipe.yaml"  # sealed once training is over; its paths may be mended: only ``inspect_run``

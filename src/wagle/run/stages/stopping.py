@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from wagle.system.atomic import write_json
+from wagle.system.files.atomic import write_json
 
 if TYPE_CHECKING:
     from wagle.run.opening import Run

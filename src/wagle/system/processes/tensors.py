@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wagle.system.atomic import atomic_file, disk_errors
+from wagle.system.files.atomic import atomic_file, disk_errors
+from wagle.system.files.tensors import add_digest, layout, tensor_bytes
 from wagle.system.processes import group
-from wagle.system.tensors import add_digest, layout, tensor_bytes
 
 if TYPE_CHECKING:
     import torch

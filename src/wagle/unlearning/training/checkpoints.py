@@ -18,11 +18,11 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from wagle.system.atomic import disk_errors
 from wagle.system.errors import WagleError
+from wagle.system.files.atomic import disk_errors
+from wagle.system.files.checked import load_checked, save_checked
+from wagle.system.files.secrets import private_folder
 from wagle.system.processes import group
-from wagle.system.secrets import private_folder
-from wagle.system.tensors import load_checked, save_checked
 from wagle.unlearning.training.optimizers import load_optimizer, save_optimizer
 from wagle.unlearning.training.weights.selected import SelectedWeights
 

@@ -8,8 +8,8 @@ from typing import Any
 from wagle.evaluation.models import Way
 from wagle.evaluation.neighbours import NEIGHBOURS, NEUTRAL, answer_prompts, as_row, make_prompts
 from wagle.run.opening import Run
-from wagle.system.atomic import write_json
 from wagle.system.errors import WagleError
+from wagle.system.files.atomic import write_json
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from wagle.evaluation.verdict import DAMAGED, OVER, came_back, combine, judge
 from wagle.run.opening import Run
 from wagle.run.stages.measuring import deploy
 from wagle.run.stages.measuring.evaluations import measure
-from wagle.system.atomic import write_json
+from wagle.system.files.atomic import write_json
 
 logger = logging.getLogger(__name__)
 _REMEDY = (

@@ -18,9 +18,9 @@ from wagle.recipe.sections.evaluation import Attack
 from wagle.report.disclosure import public
 from wagle.run.opening import Run
 from wagle.run.selection import chosen_mask
-from wagle.system.atomic import write_json
+from wagle.system.files.atomic import write_json
+from wagle.system.files.reading import read_json
 from wagle.system.memory import give_memory_back
-from wagle.system.reading import read_json
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from wagle.run.stages.making.mask import mask
 from wagle.run.stages.making.unlearn import unlearn
 from wagle.run.stages.measuring.after import after
 from wagle.run.stages.measuring.attacks import attacks
-from wagle.system.secrets import private_folder
+from wagle.system.files.secrets import private_folder
 
 logger = logging.getLogger(__name__)
 

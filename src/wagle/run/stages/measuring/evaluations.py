@@ -19,7 +19,7 @@ from wagle.evaluation.stand_in import BASE, STAND_IN, TWINS, make_twins
 from wagle.recipe.recipe import NO_REFERENCE
 from wagle.recipe.sections.evaluation import EvaluationSettings
 from wagle.run.opening import Run
-from wagle.system.atomic import write_json
+from wagle.system.files.atomic import write_json
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any
 from wagle.run.ledger import Request, read_ledger, write_ledger
 from wagle.run.opening import Run
 from wagle.run.selection import chosen_mask
-from wagle.system.secrets import keyed_digest, salt
+from wagle.system.files.secrets import keyed_digest, salt
 
 
 def ledger(run: Run) -> dict[str, Any]:

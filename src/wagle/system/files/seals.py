@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from wagle.system.reading import read_key
+from wagle.system.files.reading import read_key
 
 LARGE = (
     1 << 24

@@ -6,7 +6,7 @@ import hmac
 import pytest
 
 from wagle.system.errors import WagleError
-from wagle.system.secrets import keyed_digest, private_folder, salt
+from wagle.system.files.secrets import keyed_digest, private_folder, salt
 
 
 def test_a_digest_is_the_first_quarter_of_hmac_sha_256():

@@ -9,8 +9,8 @@ import os
 import secrets
 from pathlib import Path
 
-from wagle.system.atomic import disk_errors, write_text
-from wagle.system.reading import read_key
+from wagle.system.files.atomic import disk_errors, write_text
+from wagle.system.files.reading import read_key
 
 
 def private_folder(path: Path) -> Path:

@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from wagle.system.errors import WagleError
-from wagle.system.reading import (
+from wagle.system.files.reading import (
     DEEPEST,
     fitting,
     one_line,

@@ -1,4 +1,4 @@
-"""Tensor files: safetensors written atomically and read in parts; wagle's own hold a checksum."""
+"""Tensor files: safetensors written atomically and read in parts."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wagle.system.atomic import atomic_file
 from wagle.system.errors import WagleError
-from wagle.system.reading import one_line
+from wagle.system.files.atomic import atomic_file
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-_CHUNK = 1 << 22  # elements converted and written at a time
+CHUNK = 1 << 22  # elements converted and written at a time
 _KEY = "wagle"  # the one metadata key: safetensors writes several in random order
 _MOST_HEADER = 1 << 25  # bytes: a hundred thousand tensors; more is not read
 _DIGEST = "digest"  # the metadata key of a digest over header and data, itself taken as zeros
@@ -60,7 +59,7 @@ def save_tensors(
         file.write(text)
         made = hashlib.sha256(text[8:])
         for name in places:
-            for chunk in tensors[name].detach().reshape(-1).split(_CHUNK):
+            for chunk in tensors[name].detach().reshape(-1).split(CHUNK):
                 piece = tensor_bytes(chunk.to("cpu", kinds[name]))
                 file.write(piece)
                 if digest:
@@ -81,7 +80,7 @@ def add_digest(path: Path) -> None:
         size = int.from_bytes(file.read(8), "little")
         text = file.read(size)
         made = hashlib.sha256(text)
-        while chunk := file.read(_CHUNK):
+        while chunk := file.read(CHUNK):
             made.update(chunk)
         file.seek(8 + text.index(_BLANK.encode()))
         file.write(made.hexdigest().encode())
@@ -287,95 +286,3 @@ class TensorFile:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and bytes, in name order: the checksum inside our files."""
-    found = ((name, tensors[name]) for name in sorted(tensors))  # one at a time
-    return _digest((name, t.dtype, t.shape, [t.reshape(-1)]) for name, t in found)
-
-
-def _file_digest(file: TensorFile) -> str:
-    """The same for an open file, read a few million elements at a time."""
-
-    def parts(name: str) -> Iterator[Tensor]:
-        size = math.prod(file.shape(name))
-        for start in range(0, size, _CHUNK):
-            yield file.read(name, start, min(start + _CHUNK, size))
-
-    return _digest((n, file.dtype(n), file.shape(n), parts(n)) for n in sorted(file.names))
-
-
-def _digest(tensors: Iterable[tuple[str, torch.dtype, Sequence[int], Iterable[Tensor]]]) -> str:
-    digest = hashlib.sha256()
-    for name, dtype, shape, parts in tensors:
-        digest.update(f"{name}\0{dtype}\0{list(shape)}\0".encode())
-        for part in parts:
-            digest.update(tensor_bytes(part.cpu()))
-    return digest.hexdigest()
-
-
-def _checksum(digest: str, metadata: Mapping[str, Any]) -> str:
-    text = json.dumps(metadata, sort_keys=True).encode()
-    return hashlib.sha256(text + digest.encode()).hexdigest()
-
-
-def save_checked(
-    path: str | Path,
-    tensors: Mapping[str, Tensor],
-    metadata: Mapping[str, Any],
-    kind: str,
-    *,
-    private: bool = False,
-) -> None:
-    """Write a file in one of our formats, with a checksum over its tensors and metadata.
-
-    Args:
-        path: the file.
-        tensors: tensors by name, on any device.
-        metadata: any JSON value.
-        kind: name and version of the format, ``wagle-mask/1``.
-        private: mode 0600.
-    """
-    plain = json.loads(json.dumps({**metadata, "format": kind}))
-    plain["checksum"] = _checksum(tensors_digest(tensors), plain)
-    save_tensors(path, tensors, plain, private=private)
-
-
-def open_checked(path: str | Path, what: str, kind: str) -> tuple[TensorFile, dict[str, Any]]:
-    """Open a file that ``save_checked`` wrote; another or newer format, or an altered file, fails.
-
-    Args:
-        path: the file.
-        what: what messages call the file.
-        kind: the newest format that can be read, ``wagle-mask/1``; so can all versions before it.
-
-    Returns:
-        The open file, whose checksum was computed without keeping any of it, and the metadata.
-    """
-    file = TensorFile(path, what)
-    metadata = dict(file.metadata)
-    found = one_line(str(metadata.get("format"))[:80])
-    name, _, newest = kind.partition("/")
-    if not found.startswith(name + "/"):
-        raise WagleError(f"{path} is not a wagle {what} (format {found})")
-    if found not in {f"{name}/{version}" for version in range(1, int(newest) + 1)}:
-        raise WagleError(f"{what} {path} has format {found}; this wagle reads {kind}: update wagle")
-    checksum = metadata.pop("checksum", None)
-    try:
-        whole = checksum == _checksum(_file_digest(file), metadata)
-    except RecursionError:
-        whole = False
-    if not whole:
-        raise WagleError(f"{what} {path} is corrupt: its checksum does not match; make it again")
-    del metadata["format"]
-    return file, metadata
-
-
-def load_checked(
-    path: str | Path, what: str, kind: str
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a file as ``open_checked`` does: all tensors, mapped into memory, and the metadata."""
-    file, metadata = open_checked(path, what, kind)
-    with file:
-        return {name: file.get(name) for name in file.names}, metadata

@@ -8,8 +8,8 @@ import os
 
 import pytest
 
-from wagle.system import seals
-from wagle.system.seals import content_digest, is_intact, large_stamps, seal, sealable, stamp
+from wagle.system.files import seals
+from wagle.system.files.seals import content_digest, is_intact, large_stamps, seal, sealable, stamp
 
 
 @pytest.fixture

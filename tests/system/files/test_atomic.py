@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from wagle.system import atomic
-from wagle.system.atomic import (
+from wagle.system.errors import DiskFull, WagleError
+from wagle.system.files import atomic
+from wagle.system.files.atomic import (
     append_line,
     atomic_file,
     atomic_folder,
@@ -20,7 +21,6 @@ from wagle.system.atomic import (
     write_json,
     write_text,
 )
-from wagle.system.errors import DiskFull, WagleError
 
 
 class Killed(BaseException):

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from wagle.system.confined import Confined, Failed, Limits
+from wagle.system.processes.confined import Confined, Failed, Limits
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_time_is_limited_even_inside_one_operation(confined, function):
 
 
 def test_a_call_that_sleeps_is_ended_by_the_clock(confined, monkeypatch):
-    monkeypatch.setattr("wagle.system.confined._LONGEST", 0.3)
+    monkeypatch.setattr("wagle.system.processes.confined._LONGEST", 0.3)
     start = time.monotonic()
     with pytest.raises(Failed, match="longer than 0 seconds"):
         confined(lambda _: time.sleep(60))(None)

@@ -6,16 +6,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from wagle.system import tensors
 from wagle.system.errors import WagleError
-from wagle.system.tensors import (
-    TensorFile,
-    load_checked,
-    save_checked,
-    save_tensors,
-    tensors_digest,
-    types_by_name,
-)
+from wagle.system.files import checked, tensors
+from wagle.system.files.checked import load_checked, save_checked, tensors_digest
+from wagle.system.files.tensors import TensorFile, save_tensors, types_by_name
 
 KINDS = types_by_name()
 UNREAD = {"torch.float8_e8m0fnu", "torch.float4_e2m1fn_x2"}  # scales and codes; no weights
@@ -77,7 +71,7 @@ def test_a_digest_does_not_depend_on_the_parts_that_a_file_is_read_in(tmp_path, 
     monkeypatch.setattr(tensors, "_CHUNK", chunk)
     save_tensors(tmp_path / "x", MIXED, {})
     with TensorFile(tmp_path / "x") as file:
-        assert tensors._file_digest(file) == tensors_digest(MIXED) == digest_by_hand(MIXED)
+        assert checked._file_digest(file) == tensors_digest(MIXED) == digest_by_hand(MIXED)
 
 
 def test_a_digest_sees_names_types_and_shapes():

@@ -6,11 +6,12 @@ import sys
 import pytest
 import torch
 
-from wagle.system import atomic as files
-from wagle.system.atomic import atomic_file, atomic_folder, locked, write_json
 from wagle.system.errors import WagleError, choose
-from wagle.system.secrets import keyed_digest, private_folder, salt
-from wagle.system.tensors import TensorFile, load_checked, save_checked
+from wagle.system.files import atomic as files
+from wagle.system.files.atomic import atomic_file, atomic_folder, locked, write_json
+from wagle.system.files.checked import load_checked, save_checked
+from wagle.system.files.secrets import keyed_digest, private_folder, salt
+from wagle.system.files.tensors import TensorFile
 
 
 def _fail(part, text):
@@ -122,7 +123,7 @@ def test_a_newer_and_a_foreign_format_are_refused_by_name(tmp_path):
 LOCK = """
 import sys
 from pathlib import Path
-from wagle.system.atomic import locked
+from wagle.system.files.atomic import locked
 with locked(Path(sys.argv[1])):
     print("in", flush=True)
     if sys.argv[2:]:
