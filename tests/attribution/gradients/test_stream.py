@@ -113,10 +113,10 @@ def test_a_killed_whole_goes_on_after_its_last_saved_batch(
             raise _Killed
         seen.append(1)
 
-    monkeypatch.setattr(engines, "check_loss", looking)
+    monkeypatch.setattr(sweep, "check_loss", looking)
     with pytest.raises(_Killed):
         wagle.gradients(model_folder, tokenizer, forget, retain, path=path, **more)
-    monkeypatch.setattr(engines, "check_loss", lambda *_: seen.append(1))
+    monkeypatch.setattr(sweep, "check_loss", lambda *_: seen.append(1))
     found = wagle.gradients(model_folder, tokenizer, forget, retain, path=path, **more)
     assert len(seen) == len(forget) + len(retain)  # no record twice
     for name in found.shapes:

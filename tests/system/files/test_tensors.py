@@ -68,7 +68,7 @@ MIXED = {
 
 @pytest.mark.parametrize("chunk", [1, 5, 1 << 22])
 def test_a_digest_does_not_depend_on_the_parts_that_a_file_is_read_in(tmp_path, monkeypatch, chunk):
-    monkeypatch.setattr(tensors, "_CHUNK", chunk)
+    monkeypatch.setattr(checked, "CHUNK", chunk)
     save_tensors(tmp_path / "x", MIXED, {})
     with TensorFile(tmp_path / "x") as file:
         assert checked._file_digest(file) == tensors_digest(MIXED) == digest_by_hand(MIXED)
