@@ -9,7 +9,7 @@ from torch import nn
 import wagle
 from tests.attribution.gradients.test_collect import close, held
 from tests.conftest import MORE_FAMILIES, make_model
-from wagle.attribution.gradients import blocks, engines, forward, kept, passes, sink, stream
+from wagle.attribution.gradients import blocks, forward, kept, passes, sink, stream, sweep
 from wagle.attribution.quantities import COLLECTED
 from wagle.model.weights import fingerprint
 from wagle.system.errors import WagleError
