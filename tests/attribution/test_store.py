@@ -11,7 +11,8 @@ from tests.mutants import changed, flipped, survives
 from wagle.attribution.store import GradientStore, weight_stamps
 from wagle.model.weights import fingerprint
 from wagle.system.errors import WagleError
-from wagle.system.files.atomic import read_json, write_json
+from wagle.system.files.atomic import write_json
+from wagle.system.files.reading import read_json
 from wagle.system.files.seals import content_digest
 from wagle.system.files.tensors import TensorFile, save_tensors
 

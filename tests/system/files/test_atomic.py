@@ -16,11 +16,11 @@ from wagle.system.files.atomic import (
     check_space,
     disk_errors,
     locked,
-    read_json,
     resumable_folder,
     write_json,
     write_text,
 )
+from wagle.system.files.reading import read_json
 
 
 class Killed(BaseException):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wagle.system.errors import DiskFull, Unwritable, WagleError
-from wagle.system.files.reading import read_json as read_json
+from wagle.system.files.reading import read_json
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
