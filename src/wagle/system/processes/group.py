@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
-_PATIENCE = timedelta(
-    days=7
-)  # a process that died closes its connections; a slow one is waited for
+_PATIENCE = timedelta(days=7)  # one that died closes its connections; a slow one is waited for
 _ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
 _LOST = "another process has ended, so this one stops too; the same command resumes from here"
 _WIRE = 1 << 26  # bytes that travel at a time

@@ -15,7 +15,7 @@ import os
 import pickle
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -37,9 +37,10 @@ class Unsendable(WagleError):
 
 
 class _Lead:
-    """Whether rank 0 leads, and how much common work there has been."""
+    """Whether rank 0 leads, whether common work is going on, and how much there has been."""
 
     on = False
+    busy = False
     tasks = 0
     broken = False  # the others are somewhere in the middle of common work
 
@@ -53,18 +54,28 @@ def together(work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
     """
     if not group.several() or not _Lead.on:
         return work(*args, **named)
-    if group.world() > 1:  # in the middle of common work
+    if _Lead.busy:
         with group.alone():
             return work(*args, **named)
     with group.everyone():
-        _Lead.tasks += 1
         _send((work, args, named))
         try:
-            with group.noticing_losses():
+            with _working(), group.noticing_losses():
                 return work(*args, **named)
         except BaseException as error:
             _Lead.broken = not _all_back(error)
             raise
+
+
+@contextlib.contextmanager
+def _working() -> Iterator[None]:
+    """Common work, on any process."""
+    _Lead.busy = True
+    _Lead.tasks += 1
+    try:
+        yield
+    finally:
+        _Lead.busy = False
 
 
 def _all_back(error: BaseException) -> bool:
@@ -118,9 +129,8 @@ def _follow() -> int:
             if isinstance(task, int):
                 group.leave()
                 return task
-            _Lead.tasks += 1
             work, args, named = task
-            with group.noticing_losses():
+            with _working(), group.noticing_losses():
                 work(*args, **named)
             del work, args, named
         except group.Lost:  # whoever ended has said why
@@ -198,7 +208,8 @@ class ToldToMain:
 
     def __call__(self, *args: Any) -> None:
         if self.function is not None:
-            self.function(*args)
+            with group.alone():
+                self.function(*args)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ToldToMain, (None,)
