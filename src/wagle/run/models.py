@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wagle.model.loading import empty_model, load_model, resolve_model
+from wagle.model.placing import place
 from wagle.recipe.recipe import NO_REFERENCE, Recipe
 
 if TYPE_CHECKING:
@@ -66,6 +67,10 @@ class Models:
         """One of these models, with the recipe's attention and trust."""
         asked = self.recipe.model
         return load_model(folder, dtype, asked.attention, trust_remote_code=asked.trust_remote_code)
+
+    def to_ask(self, folder: Path) -> PreTrainedModel:
+        """One of these models where it can be asked fastest."""
+        return place(self.load(folder))
 
     def structure(self) -> PreTrainedModel:
         """The named model without weights."""

@@ -16,6 +16,7 @@ from wagle.evaluation.models import find_model
 from wagle.evaluation.result import Evaluation
 from wagle.evaluation.served.opening import check_named, find_tokenizer
 from wagle.model.loading import check_name, load_model
+from wagle.model.placing import place
 from wagle.patch.application import load_patched
 from wagle.recipe.reading import load_recipe, read_settings
 from wagle.recipe.recipe import Recipe
@@ -114,7 +115,7 @@ def _twins(
     else:
         live = load_patched(model, patch) if patch else load_model(model)
     how = {name: value for name, value in asked.items() if name not in SETS}
-    return ask_twins(live, encoder, asked["forget"], **how)
+    return ask_twins(place(live), encoder, asked["forget"], **how)
 
 
 _HOW = {  # sections of a recipe, other than the sets, that decide how a model is asked

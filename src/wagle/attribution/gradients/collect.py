@@ -32,6 +32,7 @@ from wagle.system.files.seals import content_digest
 from wagle.system.files.secrets import keyed_digest, private_folder, salt
 from wagle.system.files.tensors import save_tensors
 from wagle.system.processes import group
+from wagle.system.processes.group import local_device
 from wagle.system.processes.leading import together
 
 DEFAULT = ("grad_forget", "grad_retain")
@@ -267,7 +268,7 @@ def _job(
         weights.close()
     choose(DTYPES, dtype, "dtype")
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = local_device().type
     return Job(batch_tokens, precision, dtype, device, attention)
 
 

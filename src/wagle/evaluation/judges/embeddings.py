@@ -19,6 +19,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTo
 
 from wagle.data.batches import by_length
 from wagle.model.loading import load_tokenizer
+from wagle.model.placing import place
 from wagle.model.structure import device_of, model_folder
 from wagle.system.errors import WagleError
 
@@ -185,8 +186,7 @@ def load_reader(
         ) from error
     if not tokenizer.is_fast:
         raise WagleError(f"the {what} {source} needs a fast tokenizer (tokenizer.json)")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return model.eval().to(device), tokenizer, set(found["missing_keys"])
+    return place(model.eval()), tokenizer, set(found["missing_keys"])
 
 
 def padded(

@@ -20,6 +20,7 @@ from wagle.evaluation.served.live import Live
 from wagle.evaluation.served.llama_cpp import LlamaCpp, has_llama_cpp
 from wagle.model.gguf_file import is_gguf, need_gguf, read_gguf, read_gguf_tokenizer
 from wagle.model.loading import load_model, load_tokenizer
+from wagle.model.placing import place
 from wagle.model.quantization.kinds import FILES, check_form, make_file
 from wagle.model.quantization.quantizing import quantize
 from wagle.model.weights import fingerprint
@@ -144,7 +145,7 @@ def _open_folder(form: Form, find: Find) -> Asker:
     live = load_patched(folder, form.patches) if form.patches else load_model(folder)
     if form.patches or form.how:
         live.name_or_path = short_name(form)  # as messages name it
-    return open_load(live, form.how) if form.how else Live(live)
+    return open_load(live, form.how) if form.how else Live(place(live))
 
 
 def told_path(named: str | Path, find: Find) -> str:

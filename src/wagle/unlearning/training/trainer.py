@@ -20,10 +20,11 @@ from transformers import (
 )
 
 from wagle.compat.accelerate import forget_notes
-from wagle.compat.transformers import is_quantized, prepared_inputs, use_one_gpu
+from wagle.compat.transformers import prepared_inputs, use_one_gpu
 from wagle.data.batches import Pairs, Steps
 from wagle.data.draws import uniform
 from wagle.mask.mask import Mask
+from wagle.model.placing import place
 from wagle.model.structure import device_of, is_sharded, without_dropout
 from wagle.recipe.sections.training import Training
 from wagle.system.errors import TrainingStopped, WagleError
@@ -52,10 +53,7 @@ def move_to_training(model: nn.Module) -> None:
     too. A quantised model, or one spread over devices, stays where it is, as the Trainer would
     leave it.
     """
-    owner: Any = model
-    placed = is_quantized(owner) or getattr(owner, "hf_device_map", None)
-    if torch.cuda.is_available() and not placed and not is_sharded(model):
-        model.to(group.local_device())
+    place(model, must=True)
 
 
 class UnlearnTrainer(Trainer):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from wagle.attribution.gradients import collect
 from wagle.attribution.scoring.masks import needed_quantities
+from wagle.model.placing import place
 from wagle.recipe.sections.attribution import Attribution
 from wagle.run.checks import check_attribution, structure_of
 from wagle.run.opening import Run
@@ -25,8 +24,8 @@ def gradients(run: Run) -> dict[str, Any]:
     if settings.mask is not None:
         return {"records": None}
     model: Any = run.models.base if lora is None else load_adapted(run, lora)
-    if lora is not None and settings.device != "cpu" and torch.cuda.is_available():
-        model.to("cuda")
+    if lora is not None and settings.device != "cpu":
+        place(model, must=True)
     store = collect.gradients(
         model,
         run.inputs.encoder,

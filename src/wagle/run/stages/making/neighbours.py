@@ -23,7 +23,7 @@ def neighbours(run: Run) -> dict[str, Any]:
     if kind is None:
         return {"made": 0}
     settings, forget, seed = run.recipe.evaluation, run.inputs.need("forget"), run.recipe.seed
-    model = run.models.load(run.models.base)
+    model = run.models.to_ask(run.models.base)
     way = Way(
         run.inputs.encoder, settings.precision, settings.batch_tokens, run.private / "answers"
     )

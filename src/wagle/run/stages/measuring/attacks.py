@@ -79,7 +79,8 @@ def _try(run: Run, asked: Attack, role: str, trial: Trial) -> Series | None:
     if folder is None:
         return None
     logger.info("attack %s on the model %s", asked.called, role)
-    found = trial(run.models.load(folder))
+    load = run.models.load if asked.name == "quantization" else run.models.to_ask
+    found = trial(load(folder))
     give_memory_back()
     texts = {state: [asdict(one) for one in said] for state, said in found.texts.items()}
     path = run.private / f"attack-{asked.called}-{role}.json"

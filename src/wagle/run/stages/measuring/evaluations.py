@@ -29,7 +29,7 @@ def measure(run: Run, role: str, folder: Path) -> dict[str, Any]:
     run.inputs.need("forget")
     more = {FORGOTTEN: run.inputs.forgotten} if role != "reference" and run.inputs.forgotten else {}
     questions = questions_about(run, {**run.inputs.sets, **more})
-    model = run.models.load(folder)
+    model = run.models.to_ask(folder)
     kept = role == "after" and run.recipe.unlearning.objective == "none"
     common = {**way_of(run), "cache": run.private / "answers", "unchanged": kept}
     found = evaluate(model, run.inputs.encoder, **questions, **_beside(run, role), **common)
@@ -55,7 +55,7 @@ def measure_twins(run: Run) -> dict[str, Any]:
     asked = questions_about(run, {"forget": run.inputs.need("forget")})
     base = run.models.base
     forget = asked.pop("forget")
-    model = run.models.load(base)
+    model = run.models.to_ask(base)
     how = {**asked, **way_of(run), "cache": run.private / "answers"}
     found = ask_twins(model, run.inputs.encoder, forget, **how)
     if found is None:

@@ -81,5 +81,5 @@ def _word(run: Run) -> str:
     way = Way(
         run.inputs.encoder, settings.precision, settings.batch_tokens, run.private / "answers"
     )
-    model = run.models.load(run.models.base)
+    model = run.models.to_ask(run.models.base)
     return word_about(model, way, run.inputs.need("forget"), seed=run.recipe.seed)
