@@ -139,7 +139,7 @@ class AroundSteps(TrainerCallback):
             self.course.history.append(figures)
             shown = {k: v for k, v in figures.items() if k.endswith(("_nll", ".probability"))}
             self._bar.advance(1 if figures["step"] else 0, **shown)
-            if self.course.training.report_to:
+            if self.course.training.report_to and group.main_process():
                 self.report(figures, figures["step"])
             if self.on_step is not None:
                 self.on_step(figures)

@@ -304,7 +304,7 @@ def _arguments(training: Training, checkpoints: Checkpoints, seed: int) -> Train
         save_strategy="no",
         logging_strategy="no",
         logging_nan_inf_filter=False,
-        report_to=list(training.report_to) or "none",
+        report_to=(list(training.report_to) if group.main_process() else []) or "none",
         remove_unused_columns=False,
         disable_tqdm=True,
         dataloader_pin_memory=False,
