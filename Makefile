@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY = passive
 export HF_HUB_OFFLINE = 1
 
-.PHONY: pages demo demo-full test lint bench bench-large bench-evaluation bench-audit planted objectives house fuzz wheel clean
+.PHONY: pages demo demo-full test lint bench bench-large bench-evaluation bench-audit planted objectives house fuzz faults processes gpu wheel clean
 
 demo: .venv/installed
 	$(BIN)/wagle run demo
@@ -58,6 +58,18 @@ house: .venv/installed-dev
 # Mutants of everything that wagle reads, about half an hour; it resumes. ARGS="--replay run:4711".
 fuzz: .venv/installed-dev
 	$(BIN)/python -m bench.fuzz --json bench/measured/fuzz.json $(ARGS)
+
+# Every fault in every stage of a tiny run, about an hour; it resumes in ARGS="--scratch FOLDER".
+faults: .venv/installed-dev
+	$(BIN)/python -m bench.faults matrix --json bench/measured/faults.json --page docs/reliability.md $(ARGS)
+
+# Several processes beside one, about half an hour; the demo resumes in ARGS="--scratch FOLDER".
+processes: .venv/installed
+	$(BIN)/python -m bench.processes --json bench/measured/processes.json --out docs/processes-measured.md $(ARGS)
+
+# What computes on a GPU beside the CPU, ten minutes at most; without a card: ARGS=--dry.
+gpu: .venv/installed
+	$(BIN)/python -m bench.gpu $(ARGS)
 
 wheel: .venv/installed-dev
 	$(BIN)/pip wheel -q --no-deps -w dist .
