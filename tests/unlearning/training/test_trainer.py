@@ -478,3 +478,9 @@ def test_the_figures_of_every_step_reach_on_step_as_they_stand_in_the_history(mo
     result = unlearn(model, max_steps=3, on_step=told.append)
     assert told == result.history
     assert [h["step"] for h in told] == [1, 2, 3]
+
+
+def test_a_program_that_deepspeed_has_split_is_refused_and_told_of_fsdp2(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(WagleError, match=r"shards a model with FSDP2 \(model.shard: true\)"):
+        unlearn(make_model("llama-tied"))

@@ -290,6 +290,8 @@ def _only_one(items: list[Any]) -> Any:
 
 def _arguments(training: Training, checkpoints: Checkpoints, seed: int) -> TrainingArguments:
     """The Trainer's arguments; what the selected weights need is done around its steps."""
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":  # accelerate would want it now
+        raise _split_already()
     arguments = TrainingArguments(
         output_dir=str(checkpoints.folder),
         num_train_epochs=1,  # the plan holds all epochs
@@ -309,12 +311,15 @@ def _arguments(training: Training, checkpoints: Checkpoints, seed: int) -> Train
         disable_tqdm=True,
         dataloader_pin_memory=False,
     )
-    if arguments.world_size > 1 or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
-        raise WagleError(
-            "accelerate or DeepSpeed has already split this program into processes; start it with "
-            "torchrun alone: wagle shares the work itself, and shards a model with FSDP2 "
-            "(model.shard: true)"
-        )
+    if arguments.world_size > 1:
+        raise _split_already()
     # Several GPUs would train replicas (nn.DataParallel), whose gradients our hooks never see.
     use_one_gpu(arguments)
     return arguments
+
+
+def _split_already() -> WagleError:
+    return WagleError(
+        "accelerate or DeepSpeed has already split this program into processes; start it with torchrun "
+        "alone: wagle shares the work itself, and shards a model with FSDP2 (model.shard: true)"
+    )
