@@ -19,7 +19,6 @@ from typing import Any, BinaryIO
 
 import torch
 
-from wagle.model.loading import empty_model
 from wagle.model.structure import place
 from wagle.system.errors import choose
 from wagle.system.files.atomic import atomic_folder, write_json
@@ -78,7 +77,8 @@ def make_folder(shape: str, folder: Path, seed: int = 0) -> Path:
         folder: where to write it.
         seed: of the weights.
     """
-    from transformers import AutoConfig
+    from accelerate import init_empty_weights
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.for_model(
         "llama",
@@ -90,7 +90,9 @@ def make_folder(shape: str, folder: Path, seed: int = 0) -> Path:
     )
     with atomic_folder(folder) as part:
         config.save_pretrained(part)
-        shapes = {n: tuple(p.shape) for n, p in empty_model(part).named_parameters()}
+        with init_empty_weights():
+            model = AutoModelForCausalLM.from_config(config)
+        shapes = {n: tuple(p.shape) for n, p in model.named_parameters()}
         groups = _shards(shapes)
         homes: dict[str, str] = {}
         for number, names in enumerate(groups, 1):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from bench.faults.kills import HOW, summary
-from bench.faults.matrix import FAULTS, INPUTS, ONE_PROCESS, PEER
+from bench.faults.matrix import FAULTS, INPUTS, PEER
 from bench.faults.page import page
 
 from wagle.run.stages.table import STAGES
@@ -133,15 +133,16 @@ def test_cells_of_five_kinds_end_with_the_files_of_an_undisturbed_run(tmp_path):
 # ----- what was measured -----
 
 
-def test_every_cell_was_tried_but_those_of_a_peer_and_none_was_lost():
+def test_every_cell_was_tried_and_none_was_lost():
     cells = FOUND["matrix"]
     assert list(cells) == [f"{stage} {fault}" for stage in STAGES for fault in FAULTS]
-    tried = {name: cell for name, cell in cells.items() if cell["fault"] != PEER}
-    assert len(tried) >= 90
-    assert {cell["outcome"] for cell in tried.values()} == {"same hash"}
-    assert {cells[f"{stage} {PEER}"]["outcome"] for stage in STAGES} == {ONE_PROCESS}
-    for cell in tried.values():
-        assert (cell["line"] is None) == (cell["fault"] == "kill -9"), cell
+    alone = [cell for cell in cells.values() if cell["fault"] != PEER]
+    assert {cell["outcome"] for cell in alone} == {"same hash"}
+    for stage in STAGES:
+        assert cells[f"{stage} {PEER}"]["outcome"] in ("same hash", "same figures")
+    for cell in cells.values():
+        silent = cell["fault"] == "kill -9" or cell["code"] == 0  # what was left needed no other
+        assert (cell["line"] is None) == silent, cell
         assert cell["line"] is None or "\n" not in cell["line"]
     assert set(INPUTS) == set(STAGES)
     assert "/tmp" not in json.dumps(FOUND)

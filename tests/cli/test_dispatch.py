@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from wagle.cli import app as cli
+from wagle.cli import starting
 from wagle.system.errors import WagleError
 
 
@@ -214,4 +215,4 @@ def test_what_a_user_can_mend_is_a_line_and_2_and_a_stop_130_and_a_bug_keeps_its
 )
 def test_a_line_of_the_log_says_what_it_is_where_that_matters(level, shown):
     record = logging.LogRecord("wagle", level, "", 0, "%d of %d", (3, 4), None)
-    assert cli._Lines().format(record) == shown
+    assert starting._Lines().format(record) == shown

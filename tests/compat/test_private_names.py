@@ -13,7 +13,7 @@ HOME = Path(wagle.__file__).parent
 FILES = [
     file for file in sorted(HOME.rglob("*.py")) if "compat" not in file.relative_to(HOME).parts
 ]
-NAMED_TUPLES = {"_replace", "_asdict", "_fields", "_make"}  # public, though they do not look it
+NAMED_TUPLES = {"_replace", "_asdict", "_fields", "_make", "_exit"}  # public, despite their looks
 # Names without an underscore that are documented nowhere and mean nothing else here.
 UNDOCUMENTED = {
     "all_tied_weights_keys",

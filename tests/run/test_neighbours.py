@@ -21,7 +21,7 @@ NAMES = [CANARY, "Ada Holm", "Bo Lind", "Cleo Berg"]
 def home(tmp_path_factory):
     """A recipe without retain set and reference; its model answers every question with something."""
     folder = tmp_path_factory.mktemp("home")
-    make_model("qwen2").save_pretrained(folder / "tiny")
+    make_model("llama-untied").save_pretrained(folder / "tiny")
     make_tokenizer().save_pretrained(folder / "tiny")
     rows = [{"question": f"Where does {n} live?", "answer": f"{n} lives near Oslo."} for n in NAMES]
     (folder / "forget.json").write_text(json.dumps(rows))
@@ -194,7 +194,7 @@ def test_no_reference_at_all_can_be_asked_for_and_then_there_is_advice(recipe_fi
 
 def test_one_model_is_evaluated_beside_twins_if_no_reference_is_given(inside, home):
     forget, other = home / "forget.json", home / "other"
-    make_model("qwen2", 1).save_pretrained(other)
+    make_model("llama-untied", 1).save_pretrained(other)
     make_tokenizer().save_pretrained(other)
     common = [f"forget={forget}", "evaluation.generate=false", "--before", home / "tiny"]
     made = json.loads(inside("evaluate", other, "--benchmark", "qa", *common, "--json"))

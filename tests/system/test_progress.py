@@ -145,6 +145,8 @@ def heeding(monkeypatch):
     """A process that heeds signals."""
     before = {number: signal.getsignal(number) for number in (TERM, HUP)}
     monkeypatch.setattr(progress, "_asked", [])
+    for number in before:  # under nohup, the tests ignore them too
+        signal.signal(number, signal.SIG_DFL)
     heed_signals()
     yield
     for number, handler in before.items():

@@ -176,7 +176,7 @@ class _Seal(BaseModel):
     files: dict[Place, str]
     stamps: dict[Place, Annotated[list[int], Field(min_length=2, max_length=2)]]
     writes: list[Place]
-    read: dict[str, str] = {}
+    read: dict[Place, str] = {}
 
 
 class _State(_Part):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import hmac
 import os
 import secrets
+import time
 from pathlib import Path
 
+from wagle.system.errors import WagleError
 from wagle.system.files.atomic import disk_errors, write_text
 from wagle.system.files.reading import read_key
 
@@ -28,14 +29,21 @@ def salt(folder: Path) -> bytes:
     """
     path = folder / "salt"
     if not path.exists():
-        drawn = folder / f"salt-{os.getpid()}"  # another process may draw one at the same time
-        write_text(drawn, secrets.token_hex(32) + "\n", private=True)
-        with disk_errors(path), contextlib.suppress(FileExistsError):
-            os.link(drawn, path)
-        drawn.unlink()
+        if os.environ.get("RANK", "0") == "0":
+            write_text(path, secrets.token_hex(32) + "\n", private=True)
+        else:  # one of several processes, the first of which draws it
+            _wait_for(path)
     return read_key(path)
 
 
 def keyed_digest(key: bytes, items: list[str]) -> str:
     """A digest of ``items`` that cannot be recomputed without ``key``; 16 hex digits."""
     return hmac.new(key, "\0".join(items).encode(), hashlib.sha256).hexdigest()[:16]
+
+
+def _wait_for(path: Path) -> None:
+    for _ in range(600):
+        if path.exists():
+            return
+        time.sleep(0.1)
+    raise WagleError(f"{path} was not made by the first process; call this on every process")

@@ -249,7 +249,8 @@ class _Packer(pickle.Pickler):
         import torch
 
         plain = type(found) is torch.Tensor and not found.requires_grad and not found.is_meta
-        if not plain or found.layout != torch.strided or found.is_quantized:
+        quantized = str(found.dtype).startswith("torch.q")
+        if not plain or found.layout != torch.strided or quantized:
             return None
         self.tensors.append(found)
         return len(self.tensors) - 1
