@@ -81,7 +81,7 @@ def load_sharded(
     model: Any = empty_model(path, attention, dtype, trust_remote_code=trust_remote_code)
     mesh = init_device_mesh(device.type, (group.world(),))
     _, blocks = find_blocks(model)
-    for part in (*blocks, model):
+    for part in (*blocks, *_ends(model), model):
         # The outermost layers too: weights that stay whole after a pass would miss later changes.
         fully_shard(part, mesh=mesh, reshard_after_forward=True)
     weights = Weights(path)
@@ -93,6 +93,14 @@ def load_sharded(
     weights.close()
     sharded: PreTrainedModel = model.eval()
     return sharded
+
+
+def _ends(model: Any) -> list[nn.Module]:
+    """The embedding and the head, which need not be whole at one time unless they are tied."""
+    stem, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if stem is None or head is None or stem.weight is head.weight:
+        return []
+    return [stem, head]
 
 
 def _place(model: nn.Module, buffers: dict[str, Tensor]) -> None:
