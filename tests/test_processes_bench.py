@@ -16,8 +16,8 @@ def test_the_page_of_processes_says_what_was_measured_and_nothing_else():
     record["bytes"] = {"0.05": 27e6, "1": 540e6, "all_weights": 540e6, "share": 0.05}
     record["memory"] = {
         "unlearning": {
-            "1": {"peaks": [{"peak": 8.0}]},
-            "2": {"peaks": [{"peak": 4.0}, {"peak": 4.4}]},
+            "1": {"peaks": [{"peak_gb": 8.0}]},
+            "2": {"peaks": [{"peak_gb": 4.0}, {"peak_gb": 4.4}]},
         }
     }
     shown = processes.page(record)
