@@ -248,9 +248,9 @@ class _Packer(pickle.Pickler):
     def persistent_id(self, found: Any) -> int | None:
         import torch
 
-        plain = type(found) is torch.Tensor and not found.requires_grad and not found.is_meta
-        quantized = str(found.dtype).startswith("torch.q")
-        if not plain or found.layout != torch.strided or quantized:
+        if type(found) is not torch.Tensor or found.requires_grad or found.is_meta:
+            return None
+        if found.layout != torch.strided or str(found.dtype).startswith("torch.q"):
             return None
         self.tensors.append(found)
         return len(self.tensors) - 1
