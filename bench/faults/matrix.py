@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.faults.peers import PATIENCE, two_processes
+from bench.faults.peers import LOST, PATIENCE, two_processes
 from bench.faults.points import CUT, Points
 from bench.faults.trying import Ended, at_stages, close, differing, figures, record
 from bench.faults.undisturbed import OPENING, Undisturbed
@@ -252,6 +252,8 @@ class Trial:
         if ended.code == 2 and seconds > PATIENCE:
             ended = Ended(ended.code, ended.said, hung=True)
         self.judge(cell, ended, 0 if alone else 2)
+        if not alone and LOST not in ended.said:
+            cell.outcome = f"ended for another reason: {ended.said[-300:]}"
 
     def judge(self, cell: Cell, ended: Ended, wanted: int) -> None:
         """Run the command again, and compare what there is then with the undisturbed run."""

@@ -10,6 +10,7 @@ import time
 from bench.faults.trying import Ended, Process, at_stages
 from bench.faults.undisturbed import Undisturbed
 
+LOST = "another process has ended"  # what rank 0 says of it
 PATIENCE = 30.0  # seconds in which everything must have ended once the others are needed
 
 
