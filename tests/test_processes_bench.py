@@ -7,11 +7,17 @@ from bench import gpu, processes
 
 def test_the_page_of_processes_says_what_was_measured_and_nothing_else():
     runs = {n: {"seconds": s, "verdict": "fine", "figures": {}} for n, s in (("1", 100), ("2", 60))}
-    record = {"demo": {"runs": runs, "largest_difference": 2e-4, "in": "after.forget.probability"}}
+    apart = {
+        "after.forget.probability": 2e-4,
+        "after.forget.nll": 0.01,
+        "before.a.probability": 1e-7,
+    }
+    record = {"demo": {"runs": runs, "differences": apart}}
     shown = processes.page(record)
     assert "| 2 | 60 | fine |" in shown
     assert "Two processes take 0.60 of the time of one." in shown
-    assert "2.0e-04 (`after.forget.probability`)" in shown
+    assert "| after | 2.0e-04 | 1.0e-02 (`after.forget.nll`) |" in shown
+    assert "| before | 1.0e-07 | 1.0e-07 (`before.a.probability`) |" in shown
     assert "MB" not in shown
     record["bytes"] = {"0.05": 27e6, "1": 540e6, "all_weights": 540e6, "share": 0.05}
     record["memory"] = {
