@@ -6,8 +6,7 @@
 ``--only demo,bytes,memory`` measures some of it; what the record has of the rest stays. The demo runs
 once on one process of one thread and once on two (torchrun). The bytes are those of the gradients of
 one step at a ratio of 0.05, next to the gradients of all weights. The memory is the peak of each
-process, for a random Llama of a billion weights in 80 blocks, in float32: its largest layer is as small
-beside the whole as that of a model of 7 billion weights.
+process, for a random Llama of 1.1 billion weights in float32.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from wagle.system.files.reading import read_json
 
 PARTS = ("demo", "bytes", "memory")
 RATIO = 0.05
-SHAPE = "depth-80"
+SHAPE = "tinyllama-1.1b"
 RECORDS = [
     {"input_ids": [*range(10 + i, 42 + i)], "labels": [*[-100] * 8, *range(18 + i, 42 + i)]}
     for i in range(4)
@@ -276,9 +275,8 @@ def page(record: dict[str, Any]) -> str:
             "",
             "## A model in shards",
             "",
-            "Peak memory of a process in GB, for a random Llama of a billion weights in float32 "
-            f"(`{SHAPE}`, whose largest layer is as small beside the whole as that of a 7B model); "
-            f"unlearning at a ratio of {RATIO:g}.",
+            f"Peak memory of a process in GB, for a random Llama of 1.1 billion weights in float32 "
+            f"(`{SHAPE}`); unlearning at a ratio of {RATIO:g}.",
             "",
             "| | one process | the larger of two | share |",
             "| --- | ---: | ---: | ---: |",

@@ -1,6 +1,9 @@
 import os
+import subprocess
+import sys
 
 import psutil
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,3 +55,30 @@ def test_memory_is_what_the_system_says_it_has_and_could_give(monkeypatch):
 def test_the_free_memory_of_a_gpu_is_its_own(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (device.index, 80))
     assert free_memory(torch.device("cuda:3")) == 3
+
+
+HOLES = """
+import sys
+import numpy as np
+import psutil
+import pytest
+from wagle.system.memory import free_at_once
+
+if sys.argv[1] == "yes":
+    free_at_once()
+del (first := [np.ones(1 << 19)])[0]  # 4 MB: from here on, blocks of this size are of the heap
+blocks, between = [], []
+for _ in range(60):
+    blocks.append(np.ones(1 << 19))
+    between.append(np.ones(1 << 10))  # what stays between them keeps the heap from shrinking
+full = psutil.Process().memory_info().rss
+blocks.clear()
+print(full - psutil.Process().memory_info().rss)
+"""
+
+
+@pytest.mark.parametrize(("asked", "all_of_it"), [("yes", True), ("no", False)])
+def test_large_blocks_go_back_to_the_system_at_once_if_asked(asked, all_of_it):
+    done = subprocess.run([sys.executable, "-c", HOLES, asked], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (int(done.stdout) > 200e6) == all_of_it  # of 252 MB

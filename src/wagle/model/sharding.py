@@ -22,6 +22,7 @@ from wagle.model.weights import Weights, place_buffers, weight_files
 from wagle.system.errors import WagleError, choose
 from wagle.system.files.atomic import atomic_folder
 from wagle.system.files.tensors import TensorFile
+from wagle.system.memory import free_at_once
 from wagle.system.processes import group
 from wagle.system.processes.tensors import save_parts
 
@@ -77,6 +78,7 @@ def load_sharded(
             "a model is sharded over several processes; start them with torchrun, or leave out "
             "model.shard"
         )
+    free_at_once()
     device = group.local_device()
     model: Any = empty_model(path, attention, dtype, trust_remote_code=trust_remote_code)
     mesh = init_device_mesh(device.type, (group.world(),))

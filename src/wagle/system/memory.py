@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_MMAP_THRESHOLD = -3  # the number of this setting in malloc.h
+
+
 def total_memory() -> int:
     """The machine's memory in bytes."""
     import psutil
@@ -130,3 +133,14 @@ def give_memory_back() -> None:
         trim(0)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def free_at_once() -> None:
+    """From here on, have large blocks returned to the system as soon as they are freed (glibc only).
+
+    Otherwise blocks of up to 32 MB stay in the process's heap, whose holes are not returned. A model in
+    shards makes and frees whole weights at every step, and would soon take as much as a whole one.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, 1 << 20)
