@@ -2,7 +2,7 @@
 
 A command runs on rank 0 alone: it owns the folder, the lock, the log and the terminal. Functions
 worth sharing go through ``together``: rank 0 sends what to do and with which arguments to the
-others, which wait in ``follow``, and all do it at the same time. In a program of one's own that
+others, which wait for it, and all do it at the same time. In a program of one's own that
 torchrun starts, nobody leads: every process calls the same functions, and ``together`` only calls.
 """
 
