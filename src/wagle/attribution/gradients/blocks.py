@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from wagle.model.scoring import answer_nll
 from wagle.model.structure import DTYPES, find_blocks, placed, precision, to_device, without_dropout
 from wagle.model.weights import Weights, place_buffers
 from wagle.system.errors import WagleError
+from wagle.system.processes.threads import torch_threads
 
 
 @dataclass
@@ -80,7 +81,7 @@ class Blocks:
         stack.callback(self._weights.close)
         place_buffers(self.model, self._weights, self.device)
         stack.enter_context(without_dropout(self.model))
-        self._pool = stack.enter_context(ThreadPoolExecutor(1))
+        self._pool = stack.enter_context(torch_threads(1))
         self._next: tuple[int, Future[dict[str, Tensor]]] | None = None
         self.keyword = False
         self.tuples = False
