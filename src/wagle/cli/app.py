@@ -42,6 +42,7 @@ from wagle.cli.options import (
     Units,
 )
 from wagle.cli.patch import patch_app
+from wagle.cli.plan import plan_command
 from wagle.cli.seals import check_run_command
 from wagle.cli.starting import set_up
 from wagle.system.errors import WagleError
@@ -64,6 +65,7 @@ app.add_typer(mask_app, name="mask")
 app.add_typer(patch_app, name="patch")
 app.command(name="check-run")(check_run_command)
 app.command(name="check")(check_command)
+app.command(name="plan")(plan_command)
 app.command(name="retrain-adapter")(retrain_command)
 add_evidence(app)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from wagle.recipe.recipe import Recipe
 from wagle.run.integrity.seals import RECIPE, check_needed, check_seals
 from wagle.run.opening import Run, opened
+from wagle.run.planning.fitting import check_fit
 from wagle.run.stages.stopping import pass_over
 from wagle.run.stages.table import STAGES
 from wagle.system.errors import WagleError, choose
@@ -108,6 +109,7 @@ def _check(run: Run, wanted: list[str]) -> None:
     for records in run.inputs.sets.values():
         run.inputs.encoder.encode(records)
     run.inputs.encoder.encode(run.inputs.forgotten)
+    check_fit(run, wanted)
 
 
 def _refuse_all_but_the_report(run: Run, wanted: list[str]) -> None:
