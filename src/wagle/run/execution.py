@@ -15,7 +15,6 @@ from pathlib import Path
 from wagle.recipe.recipe import Recipe
 from wagle.run.integrity.seals import RECIPE, check_needed, check_seals
 from wagle.run.opening import Run, opened
-from wagle.run.planning.fitting import check_fit
 from wagle.run.stages.stopping import pass_over
 from wagle.run.stages.table import STAGES
 from wagle.system.errors import WagleError, choose
@@ -109,6 +108,8 @@ def _check(run: Run, wanted: list[str]) -> None:
     for records in run.inputs.sets.values():
         run.inputs.encoder.encode(records)
     run.inputs.encoder.encode(run.inputs.forgotten)
+    from wagle.run.planning.fitting import check_fit  # heavy: a finished run does not need it
+
     check_fit(run, wanted)
 
 
