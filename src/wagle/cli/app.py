@@ -19,6 +19,7 @@ from wagle.cli.mask import mask_app
 from wagle.cli.options import (
     Again,
     All,
+    AllowCode,
     Arms,
     AsJson,
     Before,
@@ -43,8 +44,10 @@ from wagle.cli.options import (
 )
 from wagle.cli.patch import patch_app
 from wagle.cli.plan import plan_command
+from wagle.cli.plugins import list_command
 from wagle.cli.seals import check_run_command
 from wagle.cli.starting import set_up
+from wagle.cli.table import table_command
 from wagle.system.errors import WagleError
 from wagle.system.processes.leading import lead
 from wagle.system.progress import exit_code_of
@@ -66,6 +69,8 @@ app.add_typer(patch_app, name="patch")
 app.command(name="check-run")(check_run_command)
 app.command(name="check")(check_command)
 app.command(name="plan")(plan_command)
+app.command(name="list")(list_command)
+app.command(name="table")(table_command)
 app.command(name="retrain-adapter")(retrain_command)
 add_evidence(app)
 
@@ -114,6 +119,7 @@ def run(
     as_json: AsJson = False,
     no_fail: NoFail = False,
     again: Again = None,
+    _: AllowCode = False,
 ) -> None:
     """Run all stages of a recipe; after an interruption, the same command resumes the run.
 
@@ -196,6 +202,7 @@ def evaluate_command(
     everything: All = False,
     as_json: AsJson = False,
     no_fail: NoFail = False,
+    _: AllowCode = False,
 ) -> None:
     """Evaluate a run before, after and against its reference; or one model on a benchmark.
 
