@@ -120,6 +120,14 @@ def test_more_steps_take_longer_and_a_larger_batch_takes_more_memory(recipe_file
     wide = unlearn("unlearning.batch_size=6")
     assert wide["memory"]["activations"] > 2 * plain["memory"]["activations"]
     assert "vectors" in unlearn("unlearning.lora={rank: 4}")["memory"]
+    copied = unlearn("unlearning.retain_term=kl")["memory"]["weights"]
+    assert copied == 2 * plain["memory"]["weights"]
+    assert (
+        unlearn("unlearning.retain_term=kl", "unlearning.full_reference=topk")["memory"]
+        == (plain["memory"])
+    )
+    gru = unlearn("unlearning.wrapper=gru")["memory"]["vectors"]
+    assert gru == pytest.approx(plain["memory"]["vectors"] * (20 + 12) / 20)
 
 
 def test_the_table_names_stages_ways_and_what_fits(recipe_file, tmp_path):

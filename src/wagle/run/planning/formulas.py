@@ -4,7 +4,8 @@ Memory is a dictionary of terms; their sum is the peak of resident memory. Every
 counts:
 
     libraries     Python, torch, transformers and the checks of a run, measured once
-    weights       the model as it is held; with ``stream`` stem, head and two blocks (one is read ahead)
+    weights       the model as it is held, and frozen copies; with ``stream`` stem, head and two blocks
+                  (one is read ahead)
     vectors       of every selected weight: position 4, master 4, gradient 4, and the optimiser's moments
     activations   what backward needs of all blocks (``whole``) or of one (``stream``), with the heap's
                   share of holes
@@ -111,6 +112,8 @@ class How:
         eager: whether attention keeps its probabilities.
         recompute: whether only the inputs of blocks are kept (activation checkpointing).
         moments: what the optimiser keeps, in bytes per weight: 8 for AdamW.
+        slots: gradients of the selected weights: more than one for two-sided methods.
+        copies: frozen copies of the model, for an objective that asks for whole distributions.
     """
 
     held: int = 4
@@ -118,6 +121,8 @@ class How:
     eager: bool = False
     recompute: bool = False
     moments: int = 8
+    slots: int = 1
+    copies: int = 0
 
 
 @dataclass(frozen=True)
@@ -217,7 +222,7 @@ def vectors(shape: Shape, ratio: float, how: How) -> float:
 
     A dense run has no index; held in float32, its masters are the weights themselves.
     """
-    each = GRADIENT + how.moments
+    each = GRADIENT * how.slots + how.moments
     if ratio < 1:
         each += INDEX + MASTER
     elif how.held != 4:
@@ -274,7 +279,7 @@ def train_whole(shape: Shape, run: Steps, ratio: float, how: How) -> Need:
     return Need(
         memory={
             "libraries": LIBRARIES,
-            "weights": float(how.held * shape.total),
+            "weights": float(how.held * shape.total * (1 + how.copies)),
             "vectors": vectors(shape, ratio, how),
             "activations": activations(shape, run.batch, how),
             "casts": casts(shape, how),
@@ -301,7 +306,7 @@ def train_stream(shape: Shape, run: Steps, ratio: float, how: How) -> Need:
     model's precision; and what enters each block, for all micro-batches of a step.
     """
     chosen = ratio * shape.total
-    each = INDEX + MASTER + GRADIENT + how.moments + how.held
+    each = INDEX + MASTER + GRADIENT * how.slots + how.moments + how.held
     entering = 4.0 * shape.blocks * shape.hidden * run.batch.tokens * run.micros
     weights = float(how.held * (shape.total - shape.stem))
     return Need(

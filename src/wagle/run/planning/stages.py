@@ -8,9 +8,11 @@ from wagle.attribution.gradients.engines import whole_needs
 from wagle.attribution.scoring.masks import DEFAULT_RATIO
 from wagle.recipe.recipe import Recipe
 from wagle.recipe.sections.training import Training
+from wagle.recipe.sections.unlearning import Unlearning
 from wagle.run.planning import formulas
 from wagle.run.planning.formulas import How, Need, Shape, Steps
 from wagle.run.planning.work import Counted, asking, attributing, forgetting, teaching
+from wagle.unlearning.objectives.choice import choose_objective
 
 RATIOS = (0.001, 0.01, 0.05, 0.8, 1.0)
 _MOMENTS = {
@@ -55,8 +57,27 @@ def how_of(recipe: Recipe, settings: Training, *, eager: bool) -> How:
         half=settings.precision == "bfloat16",
         eager=eager,
         recompute=settings.activation_checkpointing,
-        moments=0 if settings.optimizer == "SGD" else _MOMENTS.get(settings.optimizer, 8),
+        moments=_MOMENTS.get(settings.optimizer, 8),
+        slots=_slots(settings) if isinstance(settings, Unlearning) else 1,
+        copies=_copies(settings) if isinstance(settings, Unlearning) else 0,
     )
+
+
+def _slots(settings: Unlearning) -> int:
+    """Gradients kept at once: forget, retain and total, and for ``gru`` the smoothed retain one."""
+    if settings.wrapper == "gru":
+        return 4
+    return 3 if settings.wrapper in ("sam", "smooth") or settings.dynamic_mask != "none" else 1
+
+
+def _copies(settings: Unlearning) -> int:
+    """Whether a frozen copy of the model gives its whole distributions."""
+    if settings.full_reference not in ("auto", "copy"):
+        return 0
+    adapter = settings.lora is not None and settings.full_reference == "auto"
+    chosen = choose_objective(settings.objective, settings.objective_settings, settings.retain_term)
+    asked = any(name.endswith("_logits_ref") for name in chosen.inputs)
+    return int(asked and not adapter)
 
 
 def stage_needs(
