@@ -43,6 +43,7 @@ from wagle.cli.options import (
     Units,
 )
 from wagle.cli.patch import patch_app
+from wagle.cli.plan import plan_command
 from wagle.cli.plugins import list_command
 from wagle.cli.seals import check_run_command
 from wagle.cli.starting import set_up
@@ -67,6 +68,7 @@ app.add_typer(mask_app, name="mask")
 app.add_typer(patch_app, name="patch")
 app.command(name="check-run")(check_run_command)
 app.command(name="check")(check_command)
+app.command(name="plan")(plan_command)
 app.command(name="list")(list_command)
 app.command(name="table")(table_command)
 app.command(name="retrain-adapter")(retrain_command)

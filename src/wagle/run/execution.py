@@ -113,6 +113,9 @@ def _check(run: Run, wanted: list[str]) -> None:
     for records in run.inputs.sets.values():
         run.inputs.encoder.encode(records)
     run.inputs.encoder.encode(run.inputs.forgotten)
+    from wagle.run.planning.fitting import check_fit  # heavy: a finished run does not need it
+
+    check_fit(run, wanted)
 
 
 def _refuse_all_but_the_report(run: Run, wanted: list[str]) -> None:
