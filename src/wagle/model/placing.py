@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from wagle.compat.transformers import is_quantized
+from wagle.model.streaming.opening import is_streamed
 from wagle.model.structure import is_sharded
 from wagle.system.memory import free_memory
 from wagle.system.processes.group import local_device
@@ -21,7 +22,7 @@ _ROOM = 1.2  # of the weights' bytes: activations and what the libraries keep
 def place(model: M, *, must: bool = False) -> M:
     """Move a model to the device where this process computes, in place; returns it.
 
-    A quantised model, one spread over devices and one in shards stay where they are.
+    A quantised model, one spread over devices, one in shards and a streamed one stay where they are.
 
     Args:
         model: a live model.
@@ -29,7 +30,7 @@ def place(model: M, *, must: bool = False) -> M:
     """
     device, owner = local_device(), model
     placed: Any = is_quantized(owner) or getattr(owner, "hf_device_map", None)
-    if device.type == "cpu" or placed or is_sharded(model):
+    if device.type == "cpu" or placed or is_sharded(model) or is_streamed(model):
         return model
     need = _ROOM * sum(p.numel() * p.element_size() for p in model.parameters())
     if not must and need > free_memory(torch.device(device)):

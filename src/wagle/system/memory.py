@@ -94,6 +94,8 @@ class Spill(MutableMapping[Hashable, "Tensor"]):
             self._used -= self._memory.pop(key).nbytes
         else:
             del self._placed[key]
+            if not self._placed:
+                self._end = 0  # the file's space is used again
 
     def __iter__(self) -> Iterator[Hashable]:
         yield from self._memory

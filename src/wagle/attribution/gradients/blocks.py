@@ -1,28 +1,21 @@
-"""A model with one block in memory at a time.
-
-Nothing here depends on an architecture: the model's own forward runs with its blocks replaced, and
-a block is called with exactly what that forward passes to it.
-"""
+"""A model with one block in memory at a time, as the engine ``stream`` drives it."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wagle.attribution.gradients.passes import Job, check_loss
 from wagle.data.tokens import Tokens
-from wagle.model.loading import empty_model
 from wagle.model.scoring import answer_nll
-from wagle.model.structure import DTYPES, find_blocks, placed, precision, to_device, without_dropout
-from wagle.model.weights import Weights, place_buffers
-from wagle.system.errors import WagleError
+from wagle.model.streaming.blocks import StoredBlocks
+from wagle.model.structure import placed, precision, to_device, without_dropout
 
 
 @dataclass
@@ -52,76 +45,22 @@ class Batch:
         return len(self.batch["index"])
 
 
-class Blocks:
-    """The model in a folder: its structure, and the weights of the block being computed.
+class Blocks(StoredBlocks):
+    """The model in a folder, for an engine: its structure, and the weights of one block.
 
     Attributes:
-        names: per block, its parameters.
         keyword: whether a block receives its hidden states by keyword.
         tuples: whether a block returns a tuple.
     """
 
     def __init__(self, folder: Path, job: Job, stack: contextlib.ExitStack) -> None:
-        self.folder, self.job = folder, job
-        self.device, self.dtype = torch.device(job.device), DTYPES[job.dtype]
-        self.model = empty_model(folder, job.attention, job.dtype, trust_remote_code=job.trust)
-        try:
-            where, self.blocks = find_blocks(self.model)
-        except WagleError as error:
-            raise WagleError(f"{error}; use engine: whole") from None
-        _check_shared(self.model, where)
-        every = [name for name, _ in self.model.named_parameters()]
-        self.names = [
-            [name for name in every if name.startswith(f"{where}.{i}.")]
-            for i in range(len(self.blocks))
-        ]
-        self._outer = [name for name in every if not name.startswith(f"{where}.")]
-        self._weights = Weights(folder)  # read in a thread: not with the model that computes here
-        stack.callback(self._weights.close)
-        place_buffers(self.model, self._weights, self.device)
+        device = torch.device(job.device)
+        super().__init__(folder, job.dtype, job.attention, device, stack, job.trust)
+        self.job = job
         stack.enter_context(without_dropout(self.model))
-        self._pool = stack.enter_context(ThreadPoolExecutor(1))
-        self._next: tuple[int, Future[dict[str, Tensor]]] | None = None
         self.keyword = False
         self.tuples = False
 
-    def __len__(self) -> int:
-        return len(self.blocks)
-
-    # -----------------------------------------------------------------------------------------
-    # Weights
-
-    def load(self, block: int, upcoming: int) -> dict[str, Tensor]:
-        """The weights of a block; those of the ``upcoming`` one are read meanwhile in a thread."""
-        if self._next is None or self._next[0] != block:
-            self._next = (block, self._pool.submit(self._read, block))
-        found = self._next[1].result()
-        self._next = None
-        if 0 <= upcoming < len(self.blocks) and upcoming != block:
-            self._next = (upcoming, self._pool.submit(self._read, upcoming))
-        return {n: t.to(self.device, non_blocking=True) for n, t in found.items()}
-
-    def _read(self, block: int) -> dict[str, Tensor]:
-        found = self._weights.load(self.names[block], self.dtype)
-        if self.device.type == "cuda":
-            found = {n: t.pin_memory() for n, t in found.items()}
-        return found
-
-    @contextlib.contextmanager
-    def around(self) -> Iterator[dict[str, nn.Parameter]]:
-        """Hold the weights before and after the blocks.
-
-        On a CPU these are memory maps, so only the rows of an embedding that are used are read.
-        """
-        weights = Weights(self.folder)
-        try:
-            tensors = {n: weights.get(n).to(self.device, self.dtype) for n in self._outer}
-            with placed(self.model, tensors) as parameters:
-                yield parameters
-        finally:
-            weights.close()
-
-    # -----------------------------------------------------------------------------------------
     # The model's own forward, with its blocks replaced
 
     @contextlib.contextmanager
@@ -174,15 +113,3 @@ class Blocks:
                     else own(block, hidden, *args, **kwargs)
                 )
         self.tuples = not isinstance(found, Tensor)
-
-
-def _check_shared(model: nn.Module, where: str) -> None:
-    """Refuse blocks that share weights with each other or with the layers around them."""
-    owners: dict[int, str] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        inside = name.startswith(f"{where}.")
-        owner = name[len(where) + 1 :].split(".")[0] if inside else ""
-        if owners.setdefault(id(parameter), owner) != owner:
-            raise WagleError(
-                f"{name} is shared between blocks of {type(model).__name__}; use engine: whole"
-            )
