@@ -22,6 +22,7 @@ from wagle.data.draws import uniform
 from wagle.data.records import Record
 from wagle.data.tokens import Encoder, Tokens
 from wagle.model.scoring import Scored, answer_logits, score, sum_per_record
+from wagle.model.streaming.opening import each
 from wagle.model.structure import device_of, to_device, without_dropout
 from wagle.system.errors import WagleError
 from wagle.unlearning.objectives.activations import contrast_control, random_control
@@ -142,18 +143,23 @@ def control_vectors(
         size = owner.config.get_text_config(decoder=True).hidden_size
         drawn = [random_control(seed, topic, size, steering=steering) for topic in range(topics)]
         return torch.stack(drawn)
-    made = []
-    for name in _topic_names(settings, topics):
-        ends = []
-        for prompt in (settings["novice"], settings["expert"]):
-            text = str(prompt).replace("{topic}", name)
-            tokens = encoder.encode([Record("text", answer=text, id=text, place="control")])
-            batch = to_device(token_batches(tokens[:1], EVAL_TOKENS)[0], device_of(model))
-            with torch.no_grad(), without_dropout(model):
-                got = hidden(model, batch, int(settings["layer"]))
-            ends.append(got.states[_last_word(tokens[0])].cpu())
-        made.append(contrast_control(ends[0], ends[1], steering=steering))
-    return torch.stack(made)
+    device, layer = device_of(model), int(settings["layer"])
+
+    def end(text: str) -> Tensor:
+        tokens = encoder.encode([Record("text", answer=text, id=text, place="control")])
+        batch = to_device(token_batches(tokens[:1], EVAL_TOKENS)[0], device)
+        return hidden(model, batch, layer).states[_last_word(tokens[0])].cpu()
+
+    names = _topic_names(settings, topics)
+    texts = [
+        str(settings[prompt]).replace("{topic}", name)
+        for name in names
+        for prompt in ("novice", "expert")
+    ]
+    with torch.no_grad(), without_dropout(model):
+        ends = each(model, end, texts)
+    pairs = zip(ends[::2], ends[1::2], strict=True)
+    return torch.stack([contrast_control(one, two, steering=steering) for one, two in pairs])
 
 
 def _topic_names(settings: Mapping[str, Any], topics: int) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from wagle.compat.transformers import attention_of
 from wagle.data.batches import token_batches
 from wagle.data.tokens import Tokens
 from wagle.model.scoring import answer_logits, answer_nll
+from wagle.model.streaming.opening import each
 from wagle.model.structure import (
     device_of,
     find_blocks,
@@ -138,13 +140,18 @@ def _ask_of(
     model: nn.Module, tokens: Sequence[Tokens], which: Sequence[int], dtype: str, ask: Ask
 ) -> dict[int, Columns]:
     """What ``ask`` gives for each of these records, batch by batch, without gradients."""
-    found: dict[int, Columns] = {}
     device = device_of(model)
+
+    def once(batch: Mapping[str, Any]) -> dict[int, Columns]:
+        columns, lengths = ask(to_device(batch, device))
+        index = [which[i] for i in batch["index"].tolist()]
+        return _apart({n: c.cpu() for n, c in columns.items()}, index, lengths.tolist())
+
+    found: dict[int, Columns] = {}
+    batches = token_batches([tokens[i] for i in which], EVAL_TOKENS)
     with torch.no_grad(), without_dropout(model), precision(device, dtype):
-        for batch in token_batches([tokens[i] for i in which], EVAL_TOKENS):
-            columns, lengths = ask(to_device(batch, device))
-            index = [which[i] for i in batch["index"].tolist()]
-            found |= _apart({n: c.cpu() for n, c in columns.items()}, index, lengths.tolist())
+        for some in each(model, once, batches):
+            found |= some
     return found
 
 
@@ -261,13 +268,18 @@ class _Enough(Exception):
 def _watching(model: nn.Module, layer: int, found: list[Tensor]) -> Iterator[None]:
     """Keep the output of block ``layer``; the pass ends there, by raising ``_Enough``."""
     _, blocks = find_blocks(model)  # type: ignore[arg-type]
+    own = threading.get_ident()  # passes in step are each in a thread
 
     def entering(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if threading.get_ident() != own:
+            return
         found.append(args[0] if args else kwargs["hidden_states"])
         if not is_sharded(model):  # FSDP2 must see the end of a pass
             raise _Enough
 
     def leaving(_: nn.Module, __: Any, output: Any) -> None:
+        if threading.get_ident() != own:
+            return
         found.append(output[0] if isinstance(output, tuple) else output)
 
     if layer + 1 < len(blocks):
