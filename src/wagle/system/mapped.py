@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,6 +75,29 @@ def passing(*lists: Sequence[Tensor]) -> Iterator[tuple[Tensor, ...]]:
     for some in zip(*lists, strict=True):
         yield some
         let_go(*some)
+
+
+class Lazy(Mapping[str, "Tensor"]):
+    """Tensors by name, each made when it is asked for; the last one, if mapped, is let go then.
+
+    Args:
+        makers: what makes each.
+    """
+
+    def __init__(self, makers: Mapping[str, Callable[[], Tensor]]) -> None:
+        self.makers = dict(makers)
+        self._last: Tensor | None = None
+
+    def __getitem__(self, name: str) -> Tensor:
+        let_go(self._last)
+        self._last = self.makers[name]()
+        return self._last
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.makers)
+
+    def __len__(self) -> int:
+        return len(self.makers)
 
 
 class Room:

@@ -267,6 +267,7 @@ class UnlearnTrainer(Trainer):
         counts: list[int] = inputs["counts"]
         micros: list[Micro] = prepared_inputs(self, inputs)["micros"]
         course = self.course
+        course.supply.foresee(micros)
         losses = self.step_loss.begin(model, counts, self.step + 1)
         self.step_loss.note(course.gradient.take(course.selected, micros, losses, self.step))
         if isinstance(course.optimizer, SophiaG) and self.step % self.training.curvature_every == 0:

@@ -12,6 +12,7 @@ from wagle.model.sharding import local, own_range
 from wagle.model.streaming.opening import stream_of
 from wagle.model.streaming.stream import Stream
 from wagle.model.structure import is_sharded
+from wagle.system.errors import WagleError
 from wagle.system.mapped import Room
 from wagle.unlearning.training.weights.overlaid import Overlaid
 from wagle.unlearning.training.weights.slices import IN_MEMORY, Slice
@@ -39,6 +40,7 @@ def choose(
 
     The arguments are those of ``SelectedWeights``.
     """
+    _refuse_laid(model)
     make = _Maker(model, mask, only)
     sharded = is_sharded(model)
     for name, parameter in list(model.named_parameters()):
@@ -52,6 +54,16 @@ def choose(
             yield parameter, None
         else:
             yield parameter, make(name, parameter, index, saved.get(name, parameter.dtype))
+
+
+def _refuse_laid(model: nn.Module) -> None:
+    """Refuse a streamed model that has been trained: what lies over its blocks would be lost."""
+    stream = stream_of(model)
+    if stream is not None and stream.overlay:
+        raise WagleError(
+            f"the model streamed from {stream.folder} has been trained already; save it with "
+            "save_model, and open the new folder"
+        )
 
 
 class _Maker:

@@ -31,7 +31,7 @@ from wagle.unlearning.training.weights.choosing import blocks_of, choose
 from wagle.unlearning.training.weights.clipping import clip_all, clip_one_by_one
 from wagle.unlearning.training.weights.overlaid import Overlaid
 from wagle.unlearning.training.weights.seal import seal
-from wagle.unlearning.training.weights.slices import IN_MEMORY, Round, Slice
+from wagle.unlearning.training.weights.slices import IN_MEMORY, Round, Slice, drop
 
 
 class Vectors(Protocol):
@@ -39,10 +39,6 @@ class Vectors(Protocol):
 
     def __getitem__(self, name: str, /) -> Tensor:
         """One vector per selected entry of the parameter."""
-
-
-def _drop(parameter: Tensor) -> None:
-    parameter.grad = None
 
 
 class SelectedWeights:
@@ -83,7 +79,7 @@ class SelectedWeights:
         ]
         for parameter in self._frozen:
             if self.sharded:  # FSDP2 has already decided which parameters have a gradient
-                self._handles.append(parameter.register_post_accumulate_grad_hook(_drop))
+                self._handles.append(parameter.register_post_accumulate_grad_hook(drop))
             else:
                 parameter.requires_grad_(False)
         self._lay_over()
@@ -334,11 +330,8 @@ class SelectedWeights:
     def verify(self) -> None:
         """Check that every unselected weight is bit-identical to its value at the start."""
         moved = [name for name, digest in self._rest().items() if self._seal[name] != digest]
-        if moved and self._stream is not None and moved[0].endswith(".safetensors"):
-            raise WagleError(
-                f"{moved[0]} was changed while it was being trained from; start again from the model "
-                "that it was"
-            )
+        if moved and moved[0].endswith(".safetensors"):
+            raise WagleError(f"{moved[0]} has changed while the model trained; start again")
         if moved:
             raise RuntimeError(f"unselected weights of {moved[0]} changed; please report this bug")
 

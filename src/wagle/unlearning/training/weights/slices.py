@@ -26,6 +26,10 @@ def flat_part(parameter: Tensor) -> Tensor:
     return data.view(-1)
 
 
+def drop(parameter: Tensor) -> None:
+    parameter.grad = None
+
+
 class Slice:
     """One parameter: its flat indices (int32, or None for all of it) and its master vector.
 
