@@ -131,9 +131,7 @@ def choose_engine(
         dtype: of its weights in memory.
         selected: how many weights a mask selects; None: there is none.
     """
-    if training.engine != "auto":
-        return training.engine
-    if group.several():
+    if training.engine == "whole" or (training.engine == "auto" and group.several()):
         return "whole"
     sizes, device = sizes_of(folder), torch.device(group.local_device())
     numbers: dict[str, Any] = {
@@ -142,20 +140,22 @@ def choose_engine(
         "itemsize": DTYPES[dtype].itemsize,
         "moments": moments_of(training),
     }
-    need, free = training_needs("whole", sizes, **numbers), free_memory(device)
-    if need.memory <= free:
-        return "whole"
-    why = unfit(training)
-    logger.warning(
-        "engine: auto trains %s: the model in memory needs about %.1f GB, and %.1f GB are free%s",
-        "by stream, with one block in memory" if why is None else "the whole model all the same",
-        need.memory / 1e9,
-        free / 1e9,
-        "" if why is None else f"; engine: stream does not work with {why}",
-    )
-    if why is None:
-        check_disk(training_needs("stream", sizes, **numbers))
-    return "whole" if why else "stream"
+    if training.engine == "auto":
+        need, free = training_needs("whole", sizes, **numbers), free_memory(device)
+        if need.memory <= free:
+            return "whole"
+        why = unfit(training)
+        logger.warning(
+            "engine: auto trains %s: the model in memory needs about %.1f GB, and %.1f GB are free%s",
+            "by stream, one block in memory" if why is None else "the whole model all the same",
+            need.memory / 1e9,
+            free / 1e9,
+            "" if why is None else f"; engine: stream does not work with {why}",
+        )
+        if why is not None:
+            return "whole"
+    check_disk(training_needs("stream", sizes, **numbers))
+    return "stream"
 
 
 def check_disk(need: Needs) -> None:
@@ -218,14 +218,21 @@ def check_engine(
         check_sharded(training, chosen, original)
     if is_streamed(model):
         check_streamed(training)
-    elif training.engine == "stream":
-        if sharded:
-            raise WagleError(
-                "engine: stream does not work with a model in shards; leave out engine or model.shard"
-            )
-        if not any(p.is_meta for p in model.parameters()):
-            raise WagleError(
-                "engine: stream reads the model from its folder, but this one is in memory; give "
-                "wagle.model.streaming.opening.open_streamed(FOLDER), or leave out engine"
-            )
-        check_streamed(training)
+        return
+    check_setting(training, shard=sharded)
+    if training.engine == "stream" and not any(p.is_meta for p in model.parameters()):
+        raise WagleError(
+            "engine: stream reads the model from its folder, but this one is in memory; give "
+            "wagle.model.streaming.opening.open_streamed(FOLDER), or leave out engine"
+        )
+
+
+def check_setting(training: Training, *, shard: bool = False) -> None:
+    """Refuse ``engine: stream`` with settings that it does not go with; there need be no model."""
+    if training.engine != "stream":
+        return
+    if shard:
+        raise WagleError(
+            "engine: stream does not work with a model in shards; leave out engine or model.shard"
+        )
+    check_streamed(training)

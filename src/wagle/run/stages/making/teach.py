@@ -22,6 +22,7 @@ from wagle.run.stages.making.training import (
     training_entry,
 )
 from wagle.system.errors import TrainingStopped, WagleError
+from wagle.unlearning.engines import check_setting
 from wagle.unlearning.sharded import InShards
 from wagle.unlearning.teaching import finetune
 from wagle.unlearning.training.optimizers import check_optimizer
@@ -110,4 +111,5 @@ def check(run: Run) -> None:
     if recipe.finetune is not None:
         check_optimizer(recipe.finetune)
         check_trackers(recipe.finetune.report_to)
+        check_setting(recipe.finetune, shard=recipe.model.shard)
         check_folder(run)
