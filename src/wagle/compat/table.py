@@ -35,6 +35,14 @@ CONTRACTS: tuple[Contract, ...] = (
         promise="whose keys and values are (B, heads, T, size)",
     ),
     Contract(
+        "transformers.cache_utils",
+        "DynamicSlidingWindowLayer",
+        "transformers.window_of",
+        "keep on disk what blocks with a sliding window see",
+        check=behaviour.window_slides,
+        promise="which shows a token the sliding_window - 1 before it, and says so to the mask",
+    ),
+    Contract(
         "transformers:DynamicCache",
         "layers",
         "transformers.DynamicLayer",

@@ -197,6 +197,10 @@ class Stream:
                     for trace in here:
                         self._way.through(trace, block, first, parameters, take)
 
+    def forget(self) -> None:
+        """Drop what was collected and has not gone back, as after an error."""
+        self._way.forget()
+
     # ----- weights -----
 
     @contextlib.contextmanager
