@@ -271,6 +271,14 @@ CONTRACTS: tuple[Contract, ...] = (
         promise="a dataclass with cfg, tags and yaml_path",
     ),
     Contract(
+        "lm_eval.models.huggingface:HFLM",
+        "_loglikelihood_tokens",
+        "lm_eval.in_parts",
+        "ask a model whose blocks are on disk all questions of a suite in one reading",
+        takes=("requests", "disable_tqdm"),
+        called_by="loglikelihood_rolling",
+    ),
+    Contract(
         "lm_eval.api.task:ConfigurableTask",
         "__init__",
         "lm_eval.runs_code",

@@ -99,7 +99,9 @@ def test_the_model_before_and_the_reference_are_streamed_too(folder, patch, tmp_
     opened = []
     own = engines.open_streamed
     monkeypatch.setattr(
-        engines, "open_streamed", lambda *args, **how: opened.append(own(*args, **how)) or opened[-1]
+        engines,
+        "open_streamed",
+        lambda *args, **how: opened.append(own(*args, **how)) or opened[-1],
     )
     make_model("llama-tied", seed=4).save_pretrained(tmp_path / "other")
     found = wagle.evaluate(

@@ -25,6 +25,7 @@ class Room:
         beside: tokens of texts that are computed as one batch: one block's keys and values.
         written: tokens whose keys and values of all blocks are kept, in memory and on disk.
         memory: bytes of these that stay in memory.
+        held: tokens whose keys and values, or hidden states, all stay in memory.
     """
 
     waiting: int
@@ -32,6 +33,7 @@ class Room:
     beside: int
     written: int
     memory: int
+    held: int
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Room:
@@ -52,6 +54,7 @@ class Room:
             beside=min(memory, free_memory(device) // 4) // (3 * kept),
             written=(memory + disk) // (depth * kept),
             memory=memory,
+            held=memory // max(depth * kept, _WAITING * state),
         )
 
     def halved(self) -> Room:
