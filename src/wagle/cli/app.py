@@ -19,6 +19,7 @@ from wagle.cli.mask import mask_app
 from wagle.cli.options import (
     Again,
     All,
+    AllowCode,
     Arms,
     AsJson,
     AskingEngine,
@@ -43,6 +44,7 @@ from wagle.cli.options import (
     Units,
 )
 from wagle.cli.patch import patch_app
+from wagle.cli.plugins import list_command
 from wagle.cli.seals import check_run_command
 from wagle.cli.starting import set_up
 from wagle.system.errors import WagleError
@@ -65,6 +67,7 @@ app.add_typer(mask_app, name="mask")
 app.add_typer(patch_app, name="patch")
 app.command(name="check-run")(check_run_command)
 app.command(name="check")(check_command)
+app.command(name="list")(list_command)
 app.command(name="retrain-adapter")(retrain_command)
 add_evidence(app)
 
@@ -113,6 +116,7 @@ def run(
     as_json: AsJson = False,
     no_fail: NoFail = False,
     again: Again = None,
+    _: AllowCode = False,
 ) -> None:
     """Run all stages of a recipe; after an interruption, the same command resumes the run.
 
@@ -196,6 +200,7 @@ def evaluate_command(
     everything: All = False,
     as_json: AsJson = False,
     no_fail: NoFail = False,
+    _: AllowCode = False,
 ) -> None:
     """Evaluate a run before, after and against its reference; or one model on a benchmark.
 

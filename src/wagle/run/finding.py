@@ -7,10 +7,18 @@ from pathlib import Path
 from wagle.recipe.reading import load_recipe, ready_recipes
 from wagle.recipe.recipe import Recipe
 from wagle.system.errors import WagleError
+from wagle.system.plugins import allow_code
 
 
 def find_run(source: str, overrides: list[str], out: str | None) -> tuple[Recipe, Path]:
     """The recipe and the run folder that a command's argument, either of the two, stands for."""
+    recipe, home = _find(source, overrides, out)
+    if recipe.allow_code:
+        allow_code()
+    return recipe, home
+
+
+def _find(source: str, overrides: list[str], out: str | None) -> tuple[Recipe, Path]:
     folder = Path(source)
     if (folder / "recipe.yaml").is_file():
         if source in ready_recipes():

@@ -50,7 +50,7 @@ class Unlearning(Section, Training):
     """Settings of the objective that override its defaults, such as {beta: 0.1, retain_weight:
     2}."""
 
-    retain_term: Literal["auto", "nll", "kl", "none"] = "auto"
+    retain_term: Text = "auto"
     """What preserves the retain set: nll (training on it), kl (staying close to the original model
     on it), none, or auto (the objective's default)."""
 
