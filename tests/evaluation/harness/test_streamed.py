@@ -1,22 +1,19 @@
 """Suites of lm-eval on a model whose blocks are on disk: the same figures, read once a kind."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from tests.conftest import make_model
-from tests.evaluation.harness.test_asking import (
-    PAGES,
-    encoder,  # noqa: F401
-    lines,
-    own_cache,  # noqa: F401
-    quick,  # noqa: F401
-    task_file,
-)
+from tests.evaluation.harness import test_asking
+from tests.evaluation.harness.test_asking import PAGES, lines, task_file
 from wagle.evaluation.asking.streamed.room import Room
 from wagle.evaluation.benchmarks.harness import harness
 from wagle.model.streaming.opening import open_streamed, stream_of
 
 pytest.importorskip("lm_eval")
+own_cache, encoder = test_asking.own_cache, test_asking.encoder
 
 WRITTEN = {
     "output_type": "generate_until",
@@ -60,7 +57,7 @@ def same(task, model, opened):
             assert theirs.value == pytest.approx(figure.value, rel=1e-6)
 
 
-def test_choices_and_windows_are_read_once_each(tmp_path, encoder, both):  # noqa: F811
+def test_choices_and_windows_are_read_once_each(tmp_path, encoder, both):
     model, opened, stream = both
     same(harness(encoder, data=task_file(tmp_path), batch_size=3), model, opened)
     assert stream.sweeps == 1  # 20 answers in 7 batches
@@ -68,7 +65,7 @@ def test_choices_and_windows_are_read_once_each(tmp_path, encoder, both):  # noq
     assert stream.sweeps == 2
 
 
-def test_texts_take_one_reading_a_token(tmp_path, encoder, both):  # noqa: F811
+def test_texts_take_one_reading_a_token(tmp_path, encoder, both):
     model, opened, stream = both
     task = harness(encoder, data=task_file(tmp_path, **WRITTEN), batch_size=2)
     same(task, model, opened)
@@ -79,10 +76,8 @@ def test_what_does_not_fit_into_memory_together_is_read_in_turn(
     tmp_path,
     encoder,
     both,
-    monkeypatch,  # noqa: F811
+    monkeypatch,
 ):
-    from dataclasses import replace
-
     own = Room.of
     monkeypatch.setattr(Room, "of", lambda model: replace(own(model), held=1))
     model, opened, stream = both

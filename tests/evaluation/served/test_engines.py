@@ -95,7 +95,8 @@ def test_a_base_and_patches_are_asked_without_a_patched_model(folder, patch, tmp
         measure(tmp_path / "made", patch=patch, engine="stream")
 
 
-def test_the_model_before_and_the_reference_are_streamed_too(folder, patch, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("patch")
+def test_the_model_before_and_the_reference_are_streamed_too(folder, tmp_path, monkeypatch):
     opened = []
     own = engines.open_streamed
     monkeypatch.setattr(
