@@ -31,6 +31,7 @@ from wagle.evaluation.asking.requests import (
     Sample,
 )
 from wagle.evaluation.asking.streamed.asking import ask_in_step
+from wagle.evaluation.asking.streamed.sending import Sent
 from wagle.model.streaming.opening import is_streamed
 from wagle.model.structure import (
     check_ids,
@@ -83,8 +84,8 @@ def answer_requests(
     check_length(model, max(map(_length, todo), default=0), "the longest question with its answer")
     check_ids(model, (ids for request in todo for ids in _ids(request)))
     # The cache says which model it is; without one, the other processes do not know it.
-    sent = model if cache is None else Known(cache.model, model)
-    work = (sent, todo, answers.found, frozenset(stop_ids), batch_tokens, dtype, cache)
+    sent = Sent(model) if is_streamed(model) else model
+    work = (sent if cache is None else Known(cache.model, sent), todo, answers.found, frozenset(stop_ids), batch_tokens, dtype, cache)
     try:
         answers.found = together(_answer_all, *work)
     except Unsendable:  # such as a model quantised in memory
@@ -93,7 +94,7 @@ def answer_requests(
 
 
 def _answer_all(
-    model: PreTrainedModel | Known[PreTrainedModel],
+    model: PreTrainedModel | Sent | Known[PreTrainedModel | Sent],
     todo: Sequence[Request],
     known: dict[Request, Reply],
     stop_ids: frozenset[int],
@@ -102,7 +103,8 @@ def _answer_all(
     cache: AnswerCache | None,
 ) -> dict[Request, Reply]:
     """All answers, on every process; each asks the model its part of what is not known."""
-    live = model.value if isinstance(model, Known) else model
+    asked = model.value if isinstance(model, Known) else model
+    live = asked.model if isinstance(asked, Sent) else asked
     todo, known = group.from_main((todo, known))
     own = todo if is_sharded(live) else _own_part(todo)
     found = Answers()
