@@ -16,6 +16,7 @@ from wagle.run.opening import Run
 from wagle.run.selection import to_train
 from wagle.run.stages.making.training import (
     clear_training,
+    closed,
     how_to_resume,
     keep_last_good,
     training_entry,
@@ -63,7 +64,7 @@ def teach_model(run: Run, stage: str, records: list[Record], out: Path) -> dict[
         out: the folder of the taught model.
     """
     assert run.recipe.finetune is not None
-    model: Any = to_train(run, run.models.start, out)
+    model: Any = to_train(run, run.models.start, out, run.recipe.finetune)
     checkpoints = run.private / f"checkpoint-{stage}"
     save = partial(_save, model, run.models.start)
     try:
@@ -83,7 +84,7 @@ def teach_model(run: Run, stage: str, records: list[Record], out: Path) -> dict[
     run.log_steps(stage, result.history)
     save(out)
     clear_training(run, checkpoints)
-    return {"taught": len(records), **training_entry(result)}
+    return {"taught": len(records), **training_entry(result), **closed(model)}
 
 
 def _save(model: Any, like: Path, out: Path) -> None:
