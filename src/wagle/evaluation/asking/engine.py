@@ -85,7 +85,15 @@ def answer_requests(
     check_ids(model, (ids for request in todo for ids in _ids(request)))
     # The cache says which model it is; without one, the other processes do not know it.
     sent = Sent(model) if is_streamed(model) else model
-    work = (sent if cache is None else Known(cache.model, sent), todo, answers.found, frozenset(stop_ids), batch_tokens, dtype, cache)
+    work = (
+        sent if cache is None else Known(cache.model, sent),
+        todo,
+        answers.found,
+        frozenset(stop_ids),
+        batch_tokens,
+        dtype,
+        cache,
+    )
     try:
         answers.found = together(_answer_all, *work)
     except Unsendable:  # such as a model quantised in memory
