@@ -7,10 +7,13 @@ import torch
 
 from tests.conftest import make_model
 from wagle.model.streaming.opening import stream_of
+from wagle.model.weights import fingerprint
+from wagle.patch import laying
 from wagle.patch.application import apply, load_patched
 from wagle.patch.extraction import extract
 from wagle.patch.laying import open_patched
 from wagle.system.errors import WagleError
+from wagle.system.mapped import is_mapped
 
 
 def moved(model, seed, share=0.3, everywhere=(), untouched=()):
@@ -52,8 +55,12 @@ def test_a_patch_lies_over_blocks_stem_and_head(family, dtype, tmp_path):
     assert [file.read_bytes() for file in sorted(base.iterdir())] == before
 
 
+@pytest.mark.parametrize("small", [1 << 30, 0])
 @pytest.mark.parametrize("chain", [True, False])
-def test_of_several_patches_the_later_one_wins(chain, tmp_path):
+def test_of_several_patches_the_later_one_wins_in_memory_or_in_files(
+    chain, small, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(laying, "_SMALL", small)
     base = save(make_model("llama-untied"), tmp_path / "base")
     layer = "model.layers.{}.mlp.up_proj.weight"
     first = moved(make_model("llama-untied"), 1, everywhere=[layer.format(0)])
@@ -66,6 +73,10 @@ def test_of_several_patches_the_later_one_wins(chain, tmp_path):
     laid, mark = open_patched(base, patches)
     same(laid, load_patched(base, patches))
     assert (mark is None) == (not chain)
+    assert fingerprint(laid) == fingerprint(load_patched(base, patches))
+    for over in stream_of(laid).overlay.values():
+        assert is_mapped(over.values) == (not small)
+        assert over.index is None or is_mapped(over.index) == (not small)
 
 
 def test_a_wrong_base_is_refused_as_apply_does(tmp_path):

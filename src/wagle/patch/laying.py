@@ -16,9 +16,16 @@ from wagle.patch.application import check_fit
 from wagle.patch.file import Patch
 from wagle.patch.stack import load_stack, promised
 from wagle.system.errors import WagleError
+from wagle.system.mapped import Room
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+_PER_WEIGHT = 8  # bytes: where it is, and its value
+_SMALL = (
+    256 << 20
+)  # bytes that stay in memory; more lie in files, of which only what is used is there
 
 
 class LaidOver(NamedTuple):
@@ -57,11 +64,15 @@ def open_patched(
     model = open_streamed(base, dtype, attention)
     stream = stream_of(model)
     assert stream is not None
+    size = sum(named.patch.changed for named in stack) * _PER_WEIGHT
+    where = Room(on_disk=size > _SMALL)
     blocks, known = {name for names in stream.names for name in names}, dict(model.named_buffers())
     for named in stack:
         for name in named.patch.tensors:
             if name in blocks:
-                stream.overlay[name] = _over(stream.overlay.get(name), named.patch, name)
+                laid = _over(stream.overlay.get(name), named.patch, name)
+                index = None if laid.index is None else where.put(laid.index)
+                stream.overlay[name] = Laid(index, where.put(laid.values))
             elif name in stream.outer:
                 _put(named.patch, name, stream.own(name).data)
             elif name in known:
