@@ -47,6 +47,7 @@ from wagle.cli.patch import patch_app
 from wagle.cli.plugins import list_command
 from wagle.cli.seals import check_run_command
 from wagle.cli.starting import set_up
+from wagle.cli.table import table_command
 from wagle.system.errors import WagleError
 from wagle.system.processes.leading import lead
 from wagle.system.progress import exit_code_of
@@ -68,6 +69,7 @@ app.add_typer(patch_app, name="patch")
 app.command(name="check-run")(check_run_command)
 app.command(name="check")(check_command)
 app.command(name="list")(list_command)
+app.command(name="table")(table_command)
 app.command(name="retrain-adapter")(retrain_command)
 add_evidence(app)
 
