@@ -22,6 +22,7 @@ from wagle.cli.options import (
     AllowCode,
     Arms,
     AsJson,
+    AskingEngine,
     Before,
     Benchmark,
     Cache,
@@ -199,6 +200,7 @@ def evaluate_command(
     tokenizer: Tokenizer = None,
     cache: Cache = None,
     precision: Precision = "float32",
+    engine: AskingEngine = "auto",
     everything: All = False,
     as_json: AsJson = False,
     no_fail: NoFail = False,
@@ -220,6 +222,7 @@ def evaluate_command(
             "--patch": patch,
             "--tokenizer": tokenizer,
             "--cache": cache,
+            "--engine": engine != "auto",
         }
         wrong = [name for name, value in given.items() if value]
         if wrong:
@@ -241,6 +244,7 @@ def evaluate_command(
         tokenizer=tokenizer,
         cache=cache,
         precision=precision,
+        engine=engine,
     )
     told = evaluation_json(found)
     if out is not None:
