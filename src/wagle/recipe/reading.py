@@ -67,10 +67,7 @@ def load_recipe(
             line that names the key.
     """
     where, data = _read(source)
-    pairs = list(_pairs(overrides))
-    _drop_of_objective(data, dict(pairs).get("unlearning.objective"))
-    for key, value in pairs:
-        _set(data, key, value)
+    data = overridden(data, overrides)
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
@@ -78,6 +75,15 @@ def load_recipe(
     except RecursionError:
         raise WagleError(f"{where} is nested too deeply, or holds itself") from None
     return recipe if base is None else _rebased(recipe, base)
+
+
+def overridden(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The settings of a recipe as written, with those of ``overrides`` in their place."""
+    found, pairs = dict(data), list(_pairs(overrides))
+    _drop_of_objective(found, dict(pairs).get("unlearning.objective"))
+    for key, value in pairs:
+        _set(found, key, value)
+    return found
 
 
 def read_settings(overrides: Sequence[str]) -> dict[str, Any]:

@@ -11,6 +11,9 @@ from wagle.system.errors import WagleError
 
 def find_run(source: str, overrides: list[str], out: str | None) -> tuple[Recipe, Path]:
     """The recipe and the run folder that a command's argument, either of the two, stands for."""
+    option = next((one for one in overrides if one.startswith("-")), None)
+    if option is not None:
+        raise WagleError(f"there is no option {option}; settings are written as KEY=VALUE")
     folder = Path(source)
     if (folder / "recipe.yaml").is_file():
         if source in ready_recipes():
