@@ -87,8 +87,9 @@ def test_the_five_files_have_their_published_values(
         "plain" if wmdp else "llama2" if corrected else "llama2_published"
     )
     assert trained.objective_settings == (
-        {"beta_token_mean": 1} if objective == "npo" and not corrected else {}
+        {"beta_token_mean": True} if objective == "npo" and not corrected else {}
     )
+    choose_objective(objective, trained.objective_settings)
 
 
 def test_wmdp_reads_both_corpora_and_all_of_them():

@@ -104,9 +104,9 @@ def objective_of(
     if method.objective == "npo":
         settings["beta"] = 0.1  # fixed there
         if not corrected:
-            settings["beta_token_mean"] = 1
+            settings["beta_token_mean"] = True
             notes.imitated.append(
-                "unlearning.objective_settings.beta_token_mean: 1, since its NPO takes the mean "
+                "unlearning.objective_settings.beta_token_mean: true, since its NPO takes the mean "
                 "over tokens where the sum belongs, so its pull hardly fades"
             )
     if method.objective == "l1_sparse":
