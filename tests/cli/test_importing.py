@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from bench.published import SOUL, WAGLE
 
 from tests.conftest import OTHERS, RECORDS
-from tests.recipe.published.configs import SOUL, WAGLE
 from wagle.cli import app as cli
 from wagle.recipe.reading import load_recipe
 from wagle.system.errors import WagleError
@@ -193,7 +193,8 @@ def test_other_lines_of_open_unlearning_become_recipes_as_they_are(place, line, 
     assert load_recipe(place / "whole.yaml") == recipe
 
 
-def test_the_environment_says_where_things_are(place, monkeypatch, capsys):
+@pytest.mark.usefixtures("place")
+def test_the_environment_says_where_things_are(monkeypatch, capsys):
     monkeypatch.setenv("WAGLE_MODEL", "models/tiny")
     monkeypatch.setenv("WAGLE_DATA", "sets")
     call("import", LINES[0].replace("forget05", "forget10").replace("retain95", "retain90"))

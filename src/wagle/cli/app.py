@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wagle.cli.about import doctor_command, options, recipes_app, schema_command
 from wagle.cli.check import check_command, retrain_command
 from wagle.cli.compare import compare
 from wagle.cli.evidence import add_evidence
@@ -58,13 +59,15 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="wagle",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Make a language model forget: attribute, unlearn, prove what changed, report.",
 )
+app.callback()(options)
 app.add_typer(mask_app, name="mask")
 app.add_typer(patch_app, name="patch")
+app.add_typer(recipes_app, name="recipes")
+app.command(name="doctor")(doctor_command)
+app.command(name="schema")(schema_command)
 app.command(name="check-run")(check_run_command)
 app.command(name="check")(check_command)
 app.command(name="import", context_settings=FOREIGN)(import_command)

@@ -33,7 +33,7 @@ def dump_recipe(recipe: Recipe) -> str:
     )
 
 
-def _ready() -> dict[str, str]:
+def ready_texts() -> dict[str, str]:
     """The text of each ready recipe by its name."""
     folder = files("wagle").joinpath("recipes")
     entries = [e for e in folder.iterdir() if e.name.endswith(".yaml")] if folder.is_dir() else []
@@ -42,7 +42,7 @@ def _ready() -> dict[str, str]:
 
 def ready_recipes() -> list[str]:
     """The names of the recipes that come with the package."""
-    return sorted(_ready())
+    return sorted(ready_texts())
 
 
 def load_recipe(
@@ -107,7 +107,7 @@ def _read(source: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """What messages call the recipe, and its settings as written."""
     if isinstance(source, Mapping):
         return "recipe", dict(source)
-    where, ready = str(source), _ready()
+    where, ready = str(source), ready_texts()
     name = where.removeprefix(BUNDLED)
     if isinstance(source, str) and name in ready:
         text = ready[name]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from bench.published import WAGLE
 
-from tests.recipe.published.configs import WAGLE
 from wagle.recipe.published.command import find_command
 from wagle.recipe.published.imported import Places
 from wagle.recipe.published.open_unlearning.experiments import EXPERIMENTS

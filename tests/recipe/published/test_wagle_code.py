@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from bench.published import SOUL, WAGLE
 
-from tests.recipe.published.configs import SOUL, WAGLE
 from wagle.attribution.scoring.scores import SCORES
 from wagle.recipe.published.dotted import merge
 from wagle.recipe.published.imported import EVERY, OWN, MaskFile, Places, finish

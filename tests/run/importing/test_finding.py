@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from bench.published import WAGLE
 
-from tests.recipe.published.configs import WAGLE
 from wagle.mask.mask import Mask
 from wagle.recipe.published.imported import MaskFile
 from wagle.run.importing.finding import Asked, find_any, find_import

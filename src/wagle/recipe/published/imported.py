@@ -104,8 +104,12 @@ class Notes:
 
     def need(self, path: str, fetched: str, remedy: str) -> str:
         """Note what the recipe reads; returns the path."""
-        if path not in [one.path for one in self.needed]:
-            self.needed.append(Needed(path, fetched, remedy))
+        for i, one in enumerate(self.needed):
+            if one.path == path:
+                if fetched not in one.fetched:
+                    self.needed[i] = one._replace(fetched=f"{one.fetched} and {fetched}")
+                return path
+        self.needed.append(Needed(path, fetched, remedy))
         return path
 
     def lines(self, left_out: bool = True) -> Iterator[str]:

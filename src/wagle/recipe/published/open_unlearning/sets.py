@@ -122,7 +122,7 @@ def _source(
         folder = notes.need(
             places.of_data("TOFU"),
             f"{name} of locuslab/TOFU",
-            f"put {name}.json there, from the hub's locuslab/TOFU",
+            "put these splits there as NAME.json, and the _perturbed ones that evaluation reads",
         )
         count = 40 * int(found[1]) if found else 4000 if name == "full" else None
         return {"source": folder, "split": name}, count

@@ -83,7 +83,7 @@ def _tofu(split: str, places: Places, notes: Notes) -> Set:
     path = notes.need(
         places.of_data("TOFU"),
         f"{split} of locuslab/TOFU",
-        f"put {split}.json and its _perturbed file there, from the hub's locuslab/TOFU",
+        "put these splits there as NAME.json, and the _perturbed ones that evaluation reads",
     )
     return Set({"source": path, "split": split}, None if share is None else 40 * share)
 

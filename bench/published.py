@@ -1,8 +1,16 @@
-"""Published configs, rebuilt from their values."""
+"""Published configs, rebuilt from their values, and what wagle makes of them.
+
+For the page docs/from-other-projects.md, the ready recipes and the tests.
+"""
 
 from __future__ import annotations
 
 from typing import Any
+
+from wagle.recipe.published.imported import Imported, dump_short
+from wagle.recipe.published.open_unlearning.recipe import import_words
+from wagle.recipe.published.wagle_code.recipe import import_config
+from wagle.recipe.schema import FILE
 
 _TOFU, _ZEPHYR = "locuslab/tofu_ft_llama2-7b", "HuggingFaceH4/zephyr-7b-beta"
 _ROWS: dict[str, tuple[Any, ...]] = {
@@ -78,7 +86,7 @@ _SOPHIA = {"sophia": True, "sophia_params": {"betas_low": 0.9, "betas_high": 0.9
 
 def _soul(
     model: str, task: str | None, epochs: int, lr: float, gamma: float, method: str, **more: Any
-):
+) -> dict[str, Any]:
     tofu = task == "tofu"
     return {
         "overall": {"model_name": model, "logger": "json", "cache_dir": "./.cache", "seed": 0},
@@ -116,3 +124,53 @@ SOUL = {
     "Toxic/SO_PO_llama": _soul(_LLAMA, None, 10, 1e-5, 0.1, "CL+FT", **_SOPHIA),
     "Toxic/SO_PO_opt": _soul(_OPT, None, 5, 2e-5, 0.1, "CL+FT", **_SOPHIA),
 }
+
+OPEN_UNLEARNING = (
+    "experiment=unlearn/tofu/default trainer=NPO task_name=b",
+    "experiment=unlearn/tofu/idk forget_split=forget05 retain_split=retain95 task_name=c",
+    "experiment=unlearn/muse/default data_split=Books trainer=GradDiff "
+    "trainer.method_args.retain_loss_type=KL task_name=d",
+    "experiment=unlearn/muse/default trainer=SimNPO trainer.method_args.beta=3 task_name=e",
+    "experiment=unlearn/wmdp/default task_name=f",
+    "experiment=unlearn/tofu/default trainer=RMU task_name=g",
+)
+_READY = {  # the ready recipes made of the published files
+    "wagle-tofu-graddiff": "Tofu/GradDiff+WAGLE",
+    "wagle-tofu-npo": "Tofu/NPO+WAGLE",
+    "wagle-tofu-po": "Tofu/PO+WAGLE",
+    "wagle-wmdp-graddiff": "wmdp/GradDiff+WAGLE",
+    "wagle-wmdp-npo": "wmdp/NPO+WAGLE",
+}
+
+
+def imported() -> dict[str, tuple[Imported, Imported]]:
+    """Every config by its title, as a faithful and as a corrected recipe."""
+    found = {}
+    for name, config in (WAGLE | SOUL).items():
+        file = f"{name.rpartition('/')[2]}.json"
+        sides = [import_config([(file, config)], corrected=how) for how in (False, True)]
+        found[f"{name}.json"] = (sides[0], sides[1])
+    for line in OPEN_UNLEARNING:
+        sides = [import_words(line.split(), corrected=how) for how in (False, True)]
+        found[f"`{line}`"] = (sides[0], sides[1])
+    return found
+
+
+def ready(name: str) -> str:
+    """The text of a ready recipe, made of a published file."""
+    source = _READY[name]
+    file = f"configs/unlearn/{source}.json"
+    made = import_config([(file, WAGLE[source])], corrected=True)
+    assert made.mask is not None
+    needed = "".join(f"#   {one.path}: {one.fetched}\n" for one in made.notes.needed)
+    return (
+        f"# {file} of the published WAGLE code (arXiv 2410.17509), corrected.\n"
+        f"# yaml-language-server: $schema={FILE}\n"
+        "# Made by `make pages` from that file's values; docs/from-other-projects.md shows both forms.\n"
+        f"# It reads, in the current folder, with {made.mask.path} made of its .pt file by\n"
+        f"# `wagle mask import` (or without attribution.mask, and a score in its place):\n{needed}"
+        + dump_short({**made.recipe, "name": name})
+    )
+
+
+READY = tuple(_READY)
