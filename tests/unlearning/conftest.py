@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import gc
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -18,15 +16,6 @@ from wagle.mask.mask import Mask
 from wagle.model.weights import fingerprint
 from wagle.recipe.sections.training import Training
 from wagle.unlearning.execution import TrainResult
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _quick_collections():
-    """The Trainer collects garbage after every run; what is imported by now need not be searched."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @functools.cache
