@@ -3,8 +3,9 @@
     python -m bench.processes --scratch FOLDER --json bench/measured/processes.json
     python -m bench.processes --from bench/measured/processes.json --out docs/processes-measured.md
 
-``--only demo,bytes,memory`` measures some of it; what the record has of the rest stays. The demo runs
-once on one process of one thread and once on two (torchrun). The bytes are those of the gradients of
+``--only demo,dealt,bytes,memory`` measures some of it; what the record has of the rest stays. The demo runs
+once on one process of one thread and once on two (torchrun); so it does with its steps cut into
+micro-batches that are dealt out whole. The bytes are those of the gradients of
 one step at a ratio of 0.05, next to the gradients of all weights. The memory is the peak of each
 process, for random Llamas of 1.1 and 1.5 billion weights in float32, whose parts a second call resumes.
 """
@@ -27,7 +28,11 @@ from bench.processes_page import RATIO, page
 from wagle.system.files.atomic import write_json, write_text
 from wagle.system.files.reading import read_json
 
-PARTS = ("demo", "bytes", "memory")
+PARTS = ("demo", "dealt", "bytes", "memory")
+HALVES = [
+    *("finetune.batch_size=8", "finetune.accumulation=2"),
+    *("unlearning.batch_size=4", "unlearning.accumulation=2"),
+]
 SHAPES = ("tinyllama-1.1b", "llama-1.5b")
 RECORDS = [
     {"input_ids": [*range(10 + i, 42 + i)], "labels": [*[-100] * 8, *range(18 + i, 42 + i)]}
@@ -51,17 +56,16 @@ def start(processes: int, arguments: Sequence[str]) -> tuple[float, int]:
 # ----- the demo -----
 
 
-def demo(scratch: Path) -> dict[str, Any]:
+def demo(scratch: Path, name: str = "demo", more: Sequence[str] = ()) -> dict[str, Any]:
     """The demo on one and on two processes: seconds, verdict, and the largest difference."""
     found: dict[str, Any] = {}
     for processes in (1, 2):
-        out = scratch / f"demo-{processes}"
+        out = scratch / f"{name}-{processes}"
         if not (out / "report.html").is_file():
             shutil.rmtree(out, ignore_errors=True)
-            say(f"the demo on {processes} process(es)")
-            seconds, _ = start(
-                processes, ["wagle", "run", "bundled:demo", "--out", str(out), "--no-fail"]
-            )
+            say(f"the {name} on {processes} process(es)")
+            command = ["wagle", "run", "bundled:demo", *more, "--out", str(out), "--no-fail"]
+            seconds, _ = start(processes, command)
             write_json(out / "seconds.json", seconds)
         stages = read_json(out / "state.json")["stages"]
         found[str(processes)] = {
@@ -73,6 +77,11 @@ def demo(scratch: Path) -> dict[str, Any]:
     one, two = found["1"]["figures"], found["2"]["figures"]
     assert one.keys() == two.keys()
     return {"runs": found, "differences": {name: abs(one[name] - two[name]) for name in one}}
+
+
+def dealt(scratch: Path) -> dict[str, Any]:
+    """The same steps, in two micro-batches each, of which either process has one."""
+    return demo(scratch, "dealt", HALVES)
 
 
 def _figures(out: Path) -> dict[str, float]:
@@ -268,7 +277,12 @@ def main(options: Sequence[str] | None = None) -> None:
     if asked.scratch:
         scratch = Path(asked.scratch).absolute()
         scratch.mkdir(parents=True, exist_ok=True)
-        parts = {"demo": demo, "bytes": count_bytes, "memory": memory}
+        parts: dict[str, Callable[[Path], dict[str, Any]]] = {
+            "demo": demo,
+            "dealt": dealt,
+            "bytes": count_bytes,
+            "memory": memory,
+        }
         for name in asked.only.split(","):
             record[name] = parts[name](scratch)
             if asked.json:

@@ -28,19 +28,23 @@ def page(record: dict[str, Any]) -> str:
             "",
             f"Two processes take {1 / ratio:.2f} of the time of one. How far their figures are apart:",
             "",
-            "| model | a probability, at most | any figure, at most |",
-            "| --- | ---: | ---: |",
-        ]
-        for role in ("reference", "before", "after"):
-            own = {n: d for n, d in told["differences"].items() if n.startswith(role)}
-            likely = max((d for n, d in own.items() if n.endswith(".probability")), default=0.0)
-            worst = max(own, key=lambda name: own[name], default="")
-            lines.append(f"| {role} | {likely:.1e} | {own.get(worst, 0.0):.1e} (`{worst}`) |")
-        lines += [
+            *_apart(told["differences"]),
             "",
             "Both ask the same model about the reference. The others were trained, in bfloat16: how a product "
             "is rounded there depends on which records share a batch, and so on how many processes share a "
             "step. In float32 twenty steps differ by less than 1e-5 (`tests/unlearning/test_processes.py`).",
+        ]
+    if "dealt" in record:
+        verdicts = [one["verdict"] for one in record["dealt"]["runs"].values()]
+        lines += [
+            "",
+            "With the same steps in two micro-batches each (half the `batch_size`, `accumulation: 2`), either "
+            "process has one of them, rounded as one process rounds it; what is left is the order of "
+            "float32 sums. "
+            + ("The verdicts are equal" if len(set(verdicts)) == 1 else "NOT EQUAL: ")
+            + f" ({'; '.join(dict.fromkeys(verdicts))}), and the figures are apart by:",
+            "",
+            *_apart(record["dealt"]["differences"]),
         ]
     if "bytes" in record:
         told = record["bytes"]
@@ -76,3 +80,17 @@ def page(record: dict[str, Any]) -> str:
             "both weigh.",
         ]
     return "\n".join([*lines, ""])
+
+
+def _apart(differences: dict[str, float]) -> list[str]:
+    """The largest differences of the three evaluations, as a table."""
+    lines = [
+        "| model | a probability, at most | any figure, at most |",
+        "| --- | ---: | ---: |",
+    ]
+    for role in ("reference", "before", "after"):
+        own = {n: d for n, d in differences.items() if n.startswith(role)}
+        likely = max((d for n, d in own.items() if n.endswith(".probability")), default=0.0)
+        worst = max(own, key=lambda name: own[name], default="")
+        lines.append(f"| {role} | {likely:.1e} | {own.get(worst, 0.0):.1e} (`{worst}`) |")
+    return lines

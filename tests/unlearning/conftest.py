@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import functools
-import gc
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -24,15 +23,6 @@ from wagle.model.streaming.opening import open_streamed, stream_of
 from wagle.model.weights import fingerprint, streamed_parts
 from wagle.recipe.sections.training import Training
 from wagle.unlearning.execution import TrainResult
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _quick_collections():
-    """The Trainer collects garbage after every run; what is imported by now need not be searched."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @functools.cache

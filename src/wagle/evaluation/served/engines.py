@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from transformers import PreTrainedModel
 
 from wagle.model.loading import load_model
 from wagle.model.placing import place
@@ -19,6 +18,9 @@ from wagle.patch.laying import open_patched
 from wagle.system.errors import choose
 from wagle.system.memory import free_memory
 from wagle.system.processes.group import local_device
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 
