@@ -67,6 +67,8 @@ BUDGET = {  # command: exit code, what it may import
     "run RUN --json --no-fail": (0, TENSORS),
     "check --help": (0, set()),
     "retrain-adapter --help": (0, set()),
+    "plan --help": (0, set()),
+    "plan none.yaml": (2, set()),
     "run none.yaml": (2, set()),
     "run bad.yaml": (2, set()),
     "run demo attribution.ratoi=0.5": (2, set()),

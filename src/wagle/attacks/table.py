@@ -11,7 +11,7 @@ from typing import Any
 
 from wagle.attacks.shapes import Scene, Trial
 from wagle.evaluation.table import bind
-from wagle.system.errors import choose
+from wagle.system.plugins import find
 from wagle.system.shelf import Shelf
 
 ATTACKS: Shelf[Trial] = Shelf("wagle.attacks.kinds")
@@ -21,13 +21,13 @@ def make_attack(name: str, scene: Scene, settings: Mapping[str, Any]) -> Trial:
     """Prepare an attack: anything missing or wrong is an error here, before any work.
 
     Args:
-        name: a name in ATTACKS.
+        name: a name in ATTACKS, or of a plug-in.
         scene: what the attack works with.
         settings: the keywords of its function.
     """
-    return choose(ATTACKS, name, "attack")(scene, **check_settings(name, settings))
+    return find(ATTACKS, name, "attack")(scene, **check_settings(name, settings))
 
 
 def check_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of an attack, checked against the keywords of its function."""
-    return bind(choose(ATTACKS, name, "attack"), settings, f"attack {name}", hidden=("scene",))
+    return bind(find(ATTACKS, name, "attack"), settings, f"attack {name}", hidden=("scene",))

@@ -29,7 +29,9 @@ from wagle.cli.mask import mask_app
 from wagle.cli.options import (
     Again,
     All,
+    AllowCode,
     AsJson,
+    AskingEngine,
     Before,
     Benchmark,
     Cache,
@@ -45,8 +47,11 @@ from wagle.cli.options import (
     Tokenizer,
 )
 from wagle.cli.patch import patch_app
+from wagle.cli.plan import plan_command
+from wagle.cli.plugins import list_command
 from wagle.cli.seals import check_run_command
 from wagle.cli.starting import set_up
+from wagle.cli.table import table_command
 from wagle.system.errors import WagleError
 from wagle.system.processes.leading import lead
 from wagle.system.progress import exit_code_of
@@ -70,6 +75,9 @@ app.command(name="doctor")(doctor_command)
 app.command(name="schema")(schema_command)
 app.command(name="check-run")(check_run_command)
 app.command(name="check")(check_command)
+app.command(name="plan")(plan_command)
+app.command(name="list")(list_command)
+app.command(name="table")(table_command)
 app.command(name="import", context_settings=FOREIGN)(import_command)
 app.command(name="retrain-adapter")(retrain_command)
 app.command()(compare)
@@ -121,6 +129,7 @@ def run(
     as_json: AsJson = False,
     no_fail: NoFail = False,
     again: Again = None,
+    _: AllowCode = False,
     corrected: Corrected = False,
     model: ModelFolder = None,
     data: DataFolder = None,
@@ -208,9 +217,11 @@ def evaluate_command(
     tokenizer: Tokenizer = None,
     cache: Cache = None,
     precision: Precision = "float32",
+    engine: AskingEngine = "auto",
     everything: All = False,
     as_json: AsJson = False,
     no_fail: NoFail = False,
+    _: AllowCode = False,
 ) -> None:
     """Evaluate a run before, after and against its reference; or one model on a benchmark.
 
@@ -228,6 +239,7 @@ def evaluate_command(
             "--patch": patch,
             "--tokenizer": tokenizer,
             "--cache": cache,
+            "--engine": engine != "auto",
         }
         wrong = [name for name, value in given.items() if value]
         if wrong:
@@ -249,6 +261,7 @@ def evaluate_command(
         tokenizer=tokenizer,
         cache=cache,
         precision=precision,
+        engine=engine,
     )
     told = evaluation_json(found)
     if out is not None:

@@ -6,6 +6,15 @@ from typing import Annotated, Optional
 
 import typer
 
+
+def _allow(yes: bool) -> bool:
+    if yes:
+        from wagle.system.plugins import allow_code
+
+        allow_code()
+    return yes
+
+
 Source = Annotated[
     str,
     typer.Argument(metavar="RECIPE", help="A ready recipe (demo), a YAML file, or a run folder."),
@@ -30,6 +39,15 @@ NoFail = Annotated[
 Again = Annotated[
     Optional[str],
     typer.Option("--again", metavar="STAGE", help="Make this stage and all later ones again."),
+]
+
+AllowCode = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code",
+        help="Let code outside wagle run, named as module:function; allow_code: true in a recipe.",
+        callback=_allow,
+    ),
 ]
 
 # for wagle evaluate
@@ -82,6 +100,13 @@ Tokenizer = Annotated[
 Cache = Annotated[
     Optional[str],
     typer.Option("--cache", help="A private folder that keeps answers, to ask nothing twice."),
+]
+AskingEngine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        help="How models are asked: whole (in memory), stream (one block in memory), or auto.",
+    ),
 ]
 Precision = Annotated[
     str, typer.Option("--precision", help="Precision of matrix products: float32 or bfloat16.")

@@ -23,6 +23,7 @@ from wagle.data.records import FIELD, LISTS, Read, Record, Source, parse_record
 from wagle.data.refusals import REFUSALS
 from wagle.system.errors import WagleError, choose
 from wagle.system.files.reading import one_line, parse_json, read_text
+from wagle.system.plugins import find, installed, is_path
 
 LARGEST = 1 << 32  # bytes of a file of records
 
@@ -134,8 +135,21 @@ def _rows_of_path(source: str | Path, split: str | None) -> Sequence[tuple[str, 
     if os.path.isdir(path):
         return _rows_of_folder(path, split)
     if not os.path.exists(path):
+        text = str(source)
+        if is_path(text) or text in installed("data"):
+            return _rows_of_plugin(text, split)
         raise WagleError(f"data file {one_line(path)} does not exist")
     return _rows_of_file(path)
+
+
+def _rows_of_plugin(name: str, split: str | None) -> Sequence[tuple[str, Mapping[str, Any]]]:
+    """The rows that a plug-in gives: a function without arguments, or with ``split``."""
+    make = find({}, name, "data")
+    given = {} if split is None else {"split": split}
+    rows = list(make(**given))
+    if not all(isinstance(row, Mapping | Record) for row in rows):
+        raise WagleError(f"the data {name} must give one dictionary per record")
+    return [(name, row) for row in rows]
 
 
 def _slice(count: int, rows: str) -> slice:

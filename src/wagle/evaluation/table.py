@@ -13,7 +13,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from wagle.data.tokens import Encoder
 from wagle.evaluation.figures import Task
-from wagle.system.errors import WagleError, choose, no_setting
+from wagle.system.errors import WagleError, no_setting
+from wagle.system.plugins import find
 from wagle.system.shelf import Shelf
 
 BENCHMARKS: Shelf[Task] = Shelf("wagle.evaluation.benchmarks")
@@ -23,7 +24,7 @@ def make_task(name: str, encoder: Encoder, settings: Mapping[str, Any], *, seed:
     """Make a benchmark ready.
 
     Args:
-        name: a name in BENCHMARKS.
+        name: a name in BENCHMARKS, or of a plug-in.
         encoder: the model's encoder.
         settings: the keywords of the benchmark's function.
         seed: for its draws and intervals.
@@ -37,7 +38,7 @@ def make_task(name: str, encoder: Encoder, settings: Mapping[str, Any], *, seed:
 
 def find_benchmark(name: str) -> Callable[..., Task]:
     """The function that makes a benchmark's task."""
-    return choose(BENCHMARKS, name, "benchmark")
+    return find(BENCHMARKS, name, "benchmark")
 
 
 def check_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,8 @@ from wagle.system.processes import group
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_CHUNK = 1 << 22  # weights widened at once
+STREAM = "wagle_stream"  # the attribute of a model that keeps its blocks on disk
+_CHUNK = 1 << 20  # weights widened at once
 # Model types whose folders hold the model's own tensors, and the class of each, so that
 # transformers, which takes seconds to import, need not be asked about them.
 _AS_STORED = {
@@ -186,16 +187,38 @@ def place_buffers(model: nn.Module, weights: Weights, device: torch.device) -> N
         setattr(model.get_submodule(module), leaf, found.to(device))
 
 
-def folder_tensors(folder: str | Path) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a model folder, one at a time, sorted by name."""
-    homes = {}
-    for file in weight_files(folder):
-        with TensorFile(file, "weight file") as opened:
-            homes.update(dict.fromkeys(opened.names, file))
+class StoredTensor:
+    """One tensor of a model folder, read in parts: no memory map of it stays resident."""
+
+    def __init__(self, file: TensorFile, name: str) -> None:
+        self._file, self._name = file, name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        return self._file.shape(self._name)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Its dtype."""
+        return self._file.dtype(self._name)
+
+    def parts(self, size: int = _CHUNK) -> Iterator[Tensor]:
+        """The flattened tensor in order, ``size`` elements at a time, in fresh memory."""
+        whole = math.prod(self.shape)
+        for start in range(0, whole, size):
+            yield self._file.read(self._name, start, min(start + size, whole))
+
+
+def stored_tensors(folder: str | Path) -> Iterator[tuple[str, StoredTensor]]:
+    """The tensors of a model folder as they are stored, one at a time, sorted by name."""
     with contextlib.ExitStack() as stack:
-        files = {file: stack.enter_context(TensorFile(file)) for file in set(homes.values())}
+        homes = {}
+        for path in weight_files(folder):
+            opened = stack.enter_context(TensorFile(path, "weight file"))
+            homes.update(dict.fromkeys(opened.names, opened))
         for name in sorted(homes):
-            yield name, files[homes[name]].get(name)
+            yield name, StoredTensor(homes[name], name)
 
 
 def own_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -244,11 +267,35 @@ _Parts: TypeAlias = Generator[tuple[str, tuple[int, ...], Iterable[Tensor]], Non
 def _live_parts(model: nn.Module) -> _Parts:
     """The saved tensors of a live module in parts, tied ones once, sorted by name."""
     for name, tensor in own_tensors(model):
-        if type(tensor).__name__ == "DTensor":  # part by part, in the order of the processes
+        if tensor.is_meta:
+            stream: Any = getattr(getattr(model, "module", model), STREAM)
+            yield name, tuple(tensor.shape), streamed_parts(stream, name, tensor.dtype)
+        elif type(tensor).__name__ == "DTensor":  # part by part, in the order of the processes
             parts = group.in_turn(tensor.to_local().reshape(-1), _CHUNK)  # type: ignore[attr-defined]
             yield name, tuple(tensor.shape), parts
         else:
             yield name, tuple(tensor.shape), tensor.reshape(-1).split(_CHUNK)
+
+
+def streamed_parts(stream: Any, name: str, dtype: torch.dtype) -> Iterator[Tensor]:
+    """A parameter of a block of a streamed model in parts, with the overlay.
+
+    Args:
+        stream: what keeps the blocks of the model on disk.
+        name: of the parameter.
+        dtype: the model's.
+    """
+    weights, laid = Weights(stream.folder), stream.overlay.get(name)
+    try:
+        size = math.prod(weights.shape(name))
+        for start in range(0, size, _CHUNK):
+            part = weights.read(name, start, min(start + _CHUNK, size))
+            part = part.to(dtype, copy=laid is not None)
+            if laid is not None:
+                laid.over(part, start)
+            yield part
+    finally:
+        weights.close()
 
 
 def _folder_parts(folder: str | Path) -> _Parts:

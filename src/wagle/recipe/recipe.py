@@ -90,6 +90,10 @@ class Recipe(Section):
     evaluation: EvaluationSettings = EvaluationSettings()
     """How the model is evaluated before and after unlearning."""
 
+    allow_code: bool = False
+    """Whether code outside wagle may run: an objective, retain term, score, benchmark, attack or set
+    of records that is named as module:function. Plug-ins of installed packages need no permission."""
+
     deploy: list[Text] = []
     """The forms in which the unlearned model will be served, such as [q4_k_m, nf4]: each is made,
     asked the same questions, and counts in the verdict. Loads: {loads}. GGUF files: {files}.

@@ -19,6 +19,7 @@ from wagle.run.stages.stopping import pass_over
 from wagle.run.stages.table import STAGES
 from wagle.system.errors import WagleError, choose
 from wagle.system.files.seals import sealable
+from wagle.system.plugins import code_allowed
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,11 @@ def execute(
     """
     home = Path(folder) if folder else Path("runs") / recipe.name
     wanted, anew = _up_to(until), redo or again is not None
-    with opened(recipe, home, () if anew else wanted) as run, _recorded(run) as warnings:
+    with (
+        code_allowed(recipe.allow_code),
+        opened(recipe, home, () if anew else wanted) as run,
+        _recorded(run) as warnings,
+    ):
         over = _start_over(run, again or until) if anew else []
         check_seals(run)
         if all(name in run.state["stages"] for name in wanted):
@@ -122,6 +127,9 @@ def _check(run: Run, wanted: list[str]) -> None:
     for records in run.inputs.sets.values():
         run.inputs.encoder.encode(records)
     run.inputs.encoder.encode(run.inputs.forgotten)
+    from wagle.run.planning.fitting import check_fit  # heavy: a finished run does not need it
+
+    check_fit(run, wanted)
 
 
 def _refuse_all_but_the_report(run: Run, wanted: list[str]) -> None:

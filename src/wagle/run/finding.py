@@ -7,6 +7,7 @@ from pathlib import Path
 from wagle.recipe.reading import load_recipe, ready_recipes
 from wagle.recipe.recipe import Recipe
 from wagle.system.errors import WagleError
+from wagle.system.plugins import allow_code
 
 
 def find_run(source: str, overrides: list[str], out: str | None) -> tuple[Recipe, Path]:
@@ -14,6 +15,13 @@ def find_run(source: str, overrides: list[str], out: str | None) -> tuple[Recipe
     option = next((one for one in overrides if one.startswith("-")), None)
     if option is not None:
         raise WagleError(f"there is no option {option}; settings are written as KEY=VALUE")
+    recipe, home = _find(source, overrides, out)
+    if recipe.allow_code:
+        allow_code()
+    return recipe, home
+
+
+def _find(source: str, overrides: list[str], out: str | None) -> tuple[Recipe, Path]:
     folder = Path(source)
     if (folder / "recipe.yaml").is_file():
         if source in ready_recipes():

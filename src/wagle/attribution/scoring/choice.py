@@ -13,7 +13,8 @@ from wagle.attribution.scoring.scores import SCORES, by_gamma
 from wagle.attribution.scoring.unscored import read_mapping
 from wagle.mask.mask import Mask
 from wagle.recipe.rules import UNSCORED
-from wagle.system.errors import WagleError, choose, no_setting
+from wagle.system.errors import WagleError, no_setting
+from wagle.system.plugins import find
 
 _FROM_DATA = ("gamma", "damping")
 
@@ -35,16 +36,22 @@ def choose_score(score: str | Function) -> Chosen:
     ``wagle``.
     """
     if isinstance(score, str):
-        return Chosen(score, choose(SCORES, score, "score"))
+        found = find(SCORES, score, "score")
+        return Chosen(score, found if isinstance(found, Score) else _entry_of(found))
     if not callable(score):
         raise WagleError(
             f"score is {score!r}; give a name ({', '.join(SCORES)}), a function, or a mapping with "
             f"one key ({', '.join(UNSCORED)})"
         )
-    entry = Score(score)
+    return Chosen(function_name(score), _entry_of(score))
+
+
+def _entry_of(function: Function) -> Score:
+    """An entry made of a function."""
+    entry = Score(function)
     if "gamma" in entry.settings and {"weight", "grad_retain"} <= set(entry.quantities):
-        entry = Score(score, retain_term=by_gamma)
-    return Chosen(function_name(score), entry)
+        return Score(function, retain_term=by_gamma)
+    return entry
 
 
 def score_settings(score: Chosen, given: Mapping[str, Any]) -> dict[str, Any]:

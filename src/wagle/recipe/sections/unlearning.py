@@ -50,7 +50,7 @@ class Unlearning(Section, Training):
     """Settings of the objective that override its defaults, such as {beta: 0.1, retain_weight:
     2}."""
 
-    retain_term: Literal["auto", "nll", "kl", "none"] = "auto"
+    retain_term: Text = "auto"
     """What preserves the retain set: nll (training on it), kl (staying close to the original model
     on it), none, or auto (the objective's default)."""
 
@@ -131,6 +131,11 @@ class Unlearning(Section, Training):
         if self.wrapper == "task_vector":
             said = "is task_vector, which negates weights; negating an adapter's weights does not "
             raise refused(f"{said}negate the model's change; remove unlearning.lora", "wrapper")
+        if self.engine == "stream":
+            said = (
+                "is stream, which trains the weights themselves; leave it out with unlearning.lora"
+            )
+            raise refused(said, "engine")
         if self.lora.dropout and not self.dropout:
             said = "is given, but unlearning.dropout is off; set that to true, or this to 0"
             raise refused(said, "lora.dropout")

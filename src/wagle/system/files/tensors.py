@@ -6,12 +6,12 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from wagle.system.errors import WagleError
-from wagle.system.files.atomic import atomic_file
+from wagle.system.files.atomic import atomic_file, disk_errors
 
 if TYPE_CHECKING:
     import torch
@@ -25,9 +25,32 @@ _BLANK = "0" * 64
 MOST_DIMENSIONS = 64  # of a tensor, as in torch
 
 
+class InParts(Protocol):
+    """A tensor that is never whole in memory: its elements come part by part."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """The shape of the whole."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of every part."""
+
+    def parts(self) -> Iterator[Tensor]:
+        """The flattened tensor in order, a few million elements at a time."""
+
+
+def flat_parts(tensor: Tensor | InParts) -> Iterator[Tensor]:
+    """A flattened tensor, a few million elements at a time."""
+    if hasattr(tensor, "parts"):
+        found: Iterator[Tensor] = tensor.parts()
+        return found
+    return iter(tensor.detach().reshape(-1).split(CHUNK))
+
+
 def save_tensors(
     path: str | Path,
-    tensors: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor] | Mapping[str, Tensor | InParts],
     metadata: Mapping[str, Any],
     *,
     private: bool = False,
@@ -59,7 +82,7 @@ def save_tensors(
         file.write(text)
         made = hashlib.sha256(text[8:])
         for name in places:
-            for chunk in tensors[name].detach().reshape(-1).split(CHUNK):
+            for chunk in flat_parts(tensors[name]):
                 piece = tensor_bytes(chunk.to("cpu", kinds[name]))
                 file.write(piece)
                 if digest:
@@ -67,6 +90,32 @@ def save_tensors(
         if digest:
             file.seek(text.index(_BLANK.encode()))
             file.write(made.hexdigest().encode())
+
+
+def write_in_parts(
+    path: Path,
+    shapes: Mapping[str, Sequence[int]],
+    kinds: Mapping[str, torch.dtype],
+    metadata: Mapping[str, str],
+    parts: Callable[[str], Iterable[Tensor]],
+) -> None:
+    """Write a safetensors file of tensors that nobody holds whole; the caller's folder is atomic.
+
+    Args:
+        path: the file.
+        shapes: of the tensors.
+        kinds: what each is converted to.
+        metadata: of the file, as safetensors has it.
+        parts: gives the flattened tensor of a name, part by part.
+    """
+    text, places, end = layout(shapes, kinds, metadata)
+    with disk_errors(path), path.open("wb") as file:
+        if end:
+            os.posix_fallocate(file.fileno(), 0, end)
+        file.write(text)
+        for name in places:
+            for part in parts(name):
+                file.write(tensor_bytes(part.to("cpu", kinds[name])))
 
 
 def to_be_digested(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from wagle.system.errors import WagleError, choose, nearest
+from wagle.system.errors import WagleError, nearest
+from wagle.system.plugins import find
 from wagle.unlearning.objectives.entry import (
     FORGET_SIDE,
     INPUTS,
@@ -97,8 +98,8 @@ def choose_objective(
     """An objective by name, or a function of the same form, with its settings checked.
 
     Args:
-        objective: a name in OBJECTIVES, or a function: one that asks for records to keep has its
-            own retain term; any other has none unless ``retain_term`` names one.
+        objective: a name in OBJECTIVES or of a plug-in, or a function: one that asks for records to
+            keep has its own retain term; any other has none unless ``retain_term`` names one.
         settings: override its defaults; also ``forget_weight`` and ``retain_weight``, >= 0.
         retain_term: ``nll``, ``kl``, ``none``, or ``auto``: the objective's own choice.
 
@@ -106,11 +107,12 @@ def choose_objective(
         WagleError: an unknown name or setting, or a parameter that nobody supplies.
     """
     name, entry = _entry(objective)
-    choose({"auto": 0, "none": 0, **RETAIN_TERMS}, retain_term, "retain_term")
+    if retain_term != "auto":
+        _keeps(retain_term)
     retain = entry.retain if retain_term == "auto" else retain_term
     if entry.retain == "own" and entry.own is None and retain != "own":
         raise WagleError(f"objective {name} has a built-in retain term; leave retain_term at auto")
-    keeps = entry.own if retain == "own" else RETAIN_TERMS.get(retain)
+    keeps = entry.own if retain == "own" else _keeps(retain)
     functions = [entry.function, *([] if keeps is None else [keeps])]
     chosen = _settings(name, entry, retain, functions, settings or {})
     inputs = [asked for function in functions for asked in _asked(function)]
@@ -131,11 +133,21 @@ def choose_objective(
     )
 
 
+def _keeps(retain: str) -> Function | None:
+    """The retain term of a name, which may be a plug-in's; None for ``none``."""
+    if retain == "none":
+        return None
+    return find({"auto": none, "none": none, **RETAIN_TERMS}, retain, "retain_term")
+
+
 def _entry(objective: str | Function) -> tuple[str, Objective]:
     """The name and the entry of an objective: from the table, or made for a user's function."""
+    name = objective if isinstance(objective, str) else getattr(objective, "__name__", "custom")
     if isinstance(objective, str):
-        return objective, choose(OBJECTIVES, objective, "objective")
-    name = getattr(objective, "__name__", "custom")
+        found = find(OBJECTIVES, objective, "objective")
+        if isinstance(found, Objective):
+            return name, found
+        objective = found
     try:
         keeps = any(n.startswith("retain") for n in _asked(objective))
     except (TypeError, ValueError):
