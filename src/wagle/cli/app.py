@@ -138,8 +138,9 @@ def run(
     """Run all stages of a recipe; after an interruption, the same command resumes the run.
 
     Reads the recipe and its data; writes the run folder runs/NAME. For a finished run, prints its
-    table again. Takes configs of other projects, too, as wagle import does. Exit code 0 if the verdict is that no leak was found, 1 if it is leaks, damaged or
-    over-unlearned, 3 if it is inconclusive; 2 is bad input.
+    table again. Takes configs of other projects, too, as wagle import does. Exit code 0 if the
+    verdict is that no leak was found, 1 if it is leaks, damaged or over-unlearned, 3 if it is
+    inconclusive; 2 is bad input.
 
     Example:  wagle run demo unlearning.objective=grad_diff --out runs/graddiff
     """
