@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wagle.cli.about import doctor_command, options, recipes_app, schema_command
 from wagle.cli.check import check_command, retrain_command
 from wagle.cli.compare import compare
 from wagle.cli.evidence import add_evidence
@@ -25,6 +24,9 @@ from wagle.cli.importing import (
     Processes,
     import_command,
 )
+from wagle.cli.listing.about import doctor_command, options, recipes_app, schema_command
+from wagle.cli.listing.plugins import list_command
+from wagle.cli.listing.table import table_command
 from wagle.cli.mask import mask_app
 from wagle.cli.options import (
     Again,
@@ -48,10 +50,8 @@ from wagle.cli.options import (
 )
 from wagle.cli.patch import patch_app
 from wagle.cli.plan import plan_command
-from wagle.cli.plugins import list_command
 from wagle.cli.seals import check_run_command
 from wagle.cli.starting import set_up
-from wagle.cli.table import table_command
 from wagle.system.errors import WagleError
 from wagle.system.processes.leading import lead
 from wagle.system.progress import exit_code_of
