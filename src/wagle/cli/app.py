@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wagle.cli.about import doctor_command, options, recipes_app, schema_command
 from wagle.cli.check import check_command, retrain_command
 from wagle.cli.compare import compare
 from wagle.cli.evidence import add_evidence
@@ -25,6 +24,9 @@ from wagle.cli.importing import (
     Processes,
     import_command,
 )
+from wagle.cli.listing.about import doctor_command, options, recipes_app, schema_command
+from wagle.cli.listing.plugins import list_command
+from wagle.cli.listing.table import table_command
 from wagle.cli.mask import mask_app
 from wagle.cli.options import (
     Again,
@@ -48,10 +50,8 @@ from wagle.cli.options import (
 )
 from wagle.cli.patch import patch_app
 from wagle.cli.plan import plan_command
-from wagle.cli.plugins import list_command
 from wagle.cli.seals import check_run_command
 from wagle.cli.starting import set_up
-from wagle.cli.table import table_command
 from wagle.system.errors import WagleError
 from wagle.system.processes.leading import lead
 from wagle.system.progress import exit_code_of
@@ -138,8 +138,9 @@ def run(
     """Run all stages of a recipe; after an interruption, the same command resumes the run.
 
     Reads the recipe and its data; writes the run folder runs/NAME. For a finished run, prints its
-    table again. Takes configs of other projects, too, as wagle import does. Exit code 0 if the verdict is that no leak was found, 1 if it is leaks, damaged or
-    over-unlearned, 3 if it is inconclusive; 2 is bad input.
+    table again. Takes configs of other projects, too, as wagle import does. Exit code 0 if the
+    verdict is that no leak was found, 1 if it is leaks, damaged or over-unlearned, 3 if it is
+    inconclusive; 2 is bad input.
 
     Example:  wagle run demo unlearning.objective=grad_diff --out runs/graddiff
     """

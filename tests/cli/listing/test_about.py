@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import typer
 
-from wagle.cli import about
+from wagle.cli.listing import about
 from wagle.recipe.reading import load_recipe, ready_recipes
 from wagle.system import machine
 from wagle.system.errors import WagleError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_the_version_is_told_before_any_command(inside):
