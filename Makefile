@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY = passive
 export HF_HUB_OFFLINE = 1
 
-.PHONY: pages demo demo-full test lint bench bench-large bench-evaluation bench-audit planted objectives house fuzz faults processes gpu wheel clean
+.PHONY: pages demo demo-full test lint bench bench-large bench-evaluation bench-audit planted objectives house fuzz faults processes planning gpu wheel clean
 
 demo: .venv/installed
 	$(BIN)/wagle run demo
@@ -62,6 +62,10 @@ fuzz: .venv/installed-dev
 # Every fault in every stage of a tiny run, about an hour; it resumes in ARGS="--scratch FOLDER".
 faults: .venv/installed-dev
 	$(BIN)/python -m bench.faults matrix --json bench/measured/faults.json --page docs/reliability.md $(ARGS)
+
+# Plans beside measurements, about half an hour (the 7B rows take hours: choose with ARGS="--only ...").
+planning: .venv/installed
+	$(BIN)/python -m bench.planning --scratch $${TMPDIR:-/tmp}/wagle-planning --json bench/measured/planning.json --out docs/planning-measured.md $(ARGS)
 
 # Several processes beside one, about half an hour; the demo resumes in ARGS="--scratch FOLDER".
 processes: .venv/installed

@@ -202,6 +202,11 @@ def test_the_ratios_of_a_ladder_are_nested_and_exact(levels):
         for which, ratio in enumerate(mask.ratios):
             alone = {k: (c[which], n) for k, (c, n) in mask.densities(by).items()}
             assert mask.at(ratio).density(by) == alone
+    for of in (mask, mask.at(0.5)):
+        for name in of.shapes:
+            whole = of.level(name).view(-1)
+            parts = [of.levels(name, i, min(i + 8, len(whole))) for i in range(0, len(whole), 8)]
+            assert torch.equal(torch.cat(parts), whole)
     parameters = mask.at(0.5).density("parameter")
     assert parameters == {n: (int(t.sum()), t.numel()) for n, t in mask.at(0.5).items()}
 

@@ -15,9 +15,9 @@ from wagle.model.weights import (
     _AS_STORED,
     Weights,
     fingerprint,
-    folder_tensors,
     own_tensors,
     place_buffers,
+    stored_tensors,
     weight_files,
 )
 from wagle.system.errors import WagleError
@@ -122,9 +122,14 @@ def test_what_is_read_without_asking_transformers_is_not_converted_by_it(kind):
 def test_the_tensors_of_a_folder_come_in_name_order_whatever_its_shards(tmp_path, size):
     model = make_model("gpt2")
     model.save_pretrained(tmp_path, max_shard_size=size)
-    found = list(folder_tensors(tmp_path))
-    assert [n for n, _ in found] == sorted(dict(model.named_parameters()))
-    assert all(torch.equal(t, model.get_parameter(n)) for n, t in found)
+    names = []
+    for name, stored in stored_tensors(tmp_path):
+        wanted = model.get_parameter(name)
+        assert (stored.shape, stored.dtype) == (wanted.shape, wanted.dtype)
+        assert [len(part) for part in stored.parts(7)] == [len(p) for p in wanted.view(-1).split(7)]
+        assert torch.equal(torch.cat([*stored.parts(7)]), wanted.view(-1))
+        names.append(name)
+    assert names == sorted(dict(model.named_parameters()))
 
 
 def test_the_tensors_of_a_live_model_have_ties_once_and_saved_buffers_too():

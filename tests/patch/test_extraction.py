@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.patch.models import all_tensors, assert_same_models, bits, folder, weights
-from wagle.patch import extraction as module
 from wagle.patch import folders as patch_folders
 from wagle.patch import positions as patch_positions
 from wagle.patch.application import apply
@@ -158,11 +157,3 @@ def test_an_undo_file_over_the_patch_or_among_weights_is_refused(trio, tmp_path)
     with pytest.raises(WagleError, match="would be among the weights"):
         extract(base, result, tmp_path / "x", undo=base / "undo")
     assert not (tmp_path / "x").exists()
-
-
-def test_values_that_do_not_fit_into_memory_give_the_same_files(undone, tmp_path, monkeypatch):
-    base, result, patch, path = undone
-    monkeypatch.setattr(module, "_IN_MEMORY", 1000)
-    extract(base, result, tmp_path / "q", undo=tmp_path / "v")
-    assert (tmp_path / "q").read_bytes() == patch.read_bytes()
-    assert (tmp_path / "v").read_bytes() == path.read_bytes()

@@ -127,6 +127,12 @@ class Mask(Mapping[str, Tensor]):
         shape = self.shapes[name]
         return unpack(self._packed[name], bits_per_level(self.ratios), math.prod(shape)).view(shape)
 
+    def levels(self, name: str, start: int, stop: int) -> Tensor:
+        """The levels of the flattened parameter from ``start``, a multiple of 8, to ``stop``."""
+        bits = bits_per_level(self.ratios)
+        part = self._packed[name][start * bits // 8 : -(-stop * bits // 8)]
+        return unpack(part, bits, stop - start)
+
     def _single(self) -> None:
         if len(self.ratios) != 1:
             raise WagleError(

@@ -81,6 +81,21 @@ def empty_model(
     """
     folder = model_folder(path)
     stored = read_stored(folder)
+    model = structure_of(folder, attention, dtype, trust_remote_code=trust_remote_code)
+    check_tensors(model, stored)
+    return model
+
+
+def structure_of(
+    path: str | Path,
+    attention: str = "auto",
+    dtype: str = "float32",
+    *,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """What ``empty_model`` gives, from ``config.json`` alone: the folder need hold no weights."""
+    folder = model_folder(path)
+    check_config(folder)
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -98,7 +113,6 @@ def empty_model(
     except Exception as error:
         raise WagleError(f"cannot build the model in {path}: {reason_for(error)}") from error
     model.tie_weights()
-    check_tensors(model, stored)
     empty: PreTrainedModel = model.eval()
     return empty
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 STREAM = "wagle_stream"  # the attribute of a model that keeps its blocks on disk
-_CHUNK = 1 << 22  # weights widened at once
+_CHUNK = 1 << 20  # weights widened at once
 # Model types whose folders hold the model's own tensors, and the class of each, so that
 # transformers, which takes seconds to import, need not be asked about them.
 _AS_STORED = {
@@ -187,16 +187,38 @@ def place_buffers(model: nn.Module, weights: Weights, device: torch.device) -> N
         setattr(model.get_submodule(module), leaf, found.to(device))
 
 
-def folder_tensors(folder: str | Path) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a model folder, one at a time, sorted by name."""
-    homes = {}
-    for file in weight_files(folder):
-        with TensorFile(file, "weight file") as opened:
-            homes.update(dict.fromkeys(opened.names, file))
+class StoredTensor:
+    """One tensor of a model folder, read in parts: no memory map of it stays resident."""
+
+    def __init__(self, file: TensorFile, name: str) -> None:
+        self._file, self._name = file, name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        return self._file.shape(self._name)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Its dtype."""
+        return self._file.dtype(self._name)
+
+    def parts(self, size: int = _CHUNK) -> Iterator[Tensor]:
+        """The flattened tensor in order, ``size`` elements at a time, in fresh memory."""
+        whole = math.prod(self.shape)
+        for start in range(0, whole, size):
+            yield self._file.read(self._name, start, min(start + size, whole))
+
+
+def stored_tensors(folder: str | Path) -> Iterator[tuple[str, StoredTensor]]:
+    """The tensors of a model folder as they are stored, one at a time, sorted by name."""
     with contextlib.ExitStack() as stack:
-        files = {file: stack.enter_context(TensorFile(file)) for file in set(homes.values())}
+        homes = {}
+        for path in weight_files(folder):
+            opened = stack.enter_context(TensorFile(path, "weight file"))
+            homes.update(dict.fromkeys(opened.names, opened))
         for name in sorted(homes):
-            yield name, files[homes[name]].get(name)
+            yield name, StoredTensor(homes[name], name)
 
 
 def own_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

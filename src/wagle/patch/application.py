@@ -1,6 +1,6 @@
 """Apply patches: base and patches give the result; result and undo file give the base back.
 
-Folders in, a folder out, one tensor at a time; ``load_patched`` builds the same model in memory.
+Folders in, a folder out, a part of a tensor at a time; ``load_patched`` builds the same model in memory.
 """
 
 from __future__ import annotations
@@ -10,14 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-
 from wagle.model.loading import load_model
 from wagle.model.saving import copy_other_files
 from wagle.model.structure import DTYPES
-from wagle.model.weights import Weights, fingerprint, weight_files
+from wagle.model.weights import StoredTensor, Weights, fingerprint, weight_files
 from wagle.patch.file import UNDO, Patch
-from wagle.patch.folders import layout
+from wagle.patch.folders import layout, parts_of
 from wagle.patch.stack import (
     Named,
     Shared,
@@ -30,7 +28,7 @@ from wagle.patch.stack import (
 )
 from wagle.system.errors import WagleError, choose
 from wagle.system.files.atomic import atomic_folder
-from wagle.system.files.tensors import TensorFile
+from wagle.system.files.tensors import TensorFile, tensor_bytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -55,8 +53,8 @@ class Applied(NamedTuple):
 def apply(base: str | Path, patches: str | Path | Sequence[str | Path], out: str | Path) -> Applied:
     """Write the model folder that results from applying a patch, or several in order, to a base.
 
-    Shards and all other files are those of the base; only one tensor and its new values are in
-    memory at a time. The folder appears only if its weights have the fingerprint that the patches
+    Shards and all other files are those of the base; only a part of one tensor and the positions of
+    its changes are in memory at a time. The folder appears only if its weights have the fingerprint that the patches
     promise.
 
     Args:
@@ -69,7 +67,7 @@ def apply(base: str | Path, patches: str | Path | Sequence[str | Path], out: str
     stack = load_stack(patches)
     if not stack:
         raise WagleError(f"no patch was given for {base}; name at least one")
-    ours = _check_fit(stack, base)
+    ours = check_fit(stack, base)
     shared = overlaps([named.patch for named in stack])
     wanted = promised(stack, ours)
     if wanted is None:
@@ -94,7 +92,7 @@ def load_patched(
     stack = load_stack(patches)
     if not stack:
         raise WagleError(f"no patch was given for {base}; name at least one")
-    ours = _check_fit(stack, base)
+    ours = check_fit(stack, base)
     stored = str(Weights(base).dtype).removeprefix("torch.")
     model = load_model(base, stored, attention)
     state = model.state_dict()
@@ -126,7 +124,7 @@ def undo(result: str | Path, undo_file: str | Path, out: str | Path) -> None:
     """
     _check_free(out)
     stack = [load_named(undo_file, UNDO)]
-    _check_fit(stack, result)
+    check_fit(stack, result)
     _write(result, stack, out, stack[0].patch.result)
 
 
@@ -136,7 +134,7 @@ def _check_free(out: str | Path) -> None:
         raise WagleError(f"{out} already exists and is not an empty folder; choose another one")
 
 
-def _check_fit(stack: Sequence[Named], folder: str | Path) -> str:
+def check_fit(stack: Sequence[Named], folder: str | Path) -> str:
     """Refuse patches that do not belong on a folder; returns the folder's fingerprint."""
     ours = fingerprint(folder)
     problem = stack_problem(stack, folder, ours)
@@ -183,7 +181,7 @@ def _write(folder: str | Path, stack: Sequence[Named], out: str | Path, wanted: 
 
 
 def _write_shard(source: Path, target: Path, patches: Sequence[Patch]) -> None:
-    """Write one shard with the header of the old one, tensor by tensor in file order."""
+    """Write one shard with the header of the old one, part by part in file order."""
     with (
         TensorFile(source, "weight file") as shard,
         source.open("rb") as old,
@@ -192,7 +190,9 @@ def _write_shard(source: Path, target: Path, patches: Sequence[Patch]) -> None:
         names = sorted(shard.names, key=shard.offset)
         new.write(old.read(shard.offset(names[0]) if names else -1))
         for name in names:
-            tensor = shard.read_all(name)
-            for patch in patches:
-                patch.put(name, tensor)
-            new.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
+            cursors, start = [p.cursor(name) for p in patches if name in p.tensors], 0
+            for part in parts_of(StoredTensor(shard, name)):
+                for cursor in cursors:
+                    cursor.put(part, start)
+                new.write(tensor_bytes(part))
+                start += len(part)

@@ -9,28 +9,41 @@ what was there. A patch covers weights only: configuration and tokenizer are tho
 
 The undo file is the reverse, and private: it holds the old values and is written only on request.
 
-Everything here works on model folders, holds one tensor and its part of the patch at a time, and
-compares stored bits. The file is described in ``wagle.patch.file``, the encoding of positions in
+Everything here works on model folders and compares stored bits. In memory are a part of one tensor,
+and the bits that say where that tensor changed (twice an eighth of a byte per weight); what the patch
+will hold waits in a file without a name. Both folders are read twice: to compare them, and for
+their fingerprints. The file is described in ``wagle.patch.file``, the encoding of positions in
 ``wagle.patch.positions``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import math
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from wagle.model.weights import fingerprint
+from wagle.model.weights import StoredTensor, fingerprint
 from wagle.patch.file import FEW, UNDO, Change, Digests, Patch
-from wagle.patch.folders import differing, kind_of, pairs, same_layout, stored_bits, tensor_digest
-from wagle.patch.positions import Positions, decode, encode
+from wagle.patch.folders import (
+    TensorDigest,
+    in_step,
+    kind_of,
+    pairs,
+    same_layout,
+    tensor_digest,
+    unequal,
+)
+from wagle.patch.positions import Positions, encode
 from wagle.system.errors import WagleError
+from wagle.system.files.atomic import disk_errors
+from wagle.system.files.tensors import InParts
 from wagle.system.memory import Spill
-
-_IN_MEMORY = 1 << 28  # bytes of gathered values before they go to a file
 
 
 def extract(
@@ -49,7 +62,8 @@ def extract(
     """
     same_layout(base, result)
     _check_places((base, result), out, undo)
-    made = _gather(base, result, Path(out).parent, undo=undo is not None)
+    with disk_errors(Path(out), others=False):
+        made = _gather(base, result, Path(out).parent, undo=undo is not None)
     if not made.changes:
         raise WagleError(
             f"nothing changed between {base} and {result}: every weight is bit-identical; check "
@@ -80,10 +94,32 @@ class _Gathered(NamedTuple):
     """The contents of a patch and its undo file, by their names in the file."""
 
     changes: dict[str, Change]
-    new: Spill
-    old: Spill
+    new: dict[str, Tensor | InParts]
+    old: dict[str, Tensor | InParts]
     digests: Digests
     result_digests: dict[str, str]
+
+
+class _Pieces:
+    """A flat tensor whose parts come one by one, and wait in a file."""
+
+    def __init__(self, spill: Spill, dtype: torch.dtype) -> None:
+        self._spill, self.dtype = spill, dtype
+        self._keys: list[Hashable] = []
+        self._count = 0
+
+    @property
+    def shape(self) -> tuple[int]:
+        return (self._count,)
+
+    def add(self, part: Tensor) -> None:
+        key = len(self._spill)
+        self._spill[key] = part
+        self._keys.append(key)
+        self._count += len(part)
+
+    def parts(self) -> Iterator[Tensor]:
+        return (self._spill[key] for key in self._keys)
 
 
 def _gather(base: str | Path, result: str | Path, place: Path, *, undo: bool) -> _Gathered:
@@ -92,39 +128,58 @@ def _gather(base: str | Path, result: str | Path, place: Path, *, undo: bool) ->
     Args:
         base: the model before.
         result: the model after.
-        place: a folder for what does not fit into memory; no file stays there.
+        place: a folder for the values until they are written; no file stays there.
         undo: whether old values are wanted too.
     """
     place.mkdir(parents=True, exist_ok=True)
-    changes: dict[str, Change] = {}
-    values, old_values = Spill(_IN_MEMORY, place), Spill(_IN_MEMORY, place)
+    made = _Gathered({}, {}, {}, Digests({}, {}), {})
+    spill = Spill(0, place)  # kept in memory, the pieces would scatter what is freed between them
     before: dict[str, str] = {}
     after: dict[str, str] = {}
-    result_digests: dict[str, str] = {}
     for name, old, new in pairs(base, result):
-        positions = encode(differing(old, new), new.numel())
-        if 0 < positions.count < FEW:
-            after[name] = tensor_digest(name, new)
-        else:
-            before[name] = tensor_digest(name, old)
+        seen, values = TensorDigest(name, old.shape), _Pieces(spill, new.dtype)
+        old_values = _Pieces(spill, old.dtype) if undo else None
+        flags = _flags(old, new, seen, values, old_values)
+        positions = encode(flags, math.prod(new.shape))
+        few = 0 < positions.count < FEW
+        result_digest = tensor_digest(name, new) if few or undo else ""
+        (after if few else before)[name] = result_digest if few else seen.short()
         if undo:
-            result_digests[name] = tensor_digest(name, new)
+            made.result_digests[name] = result_digest
         if positions.count:
             kind = kind_of(new)
-            changes[name] = Change(kind.shape, kind.dtype, positions.encoding, positions.count)
-            values.update(_entries(name, new, positions))
-            if undo:
-                old_values.update(_entries(name, old, positions))
-    return _Gathered(changes, values, old_values, Digests(before, after), result_digests)
+            made.changes[name] = Change(kind.shape, kind.dtype, positions.encoding, positions.count)
+            for contents, found in ((made.new, values), (made.old, old_values)):
+                if found is not None:
+                    contents |= _entries(name, found, positions, spill)
+    return made._replace(digests=Digests(before, after))
 
 
-def _entries(name: str, tensor: Tensor, positions: Positions) -> dict[Hashable, Tensor]:
+def _flags(
+    old: StoredTensor,
+    new: StoredTensor,
+    seen: TensorDigest,
+    values: _Pieces,
+    old_values: _Pieces | None,
+) -> Iterator[NDArray[np.bool_]]:
+    """Where two tensors differ, part by part; meanwhile the old one is digested, values are kept."""
+    for _, before, after in in_step(old, new):
+        found = unequal(before, after)
+        seen.add(before)
+        where = torch.from_numpy(np.flatnonzero(found))
+        if len(where):
+            values.add(after[where])
+            if old_values is not None:
+                old_values.add(before[where])
+        yield found
+
+
+def _entries(
+    name: str, values: _Pieces, positions: Positions, spill: Spill
+) -> dict[str, Tensor | InParts]:
     """A tensor's values at the positions, and the positions, as the file holds them."""
     if positions.encoding == "all":
-        return {f"{name}::values": tensor.reshape(-1)}
-    flat = stored_bits(tensor)
-    values = [flat[torch.from_numpy(where)] for where in decode(positions, tensor.numel())]
-    return {
-        f"{name}::values": torch.cat(values).view(tensor.dtype),
-        f"{name}::{positions.encoding}": torch.from_numpy(positions.code),
-    }
+        return {f"{name}::values": values}
+    code = _Pieces(spill, torch.uint8)
+    code.add(torch.from_numpy(positions.code))
+    return {f"{name}::values": values, f"{name}::{positions.encoding}": code}

@@ -29,12 +29,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wagle.model.weights import folder_tensors
-from wagle.patch.folders import Kind, dtype_name, kind_of, layout, stored_bits, tensor_digest
+from wagle.model.weights import StoredTensor, stored_tensors
+from wagle.patch.cursor import Cursor
+from wagle.patch.folders import Kind, dtype_name, kind_of, layout, parts_of, tensor_digest
 from wagle.patch.positions import Positions, decode, sound
 from wagle.system.errors import WagleError
 from wagle.system.files.checked import open_checked, save_checked
-from wagle.system.files.tensors import MOST_DIMENSIONS, TensorFile
+from wagle.system.files.tensors import MOST_DIMENSIONS, InParts, TensorFile, flat_parts
 
 FORMAT = "wagle-patch/2"
 UNDO_FORMAT = "wagle-undo/1"
@@ -114,7 +115,7 @@ class Patch:
         base: str,
         result: str,
         tensors: Mapping[str, Change],
-        stored: Mapping[Any, Tensor],
+        stored: Mapping[str, Tensor | InParts],
         digests: Digests | None = None,
         form: Form = PATCH,
     ) -> None:
@@ -132,21 +133,21 @@ class Patch:
 
     def values(self, name: str) -> Tensor:
         """The new values of one changed tensor, flat, in position order."""
-        return self._stored[f"{name}::values"]
+        return _whole(self._stored[f"{name}::values"])
 
     def positions(self, name: str) -> Iterator[NDArray[np.int64]]:
         """Flat positions of the changed weights of one tensor, ascending, in chunks."""
         change = self.tensors[name]
         return decode(_coded(change, name, self._stored), change.size)
 
+    def cursor(self, name: str) -> Cursor:
+        """The positions and new values of one changed tensor, to go through once."""
+        return Cursor(self.positions(name), flat_parts(self._stored[f"{name}::values"]))
+
     def put(self, name: str, tensor: Tensor) -> None:
         """Write the new values of one tensor into the base's, which must be contiguous."""
-        if name not in self.tensors:
-            return
-        flat, values, start = stored_bits(tensor), stored_bits(self.values(name)), 0
-        for where in self.positions(name):
-            flat[torch.from_numpy(where)] = values[start : start + len(where)]
-            start += len(where)
+        if name in self.tensors:
+            self.cursor(name).put(tensor.view(-1), 0)
 
     def patched(self, name: str, old: Tensor) -> Tensor:
         """The result's tensor ``name``; ``old`` is the base's and is not modified."""
@@ -174,21 +175,30 @@ class Patch:
         if not known:
             return None
         lacking = min(known - set(layout(folder)), default=None)
-        for name, tensor in folder_tensors(folder):
+        for name, tensor in stored_tensors(folder):
             if lacking is not None and lacking < name:
                 break
             if self._other(name, tensor):
                 return name
         return lacking
 
-    def _other(self, name: str, tensor: Tensor) -> bool:
+    def _other(self, name: str, tensor: StoredTensor) -> bool:
         """Whether a tensor differs from the base's, as far as its digest can tell."""
         if name in self.digests.after and name in self.tensors:
             kind = kind_of(tensor)
             if kind != self.tensors[name].kind:
                 return kind.shape != self.tensors[name].shape
-            return tensor_digest(name, self.patched(name, tensor)) != self.digests.after[name]
+            found = tensor_digest(name, tensor, self._patched_parts(name, tensor))
+            return found != self.digests.after[name]
         return tensor_digest(name, tensor) != self.digests.base.get(name)
+
+    def _patched_parts(self, name: str, tensor: StoredTensor) -> Iterator[Tensor]:
+        """The result's tensor in parts, from the base's."""
+        cursor, start = self.cursor(name), 0
+        for part in parts_of(tensor):
+            cursor.put(part, start)
+            yield part
+            start += len(part)
 
     def save(self, path: str | Path) -> None:
         """Write the patch as one safetensors file; equal patches give equal bytes."""
@@ -224,14 +234,14 @@ class Patch:
         return cls(ends[0], ends[1], changes, _Stored(file), digests, form)
 
 
-class _Stored(Mapping[str, Tensor]):
-    """The tensors of an open file, each read into fresh memory when it is asked for."""
+class _Stored(Mapping[str, StoredTensor]):
+    """The tensors of an open file, each read in parts when it is asked for."""
 
     def __init__(self, file: TensorFile) -> None:
         self._file = file
 
-    def __getitem__(self, name: str) -> Tensor:
-        return self._file.read_all(name)
+    def __getitem__(self, name: str) -> StoredTensor:
+        return StoredTensor(self._file, name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._file.names)
@@ -240,9 +250,16 @@ class _Stored(Mapping[str, Tensor]):
         return len(self._file.names)
 
 
-def _coded(change: Change, name: str, stored: Mapping[Any, Tensor]) -> Positions:
-    everywhere = change.encoding == "all"
-    code = np.zeros(0, np.uint8) if everywhere else stored[f"{name}::{change.encoding}"].numpy()
+def _whole(tensor: Tensor | InParts) -> Tensor:
+    """A flat tensor in memory."""
+    parts = list(flat_parts(tensor))
+    return torch.cat(parts) if parts else torch.empty(0, dtype=tensor.dtype)
+
+
+def _coded(change: Change, name: str, stored: Mapping[str, Tensor | InParts]) -> Positions:
+    code = np.zeros(0, np.uint8)
+    if change.encoding != "all":
+        code = _whole(stored[f"{name}::{change.encoding}"]).numpy()
     return Positions(change.encoding, code, change.count)
 
 

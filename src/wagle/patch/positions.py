@@ -19,14 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wagle.system.errors import choose
 
-_CHUNK = 1 << 22  # weights, gaps or bits per step; a multiple of 8
+_CHUNK = 1 << 20  # weights, gaps or bits per step; a multiple of 8
 _MORE = 255  # in the gap code: 255 more unchanged weights, and the gap continues
 _PLANES = 48  # more than any gap has bits
 _ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1, dtype=np.uint8)
@@ -55,25 +54,25 @@ def encode(parts: Iterable[NDArray[np.bool_]], size: int) -> Positions:
         parts: the array, in order; all parts but the last have a multiple of 8 entries.
         size: how many entries the array has.
     """
-    packed, count = [_EMPTY], 0
+    bits, count, done = np.empty(_bytes(size), dtype=np.uint8), 0, 0
     for part in parts:
-        packed.append(np.packbits(part, bitorder="little"))
+        here = np.packbits(part, bitorder="little")
+        bits[done : done + len(here)] = here
+        done += len(here)
         count += int(np.count_nonzero(part))
-    bits = np.concatenate(packed)
     if count == size:
         return Positions("all", _EMPTY, count)
     if not count:
         return Positions("gaps", _EMPTY, 0)
     changed = 2 * count <= size  # the rarer kind gives the shorter code
-    gaps = _gaps(bits, size, changed)
-    planes = _best_planes(gaps)
-    sizes = {"bits": len(bits), "rice" if changed else "rice_unchanged": _rice_size(gaps, planes)}
+    gaps = _Gaps(bits, size, changed)
+    sizes = {"bits": len(bits), "rice" if changed else "rice_unchanged": gaps.rice_size}
     if changed:
-        sizes["gaps"] = len(gaps) + int((gaps // _MORE).sum())
+        sizes["gaps"] = gaps.byte_size
     best = min(sizes, key=lambda name: (sizes[name], name))
     if best == "bits":
         return Positions(best, bits, count)
-    return Positions(best, _byte_code(gaps) if best == "gaps" else _rice(gaps, planes), count)
+    return Positions(best, _byte_code(gaps) if best == "gaps" else _rice(gaps), count)
 
 
 def decode(positions: Positions, size: int) -> Iterator[NDArray[np.int64]]:
@@ -131,30 +130,63 @@ def _unpacked(code: NDArray[np.uint8], start: int, stop: int) -> NDArray[np.bool
 def _flags(code: NDArray[np.uint8], size: int) -> int | None:
     """How many of ``size`` bits are set, or None if one is set beyond them."""
     beyond = int(code[-1]) >> ((size - 1) % 8 + 1)
-    return None if beyond else int(_ONES[code].sum(dtype=np.int64))
+    return None if beyond else _set(code)
+
+
+def _set(code: NDArray[np.uint8]) -> int:
+    """How many bits are set."""
+    starts = range(0, len(code), _CHUNK)
+    return sum(int(_ONES[code[i : i + _CHUNK]].sum(dtype=np.int64)) for i in starts)
 
 
 # ---------------------------------------------------------------------------------------------
 # Gaps
 
 
-def _gaps(bits: NDArray[np.uint8], size: int, of: bool) -> NDArray[np.unsignedinteger]:
-    """How many other entries precede each one that is ``of``, in the smallest type that fits."""
-    found, last = [], -1
-    for start in range(0, size, _CHUNK):
-        flags = _unpacked(bits, start, min(start + _CHUNK, size))
-        where = np.flatnonzero(flags if of else ~flags) + start
-        if len(where):
-            gaps = np.diff(where, prepend=last) - 1
-            found.append(gaps.astype(np.min_scalar_type(size)))
-            last = int(where[-1])
-    return np.concatenate(found)
+class _Gaps:
+    """How many other entries precede each one that is ``of``, and how long their codes are.
+
+    They are counted afresh whenever they are asked for: all at once would take up to four bytes
+    for every second weight.
+    """
+
+    def __init__(self, bits: NDArray[np.uint8], size: int, of: bool) -> None:
+        self.bits, self.size, self.of = bits, size, of
+        self.count = more = 0
+        sums = [0] * (_PLANES + 1)  # of all gaps >> k
+        for part in self.parts():
+            self.count += len(part)
+            more += int((part // _MORE).sum(dtype=np.int64))
+            for planes in range(_PLANES + 1):
+                total = int((part >> planes).sum(dtype=np.int64))
+                if not total:
+                    break
+                sums[planes] += total
+        self.byte_size = self.count + more
+        self.planes = 0  # of the shortest code: one more costs n bits and saves half of the unary
+        while sums[self.planes] - sums[self.planes + 1] > self.count:
+            self.planes += 1
+        self.unary = self.count + sums[self.planes]  # bits
+        self.rice_size = 1 + self.planes * _bytes(self.count) + _bytes(self.unary)
+
+    def parts(self) -> Iterator[NDArray[np.unsignedinteger]]:
+        """The gaps in order, in the smallest type that fits."""
+        last = -1
+        for start in range(0, self.size, _CHUNK):
+            flags = _unpacked(self.bits, start, min(start + _CHUNK, self.size))
+            where = np.flatnonzero(flags if self.of else ~flags) + start
+            if len(where):
+                gaps = np.diff(where, prepend=last) - 1
+                yield gaps.astype(np.min_scalar_type(self.size))
+                last = int(where[-1])
 
 
-def _byte_code(gaps: NDArray[np.unsignedinteger]) -> NDArray[np.uint8]:
-    ends = np.cumsum(gaps // _MORE + 1, dtype=np.int64) - 1
-    code = np.full(ends[-1] + 1, _MORE, dtype=np.uint8)
-    code[ends] = gaps % _MORE
+def _byte_code(gaps: _Gaps) -> NDArray[np.uint8]:
+    code, done = np.full(gaps.byte_size, _MORE, dtype=np.uint8), 0
+    for part in gaps.parts():
+        ends = np.cumsum(part // _MORE + 1, dtype=np.int64) + done
+        code[ends - 1] = part % _MORE
+        done = int(ends[-1])
     return code
 
 
@@ -172,43 +204,57 @@ def _decode_gaps(code: NDArray[np.uint8]) -> Iterator[NDArray[np.int64]]:
 # Rice codes of gaps
 
 
-def _best_planes(gaps: NDArray[np.unsignedinteger]) -> int:
-    """The k of the shortest code: another plane costs n bits and saves half of the unary ones."""
-    planes = 0
-    left: NDArray[Any] = gaps
-    while int((left - (left >> 1)).sum()) > len(gaps):
-        planes, left = planes + 1, left >> 1
-    return planes
-
-
-def _rice_size(gaps: NDArray[np.unsignedinteger], planes: int) -> int:
-    unary = len(gaps) + int((gaps >> planes).sum())
-    return 1 + planes * _bytes(len(gaps)) + _bytes(unary)
-
-
 def _bytes(bits: int) -> int:
     return (bits + 7) // 8
 
 
-def _rice(gaps: NDArray[np.unsignedinteger], planes: int) -> NDArray[np.uint8]:
-    code = [np.array([planes], dtype=np.uint8)]
-    for plane in range(planes):
-        code.extend(
-            np.packbits(gaps[start : start + _CHUNK] >> plane & 1, bitorder="little")
-            for start in range(0, len(gaps), _CHUNK)
-        )
-    rest = np.zeros(0, dtype=np.bool_)  # bits that do not fill a byte yet
-    for start in range(0, len(gaps), _CHUNK):
-        ends = np.cumsum((gaps[start : start + _CHUNK] >> planes) + 1, dtype=np.int64)
-        ends += len(rest) - 1
-        flags = np.zeros(ends[-1] + 1, dtype=np.bool_)
-        flags[: len(rest)] = rest
-        flags[ends] = True
+class _Bits:
+    """Bits that are written into a code in order, lowest first, from some byte on."""
+
+    def __init__(self, code: NDArray[np.uint8], at: int) -> None:
+        self._code, self._at = code, at
+        self._rest = np.zeros(0, dtype=np.uint8)  # bits that do not fill a byte yet
+
+    def add(self, flags: NDArray[np.uint8]) -> None:
+        """The next bits, one a byte."""
+        flags = np.concatenate([self._rest, flags])
         whole = len(flags) // 8 * 8
-        code.append(np.packbits(flags[:whole], bitorder="little"))
-        rest = flags[whole:]
-    code.append(np.packbits(rest, bitorder="little"))
-    return np.concatenate(code)
+        self._put(flags[:whole])
+        self._rest = flags[whole:]
+
+    def end(self) -> None:
+        """Fill up the last byte with zeros."""
+        self._put(self._rest)
+
+    def _put(self, flags: NDArray[np.uint8]) -> None:
+        packed = np.packbits(flags, bitorder="little")
+        self._code[self._at : self._at + len(packed)] = packed
+        self._at += len(packed)
+
+
+def _rice(gaps: _Gaps) -> NDArray[np.uint8]:
+    code = np.zeros(gaps.rice_size, dtype=np.uint8)
+    code[0] = gaps.planes
+    each = _bytes(gaps.count)
+    planes = [_Bits(code, 1 + plane * each) for plane in range(gaps.planes)]
+    unary, done = code[1 + gaps.planes * each :], 0
+    for part in gaps.parts():
+        for plane, bits in enumerate(planes):
+            bits.add((part >> plane & 1).astype(np.uint8))
+        ends = np.cumsum((part >> gaps.planes) + 1, dtype=np.int64) + done
+        _set_bits(unary, ends - 1)
+        done = int(ends[-1])
+    for bits in planes:
+        bits.end()
+    return code
+
+
+def _set_bits(code: NDArray[np.uint8], where: NDArray[np.int64]) -> None:
+    """Set the bits at ascending places."""
+    homes = where >> 3
+    firsts = np.flatnonzero(np.diff(homes, prepend=-1))  # of the places in one byte
+    ones = np.left_shift(1, where & 7).astype(np.uint8)
+    code[homes[firsts]] |= np.bitwise_or.reduceat(ones, firsts)
 
 
 def _parts(
@@ -258,7 +304,7 @@ def _sound_rice(code: NDArray[np.uint8], count: int, size: int) -> bool:
     if not len(code) or code[0] > _PLANES or 1 + int(code[0]) * _bytes(count) >= len(code):
         return False
     planes, unary = _parts(code, count)
-    if not unary[-1] or int(_ONES[unary].sum(dtype=np.int64)) != count:
+    if not unary[-1] or _set(unary) != count:
         return False
     total = (8 * (len(unary) - 1) + int(unary[-1]).bit_length() - count) << len(planes)
     for plane, bits in enumerate(planes):

@@ -18,9 +18,10 @@ import numpy as np
 import torch
 
 from wagle.patch.file import PATCH, Form, Patch
-from wagle.patch.folders import Kind, stored_bits
+from wagle.patch.folders import Kind
 from wagle.system.errors import WagleError
 
+_CHUNK = 1 << 20  # weights compared at a time
 Source: TypeAlias = "Patch | str | Path"
 
 
@@ -129,7 +130,7 @@ class Shared:
 def overlaps(patches: Sequence[Source]) -> dict[tuple[int, int], Shared]:
     """Which weights both change, for every pair of patches.
 
-    One tensor's positions and values are in memory at a time.
+    A part of one tensor is in memory at a time, and its coded positions.
 
     Args:
         patches: patches of one model, or their files.
@@ -162,18 +163,15 @@ def _shared(one: Named, other: Named, name: str) -> tuple[int, int]:
             f"{name} is {kinds[0]} in {one.name} and {kinds[1]} in {other.name}; compare patches of "
             "one model"
         )
-    where = np.concatenate(list(one.patch.positions(name)))
-    values = stored_bits(one.patch.values(name))
-    others = stored_bits(other.patch.values(name))
-    both = unequal = start = 0
-    for part in other.patch.positions(name):
-        places = np.searchsorted(where, part)
-        inside = places < len(where)
-        inside[inside] = where[places[inside]] == part[inside]
-        hit = torch.from_numpy(np.flatnonzero(inside))
-        first = values[torch.from_numpy(places[inside])]
-        second = others[start : start + len(part)][hit]
-        both += len(hit)
+    mine, theirs = one.patch.cursor(name), other.patch.cursor(name)
+    size = one.patch.tensors[name].size
+    both = unequal = 0
+    for stop in range(_CHUNK, size + _CHUNK, _CHUNK):
+        (where, values), (places, others) = mine.upto(stop), theirs.upto(stop)
+        if values is None or others is None:
+            continue
+        _, left, right = np.intersect1d(where, places, assume_unique=True, return_indices=True)
+        both += len(left)
+        first, second = values[torch.from_numpy(left)], others[torch.from_numpy(right)]
         unequal += int((first != second).sum())
-        start += len(part)
     return both, unequal

@@ -6,14 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from wagle.mask.mask import Mask
-from wagle.model.weights import fingerprint
-from wagle.patch.folders import differing, pairs, same_layout
+from wagle.model.weights import StoredTensor, fingerprint
+from wagle.patch.folders import in_step, pairs, same_layout, unequal
 from wagle.patch.stack import Named, Source, load_stack, promised, stack_problem
 from wagle.system.errors import WagleError
 
@@ -99,16 +98,15 @@ def verify(
     tensors: dict[str, int] = {}
     outside: dict[str, int] = {}
     for name, old, new in pairs(base, result):
-        changed, stray = _count(old, new, mask, name)
-        if changed:
-            tensors[name] = changed
-        if stray:
-            outside[name] = stray
-        if stack and not misfits:
-            wrong, _ = _count(_patched(stack, name, old), new, None, name)
-            if wrong:
-                said = "base + patch" if len(stack) == 1 else f"base + {len(stack)} patches"
-                problems.append(f"{name}: {wrong} weights of {said} are not those of {result}")
+        fitting = stack if not misfits else []
+        found = _compare(name, old, new, mask, [p for p in fitting if name in p.patch.tensors])
+        if found.changed:
+            tensors[name] = found.changed
+        if found.stray:
+            outside[name] = found.stray
+        if fitting and found.wrong:
+            said = "base + patch" if len(stack) == 1 else f"base + {len(stack)} patches"
+            problems.append(f"{name}: {found.wrong} weights of {said} are not those of {result}")
     made_for = None if mask is None else mask.metadata.get("model")
     return Verification(
         changed=sum(tensors.values()),
@@ -134,27 +132,31 @@ def _wrong_ends(
     return problems
 
 
-def _patched(stack: Sequence[Named], name: str, old: Tensor) -> Tensor:
-    """The tensor that the patches turn ``old`` into; ``old`` is not modified."""
-    if not any(name in named.patch.tensors for named in stack):
-        return old
-    new = old.clone(memory_format=torch.contiguous_format)
-    for named in stack:
-        named.patch.put(name, new)
-    return new
+class _Compared(NamedTuple):
+    """How many weights of a tensor changed, how many outside the mask, how many unlike the patches."""
+
+    changed: int
+    stray: int
+    wrong: int
 
 
-def _count(old: Tensor, new: Tensor, mask: Mask | None, name: str) -> tuple[int, int]:
-    """How many weights of a tensor changed, and how many of those the mask does not select."""
-    level = mask.level(name).reshape(-1) if mask is not None and name in mask.shapes else None
-    changed, stray, start = 0, 0, 0
-    for part in differing(old, new):
+def _compare(
+    name: str, old: StoredTensor, new: StoredTensor, mask: Mask | None, stack: Sequence[Named]
+) -> _Compared:
+    """Compare a tensor before and after, part by part; ``stack`` are the patches that change it."""
+    cursors = [named.patch.cursor(name) for named in stack]
+    known = mask is not None and name in mask.shapes
+    changed = stray = wrong = 0
+    for start, before, after in in_step(old, new):
+        part = unequal(before, after)
         here = int(np.count_nonzero(part))
         changed += here
-        if level is not None:
-            unselected = level[start : start + len(part)].numpy() == 0
+        if mask is not None and known and here:
+            unselected = mask.levels(name, start, start + len(part)).numpy() == 0
             stray += int(np.count_nonzero(part & unselected))
         elif mask is not None:
             stray += here
-        start += len(part)
-    return changed, stray
+        for cursor in cursors:
+            cursor.put(before, start)
+        wrong += int(np.count_nonzero(unequal(before, after))) if cursors else here
+    return _Compared(changed, stray, wrong)

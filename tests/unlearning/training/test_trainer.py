@@ -7,6 +7,7 @@ import torch
 
 import wagle
 from tests.conftest import OTHERS, RECORDS, make_model
+from tests.patch.models import all_tensors
 from tests.unlearning.conftest import (
     Killed,
     encoder,
@@ -20,7 +21,6 @@ from tests.unlearning.conftest import (
     weights,
 )
 from wagle.model.saving import save_model
-from wagle.model.weights import folder_tensors
 from wagle.recipe.sections.training import Training
 from wagle.system.errors import TrainingStopped, WagleError
 from wagle.unlearning import execution
@@ -264,7 +264,7 @@ def _folder(model, path, dtype=torch.bfloat16):
 def _written(model, like, out):
     """The weights of ``model`` as ``save_model`` writes them."""
     save_model(model, like, out)
-    return dict(folder_tensors(out))
+    return all_tensors(out)
 
 
 @pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
@@ -276,7 +276,7 @@ def test_what_is_counted_is_what_differs_in_the_folder_that_is_saved(rounding, m
     mask = mask_of(model, 0.5) if masked else None
     more = {"learning_rate": 1e-5, "max_steps": 3, "rounding": rounding, "mask": mask}
     result = unlearn(model, like=base, **more)
-    saved, old = _written(model, base, tmp_path / "out"), dict(folder_tensors(base))
+    saved, old = _written(model, base, tmp_path / "out"), all_tensors(base)
     assert result.changed == sum(int((saved[name] != old[name]).sum()) for name in old)
     assert 0 < result.changed < 0.6 * result.selected
     live = dict(model.named_parameters())
@@ -302,7 +302,7 @@ def test_teaching_counts_in_the_precision_that_is_saved_too(tmp_path):
     model = model.float()
     training = Training(max_steps=3, learning_rate=5e-4)
     result = wagle.finetune(model, encoder(), RECORDS, mask=mask, like=base, training=training)
-    saved, old = _written(model, base, tmp_path / "out"), dict(folder_tensors(base))
+    saved, old = _written(model, base, tmp_path / "out"), all_tensors(base)
     assert result.changed == sum(int((saved[name] != old[name]).sum()) for name in old)
     assert 0 < result.changed < result.selected
 

@@ -95,5 +95,16 @@ def choose_engine(name: str, model: PreTrainedModel | Path, job: Job, *, in_memo
     weights = Weights(model)
     count = weights.count()
     weights.close()
-    need = count * (DTYPES[job.dtype].itemsize + (8 if in_memory else 4)) + _ROOM
+    need = whole_needs(count, DTYPES[job.dtype].itemsize, in_memory=in_memory)
     return "whole" if need <= free_memory(torch.device(job.device)) else "stream"
+
+
+def whole_needs(count: int, held: int, *, in_memory: bool) -> float:
+    """Bytes of memory for which ``auto`` takes ``whole``: for a model of so many weights.
+
+    Args:
+        count: the weights.
+        held: bytes of each in memory.
+        in_memory: whether the store stays in memory.
+    """
+    return count * (held + (8 if in_memory else 4)) + _ROOM

@@ -63,6 +63,7 @@ class Stream:
     Attributes:
         overlay: the current values of selected weights in blocks, by parameter.
         trained: the parameters of blocks that need a gradient.
+        owned: the parameters of stem and head that are in memory of their own.
         sweeps: how often a forward pass, of one job or of many in step, came to the first block.
     """
 
@@ -70,6 +71,7 @@ class Stream:
         self._stored, self._stack = stored, stack
         self.overlay: dict[str, Laid] = {}
         self.trained = {name for names in stored.names for name in names}
+        self.owned: set[str] = set()
         self.sweeps = 0
         self._homes = _homes(stored)
         self._laid: dict[str, Laid] = {}  # over the weights that are held
@@ -111,6 +113,7 @@ class Stream:
         """A parameter of stem or head in memory of its own, which may be changed in place."""
         parameter = self._stored.model.get_parameter(name)
         parameter.data = parameter.data.clone()
+        self.owned.add(name)
         return parameter
 
     def weights(self, block: int) -> dict[str, Tensor]:
@@ -203,6 +206,10 @@ class Stream:
                 with self._placed(block, upcoming, grads=True) as parameters:
                     for trace in here:
                         self._way.through(trace, block, first, parameters, take)
+
+    def forget(self) -> None:
+        """Drop what was collected and has not gone back, as after an error."""
+        self._way.forget()
 
     # ----- weights -----
 

@@ -11,17 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 from wagle.system.errors import WagleError
 from wagle.system.files.reading import one_line
-from wagle.system.files.tensors import CHUNK, TensorFile, save_tensors, tensor_bytes
+from wagle.system.files.tensors import (
+    CHUNK,
+    InParts,
+    TensorFile,
+    flat_parts,
+    save_tensors,
+    tensor_bytes,
+)
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 
-def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+def tensors_digest(tensors: Mapping[str, Tensor] | Mapping[str, Tensor | InParts]) -> str:
     """SHA-256 over names, types, shapes and bytes, in name order: the checksum inside our files."""
     found = ((name, tensors[name]) for name in sorted(tensors))  # one at a time
-    return _digest((name, t.dtype, t.shape, [t.reshape(-1)]) for name, t in found)
+    return _digest((name, t.dtype, t.shape, flat_parts(t)) for name, t in found)
 
 
 def _file_digest(file: TensorFile) -> str:
@@ -51,7 +58,7 @@ def _checksum(digest: str, metadata: Mapping[str, Any]) -> str:
 
 def save_checked(
     path: str | Path,
-    tensors: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor] | Mapping[str, Tensor | InParts],
     metadata: Mapping[str, Any],
     kind: str,
     *,

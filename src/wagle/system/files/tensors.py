@@ -6,9 +6,9 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from wagle.system.errors import WagleError
 from wagle.system.files.atomic import atomic_file, disk_errors
@@ -25,9 +25,32 @@ _BLANK = "0" * 64
 MOST_DIMENSIONS = 64  # of a tensor, as in torch
 
 
+class InParts(Protocol):
+    """A tensor that is never whole in memory: its elements come part by part."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """The shape of the whole."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of every part."""
+
+    def parts(self) -> Iterator[Tensor]:
+        """The flattened tensor in order, a few million elements at a time."""
+
+
+def flat_parts(tensor: Tensor | InParts) -> Iterator[Tensor]:
+    """A flattened tensor, a few million elements at a time."""
+    if hasattr(tensor, "parts"):
+        found: Iterator[Tensor] = tensor.parts()
+        return found
+    return iter(tensor.detach().reshape(-1).split(CHUNK))
+
+
 def save_tensors(
     path: str | Path,
-    tensors: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor] | Mapping[str, Tensor | InParts],
     metadata: Mapping[str, Any],
     *,
     private: bool = False,
@@ -59,7 +82,7 @@ def save_tensors(
         file.write(text)
         made = hashlib.sha256(text[8:])
         for name in places:
-            for chunk in tensors[name].detach().reshape(-1).split(CHUNK):
+            for chunk in flat_parts(tensors[name]):
                 piece = tensor_bytes(chunk.to("cpu", kinds[name]))
                 file.write(piece)
                 if digest:
