@@ -121,6 +121,7 @@ def test_a_benchmark_asks_one_model_and_writes_what_it_found(call, monkeypatch, 
                 "tokenizer": None,
                 "cache": None,
                 "precision": "float32",
+                "engine": "auto",
             },
         )
     ]
