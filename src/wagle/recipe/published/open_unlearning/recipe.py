@@ -12,6 +12,7 @@ from wagle.recipe.published.imported import EVERY, Imported, Notes, Places, fini
 from wagle.recipe.published.open_unlearning.composing import Composed, compose
 from wagle.recipe.published.open_unlearning.sets import Set, read_set
 from wagle.recipe.published.open_unlearning.trainers import objective_of
+from wagle.recipe.published.open_unlearning.values import mapping, number, text, whole
 from wagle.recipe.values import shown
 from wagle.system.errors import WagleError
 
@@ -32,6 +33,14 @@ _SCHEDULES = {
     "constant_with_warmup": "constant",
     "cosine": "cosine",
     "linear": "linear",
+}
+_ABSENT = {  # what transformers takes for an argument that is removed
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 1,
+    "learning_rate": 5e-5,
+    "num_train_epochs": 3,
+    "optim": "adamw_torch",
+    "weight_decay": 0.0,
 }
 _TEMPLATES = {  # by the tag before a question and the one before an answer
     ("Question: ", "Answer: "): "question_answer",
@@ -67,8 +76,8 @@ def import_words(
     forget = read_set("forget", find(config, "data.forget"), places, notes)
     retain = read_set("retain", find(config, "data.retain"), places, notes)
     objective, attribution = objective_of(
-        config["trainer"]["handler"],
-        config["trainer"].get("method_args", {}),
+        text("trainer.handler", find(config, "trainer.handler")),
+        mapping(config, "trainer.method_args", needed=False),
         forget.alternatives,
         corrected,
         notes,
@@ -76,14 +85,14 @@ def import_words(
     anchor = find(config, "data.anchor", "forget")
     counted = forget if anchor == "forget" else retain
     trained = _training(made, counted.records, processes)
-    benchmarks = _benchmarks(config["eval"], places, notes)
+    benchmarks = _benchmarks(mapping(config, "eval", needed=False), places, notes)
     names = [one["name"] for one in benchmarks]
     asks = not forget.text or bool({"tofu", "muse"} & set(names))
     recipe = {
         "name": _name(find(config, "task_name", "???")),
-        "seed": _whole("trainer.args.seed", find(config, "trainer.args.seed", 0)),
+        "seed": whole("trainer.args.seed", find(config, "trainer.args.seed", 0), 0),
         "model": _model(
-            config["model"], max(forget.max_length, retain.max_length), asks, places, notes
+            mapping(config, "model"), max(forget.max_length, retain.max_length), asks, places, notes
         ),
         "forget": forget.section,
         "retain": retain.section,
@@ -106,17 +115,18 @@ def _name(task: Any) -> str:
 def _model(
     given: Mapping[str, Any], length: int, asks: bool, places: Places, notes: Notes
 ) -> dict[str, Any]:
-    hub = str(find(given, "model_args.pretrained_model_name_or_path"))
+    name = "model_args.pretrained_model_name_or_path"
+    hub = text(f"model.{name}", find(given, name))
     path = notes.need(places.of_model(hub), f"the model {hub}", "give its folder: --model FOLDER")
     found: dict[str, Any] = {"path": path, "max_length": length}
-    template = given.get("template_args", {})
+    template = mapping(given, "template_args", needed=False)
     if not asks:
         return found
     if template.get("apply_chat_template"):
         if template.get("system_prompt"):
             found["system_prompt"] = template["system_prompt"]
         return found
-    tags = (template.get("user_start_tag", ""), template.get("asst_start_tag", ""))
+    tags = (str(template.get("user_start_tag", "")), str(template.get("asst_start_tag", "")))
     if tags in _TEMPLATES:
         found["template"] = _TEMPLATES[tags]
     else:
@@ -128,15 +138,17 @@ def _model(
 
 
 def _training(made: Composed, records: int | None, processes: int) -> dict[str, Any]:
-    args = made.config["trainer"]["args"]
-    batch = _whole("per_device_train_batch_size", args["per_device_train_batch_size"])
-    every = _whole("gradient_accumulation_steps", args["gradient_accumulation_steps"])
+    args = {**_ABSENT, **mapping(made.config, "trainer.args", needed=False)}
+    batch, every = (
+        whole(f"trainer.args.{name}", args[name], 1)
+        for name in ("per_device_train_batch_size", "gradient_accumulation_steps")
+    )
     schedule = str(args.get("lr_scheduler_type", "linear"))
     found: dict[str, Any] = {
         "optimizer": _named(_OPTIMIZERS, "optim", args["optim"]),
         "schedule": _named(_SCHEDULES, "lr_scheduler_type", schedule),
-        "learning_rate": _number("learning_rate", args["learning_rate"]),
-        "weight_decay": _number("weight_decay", args["weight_decay"]),
+        "learning_rate": number("trainer.args.learning_rate", args["learning_rate"]),
+        "weight_decay": number("trainer.args.weight_decay", args["weight_decay"]),
         "batch_size": batch,
         "accumulation": every * processes,
         "precision": "bfloat16" if args.get("bf16") else "float32",
@@ -146,7 +158,7 @@ def _training(made: Composed, records: int | None, processes: int) -> dict[str, 
     if schedule == "constant":
         found.pop("warmup_steps", None)  # which that schedule does not read
     if "max_grad_norm" in args:
-        found["max_grad_norm"] = _number("max_grad_norm", args["max_grad_norm"])
+        found["max_grad_norm"] = number("trainer.args.max_grad_norm", args["max_grad_norm"])
     tracker = args.get("report_to")
     if "trainer.args.report_to" in made.given and tracker not in (None, "none"):
         found["report_to"] = tracker if isinstance(tracker, list) else [tracker]
@@ -157,8 +169,8 @@ def _length(
     args: Mapping[str, Any], records: int | None, batch: int, every: int, processes: int
 ) -> dict[str, Any]:
     """How long it trains, and how long it warms up."""
-    epochs = _number("num_train_epochs", args["num_train_epochs"])
-    steps = _whole("max_steps", args.get("max_steps", -1))
+    epochs = number("trainer.args.num_train_epochs", args["num_train_epochs"])
+    steps = whole("trainer.args.max_steps", args.get("max_steps", -1))
     found: dict[str, Any] = {}
     if steps < 1 and records is not None:
         per_epoch = max(1, math.ceil(records / batch / processes) // every)
@@ -172,10 +184,10 @@ def _length(
             f"trainer.args.num_train_epochs is {epochs:g}, and how many records there are is not "
             "known here: give trainer.args.max_steps"
         )
-    warm = _number("warmup_epochs", args.get("warmup_epochs", 0))
-    share = _number("warmup_ratio", args.get("warmup_ratio", 0))
+    warm = number("trainer.args.warmup_epochs", args.get("warmup_epochs", 0))
+    share = number("trainer.args.warmup_ratio", args.get("warmup_ratio", 0))
     if args.get("warmup_steps"):
-        found["warmup_steps"] = _whole("warmup_steps", args["warmup_steps"])
+        found["warmup_steps"] = whole("trainer.args.warmup_steps", args["warmup_steps"])
     elif warm and records is not None:
         found["warmup_steps"] = int(warm * records // (batch * every * processes))
     elif share and steps > 0:
@@ -190,7 +202,8 @@ def _length(
 
 def _benchmarks(given: Any, places: Places, notes: Notes) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    for name, asked in (given or {}).items():
+    for name in given:
+        asked = mapping(given, name, needed=False)
         if asked.get("retain_logs_path"):
             notes.left_out.append(
                 f"eval.{name}.retain_logs_path: OpenUnlearning compares with the figures of a "
@@ -209,7 +222,7 @@ def _benchmarks(given: Any, places: Places, notes: Notes) -> list[dict[str, Any]
             settings = {"data": data, "corpus": corpus, "variant": "open_unlearning"}
             found.append({"name": "muse", "settings": settings})
         else:
-            found += _tasks(asked.get("tasks") or [])
+            found += _tasks(asked.get("tasks", []))
     return found
 
 
@@ -233,8 +246,8 @@ def _tofu(asked: Mapping[str, Any], places: Places, notes: Notes) -> dict[str, A
     return {**found, "variant": "open_unlearning"}
 
 
-def _tasks(names: Sequence[Any]) -> list[dict[str, Any]]:
-    if not all(isinstance(name, str) for name in names):
+def _tasks(names: Any) -> list[dict[str, Any]]:
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise WagleError(
             "eval.lm_eval.tasks defines a task; here give it as a file: harness data=FILE"
         )
@@ -275,16 +288,3 @@ def _named(table: Mapping[str, str], key: str, given: Any) -> str:
             f"trainer.args.{key} {given} has no counterpart (known: {', '.join(table)})"
         )
     return table[str(given)]
-
-
-def _number(key: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise WagleError(f"{key} is {shown(value)}; it must be a number")
-    return float(value)
-
-
-def _whole(key: str, value: Any) -> int:
-    number = _number(key, value)
-    if number != int(number):
-        raise WagleError(f"{key} is {shown(value)}; it must be a whole number")
-    return int(number)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from wagle.recipe.published.imported import Notes, Places
+from wagle.recipe.published.open_unlearning.values import mapping, whole
 from wagle.system.errors import WagleError
 
 _HANDLERS = ("QADataset", "QAwithIdkDataset", "QAwithAlternateDataset", "PretrainingDataset")
@@ -73,14 +74,14 @@ def _read_one(key: str, given: Any, places: Places, notes: Notes) -> Set:
                 else " (an experiment's values for a set that the command line replaces?)"
             )
         )
-    args = given["args"]
+    args = mapping(given, "args")
     _note_fields(key, args, notes)
-    section, records = _source(key, args.get("hf_args", {}), places, notes)
+    section, records = _source(key, mapping(args, "hf_args"), places, notes)
     return Set(
         section,
         records,
         handler == "PretrainingDataset",
-        int(args.get("max_length", 512)),
+        whole(f"{key}.args.max_length", args.get("max_length", 512), 8),
         handler == "QAwithAlternateDataset",
     )
 
@@ -115,6 +116,8 @@ def _source(
         raise WagleError(f"{key}.args.hf_args.split {split} has no counterpart; give forget.rows")
     if files is not None:
         listed = files if isinstance(files, list) else [files]
+        if not listed:
+            raise WagleError(f"{key}.args.hf_args.data_files names no file")
         paths = [_file(str(one).rpartition("/")[2], str(one), places, notes) for one in listed]
         return {"source": paths if len(paths) > 1 else paths[0]}, None
     if path == "locuslab/TOFU":

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from wagle.recipe.published.imported import Notes
+from wagle.recipe.published.open_unlearning.values import number
 from wagle.recipe.values import shown
 from wagle.system.errors import WagleError, choose
 
@@ -96,7 +97,7 @@ def objective_of(
         if theirs in given:
             if given[theirs] == "???":
                 raise WagleError(f"trainer.method_args.{theirs} must be given for {name}")
-            settings[ours] = _number(theirs, given[theirs])
+            settings[ours] = number(f"trainer.method_args.{theirs}", given[theirs])
     found: dict[str, Any] = {"objective": trainer.objective}
     if name == "DPO" and alternatives:
         found["objective"] = "dpo_alt"
@@ -123,8 +124,10 @@ def _weights(
     name: str, given: Mapping[str, Any], settings: dict[str, Any], corrected: bool, notes: Notes
 ) -> dict[str, Any]:
     """Put alpha and gamma into the settings; returns the retain term."""
-    alpha, gamma = (_number(key, given.get(key, 1.0)) for key in ("alpha", "gamma"))
-    kind = given.get("retain_loss_type", "NLL")
+    alpha, gamma = (
+        number(f"trainer.method_args.{key}", given.get(key, 1.0)) for key in ("alpha", "gamma")
+    )
+    kind = str(given.get("retain_loss_type", "NLL"))
     terms = {"NLL": "auto", "KL": "kl"} | (
         {"EMBED_DIFF": "auto", "NLL": "nll"} if name == "RMU" else {}
     )
@@ -196,9 +199,3 @@ def _check_rest(name: str, given: Mapping[str, Any], notes: Notes) -> None:
             "trainer.method_args.primal_dual false has no counterpart: there the dual stays put; "
             "give trainer.method_args.dual_step_size=0"
         )
-
-
-def _number(key: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise WagleError(f"trainer.method_args.{key} is {shown(value)}; it must be a number")
-    return float(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -87,7 +88,7 @@ KEYS: dict[str, dict[str, Key]] = {
 
 def whose(given: Mapping[str, Any]) -> str:
     """Whose config it is: only the WAGLE code has masks, a number of steps, and ``NPO+FT``."""
-    method = given.get("unlearn.unlearn_method")
+    method = str(given.get("unlearn.unlearn_method"))
     return WAGLE if _ONLY_WAGLE & given.keys() or method in _ONLY_WAGLE_METHODS else SOUL
 
 
@@ -143,9 +144,9 @@ def _read(kind: type, value: Any, where: str) -> Any:
     if kind in (int, float) and not isinstance(value, bool):
         try:
             number = float(text)
-            if kind is float:
+            if kind is float and math.isfinite(number):
                 return number
-            if number == int(number):
+            if kind is int and number == int(number):
                 return int(number)
         except (ValueError, OverflowError):
             pass

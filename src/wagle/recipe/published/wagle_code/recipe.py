@@ -122,6 +122,9 @@ def _training(
 ) -> dict[str, Any]:
     batch, every = values["dataset.batch_size"], values["unlearn.gradient_accumulation_steps"]
     epochs, steps = values["unlearn.num_epochs"], values.get("unlearn.max_steps", -1)
+    for key in ("dataset.batch_size", "unlearn.gradient_accumulation_steps", "unlearn.num_epochs"):
+        if values[key] < 1:
+            raise WagleError(f"{key} is {values[key]}; it must be at least 1")
     found: dict[str, Any] = {
         "learning_rate": values["unlearn.lr"],
         "weight_decay": values["unlearn.weight_decay"],
