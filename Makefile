@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY = passive
 export HF_HUB_OFFLINE = 1
 
-.PHONY: pages demo demo-full test lint bench bench-large bench-evaluation bench-audit planted objectives house fuzz faults processes planning gpu wheel clean
+.PHONY: pages demo demo-full test lint bench bench-large bench-evaluation bench-audit planted objectives house fuzz faults processes planning streaming gpu wheel clean
 
 demo: .venv/installed
 	$(BIN)/wagle run demo
@@ -62,6 +62,10 @@ fuzz: .venv/installed-dev
 # Every fault in every stage of a tiny run, about an hour; it resumes in ARGS="--scratch FOLDER".
 faults: .venv/installed-dev
 	$(BIN)/python -m bench.faults matrix --json bench/measured/faults.json --page docs/reliability.md $(ARGS)
+
+# Training and asking by blocks; ARGS="--only small,depth,7b,7b-npo,7b-asked" needs 25 GB of disk.
+streaming: .venv/installed
+	$(BIN)/python -m bench.streaming --scratch $${TMPDIR:-/tmp}/wagle-streaming --json bench/measured/streaming.json --out docs/streaming-measured.md $(ARGS)
 
 # Plans beside measurements, about half an hour (the 7B rows take hours: choose with ARGS="--only ...").
 planning: .venv/installed

@@ -24,7 +24,8 @@ from typing import Any
 
 from bench.measure import Memory, disk_rates, in_own_process, matmul_rate, moved, say
 from bench.models import make_folder
-from wagle.system.files.atomic import write_json
+from bench.streaming_page import page
+from wagle.system.files.atomic import write_json, write_text
 from wagle.system.files.reading import read_json
 
 MODULE = "bench.streaming"
@@ -237,6 +238,7 @@ def main(options: Sequence[str] | None = None) -> None:
     parser.add_argument("--scratch", help="where models are made")
     parser.add_argument("--only", default="small,depth", help="parts, separated by commas")
     parser.add_argument("--json", help="the record to write")
+    parser.add_argument("--out", help="the page to write")
     asked = parser.parse_args(options)
     if asked.child:
         name, given, answer = asked.child
@@ -253,6 +255,8 @@ def main(options: Sequence[str] | None = None) -> None:
         record[name] = PARTS[name](scratch)
         if asked.json:
             write_json(asked.json, record)
+    if asked.out:
+        write_text(asked.out, page(record))
     print(json.dumps(record, indent=2))
 
 

@@ -16,17 +16,22 @@ if TYPE_CHECKING:
 
 
 _MMAP_THRESHOLD = -3  # the number of this setting in malloc.h
+_CGROUPS = Path("/sys/fs/cgroup")
+_UNLIMITED = 1 << 60  # bytes; version 1 writes a number near 2**63 where there is no limit
 
 
 def total_memory() -> int:
-    """The machine's memory in bytes."""
+    """The machine's memory in bytes, or what a container or a batch job allows of it."""
     import psutil
 
-    return int(psutil.virtual_memory().total)
+    limits = [limit for limit, _ in _allowed()]
+    return min([int(psutil.virtual_memory().total), *limits])
 
 
 def free_memory(device: torch.device | None = None) -> int:
     """Bytes that can be used without swapping: free memory, and what the system would give up.
+
+    In a container or a batch job with a limit, what is left of that, if it is less.
 
     Args:
         device: whose memory; None means the machine's. For a GPU, what the driver has left.
@@ -37,7 +42,46 @@ def free_memory(device: torch.device | None = None) -> int:
         return int(torch.cuda.mem_get_info(device)[0])
     import psutil
 
-    return int(psutil.virtual_memory().available)
+    return min([int(psutil.virtual_memory().available), *(left for _, left in _allowed())])
+
+
+def _allowed(
+    proc: Path = Path("/proc/self/cgroup"), root: Path = _CGROUPS
+) -> list[tuple[int, int]]:
+    """The limits of the control groups of this process, and what is left of each, in bytes (Linux).
+
+    Pages of files count as used there, and are given up when there is no room: they are left, too.
+    """
+    try:
+        lines = [line.split(":", 2) for line in proc.read_text().splitlines()]
+    except OSError:
+        return []
+    found = []
+    for number, kinds, path in (line for line in lines if len(line) == 3):
+        if number == "0" and not kinds:  # version 2
+            names, home = ("memory.max", "memory.current", ""), root
+        elif "memory" in kinds.split(","):
+            home = root / "memory"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
+        else:
+            continue
+        group = home / path.lstrip("/")
+        for folder in (group, *group.parents):  # a group is also bound by those around it
+            if folder in home.parents:
+                break
+            found += _limit_of(folder, *names)
+    return found
+
+
+def _limit_of(folder: Path, most: str, used: str, prefix: str) -> list[tuple[int, int]]:
+    """The limit of one group and what is left of it; nothing if it has none."""
+    try:
+        limit, now = int((folder / most).read_text()), int((folder / used).read_text())
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # no such group here, or "max": no limit
+        return []
+    files = sum(int(stat.get(f"{prefix}{name}_file", 0)) for name in ("active", "inactive"))
+    return [(limit, max(0, limit - now + files))] if limit < _UNLIMITED else []
 
 
 class Spill(MutableMapping[Hashable, "Tensor"]):
