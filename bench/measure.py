@@ -155,10 +155,63 @@ def matmul_rate(rows: int, inner: int, columns: int) -> float:
     return 2 * rows * inner * columns / best
 
 
-def in_own_process(module: str, name: str, setup: dict[str, Any]) -> dict[str, Any]:
+class Limit:
+    """A memory cgroup (v1) that the processes of a benchmark join: what it allows, and what was used.
+
+    Files that are read or mapped count, too, but their pages are given back when there is no room.
+
+    Args:
+        gb: the most memory, in GB (1e9 bytes); None: no limit.
+
+    Raises:
+        SystemExit: a limit is wanted, and this machine lets us set none.
+    """
+
+    _ROOT = Path("/sys/fs/cgroup/memory")
+
+    def __init__(self, gb: float | None) -> None:
+        self.gb = gb
+        self._group = self._ROOT / f"wagle-bench-{os.getpid()}"
+
+    def __enter__(self) -> Limit:
+        if self.gb is not None:
+            try:
+                self._group.mkdir()
+                (self._group / "memory.limit_in_bytes").write_text(str(int(self.gb * 1e9)))
+            except OSError as error:
+                raise SystemExit(f"bench: no memory cgroup can be made here ({error})") from None
+        return self
+
+    def command(self, command: list[str]) -> list[str]:
+        """The command, begun inside the group."""
+        if self.gb is None:
+            return command
+        return ["sh", "-c", f'echo $$ > {self._group}/cgroup.procs && exec "$@"', "sh", *command]
+
+    def figures(self) -> dict[str, float]:
+        """The limit and the most that was used, in GB, files included."""
+        if self.gb is None:
+            return {}
+        used = int((self._group / "memory.max_usage_in_bytes").read_text())
+        return {"limit_gb": self.gb, "used_with_files_gb": used / 1e9}
+
+    def __exit__(self, *_: object) -> None:
+        if self.gb is not None:
+            self._group.rmdir()
+
+
+def in_own_process(
+    module: str, name: str, setup: dict[str, Any], limit_gb: float | None = None
+) -> dict[str, Any]:
     """Run ``python -m module`` on ``name`` and ``setup`` and return the JSON that it wrote.
 
     Its output goes to this process's stderr; a failure ends the benchmark with its last line.
+
+    Args:
+        module: the module.
+        name: what it is to do.
+        setup: with what.
+        limit_gb: the most memory that it may take, its pages of files included; None: any.
     """
     with tempfile.TemporaryDirectory(prefix="wagle-bench-") as folder:
         asked, answered = Path(folder) / "asked.json", Path(folder) / "answered.json"
@@ -166,10 +219,13 @@ def in_own_process(module: str, name: str, setup: dict[str, Any]) -> dict[str, A
         paths = [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in paths if p)}
         command = [sys.executable, "-m", module, name, str(asked), str(answered)]
-        done = subprocess.run(command, env=environment, stdout=sys.stderr, check=False)
+        with Limit(limit_gb) as limit:
+            begun = limit.command(command)
+            done = subprocess.run(begun, env=environment, stdout=sys.stderr, check=False)
+            used = limit.figures()
         if done.returncode != 0:
             raise SystemExit(
                 f"bench: {name} failed (status {done.returncode}); see the lines above"
             )
         found: dict[str, Any] = json.loads(answered.read_text())
-        return found
+        return {**found, **used}

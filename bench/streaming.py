@@ -28,6 +28,7 @@ from wagle.system.files.atomic import write_json
 from wagle.system.files.reading import read_json
 
 MODULE = "bench.streaming"
+LIMIT = 6.0  # GB of memory for the 7B shape, pages of files included
 MOST = 1.6  # seconds a step of ``stream`` over ``whole``
 _RATE_BYTES = 2 << 30  # of the file that the disk's rate is measured with
 
@@ -109,9 +110,50 @@ def train(
     }
 
 
-def _measure(folder: Path, engine: str, **more: Any) -> dict[str, Any]:
+def ask(folder: str, *, records: int, tokens: int) -> dict[str, Any]:
+    """Ask a streamed model for likelihoods and greedy answers; seconds and readings of each.
+
+    Args:
+        folder: the model.
+        records: of each of two sets.
+        tokens: of a greedy answer.
+    """
+    from bench.setup import random_sets
+    from wagle.evaluation.asking.engine import answer_requests
+    from wagle.evaluation.asking.requests import Greedy, Likelihood
+    from wagle.model.streaming.opening import open_streamed, stream_of
+
+    asked = [record for made in random_sets("tinyllama-1.1b", records) for record in made]
+    cuts = [(tuple(one["input_ids"]), len(one["input_ids"]) // 2) for one in asked]
+    kinds: dict[str, list[Any]] = {
+        "likelihoods": [Likelihood(ids[:cut], ids[cut:]) for ids, cut in cuts],
+        "greedy": [Greedy(ids[:cut], tokens) for ids, cut in cuts],
+    }
+    found: dict[str, Any] = {}
+    with Memory() as memory, moved() as bytes_moved:
+        model = open_streamed(folder, "bfloat16")
+        stream = stream_of(model)
+        assert stream is not None
+        for name, requests in kinds.items():
+            sweeps, read, started = stream.sweeps, stream.read, time.perf_counter()
+            answers = answer_requests(model, requests, stop_ids=[], dtype="bfloat16")
+            found[name] = {
+                "seconds": time.perf_counter() - started,
+                "readings": stream.sweeps - sweeps,
+                "read_gb": (stream.read - read) / 1e9,
+                "requests": len(answers),
+            }
+    written = records * 2 * tokens
+    found["greedy"]["tokens_s"] = written / found["greedy"]["seconds"]
+    return {**found, **memory.figures(), "moved_gb": bytes_moved}
+
+
+def _measure(
+    folder: Path, engine: str, limit_gb: float | None = None, **more: Any
+) -> dict[str, Any]:
     say(f"{folder.name}, {engine}")
-    return in_own_process(MODULE, "train", {"folder": str(folder), "engine": engine, **more})
+    asked = {"folder": str(folder), "engine": engine, **more}
+    return in_own_process(MODULE, "train", asked, limit_gb)
 
 
 def small(scratch: Path) -> dict[str, Any]:
@@ -151,7 +193,7 @@ def seven(scratch: Path, objective: str = "grad_diff") -> dict[str, Any]:
 
     folder = _folder("llama-2-7b", scratch)
     more: dict[str, Any] = {"records": 2, "steps": 3, "dtype": "bfloat16", "objective": objective}
-    found = _measure(folder, "stream", **more)
+    found = _measure(folder, "stream", LIMIT, **more)
     rate, disk = matmul_rate(4 * 62, 4096, 11008), disk_rates(scratch, _RATE_BYTES)
     sizes = sizes_of(folder)
     tokens = 4 * 62
@@ -166,6 +208,14 @@ def seven(scratch: Path, objective: str = "grad_diff") -> dict[str, Any]:
     }
 
 
+def seven_asked(scratch: Path) -> dict[str, Any]:
+    """Likelihoods and greedy answers of the 7B shape by stream."""
+    folder = _folder("llama-2-7b", scratch)
+    say(f"{folder.name}, asked")
+    asked = {"folder": str(folder), "records": 4, "tokens": 8}
+    return in_own_process(MODULE, "ask", asked, LIMIT)
+
+
 def _folder(shape: str, scratch: Path) -> Path:
     folder = scratch / shape
     return folder if folder.is_dir() else make_folder(shape, folder)
@@ -176,6 +226,7 @@ PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "depth": depth,
     "7b": seven,
     "7b-npo": partial(seven, objective="npo"),
+    "7b-asked": seven_asked,
 }
 
 
@@ -188,8 +239,9 @@ def main(options: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", help="the record to write")
     asked = parser.parse_args(options)
     if asked.child:
-        _, given, answer = asked.child
-        write_json(answer, train(**json.loads(Path(given).read_text())))
+        name, given, answer = asked.child
+        settings = json.loads(Path(given).read_text())
+        write_json(answer, ask(**settings) if name == "ask" else train(**settings))
         return
     if asked.scratch is None:
         parser.error("give --scratch")
