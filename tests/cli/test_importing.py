@@ -13,6 +13,7 @@ from bench.published import SOUL, WAGLE
 
 from tests.conftest import OTHERS, RECORDS
 from wagle.cli import app as cli
+from wagle.mask.mask import Mask
 from wagle.recipe.reading import load_recipe
 from wagle.system.errors import WagleError
 
@@ -238,3 +239,20 @@ def test_what_is_missing_or_wrong_is_one_line(words, message):
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert not Path("runs").exists()
+
+
+def test_a_config_of_the_mask_generator_makes_its_mask(place, monkeypatch, capsys):
+    monkeypatch.setenv("WAGLE_MODEL", "models/tiny")
+    monkeypatch.setenv("WAGLE_DATA", "sets")
+    call(
+        "attribute",
+        "configs/unlearn/Tofu/NPO+WAGLE.json",
+        *("--unlearn.mask_path", "mask/snip_advanced/with_0.8.pt", "--dataset.forget_ratio", "6"),
+        *(GO, "evaluation.benchmarks=[]", "evaluation.generate=false"),
+    )
+    assert capsys.readouterr().out == "runs/tofu/mask.safetensors\n"
+    mask = Mask.load(place / "runs/tofu/mask.safetensors")
+    assert mask.ratios == (0.8,)
+    assert mask.metadata["score"] == "wagle"
+    recipe = load_recipe(place / "runs/tofu/recipe.yaml")
+    assert recipe.attribution.gamma == {"mu": 1e-6, "accumulation": 4}

@@ -33,7 +33,7 @@ DataFolder = Annotated[
 Processes = Annotated[
     int,
     typer.Option(
-        "--processes", help="With another project's config: on how many GPUs it would run."
+        "--processes", min=1, help="With another project's config: on how many GPUs it would run."
     ),
 ]
 
