@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -171,7 +172,7 @@ class Gradient:
         seed: int = 0,
     ) -> None:
         self.wrapper, self.dynamic_mask, self.seed = wrapper, dynamic_mask, seed
-        self.settings = _settings(WRAPPERS, wrapper, "wrapper", wrapper_settings)
+        self.settings: dict[str, Any] = _settings(WRAPPERS, wrapper, "wrapper", wrapper_settings)
         self.dynamic = _settings(DYNAMIC_MASKS, dynamic_mask, "dynamic_mask", dynamic_settings)
         self.remembered: list[Tensor] | None = None
         if {wrapper, dynamic_mask} == _TWO_SIDED:
@@ -274,14 +275,13 @@ class Gradient:
         figures: dict[str, float] = {}
         if self.wrapper in {"sam", "smooth"}:
             forget = self._perturbed(selected, micros, losses[0], forget, step)
-        settings: dict[str, Any] = self.settings
         if self.wrapper == "gru":
             total, self.remembered = gru(
                 forget,
                 retain,
                 remembered=self.remembered,
                 keep=selected.kept,
-                **settings,
+                **self.settings,
             )
         elif self.dynamic_mask == "sign_agreement":
             masked = sign_agreement(forget, retain, keep=selected.kept)
