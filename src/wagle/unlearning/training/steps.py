@@ -204,7 +204,7 @@ class Gradient:
     @property
     def turns(self) -> bool:
         """Whether the weights end on the opposite side of where training takes them."""
-        return self.settings.get("scale", 0.0) < 0
+        return bool(self.settings.get("scale", 0.0) < 0)
 
     def check(self, chosen: Chosen, rules: Sequence[Rule] = (), best: str | None = None) -> None:
         """Refuse what is incompatible with the wrapper or the dynamic mask.
