@@ -45,6 +45,7 @@ def train(
     dtype: str = "float32",
     precision: str = "float32",
     demo: bool = False,
+    files: bool = False,
 ) -> dict[str, Any]:
     """Unlearn with a random mask by an engine; seconds a step (the first left out), and memory.
 
@@ -57,7 +58,9 @@ def train(
         objective: the loss.
         dtype: of the weights in memory.
         precision: of the matrix products.
-        demo: whether the records are those of the demo; otherwise they are random tokens.
+        demo: whether the records are those of the demo; otherwise they are random tokens, and the
+            folder has the name of its shape.
+        files: whether the vectors lie in files however few the selected weights are.
     """
     import wagle
     from bench.setup import Setup, encoder_of, random_sets, record_sets
@@ -65,9 +68,14 @@ def train(
     from wagle.model.loading import load_model
     from wagle.model.streaming.opening import open_streamed, stream_of
     from wagle.recipe.sections.training import Training
+    from wagle.unlearning.training.weights import choosing
 
+    if files:
+        choosing.SMALL = 0
     setup = Setup(folder, None, "")
-    forget, retain = record_sets(setup, records) if demo else random_sets("tinyllama-1.1b", records)
+    forget, retain = (
+        record_sets(setup, records) if demo else random_sets(Path(folder).name, records)
+    )
     encoder = encoder_of(setup) if demo else None
     times: list[float] = []
     spent: list[float] = []
@@ -182,7 +190,7 @@ def depth(scratch: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for blocks in (8, 16, 32):
         folder = _folder(f"depth-{blocks}", scratch)
-        more: dict[str, Any] = {"records": 2, "steps": 2, "dtype": "bfloat16"}
+        more: dict[str, Any] = {"records": 2, "steps": 2, "dtype": "bfloat16", "files": True}
         found[str(blocks)] = _measure(folder, "stream", **more)
     peaks = [one["peak_gb"] for one in found.values()]
     return {**found, "spread": max(peaks) / min(peaks) - 1}

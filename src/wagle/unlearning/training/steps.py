@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from wagle.data.batches import Pairs
 from wagle.model.scoring import Scored
 from wagle.model.structure import precision
 from wagle.system.errors import TrainingStopped, WagleError, choose, no_setting
+from wagle.system.mapped import passing
 from wagle.system.processes import group
 from wagle.unlearning.inputs import Supply
 from wagle.unlearning.objectives.choice import Chosen
@@ -170,7 +172,7 @@ class Gradient:
         seed: int = 0,
     ) -> None:
         self.wrapper, self.dynamic_mask, self.seed = wrapper, dynamic_mask, seed
-        self.settings = _settings(WRAPPERS, wrapper, "wrapper", wrapper_settings)
+        self.settings: dict[str, Any] = _settings(WRAPPERS, wrapper, "wrapper", wrapper_settings)
         self.dynamic = _settings(DYNAMIC_MASKS, dynamic_mask, "dynamic_mask", dynamic_settings)
         self.remembered: list[Tensor] | None = None
         if {wrapper, dynamic_mask} == _TWO_SIDED:
@@ -202,7 +204,7 @@ class Gradient:
     @property
     def turns(self) -> bool:
         """Whether the weights end on the opposite side of where training takes them."""
-        return self.settings.get("scale", 0.0) < 0
+        return bool(self.settings.get("scale", 0.0) < 0)
 
     def check(self, chosen: Chosen, rules: Sequence[Rule] = (), best: str | None = None) -> None:
         """Refuse what is incompatible with the wrapper or the dynamic mask.
@@ -275,17 +277,21 @@ class Gradient:
             forget = self._perturbed(selected, micros, losses[0], forget, step)
         if self.wrapper == "gru":
             total, self.remembered = gru(
-                forget, retain, remembered=self.remembered, **self.settings
+                forget,
+                retain,
+                remembered=self.remembered,
+                keep=selected.kept,
+                **self.settings,
             )
         elif self.dynamic_mask == "sign_agreement":
-            masked = sign_agreement(forget, retain)
+            masked = sign_agreement(forget, retain, keep=selected.kept)
             total = masked.gradients
             figures["kept_share"] = masked.kept / max(1, selected.count)
         else:
-            total = [f + r for f, r in zip(forget, retain, strict=True)]
+            total = selected.kept(f + r for f, r in passing(forget, retain))
         if self.dynamic_mask == "row_norm":
             keep = row_norm(forget, selected.rows(), **self.dynamic)
-            total = [g * k for g, k in zip(total, keep, strict=True)]
+            total = selected.kept(g * k for g, k in passing(total, keep))
             kept = sum(int(torch.count_nonzero(k)) for k in keep)
             figures["kept_share"] = kept / max(1, selected.count)
         selected.give(total)
@@ -300,20 +306,19 @@ class Gradient:
         step: int,
     ) -> list[Tensor]:
         """The forget gradient at perturbed weights: SAM's worst case, or a mean over noise."""
-        rho = self.settings["rho"]
+        rho, keep = self.settings["rho"], selected.kept
+        named, draws = dict(selected.named_masters()), 1
         if self.wrapper == "sam":
-            shifts = [perturbation(forget, rho=rho)]
+            shifts = iter([perturbation(forget, rho=rho, keep=keep)])
         else:
-            named = dict(selected.named_masters())
-            shifts = [
-                noise(named, rho=rho, key=(self.seed, step, draw))
-                for draw in range(int(self.settings["draws"]))
-            ]
+            draws = int(self.settings["draws"])
+            keys = ((self.seed, step, draw) for draw in range(draws))
+            shifts = (noise(named, rho=rho, key=key, keep=keep) for key in keys)
         for shift in shifts:
             with selected.shifted(shift):
                 pass_back(selected, micros, [loss], ("forget",), log=False)
         selected.add_up("forget")
-        return [g / len(shifts) for g in selected.take("forget")]
+        return selected.kept(g / draws for (g,) in passing(selected.take("forget")))
 
 
 def _settings(

@@ -139,7 +139,8 @@ class SelectedWeights:
 
     def rows(self) -> list[Tensor | None]:
         """Per parameter the row (a matrix's output) of every selected entry, int32, or None."""
-        return [s.rows() for s in self._slices]
+        rows = ((s, s.rows()) for s in self._each())
+        return [None if row is None else s.where.put(row) for s, row in rows]
 
     # ----- gradients -----
 

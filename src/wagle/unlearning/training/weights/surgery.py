@@ -7,17 +7,20 @@ gradients of losses to be minimised. Norms and products run over the whole list,
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from wagle.system.errors import WagleError
+from wagle.system.mapped import passing
 from wagle.unlearning.training.weights.rounding import seeded
 
 _CHUNK = 1 << 22  # entries widened to float64 at a time
+Keep: TypeAlias = Callable[[Iterable[Tensor]], list[Tensor]]
+"""Holds vectors that are made one after the other: a list, or files that are mapped into memory."""
 
 
 class Masked(NamedTuple):
@@ -34,6 +37,7 @@ def gru(
     remembered: Sequence[Tensor] | None,
     momentum: float = 0.8,
     floor: float = 1.0,
+    keep: Keep = list,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Remove from the forget gradient what would raise the retain loss.
 
@@ -49,6 +53,7 @@ def gru(
         floor: in (0, 1]: the cosine between the two is clamped to at least ``-floor``, so that
             below 1 only part of a strong conflict is removed (0.5 in a variant of the authors'
             code).
+        keep: holds the results.
 
     Returns:
         The gradient to step along, and the new smoothed retain gradient; the tensors in the lists
@@ -61,19 +66,21 @@ def gru(
         raise WagleError(f"the momentum of gru is {momentum}; give a number in (0, 1]")
     if not 0 < floor <= 1:
         raise WagleError(f"the floor of gru is {floor}; give a number in (0, 1]")
-    smoothed = [
-        new.clone() if remembered is None else torch.lerp(remembered[i], new, momentum)
-        for i, new in enumerate(retain)
-    ]
+    if remembered is None:
+        smoothed = keep(new.clone() for (new,) in passing(retain))
+    else:
+        smoothed = keep(torch.lerp(old, new, momentum) for old, new in passing(remembered, retain))
     product = _dot(forget, smoothed)
     if not product < 0:
         return list(forget), smoothed
     length = _norm(smoothed)
     share = max(product / length, -floor * _norm(forget)) / length
-    return [f.sub(r, alpha=share) for f, r in zip(forget, smoothed, strict=True)], smoothed
+    return keep(f.sub(r, alpha=share) for f, r in passing(forget, smoothed)), smoothed
 
 
-def sign_agreement(forget: Sequence[Tensor], retain: Sequence[Tensor]) -> Masked:
+def sign_agreement(
+    forget: Sequence[Tensor], retain: Sequence[Tensor], *, keep: Keep = list
+) -> Masked:
     """Keep the forget gradient where the retain loss would fall too; elsewhere it is 0.
 
     The forget gradient is first scaled to norm 1 over the whole list (0 stays 0).
@@ -81,6 +88,7 @@ def sign_agreement(forget: Sequence[Tensor], retain: Sequence[Tensor]) -> Masked
     Args:
         forget: the gradient of the forget loss.
         retain: that of the retain loss, the same shapes.
+        keep: holds the results.
 
     Returns:
         The masked gradients, and how many entries have the same sign in both and are not 0.
@@ -88,12 +96,14 @@ def sign_agreement(forget: Sequence[Tensor], retain: Sequence[Tensor]) -> Masked
     Source: Sondej et al. 2025, MUDMAN, arXiv 2506.12484 (disruption masking, normalisation).
     """
     norm = _norm(forget) or 1.0
-    gradients, kept = [], 0
-    for f, r in zip(forget, retain, strict=True):
+    counts = []
+
+    def masked(f: Tensor, r: Tensor) -> Tensor:
         agree = (f.sign() == r.sign()) & (f != 0)
-        kept += int(agree.sum())
-        gradients.append(f.div(norm).mul_(agree))
-    return Masked(gradients, kept)
+        counts.append(int(agree.sum()))
+        return f.div(norm).mul_(agree)
+
+    return Masked(keep(masked(f, r) for f, r in passing(forget, retain)), sum(counts))
 
 
 def row_norm(
@@ -153,12 +163,13 @@ def _row_norms(gradient: Tensor, row: Tensor | None) -> tuple[Tensor, Tensor]:
     return squares.sqrt_().float(), present
 
 
-def perturbation(forget: Sequence[Tensor], *, rho: float) -> list[Tensor]:
+def perturbation(forget: Sequence[Tensor], *, rho: float, keep: Keep = list) -> list[Tensor]:
     """The perturbation of sharpness-aware forgetting: ``rho g / |g|``, to add to the weights.
 
     Args:
         forget: the gradient of the forget loss at the weights themselves.
         rho: >= 0, the length of the perturbation, in the units of a weight.
+        keep: holds the result.
 
     Returns:
         The shapes of ``forget``, float32; zeros for a zero gradient.
@@ -166,16 +177,19 @@ def perturbation(forget: Sequence[Tensor], *, rho: float) -> list[Tensor]:
     Source: Fan et al. 2025, arXiv 2502.05374 (SAM for unlearning).
     """
     norm = _norm(forget) or 1.0
-    return [gradient.div(norm).mul_(rho) for gradient in forget]
+    return keep(gradient.div(norm).mul_(rho) for (gradient,) in passing(forget))
 
 
-def noise(likes: Mapping[str, Tensor], *, rho: float, key: Sequence[object]) -> list[Tensor]:
+def noise(
+    likes: Mapping[str, Tensor], *, rho: float, key: Sequence[object], keep: Keep = list
+) -> list[Tensor]:
     """The perturbation of randomised smoothing: draws from N(0, rho^2), to add to the weights.
 
     Args:
         likes: tensors with the wanted shapes and devices, by parameter name.
         rho: >= 0, the standard deviation, in the units of a weight.
         key: identifies the draws: (seed, step, draw).
+        keep: holds the result.
 
     Returns:
         In the order of ``likes``, float32; on one kind of device, each is a pure function of (key,
@@ -183,17 +197,17 @@ def noise(likes: Mapping[str, Tensor], *, rho: float, key: Sequence[object]) -> 
 
     Source: Fan et al. 2025, arXiv 2502.05374 (RS for unlearning).
     """
-    return [
+    return keep(
         torch.empty(like.shape, dtype=torch.float32, device=like.device).normal_(
             0.0, rho, generator=seeded((*key, name), like.device)
         )
         for name, like in likes.items()
-    ]
+    )
 
 
 def _dot(left: Sequence[Tensor], right: Sequence[Tensor]) -> float:
     total = 0.0
-    for a, b in zip(left, right, strict=True):
+    for a, b in passing(left, right):
         parts = zip(a.split(_CHUNK), b.split(_CHUNK), strict=True)
         total += sum(float(torch.dot(x.double(), y.double())) for x, y in parts)
     return total
