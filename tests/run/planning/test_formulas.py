@@ -174,6 +174,7 @@ def test_attribution_by_hand():
     assert whole.memory["sums"] == 4000
     assert whole.disk == {"gradients": 8000.0}
     assert whole.flops == 3 * (128 * 1500 + 48 * 400)
+    assert whole.decoded == 6 * 1000 * 2
     stream = formulas.attribute_stream(SHAPE, run, FULL, kept=2)
     assert stream.memory["weights"] == 4 * (200 + 50 + 500)
     assert stream.disk["gradients"] == 4000.0

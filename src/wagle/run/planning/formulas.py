@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 LIBRARIES = 0.63e9  # bytes resident before a model is loaded: what a stage of a run starts with
 HEAP = 1.2  # bytes taken over bytes alive, of what is made and freed batch by batch
 INDEX, MASTER, GRADIENT = 4, 4, 4  # bytes per selected weight
-DISK_EXTRA = 1.02  # names, headers, and blocks of a file system
+_SUMMED = 6.0  # readings of the weights: a batch's gradient is made, cast and added to its sum
 Terms = dict[str, float]
 
 
@@ -138,7 +138,8 @@ class Need:
         written: bytes written.
         stepped: weights that the optimiser steps on, over all steps.
         hashed: bytes of float32 that fingerprints hash.
-        decoded: weights that pass through the processor for written tokens, one at a time.
+        decoded: weights that pass through the processor for written tokens, one at a time, and where
+            small batches' gradients are summed.
     """
 
     memory: Terms
@@ -364,7 +365,7 @@ def train_lora(shape: Shape, run: Steps, rank: int, how: How, *, quantised: bool
 def attribute_whole(shape: Shape, run: Steps, how: How, kept: int = 4) -> Need:
     """Gradients with the model in memory: a float32 sum per weight; ``kept`` bytes each in the store.
 
-    ``run.steps`` is the number of quantities.
+    ``run.steps`` is the number of quantities, ``run.micros`` that of batches.
     """
     return Need(
         memory={
@@ -381,6 +382,7 @@ def attribute_whole(shape: Shape, run: Steps, how: How, kept: int = 4) -> Need:
         half=how.half,
         written=float(kept * shape.total * run.steps),
         hashed=4.0 * shape.total,
+        decoded=_SUMMED * shape.total * run.micros,
     )
 
 
@@ -403,6 +405,7 @@ def attribute_stream(shape: Shape, run: Steps, how: How, kept: int = 4) -> Need:
         read=2.0 * shape.stored * shape.total,
         written=float(kept * shape.total * run.steps) + entering,
         hashed=4.0 * shape.total,
+        decoded=_SUMMED * shape.total * run.micros,
     )
 
 
@@ -410,7 +413,7 @@ def select_mask(shape: Shape, quantities: int, ratios: int = 1) -> Need:
     """Score and select: a few million weights at a time, and the mask's bits."""
     bits = (1 if ratios == 1 else 4) * shape.total / 8
     return Need(
-        memory={"libraries": LIBRARIES, "parts": 0.1e9, "mask": bits},
+        memory={"libraries": LIBRARIES, "parts": 0.15e9, "mask": bits},
         disk={"mask": bits},
         read=3.0
         * (4 * quantities + shape.stored)
@@ -426,7 +429,7 @@ def make_patch(shape: Shape, ratio: float) -> Need:
     return Need(
         memory={
             "libraries": LIBRARIES,
-            "parts": 0.15e9,
+            "parts": 0.05e9,
             "positions": shape.largest / 4,
             "mask": shape.total / 8,
         },

@@ -79,7 +79,7 @@ def need_json(need: Need, machine: Machine) -> dict[str, Any]:
         "disk": need.disk,
         "read": need.read,
         "written": need.written,
-        "flops": need.flops,
+        **{name: getattr(need, name) for name in ("flops", "half", "stepped", "hashed", "decoded")},
         "seconds": seconds(need, machine.rates) if machine.rates else None,
     }
 
