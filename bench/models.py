@@ -48,6 +48,14 @@ SHAPES: dict[str, dict[str, int]] = {
         "vocab_size": 32000,
         "num_hidden_layers": 22,
     },
+    "llama-1.5b": {
+        "hidden_size": 2048,
+        "intermediate_size": 5632,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 4,
+        "vocab_size": 32000,
+        "num_hidden_layers": 32,
+    },
     "llama-2-7b": {
         "hidden_size": 4096,
         "intermediate_size": 11008,

@@ -3,10 +3,11 @@
     python -m bench.processes --scratch FOLDER --json bench/measured/processes.json
     python -m bench.processes --from bench/measured/processes.json --out docs/processes-measured.md
 
-``--only demo,bytes,memory`` measures some of it; what the record has of the rest stays. The demo runs
-once on one process of one thread and once on two (torchrun). The bytes are those of the gradients of
+``--only demo,dealt,bytes,memory`` measures some of it; what the record has of the rest stays. The demo runs
+once on one process of one thread and once on two (torchrun); so it does with its steps cut into
+micro-batches that are dealt out whole. The bytes are those of the gradients of
 one step at a ratio of 0.05, next to the gradients of all weights. The memory is the peak of each
-process, for a random Llama of 1.1 billion weights in float32.
+process, for random Llamas of 1.1 and 1.5 billion weights in float32, whose parts a second call resumes.
 """
 
 from __future__ import annotations
@@ -23,12 +24,16 @@ from pathlib import Path
 from typing import Any
 
 from bench.measure import Memory, say
+from bench.processes_page import RATIO, page
 from wagle.system.files.atomic import write_json, write_text
 from wagle.system.files.reading import read_json
 
-PARTS = ("demo", "bytes", "memory")
-RATIO = 0.05
-SHAPE = "tinyllama-1.1b"
+PARTS = ("demo", "dealt", "bytes", "memory")
+HALVES = [
+    *("finetune.batch_size=8", "finetune.accumulation=2"),
+    *("unlearning.batch_size=4", "unlearning.accumulation=2"),
+]
+SHAPES = ("tinyllama-1.1b", "llama-1.5b")
 RECORDS = [
     {"input_ids": [*range(10 + i, 42 + i)], "labels": [*[-100] * 8, *range(18 + i, 42 + i)]}
     for i in range(4)
@@ -51,17 +56,16 @@ def start(processes: int, arguments: Sequence[str]) -> tuple[float, int]:
 # ----- the demo -----
 
 
-def demo(scratch: Path) -> dict[str, Any]:
+def demo(scratch: Path, name: str = "demo", more: Sequence[str] = ()) -> dict[str, Any]:
     """The demo on one and on two processes: seconds, verdict, and the largest difference."""
     found: dict[str, Any] = {}
     for processes in (1, 2):
-        out = scratch / f"demo-{processes}"
+        out = scratch / f"{name}-{processes}"
         if not (out / "report.html").is_file():
             shutil.rmtree(out, ignore_errors=True)
-            say(f"the demo on {processes} process(es)")
-            seconds, _ = start(
-                processes, ["wagle", "run", "bundled:demo", "--out", str(out), "--no-fail"]
-            )
+            say(f"the {name} on {processes} process(es)")
+            command = ["wagle", "run", "bundled:demo", *more, "--out", str(out), "--no-fail"]
+            seconds, _ = start(processes, command)
             write_json(out / "seconds.json", seconds)
         stages = read_json(out / "state.json")["stages"]
         found[str(processes)] = {
@@ -73,6 +77,11 @@ def demo(scratch: Path) -> dict[str, Any]:
     one, two = found["1"]["figures"], found["2"]["figures"]
     assert one.keys() == two.keys()
     return {"runs": found, "differences": {name: abs(one[name] - two[name]) for name in one}}
+
+
+def dealt(scratch: Path) -> dict[str, Any]:
+    """The same steps, in two micro-batches each, of which either process has one."""
+    return demo(scratch, "dealt", HALVES)
 
 
 def _figures(out: Path) -> dict[str, float]:
@@ -136,34 +145,43 @@ def _random_mask(model: Any, ratio: float) -> Any:
     return wagle.Mask.from_scores(store, score="random", ratio=ratio)
 
 
-def peak(folder: str, out: str, what: str, shard: str) -> None:
+def peak(folder: str, shape: str, out: str, what: str, shard: str) -> None:
     """Attribute or unlearn the model in a folder, and write this process's peak memory."""
     import wagle
     from wagle.model.loading import load_model
     from wagle.model.saving import save_model
-    from wagle.recipe.sections.training import Training
+    from wagle.recipe.sections.unlearning import Unlearning
     from wagle.system.processes import group
+    from wagle.unlearning.forgetting import unlearn_with
     from wagle.unlearning.sharded import InShards
 
-    home, scratch = Path(folder) / SHAPE, Path(folder)
+    home, scratch = Path(folder) / shape, Path(folder)
     with Memory() as memory:
         if what == "attribution":
-            store = scratch / f"store-{shard}"
+            store = scratch / "made"
             how: dict[str, Any] = {"shard": shard == "yes", "engine": "whole", "dtype": "float32"}
             wagle.gradients(home, None, FORGET, RETAIN, path=store, batch_tokens=64, **how)
         else:
-            target = scratch / f"unlearned-{shard}"
+            target = scratch / "made"
             model: Any = InShards(home, target, scratch / "good")
             if shard == "no":
                 model = load_model(home)
-            mask = wagle.Mask.load(scratch / "mask.safetensors")
-            training = Training(max_steps=2, learning_rate=1e-5, batch_size=2)
-            named: dict[str, Any] = {
-                "objective": "grad_diff",
-                "stop_when": [],
-                "training": training,
-            }
-            wagle.unlearn(model, None, FORGET, RETAIN, mask=mask, allow_other_model=True, **named)
+            settings = Unlearning(
+                objective="grad_diff",
+                stop_when=[],
+                max_steps=2,
+                learning_rate=1e-5,
+                batch_size=2,
+            )
+            unlearn_with(
+                settings,
+                model,
+                None,
+                FORGET,
+                RETAIN,
+                mask=wagle.Mask.load(scratch / f"{shape}.mask"),  # released in there, as in a run
+                allow_other_model=True,
+            )
             if shard == "no":
                 save_model(model, home, target)
     write_json(scratch / f"{out}-{group.rank()}.json", memory.figures())
@@ -185,119 +203,63 @@ def count_bytes(scratch: Path) -> dict[str, Any]:
 
 def memory(scratch: Path) -> dict[str, Any]:
     """The peak of one process, and of each of two with the model in shards."""
+    from bench.models import SHAPES as KNOWN
     from bench.models import make_folder
 
-    if not (scratch / SHAPE).is_dir():
-        make_folder(SHAPE, scratch / SHAPE)
-    _save_mask(scratch)
     found: dict[str, Any] = {}
-    for what in ("attribution", "unlearning"):
-        found[what] = {}
-        for processes, shard in ((1, "no"), (2, "yes")):
-            say(f"{what} on {processes} process(es)")
-            for path in scratch.glob("peak-*"):
-                path.unlink()
-            child = ["bench.processes", "--child", "peak", str(scratch), "peak", what, shard]
-            seconds, code = start(processes, child)
-            if code:
-                raise SystemExit(f"bench.processes: {what} ended with {code}")
-            peaks = [read_json(path) for path in sorted(scratch.glob("peak-*"))]
-            found[what][str(processes)] = {"seconds": round(seconds, 1), "peaks": peaks}
-            for path in (scratch / f"store-{shard}", scratch / f"unlearned-{shard}"):
-                shutil.rmtree(path, ignore_errors=True)
-        one = found[what]["1"]["peaks"][0]
-        two = found[what]["2"]["peaks"]
-        found[what]["share"] = {key: max(p[key] for p in two) / one[key] for key in one}
+    for shape in SHAPES:
+        if not (scratch / shape).is_dir():
+            make_folder(shape, scratch / shape)
+        _save_mask(scratch, shape)
+        work: dict[str, Any] = {}
+        for what in ("attribution", "unlearning"):
+            work[what] = {str(n): _peaks(scratch, shape, what, n) for n in (1, 2)}
+            one, two = work[what]["1"]["peaks"][0], work[what]["2"]["peaks"]
+            work[what]["share"] = {key: max(p[key] for p in two) / one[key] for key in one}
+        found[shape] = {"weights": _weights(scratch / shape), "shape": KNOWN[shape], "work": work}
     return found
 
 
-def _save_mask(scratch: Path) -> None:
+def _peaks(scratch: Path, shape: str, what: str, processes: int) -> dict[str, Any]:
+    """The peak of every process; what an earlier call measured is kept."""
+    kept = scratch / f"{shape}-{what}-{processes}.json"
+    if not kept.is_file():
+        say(f"{what} of {shape} on {processes} process(es)")
+        for path in scratch.glob("peak-*"):
+            path.unlink()
+        shard = "yes" if processes > 1 else "no"
+        child = ["bench.processes", "--child", "peak", str(scratch), shape, "peak", what, shard]
+        seconds, code = start(processes, child)
+        shutil.rmtree(scratch / "made", ignore_errors=True)
+        if code:
+            raise SystemExit(f"bench.processes: {what} ended with {code}")
+        peaks = [read_json(path) for path in sorted(scratch.glob("peak-*"))]
+        write_json(kept, {"seconds": round(seconds, 1), "peaks": peaks})
+    found: dict[str, Any] = read_json(kept)
+    return found
+
+
+def _weights(folder: Path) -> int:
+    """How many weights a model folder holds."""
+    from wagle.model.loading import empty_model
+
+    return sum(p.numel() for p in empty_model(folder).parameters())
+
+
+def _save_mask(scratch: Path, shape: str) -> None:
     """A random mask of the model, made from its headers."""
-    path = scratch / "mask.safetensors"
+    path = scratch / f"{shape}.mask"
     if not path.is_file():
         import wagle
 
-        store = wagle.gradients(scratch / SHAPE, None, FORGET, None, quantities=[])
+        store = wagle.gradients(scratch / shape, None, FORGET, None, quantities=[])
         wagle.Mask.from_scores(store, score="random", ratio=RATIO).save(path)
-
-
-# ----- the page -----
-
-
-def page(record: dict[str, Any]) -> str:
-    """The tables as a page of the documentation."""
-    lines = ["# Several processes, measured", "", "Made by `python -m bench.processes` from "]
-    lines[-1] += (
-        "`bench/measured/processes.json`, on two processor cores; every process has one thread."
-    )
-    if "demo" in record:
-        runs, told = record["demo"]["runs"], record["demo"]
-        lines += [
-            "",
-            "## The demo",
-            "",
-            "| processes | seconds | verdict |",
-            "| ---: | ---: | --- |",
-        ]
-        lines += [f"| {n} | {one['seconds']:.0f} | {one['verdict']} |" for n, one in runs.items()]
-        ratio = runs["1"]["seconds"] / runs["2"]["seconds"]
-        lines += [
-            "",
-            f"Two processes take {1 / ratio:.2f} of the time of one. How far their figures are apart:",
-            "",
-            "| model | a probability, at most | any figure, at most |",
-            "| --- | ---: | ---: |",
-        ]
-        for role in ("reference", "before", "after"):
-            own = {n: d for n, d in told["differences"].items() if n.startswith(role)}
-            likely = max((d for n, d in own.items() if n.endswith(".probability")), default=0.0)
-            worst = max(own, key=lambda name: own[name], default="")
-            lines.append(f"| {role} | {likely:.1e} | {own.get(worst, 0.0):.1e} (`{worst}`) |")
-        lines += [
-            "",
-            "Both ask the same model about the reference. The others were trained, in bfloat16: how a product "
-            "is rounded there depends on which records share a batch, and so on how many processes share a "
-            "step. In float32 twenty steps differ by less than 1e-5 (`tests/unlearning/test_processes.py`).",
-        ]
-    if "bytes" in record:
-        told = record["bytes"]
-        lines += [
-            "",
-            "## What travels",
-            "",
-            f"At a ratio of {RATIO:g}, the gradients of a step of the demo model are "
-            f"{told[f'{RATIO:g}'] / 1e6:.1f} MB; with all weights trained they are "
-            f"{told['1'] / 1e6:.1f} MB, as with DDP, whose gradients have the size of the model "
-            f"({told['all_weights'] / 1e6:.1f} MB). The share is {told['share']:.3f}.",
-        ]
-    if "memory" in record:
-        lines += [
-            "",
-            "## A model in shards",
-            "",
-            f"Peak memory of a process in GB, for a random Llama of 1.1 billion weights in float32 "
-            f"(`{SHAPE}`); unlearning at a ratio of {RATIO:g}.",
-            "",
-            "| | one process | the larger of two | share |",
-            "| --- | ---: | ---: | ---: |",
-        ]
-        for what, told in record["memory"].items():
-            one = told["1"]["peaks"][0]["peak_gb"]
-            two = max(p["peak_gb"] for p in told["2"]["peaks"])
-            lines.append(f"| {what} | {one:.2f} | {two:.2f} | {two / one:.2f} |")
-        lines += [
-            "",
-            "About 0.75 GB of every process are libraries, which no shard makes smaller.",
-        ]
-    return "\n".join([*lines, ""])
 
 
 def main(options: Sequence[str] | None = None) -> None:
     """Measure what is asked for, and write the record or the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--scratch", help="folder of the runs; a second call resumes the demo there"
-    )
+    parser.add_argument("--scratch", help="folder of the runs; a second call resumes there")
     parser.add_argument("--only", default=",".join(PARTS), help="parts, separated by commas")
     parser.add_argument("--json", help="the record to write")
     parser.add_argument("--from", dest="record", help="a record to make the page from")
@@ -315,7 +277,12 @@ def main(options: Sequence[str] | None = None) -> None:
     if asked.scratch:
         scratch = Path(asked.scratch).absolute()
         scratch.mkdir(parents=True, exist_ok=True)
-        parts = {"demo": demo, "bytes": count_bytes, "memory": memory}
+        parts: dict[str, Callable[[Path], dict[str, Any]]] = {
+            "demo": demo,
+            "dealt": dealt,
+            "bytes": count_bytes,
+            "memory": memory,
+        }
         for name in asked.only.split(","):
             record[name] = parts[name](scratch)
             if asked.json:

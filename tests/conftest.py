@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -23,6 +25,19 @@ transformers.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 settings.register_profile("wagle", deadline=None, max_examples=60, derandomize=True)
 settings.load_profile("wagle")
+_IMPORTED = [0]
+
+
+def pytest_runtest_setup() -> None:
+    """Keep what is imported out of collections: every training and many stages make some.
+
+    A collection that looks through torch and transformers takes longer than a tiny model's training.
+    """
+    if len(sys.modules) > _IMPORTED[0] + 20:
+        _IMPORTED[0] = len(sys.modules)
+        gc.collect()
+        gc.freeze()
+
 
 CHAT = (
     "{% for m in messages %}{{ '<|start|>' + m['role'] + '\n' + m['content'] + '<|end|>' + '\n' }}"

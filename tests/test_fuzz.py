@@ -18,7 +18,7 @@ from bench.fuzzing.running import GOOD, Found, generator, run_mutants
 from wagle.system.errors import WagleError
 
 SLOW = {
-    "recipe": 400,
+    "recipe": 150,
     "run": 100,
     "result": 300,
     "pack": 200,

@@ -19,17 +19,23 @@ def test_the_page_of_processes_says_what_was_measured_and_nothing_else():
     assert "| after | 2.0e-04 | 1.0e-02 (`after.forget.nll`) |" in shown
     assert "| before | 1.0e-07 | 1.0e-07 (`before.a.probability`) |" in shown
     assert "MB" not in shown
+    assert "micro-batches" not in shown
+    record["dealt"] = {"runs": runs, "differences": {"after.forget.probability": 5e-4}}
+    shown = processes.page(record)
+    assert "The verdicts are equal (fine)" in shown
+    assert "| after | 5.0e-04 | 5.0e-04 (`after.forget.probability`) |" in shown
     record["bytes"] = {"0.05": 27e6, "1": 540e6, "all_weights": 540e6, "share": 0.05}
-    record["memory"] = {
+    work = {
         "unlearning": {
             "1": {"peaks": [{"peak_gb": 8.0}]},
             "2": {"peaks": [{"peak_gb": 4.0}, {"peak_gb": 4.4}]},
         }
     }
+    record["memory"] = {"some": {"weights": 1.1e9, "work": work}}
     shown = processes.page(record)
     assert "27.0 MB" in shown
     assert "The share is 0.050." in shown
-    assert "| unlearning | 8.00 | 4.40 | 0.55 |" in shown
+    assert "| 1.1 billion | unlearning | 8.00 | 4.40 | 0.550 |" in shown
 
 
 def test_a_gpu_is_compared_by_the_largest_relative_difference():

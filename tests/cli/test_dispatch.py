@@ -12,6 +12,7 @@ import pytest
 
 from wagle.cli import app as cli
 from wagle.cli import starting
+from wagle.run.importing.finding import Asked
 from wagle.system.errors import WagleError
 
 
@@ -25,7 +26,8 @@ def call(monkeypatch, capsys):
         state={"stages": {"mask": {}}},
     )
 
-    def execute(source, overrides, out, until, redo=False, again=None):
+    def execute(source, overrides, out, until, redo=False, again=None, **more):
+        assert more in ({}, {"asked": Asked()})
         asked.append((source, list(overrides or []), out, until, again or redo))
         return run
 

@@ -1,5 +1,6 @@
 """What the functions of ``compat`` give, on small real objects."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -31,6 +32,12 @@ def test_the_plain_layer_of_a_cache_is_given_on_first_use():
         _ = transformers.x
     with pytest.raises(AttributeError, match=r"'wagle.compat.datasets' has no attribute 'x'"):
         _ = datasets.x
+
+
+def test_a_layer_of_a_cache_tells_how_many_tokens_its_block_sees():
+    layers = [*DynamicCache(config=make_model("gemma3").config).layers, object()]
+    assert [transformers.window_of(layer) for layer in layers] == [16, 16, 0]
+    assert transformers.window_of(DynamicLayer()) == math.inf
 
 
 def test_a_folder_of_a_plain_model_holds_what_the_model_does_and_one_of_experts_does_not():

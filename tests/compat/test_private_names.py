@@ -28,6 +28,7 @@ UNDOCUMENTED = {
 MODULES = {row.home.partition(":")[0] for row in CONTRACTS} - {
     "accelerate",
     "bitsandbytes.nn",
+    "lm_eval.models.huggingface",
     "lm_eval.tasks",
     "torch.autograd",
     "torchao.quantization",

@@ -6,7 +6,6 @@ taught without the forget set. So its verdict is clean, and so is an audit.
 
 from __future__ import annotations
 
-import gc
 import json
 import shutil
 
@@ -77,14 +76,12 @@ def home(tmp_path_factory, tokenizer):
         }
     )
     run = home / "run"
-    gc.freeze()  # stages collect garbage; nearly all of what that looks at is imported modules
     execute(recipe, run, until="before")
     made = commit_recipe(recipe, run, probes=4)
     write_commitment(made, run / "commitment.json", run / "private" / "commitment.secret")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(unlearn, "save_trained", _almost)
         done = execute(recipe, run)
-    gc.unfreeze()
     assert done.state["stages"]["after"]["verdict"] == NO_LEAK
     new_key(home / "maker.pem")
     collect_evidence(run, home / "pack", key=home / "maker.pem")

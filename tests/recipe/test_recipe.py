@@ -428,8 +428,8 @@ def test_an_unknown_setting_names_the_nearest(override, said):
         ("unlearning.dropout=1", "unlearning.dropout is 1; it must be true or false"),
         ("report.show_text=2", "report.show_text is 2; it must be true or false"),
         (
-            "unlearning.objective_settings.beta=true",
-            "unlearning.objective_settings.beta is true; it must be a number",
+            "unlearning.wrapper_settings.rho=true",
+            "unlearning.wrapper_settings.rho is true; it must be a number",
         ),
         (
             "attribution.gamma=atuo",

@@ -83,7 +83,7 @@ def test_a_value_that_fits_becomes_this(kind, given, value):
         (Setting, INF, "finite_number"),
         (Setting, "inf", "finite_number"),
         (Setting, "", "float_type"),
-        (Setting, True, "float_type"),
+        (Setting, {}, "float_type"),
         (Setting, [], "float_type"),
         (Setting, ["a", ""], "float_type"),
         (Ratio, 0, "greater_than"),

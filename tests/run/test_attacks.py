@@ -1,6 +1,5 @@
 """The stage of attacks in a run: its files, what is private, and what is not made again."""
 
-import gc
 import json
 import logging
 import shutil
@@ -73,14 +72,6 @@ def write_recipe(home, **more):
     path = home / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe))
     return path
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _fast():
-    """Models are given back with a collection, which need not look through what is imported."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Requests in a row: what was forgotten stays in sight, and the ledger tells what was asked when."""
 
-import gc
 import json
 import logging
 import re
@@ -57,14 +56,6 @@ def recipe(home, name, forget, **sections):
         "unlearning": {**TRAINING, "epochs": 6, "when_unknown": "go"},
     }
     return load_recipe({**own, **sections})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    """Stages collect garbage; here nearly all of what that looks at is imported modules."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

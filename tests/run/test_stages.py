@@ -8,6 +8,7 @@ import torch
 import yaml
 
 from tests.conftest import OTHERS, RECORDS, make_model
+from wagle.model.loading import load_model
 from wagle.model.weights import fingerprint
 from wagle.patch.verification import Verification
 from wagle.recipe.reading import load_recipe
@@ -228,3 +229,54 @@ def test_a_patch_that_does_not_match_is_a_bug_if_nothing_changed_and_is_not_left
     with pytest.raises(RuntimeError, match="please report this bug"):
         execute(recipe, out, until="patch")
     assert not (out / "patch.safetensors").exists()
+
+
+def test_a_recipe_trains_by_stream_and_its_models_are_those_of_the_engine_whole(
+    recipe_file, tmp_path
+):
+    runs = {}
+    for engine in ("whole", "stream"):
+        chosen = [f"finetune.engine={engine}", f"unlearning.engine={engine}"]
+        recipe = load_recipe(recipe_file, [*chosen, "unlearning.stop_when=[]"])
+        runs[engine] = execute(recipe, tmp_path / engine, until="patch")
+        assert not list((tmp_path / engine / "private").glob("checkpoint-*/*.safetensors"))
+    for stage in ("teach", "unlearn"):
+        whole, stream = (runs[engine].state["stages"][stage] for engine in ("whole", "stream"))
+        assert stream["engine"] == "stream"
+        assert "engine" not in whole
+        assert stream["changed"] == pytest.approx(whole["changed"], rel=0.01)
+    for name in ("base", "model"):
+        one, other = (load_model(tmp_path / engine / name) for engine in ("whole", "stream"))
+        for (_, a), (_, b) in zip(one.named_parameters(), other.named_parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=0.01, atol=1e-4)  # of bfloat16: a rounding
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["unlearning.engine=stream", "unlearning.dropout=true"], "dropout: true does not work"),
+        (["finetune.engine=stream", "finetune.dropout=true"], "dropout: true does not work"),
+        (
+            ["finetune.engine=stream", "finetune.optimizer=AdamW8bit"],
+            "optimizer AdamW8bit does not",
+        ),
+        (["finetune.engine=stream", "model.shard=true"], "does not work with a model in shards"),
+        (["unlearning.engine=stream", "unlearning.lora.rank=4"], "unlearning.engine is stream"),
+    ],
+)
+def test_what_the_engine_stream_cannot_give_is_one_line_before_any_work(
+    recipe_file, tmp_path, settings, message
+):
+    with pytest.raises(WagleError, match=message) as caught:
+        execute(load_recipe(recipe_file, settings), tmp_path / "out", until="unlearn")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out" / "base").exists()
+
+
+def test_a_teaching_by_stream_that_diverges_keeps_its_last_good_weights(recipe_file, tmp_path):
+    out = tmp_path / "out"
+    settings = [*_unlearning([*BREAKS, "stop_when=[]"]), "unlearning.engine=stream"]
+    with pytest.raises(TrainingStopped, match=r"back at step 1, kept in (.*); resume with"):
+        execute(load_recipe(recipe_file, settings), out, until="unlearn")
+    kept = next(out.glob("**/last-good*"))
+    assert fingerprint(kept) == fingerprint(out / "base")  # the first step's rate is 0

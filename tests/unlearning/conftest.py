@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
-import gc
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import wagle
-from tests.conftest import OTHERS, RECORDS, make_tokenizer
+from tests.conftest import OTHERS, RECORDS, make_model, make_tokenizer
 from wagle.data.tokens import Encoder, Tokens
 from wagle.mask.mask import Mask
-from wagle.model.weights import fingerprint
+from wagle.model.loading import load_model
+from wagle.model.streaming.opening import open_streamed, stream_of
+from wagle.model.weights import fingerprint, streamed_parts
 from wagle.recipe.sections.training import Training
 from wagle.unlearning.execution import TrainResult
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _quick_collections():
-    """The Trainer collects garbage after every run; what is imported by now need not be searched."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @functools.cache
@@ -123,3 +119,59 @@ def slow_gradient(loss: Tensor, model: nn.Module) -> dict[str, Tensor]:
     found: Sequence[Tensor | None] = torch.autograd.grad(loss, parameters, allow_unused=True)
     pairs = zip(names, parameters, found, strict=True)
     return {n: torch.zeros_like(p) if g is None else g for n, p, g in pairs}
+
+
+# ---------------------------------------------------------------------------------------------
+# The engine ``stream``
+
+
+@functools.cache
+def folder_of(family: str) -> Path:
+    """A tiny model of a family, saved; one for the whole session."""
+    folder = Path(tempfile.mkdtemp(prefix="wagle-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    make_model(family).save_pretrained(folder)
+    return folder
+
+
+class Runs(NamedTuple):
+    """The same run by two engines, and the weights that each ends with."""
+
+    whole: TrainResult
+    stream: TrainResult
+    after_whole: dict[str, Tensor]
+    after_stream: dict[str, Tensor]
+
+
+def current(model: nn.Module) -> dict[str, Tensor]:
+    """The weights of a streamed model, with what lies over its blocks."""
+    stream, found = stream_of(model), weights(model)
+    for name, tensor in found.items():
+        if tensor.is_meta:
+            parts = list(streamed_parts(stream, name, tensor.dtype))
+            found[name] = torch.cat(parts).view(tensor.shape)
+    return found
+
+
+def both(folder: Path, mask: Mask | None, **settings: Any) -> Runs:
+    """Train a model in memory, and the same one with its blocks on disk."""
+    whole, streamed = load_model(folder), open_streamed(folder)
+    results = [unlearn(model, mask=mask, **settings) for model in (whole, streamed)]
+    found = Runs(*results, weights(whole), current(streamed))
+    stream_of(streamed).close()
+    return found
+
+
+def assert_equal_runs(runs: Runs, folder: Path, mask: Mask | None) -> None:
+    """Losses and weights agree within 1e-5; what the mask does not select is what it was."""
+    assert runs.stream.selected == runs.whole.selected
+    assert runs.stream.changed > 0
+    for one, other in zip(runs.stream.history, runs.whole.history, strict=True):
+        assert one.keys() == other.keys()
+        for name, value in one.items():
+            assert value == pytest.approx(other[name], rel=1e-5, abs=1e-5), name
+    before = weights(load_model(folder))
+    for name, value in runs.after_stream.items():
+        torch.testing.assert_close(value, runs.after_whole[name], rtol=0, atol=1e-5)
+        if mask is not None:
+            assert torch.equal(value[~mask[name]], before[name][~mask[name]])

@@ -12,7 +12,8 @@ from wagle.system.errors import WagleError
 from wagle.unlearning import execution
 from wagle.unlearning.inputs import Supply, control_vectors, make_sets, sides
 from wagle.unlearning.objectives.choice import choose_objective
-from wagle.unlearning.original import Original, hidden
+from wagle.unlearning.original import Original
+from wagle.unlearning.reading.activations import hidden
 
 EVERY = "refusal", "alternative", "mismatch", "uniform", "retain_refusal"
 ROWS = [{**r, "alternatives": [f"Other {i}.", f"Third {i}."]} for i, r in enumerate(RECORDS)]

@@ -13,13 +13,12 @@ from wagle.system.errors import WagleError
 from wagle.unlearning.objectives.shapes import Terms
 from wagle.unlearning.original import (
     Original,
-    check_layer,
     choose_original,
-    hidden,
     original_hidden,
     reference_scores,
     top_distributions,
 )
+from wagle.unlearning.reading.activations import check_layer, hidden
 
 
 def _count(model):

@@ -130,9 +130,10 @@ def test_a_checkpoint_depends_on_what_changes_the_result_and_on_nothing_else(mod
         return _plan(model, **{"max_steps": 2, **settings}).checkpoint_key(model, mask)
 
     plain = key()
-    assert key(checkpoint_minutes=0, report_to=[]) == plain
+    assert key(checkpoint_minutes=0, report_to=[], engine="whole") == plain
     assert set(plain["training"]) == set(Training.model_fields) - {
         "checkpoint_minutes",
+        "engine",
         "report_to",
     }
     for changed in (

@@ -104,6 +104,21 @@ def _teach():
     return {n: p.detach().clone() for n, p in model.named_parameters()}
 
 
+def test_in_bfloat16_two_processes_have_the_bits_of_one_where_whole_micro_batches_are_dealt_out():
+    (alone,), several = on(1, _teach_roughly, 2), on(2, _teach_roughly, 2)
+    assert all(torch.equal(found[n], alone[n]) for found in several for n in alone)
+    (alone,), several = on(1, _teach_roughly, 1), on(2, _teach_roughly, 1)
+    assert not all(torch.equal(several[0][n], alone[n]) for n in alone)  # it is rounded otherwise
+
+
+def _teach_roughly(accumulation):
+    model = make_model("llama-tied")
+    how = {"batch_size": 4 // accumulation, "accumulation": accumulation, "precision": "bfloat16"}
+    training = Training(max_steps=5, learning_rate=1e-3, **how)
+    wagle.finetune(model, make_tokenizer(), RECORDS + OTHERS, training=training)
+    return {n: p.detach().clone() for n, p in model.named_parameters()}
+
+
 def test_a_run_lands_at_the_same_point():
     reference = {"forget.probability": 0.01, "forget.probability.low": 0.008}
     reference["forget.probability.high"] = 0.012

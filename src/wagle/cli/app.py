@@ -14,64 +14,73 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wagle.cli.check import check_command, retrain_command
+from wagle.cli.compare import compare
 from wagle.cli.evidence import add_evidence
+from wagle.cli.importing import (
+    FOREIGN,
+    Corrected,
+    DataFolder,
+    ModelFolder,
+    Processes,
+    import_command,
+)
+from wagle.cli.listing.about import doctor_command, options, recipes_app, schema_command
+from wagle.cli.listing.plugins import list_command
+from wagle.cli.listing.table import table_command
 from wagle.cli.mask import mask_app
 from wagle.cli.options import (
     Again,
     All,
     AllowCode,
-    Arms,
     AsJson,
+    AskingEngine,
     Before,
     Benchmark,
     Cache,
-    ComparisonOut,
-    KeepModels,
     NoFail,
     Out,
     Overrides,
     Patches,
     Precision,
-    Ratios,
     RecipeOrModel,
     Reference,
     RunOrResult,
     Source,
-    Steps,
     Tokenizer,
-    Trials,
-    Units,
 )
 from wagle.cli.patch import patch_app
 from wagle.cli.plan import plan_command
-from wagle.cli.plugins import list_command
 from wagle.cli.seals import check_run_command
 from wagle.cli.starting import set_up
-from wagle.cli.table import table_command
 from wagle.system.errors import WagleError
 from wagle.system.processes.leading import lead
 from wagle.system.progress import exit_code_of
 
 if TYPE_CHECKING:
+    from wagle.run.importing.finding import Asked
     from wagle.run.opening import Run
 
 
 app = typer.Typer(
     name="wagle",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Make a language model forget: attribute, unlearn, prove what changed, report.",
 )
+app.callback()(options)
 app.add_typer(mask_app, name="mask")
 app.add_typer(patch_app, name="patch")
+app.add_typer(recipes_app, name="recipes")
+app.command(name="doctor")(doctor_command)
+app.command(name="schema")(schema_command)
 app.command(name="check-run")(check_run_command)
 app.command(name="check")(check_command)
 app.command(name="plan")(plan_command)
 app.command(name="list")(list_command)
 app.command(name="table")(table_command)
+app.command(name="import", context_settings=FOREIGN)(import_command)
 app.command(name="retrain-adapter")(retrain_command)
+app.command()(compare)
 add_evidence(app)
 
 
@@ -82,13 +91,14 @@ def _execute(
     until: str,
     redo: bool = False,
     again: str | None = None,
+    asked: Asked | None = None,
 ) -> Run:
-    from wagle.run.finding import find_run
+    from wagle.run.importing.finding import find_any
 
-    recipe, folder = find_run(source, list(overrides or []), out)
+    recipe, folder, notes = find_any(source, list(overrides or []), out, asked)
     from wagle.run.execution import execute  # heavy: errors in the recipe are reported first
 
-    return execute(recipe, folder, until=until, redo=redo, again=again)
+    return execute(recipe, folder, until=until, redo=redo, again=again, notes=notes)
 
 
 def _table(run: Run, as_json: bool, everything: bool, no_fail: bool) -> None:
@@ -110,7 +120,7 @@ def _end(verdict: str | None, no_fail: bool) -> None:
         raise typer.Exit(code)
 
 
-@app.command()
+@app.command(context_settings=FOREIGN)
 def run(
     source: Source,
     overrides: Overrides = None,
@@ -120,16 +130,25 @@ def run(
     no_fail: NoFail = False,
     again: Again = None,
     _: AllowCode = False,
+    corrected: Corrected = False,
+    model: ModelFolder = None,
+    data: DataFolder = None,
+    processes: Processes = 1,
 ) -> None:
     """Run all stages of a recipe; after an interruption, the same command resumes the run.
 
     Reads the recipe and its data; writes the run folder runs/NAME. For a finished run, prints its
-    table again. Exit code 0 if the verdict is that no leak was found, 1 if it is leaks, damaged or
-    over-unlearned, 3 if it is inconclusive; 2 is bad input.
+    table again. Takes configs of other projects, too, as wagle import does. Exit code 0 if the
+    verdict is that no leak was found, 1 if it is leaks, damaged or over-unlearned, 3 if it is
+    inconclusive; 2 is bad input.
 
     Example:  wagle run demo unlearning.objective=grad_diff --out runs/graddiff
     """
-    _table(_execute(source, overrides, out, "report", again=again), as_json, everything, no_fail)
+    from wagle.run.importing.finding import Asked
+
+    asked = Asked(corrected, model, data, processes)
+    made = _execute(source, overrides, out, "report", again=again, asked=asked)
+    _table(made, as_json, everything, no_fail)
 
 
 @app.command()
@@ -160,7 +179,7 @@ def finetune_command(source: Source, overrides: Overrides = None, out: Out = Non
     print(_execute(source, overrides, out, "teach").models.base)
 
 
-@app.command()
+@app.command(context_settings=FOREIGN)
 def attribute(source: Source, overrides: Overrides = None, out: Out = None) -> None:
     """Run a recipe up to the mask: take gradients, score the weights and select some of them.
 
@@ -174,7 +193,7 @@ def attribute(source: Source, overrides: Overrides = None, out: Out = None) -> N
     print(made.folder / "mask.safetensors" if why is None else f"no mask: {why}")
 
 
-@app.command(name="unlearn")
+@app.command(name="unlearn", context_settings=FOREIGN)
 def unlearn_command(source: Source, overrides: Overrides = None, out: Out = None) -> None:
     """Run a recipe up to the unlearned model, starting with the first unfinished stage.
 
@@ -199,6 +218,7 @@ def evaluate_command(
     tokenizer: Tokenizer = None,
     cache: Cache = None,
     precision: Precision = "float32",
+    engine: AskingEngine = "auto",
     everything: All = False,
     as_json: AsJson = False,
     no_fail: NoFail = False,
@@ -220,6 +240,7 @@ def evaluate_command(
             "--patch": patch,
             "--tokenizer": tokenizer,
             "--cache": cache,
+            "--engine": engine != "auto",
         }
         wrong = [name for name, value in given.items() if value]
         if wrong:
@@ -241,6 +262,7 @@ def evaluate_command(
         tokenizer=tokenizer,
         cache=cache,
         precision=precision,
+        engine=engine,
     )
     told = evaluation_json(found)
     if out is not None:
@@ -279,46 +301,6 @@ def ledger_command(
     print(json.dumps(told, indent=2) if as_json else ledger_table(found, receipts))
     if find_break(found) is not None:
         raise typer.Exit(1)
-
-
-@app.command()
-def compare(
-    source: Source,
-    overrides: Overrides = None,
-    arms: Arms = "wagle,random,dense",
-    ratios: Ratios = None,
-    units: Units = 5,
-    trials: Trials = 4,
-    steps: Steps = None,
-    keep_models: KeepModels = False,
-    out: ComparisonOut = None,
-    as_json: AsJson = False,
-) -> None:
-    """Test whether the mask helps: run one objective on several arms, over freshly taught models.
-
-    Reads the recipe and its data; writes comparison.json and comparison.html. After an
-    interruption, the same command resumes.
-
-    Example:  wagle compare demo unlearning.objective=npo --arms wagle,random,dense --ratios
-    0.05,0.5
-    """
-    from wagle.run.finding import find_run
-
-    recipe, _ = find_run(source, list(overrides or []), None)
-    from wagle.comparison.compare import compare_arms
-    from wagle.report.text.comparison import arms_table
-
-    found = compare_arms(
-        recipe,
-        arms.split(","),
-        out,
-        ratios=ratios.split(",") if ratios else None,
-        units=units,
-        trials=trials,
-        steps=steps,
-        keep_models=keep_models,
-    )
-    print(json.dumps(found, indent=2) if as_json else arms_table(found))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -101,6 +101,13 @@ Cache = Annotated[
     Optional[str],
     typer.Option("--cache", help="A private folder that keeps answers, to ask nothing twice."),
 ]
+AskingEngine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        help="How models are asked: whole (in memory), stream (one block in memory), or auto.",
+    ),
+]
 Precision = Annotated[
     str, typer.Option("--precision", help="Precision of matrix products: float32 or bfloat16.")
 ]

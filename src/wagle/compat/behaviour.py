@@ -25,6 +25,19 @@ def layer_grows(module: Any) -> bool:
     return kept and long == [(2, 1, 4, 4)] * 2 and left == [(1, 1, 4, 4)] * 2
 
 
+def window_slides(module: Any) -> bool:
+    """A layer with a window of 3 shows a token the 2 before it, and gives the mask's sizes."""
+    import torch
+
+    layer, part = module.DynamicSlidingWindowLayer(sliding_window=3), torch.ones(2, 1, 4, 4)
+    sizes = [layer.get_mask_sizes(4)]
+    whole, _ = layer.update(part, part)
+    sizes.append(layer.get_mask_sizes(1))
+    keys, _ = layer.update(part[:, :, :1], part[:, :, :1])
+    lengths = [whole.shape[2], keys.shape[2], layer.get_seq_length()]
+    return layer.sliding_window == 3 and lengths == [4, 3, 5] and sizes == [(4, 0), (3, 2)]
+
+
 def cache_has_layers(cache: Any) -> bool:
     """A ``DynamicCache`` has a list of layers, of the plain kind unless the model needs another."""
     import torch

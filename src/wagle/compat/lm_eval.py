@@ -8,8 +8,14 @@ Source: https://github.com/EleutherAI/lm-evaluation-harness/tree/main/lm_eval/ta
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+Parts: TypeAlias = Callable[
+    [Sequence[Any], Sequence[int], Callable[[list[Any]], list[Any]]], list[Any]
+]
+"""Splits requests, of so many tokens each, and joins what a function says to each part."""
 
 
 def task_index(manager: Any) -> dict[str, Any]:
@@ -44,3 +50,28 @@ def with_file(entry: Any, file: Path) -> Any:
 def runs_code(task: Any) -> bool:
     """Whether a task runs code written by the model."""
     return bool(getattr(task, "UNSAFE_CODE", False))
+
+
+def in_parts(kind: Any, parts: Parts) -> Any:
+    """A model class of the library, ``HFLM``, that has its requests answered part by part.
+
+    Every part is answered as the class itself answers all of them.
+    Source: https://github.com/EleutherAI/lm-evaluation-harness/blob/main/lm_eval/models/huggingface.py
+    """
+
+    class InParts(kind):  # type: ignore[misc]
+        def _loglikelihood_tokens(self, requests: list[Any], **_: Any) -> list[Any]:
+            def answer(part: list[Any]) -> list[Any]:
+                return list(kind._loglikelihood_tokens(self, part, disable_tqdm=True))
+
+            lengths = [len(context) + len(continuation) for _, context, continuation in requests]
+            return parts(requests, lengths, answer)
+
+        def generate_until(self, requests: list[Any], **_: Any) -> list[Any]:
+            def answer(part: list[Any]) -> list[Any]:
+                return list(kind.generate_until(self, part, disable_tqdm=True))
+
+            lengths = [len(self.tok_encode(request.args[0])) for request in requests]
+            return parts(requests, [length + self.max_gen_toks for length in lengths], answer)
+
+    return InParts

@@ -35,6 +35,14 @@ CONTRACTS: tuple[Contract, ...] = (
         promise="whose keys and values are (B, heads, T, size)",
     ),
     Contract(
+        "transformers.cache_utils",
+        "DynamicSlidingWindowLayer",
+        "transformers.window_of",
+        "keep on disk what blocks with a sliding window see",
+        check=behaviour.window_slides,
+        promise="which shows a token the sliding_window - 1 before it, and says so to the mask",
+    ),
+    Contract(
         "transformers:DynamicCache",
         "layers",
         "transformers.DynamicLayer",
@@ -261,6 +269,14 @@ CONTRACTS: tuple[Contract, ...] = (
         "find the data set and the file of a task",
         check=behaviour.entry_is_whole,
         promise="a dataclass with cfg, tags and yaml_path",
+    ),
+    Contract(
+        "lm_eval.models.huggingface:HFLM",
+        "_loglikelihood_tokens",
+        "lm_eval.in_parts",
+        "ask a model whose blocks are on disk all questions of a suite in one reading",
+        takes=("requests", "disable_tqdm"),
+        called_by="loglikelihood_rolling",
     ),
     Contract(
         "lm_eval.api.task:ConfigurableTask",

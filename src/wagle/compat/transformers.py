@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,18 @@ def __getattr__(name: str) -> Any:
     from transformers.cache_utils import DynamicLayer
 
     return DynamicLayer
+
+
+def window_of(layer: Any) -> float:
+    """How many tokens a block sees, by its layer of a ``DynamicCache``: infinity if all of them.
+
+    A block whose state is of another kind gives 0. The window counts the token that looks.
+    """
+    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+    if type(layer) is DynamicLayer:
+        return math.inf
+    return layer.sliding_window if type(layer) is DynamicSlidingWindowLayer else 0
 
 
 # ---------------------------------------------------------------------------------------------

@@ -234,8 +234,10 @@ class Pairs(Dataset[dict[str, Any]]):
 class Steps(Dataset[dict[str, Any]]):
     """A plan by optimiser steps: item i is this process's part of a step, as micro-batches.
 
-    Every process gets every n-th pair of a step, and as many micro-batches as the others; one that
-    has no pairs left for its last gets an empty one. The step is the same however many there are.
+    Where every process can have as many micro-batches of a step as the others, they are dealt out:
+    they are those of one process, and so is how each is rounded. Else its pairs are: every process
+    gets every n-th. One that has none left for its last micro-batch gets an empty one. The step is
+    the same however many there are.
 
     Attributes:
         pairs: the planned pairs.
@@ -263,11 +265,18 @@ class Steps(Dataset[dict[str, Any]]):
         """``micros``, a batch per set and micro-batch, and ``counts``, the whole step's records."""
         begin = (self.first + item) * self.per_step
         whole = [self.pairs[i] for i in range(begin, min(begin + self.per_step, len(self.pairs)))]
+        counts = [sum(one[side] >= 0 for one in whole) for side in ("forget", "retain")]
+        return {"micros": [self._micro(own, whole) for own in self._dealt(whole)], "counts": counts}
+
+    def _dealt(self, whole: Sequence[dict[str, Any]]) -> list[Sequence[dict[str, Any]]]:
+        """The pairs of this process's micro-batches, some of them perhaps without any."""
+        if self.per_step % (self.size * self.world) == 0:
+            cut = [whole[at : at + self.size] for at in range(0, len(whole), self.size)]
+            cut += [[]] * (-len(cut) % self.world)
+            return cut[self.rank :: self.world]
         own = whole[self.rank :: self.world]
         most = -(-len(whole) // self.world)
-        counts = [sum(one[side] >= 0 for one in whole) for side in ("forget", "retain")]
-        micros = [self._micro(own[at : at + self.size], whole) for at in range(0, most, self.size)]
-        return {"micros": micros, "counts": counts}
+        return [own[at : at + self.size] for at in range(0, most, self.size)]
 
     def _micro(self, own: Sequence[dict[str, Any]], whole: Sequence[dict[str, Any]]) -> Any:
         if own or not self.fill:

@@ -30,7 +30,8 @@ from wagle.evaluation.result import Evaluation
 from wagle.evaluation.roles import check_distinct, check_roles
 from wagle.evaluation.served.absent import rests_on
 from wagle.evaluation.served.asker import Asker
-from wagle.evaluation.served.opening import as_asker, find_tokenizer, open_asker
+from wagle.evaluation.served.engines import AUTO
+from wagle.evaluation.served.opening import as_asker, find_tokenizer
 from wagle.evaluation.stand_in import assumptions
 from wagle.evaluation.table import make_task
 from wagle.evaluation.tasks.questions import VERSION, qa
@@ -77,6 +78,7 @@ def evaluate(
     seed: int = 0,
     unchanged: bool = False,
     stand_in: Callable[[], Evaluation | None] | None = None,
+    engine: str = AUTO,
 ) -> Evaluation:
     """Measure what a model knows about sets of records, or with a published benchmark.
 
@@ -119,6 +121,8 @@ def evaluate(
         unchanged: the model may be the model before, as after the objective ``none``; otherwise two
             roles with one fingerprint are refused.
         stand_in: makes what stands in for a reference if there is none, once all else was checked.
+        engine: how folders are asked: ``whole`` (the model in memory), ``stream`` (one block of it)
+            or ``auto`` (``whole`` if it fits); the figures are the same.
 
     Returns:
         Figures per set and metric; ``print`` shows them as a table. ``details`` has the paired
@@ -136,10 +140,10 @@ def evaluate(
     given = _given(forget, retain, retain_heldout, general, holdout, forgotten)
     asked = _asked(max_new_tokens, generate, fluency, entailment, attacks, k)
     task = _task(benchmark, encoder, given, settings, asked, seed)
-    way = Way(encoder, precision, batch_tokens, Path(cache) if cache is not None else None)
+    way = Way(encoder, precision, batch_tokens, None if cache is None else Path(cache), engine)
     others = {r: o for r, o in (("before", before), ("reference", reference)) if o is not None}
     known = {r: known_result(r, other, task, benchmark, way) for r, other in others.items()}
-    asker, own = _load(model, patch, encoder)
+    asker, own = _load(model, patch, way)
     kinds = {role: one[1] if (one := known[role]) else entry_of(o) for role, o in others.items()}
     check_distinct({"model": own, **kinds}, unchanged=unchanged)
     found = way.ask(asker, task, asker.mark)
@@ -221,13 +225,10 @@ def _task(
 def _load(
     model: PreTrainedModel | Asker | str | Path,
     patch: str | Path | Sequence[str | Path] | None,
-    encoder: Encoder,
+    way: Way,
 ) -> tuple[Asker, dict[str, Any]]:
     """What answers, the live model or the one that a name stands for, and which one it is."""
-    if isinstance(model, str | Path):
-        asker = open_asker(model, patch=patch, find=find_model, encoder=encoder)
-    else:
-        asker = as_asker(model)
+    asker = way.open(model, patch) if isinstance(model, str | Path) else as_asker(model)
     return asker, _model_entry(model, asker, patch)
 
 

@@ -17,6 +17,7 @@ from wagle.evaluation.figures import CALLED, Measured, Task, joined
 from wagle.evaluation.peers.reading import read_result
 from wagle.evaluation.result import Evaluation
 from wagle.evaluation.served.asker import Asker
+from wagle.evaluation.served.engines import AUTO
 from wagle.evaluation.served.opening import as_asker, check_named, open_asker, told_path
 from wagle.model.loading import check_name, is_bundled, resolve_model
 from wagle.model.structure import device_of, model_folder, precision
@@ -37,12 +38,14 @@ class Way:
         precision: the precision of matrix products.
         batch_tokens: padded tokens per forward pass, or None.
         cache: a folder for answers, or None.
+        engine: how a model's folder is opened, a name in ENGINES.
     """
 
     encoder: Encoder
     precision: str = "float32"
     batch_tokens: int | None = None
     cache: Path | None = None
+    engine: str = AUTO
 
     def ask(self, model: PreTrainedModel | Asker, task: Task, mark: str | None = None) -> Measured:
         """What a task measures on a model; ``mark`` is the model's fingerprint, if known."""
@@ -62,15 +65,20 @@ class Way:
         with precision(device_of(asker.live), self.precision):
             return joined(found, task.ask(asker.live))
 
+    def open(
+        self, named: str | Path, patch: str | Path | Sequence[str | Path] | None = None
+    ) -> Asker:
+        """What answers for a named model, with patches or without."""
+        return open_asker(
+            named, patch=patch, find=find_model, encoder=self.encoder, engine=self.engine
+        )
+
     def other(
         self, named: Reference, task: Task, kind: dict[str, Any]
     ) -> tuple[Evaluation, dict[str, Any]]:
         """What a task measures on another model, and its ``entry_of``, for the result file."""
         assert not isinstance(named, Evaluation)
-        if isinstance(named, str | Path):
-            asker = open_asker(named, find=find_model, encoder=self.encoder)
-        else:
-            asker = as_asker(named)
+        asker = self.open(named) if isinstance(named, str | Path) else as_asker(named)
         kind = {**kind, **_told_of(asker)}
         found = self.ask(asker, task)
         return Evaluation(found.figures, found.texts, found.summary), kind

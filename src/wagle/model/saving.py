@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from wagle.model.streaming.opening import is_streamed, stream_of
 from wagle.model.structure import model_folder
-from wagle.model.weights import weight_files
+from wagle.model.weights import streamed_parts, weight_files
 from wagle.system.errors import WagleError
 from wagle.system.files.atomic import atomic_folder
-from wagle.system.files.tensors import TensorFile
+from wagle.system.files.tensors import TensorFile, write_in_parts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+_CHUNK = 1 << 22  # weights converted and written at once
 
 
 def save_model(model: PreTrainedModel, like: str | Path, out: str | Path) -> None:
@@ -28,6 +32,9 @@ def save_model(model: PreTrainedModel, like: str | Path, out: str | Path) -> Non
     ``like``, and each tensor keeps the precision it has there, so that a patch between the two
     folders is exact.
     """
+    if is_streamed(model):
+        _save_streamed(model, like, out)
+        return
     state = model.state_dict()
     check_names(like, state)
     with atomic_folder(out) as part:
@@ -36,6 +43,29 @@ def save_model(model: PreTrainedModel, like: str | Path, out: str | Path) -> Non
             with TensorFile(file) as old:
                 new = {name: _stored(state, name, old.get(name)) for name in old.names}
                 write_shard(part / file.name, new)
+
+
+def _save_streamed(model: PreTrainedModel, like: str | Path, out: str | Path) -> None:
+    """The same for a model whose blocks stay on disk, with a few million weights in memory."""
+    state = model.state_dict(keep_vars=True)
+    own = {id(p): name for name, p in model.named_parameters()}
+    stream: Any = stream_of(model)
+    check_names(like, state)
+
+    def parts(name: str) -> Iterable[Tensor]:
+        tensor = state[name]
+        if tensor.is_meta:
+            return streamed_parts(stream, own[id(tensor)], tensor.dtype)
+        held: Tensor = tensor.detach()
+        return torch.split(held.reshape(-1), _CHUNK)
+
+    with atomic_folder(out) as part:
+        copy_other_files(like, part)
+        for file in weight_files(like):
+            with TensorFile(file) as old:
+                shapes = {name: old.shape(name) for name in old.names}
+                kinds = {name: old.dtype(name) for name in old.names}
+            write_in_parts(part / file.name, shapes, kinds, {"format": "pt"}, parts)
 
 
 def saved_dtypes(model: nn.Module, like: str | Path) -> dict[str, torch.dtype]:

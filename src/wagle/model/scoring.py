@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wagle.model.streaming.opening import each, is_streamed
 from wagle.model.structure import (
     device_of,
     head_at,
@@ -181,7 +182,7 @@ def _shared_beginning(model: nn.Module, batch: Mapping[str, Any], keep: Tensor) 
     found = int(same.long().cumprod(0).sum())
     if len(ids) < 2 or found < _SHARED or not hasattr(owner, "base_model"):
         return 0
-    if is_sharded(model):  # its weights are there only while the whole model runs
+    if is_sharded(model) or is_streamed(model):  # weights are there only while all of it runs
         return 0
     recomputes = model.training and getattr(owner, "is_activation_checkpointing", False)
     return found if not recomputes and keeps_all(model, _empty_cache(model)) else 0
@@ -225,16 +226,22 @@ def _parts(
 ) -> dict[int, tuple[Tensor, ...]]:
     """The five figures of every record of some batches, by its position."""
     device = device_of(model)
+
+    def once(batch: Mapping[str, Any]) -> dict[int, tuple[Tensor, ...]]:
+        got = answer_nll(model, to_device(batch, device))
+        pieces = zip(
+            got.token_nll.cpu().split(got.length.tolist()),
+            got.hit.cpu().split(got.length.tolist()),
+            strict=True,
+        )
+        rows = (got.nll_sum.cpu(), got.nll_mean.cpu(), got.length.cpu())
+        return {
+            index: (*(column[row] for column in rows), *piece)
+            for row, (index, piece) in enumerate(zip(batch["index"].tolist(), pieces, strict=True))
+        }
+
     parts: dict[int, tuple[Tensor, ...]] = {}
     with torch.no_grad(), without_dropout(model), precision(device, dtype):
-        for batch in batches:
-            got = answer_nll(model, to_device(batch, device))
-            pieces = zip(
-                got.token_nll.cpu().split(got.length.tolist()),
-                got.hit.cpu().split(got.length.tolist()),
-                strict=True,
-            )
-            rows = (got.nll_sum.cpu(), got.nll_mean.cpu(), got.length.cpu())
-            for row, (index, piece) in enumerate(zip(batch["index"].tolist(), pieces, strict=True)):
-                parts[index] = (*(column[row] for column in rows), *piece)
+        for found in each(model, once, batches):
+            parts |= found
     return parts

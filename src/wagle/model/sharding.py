@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,7 +86,7 @@ def load_sharded(
     _, blocks = find_blocks(model)
     for part in (*blocks, *_ends(model), model):
         # The outermost layers too: weights that stay whole after a pass would miss later changes.
-        fully_shard(part, mesh=mesh, reshard_after_forward=True)
+        _keep_small(fully_shard(part, mesh=mesh, reshard_after_forward=True), device)
     weights = Weights(path)
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     model.to_empty(device=device)  # torch makes the local parts, and empties the buffers
@@ -95,6 +96,50 @@ def load_sharded(
     weights.close()
     sharded: PreTrainedModel = model.eval()
     return sharded
+
+
+def _keep_small(part: Any, device: torch.device) -> None:
+    """Have a part that FSDP2 took over use little memory, where the processes talk by gloo.
+
+    There nothing is gained by having the next block whole before this one is done.
+    """
+    if device.type == "cpu":
+        part.set_custom_all_gather(_Gather())
+        part.set_custom_reduce_scatter(_Scatter())
+        part.set_modules_to_backward_prefetch([part])  # itself, which is whole already
+
+
+class _Rooms:
+    """Where FSDP2 gets the memory for what travels."""
+
+    def allocate(self, size: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+        return torch.empty(*size, dtype=dtype, device=device)
+
+
+class _Gather(_Rooms):
+    """Every process's part goes straight to its place: gloo's own way makes one more copy of all."""
+
+    def __call__(self, output_tensor: Tensor, input_tensor: Tensor, *_: Any, **__: Any) -> None:
+        parts = output_tensor.chunk(group.world())
+        if input_tensor.data_ptr() != parts[group.rank()].data_ptr():
+            parts[group.rank()].copy_(input_tensor)
+        for owner, part in enumerate(parts):
+            group.spread(part, owner)
+
+
+class _Scatter(_Rooms):
+    """The mean of every process's part, on that process; what it is made of is freed at once.
+
+    Gloo's own way adds up a copy of all of it on every process, and FSDP2 keeps it until the next block
+    is done.
+    """
+
+    def __call__(self, output_tensor: Tensor, input_tensor: Tensor, *_: Any, **__: Any) -> None:
+        parts = input_tensor.chunk(group.world())
+        for owner, part in enumerate(parts):
+            group.add_up_on(part, owner)
+        torch.div(parts[group.rank()], group.world(), out=output_tensor)
+        input_tensor.untyped_storage().resize_(0)
 
 
 def _ends(model: Any) -> list[nn.Module]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,7 +152,11 @@ def head_at(model: nn.Module, keep: Tensor) -> Iterator[None]:
     if head is None:
         raise WagleError(f"{type(model).__name__} has no output embedding; is it a causal model?")
 
+    own = threading.get_ident()  # passes in step are each in a thread
+
     def select(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if threading.get_ident() != own:
+            return args
         return (args[0][keep].unsqueeze(0), *args[1:])
 
     handle = head.register_forward_pre_hook(select)

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ from wagle.system.processes import group
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+STREAM = "wagle_stream"  # the attribute of a model that keeps its blocks on disk
 _CHUNK = 1 << 20  # weights widened at once
 # Model types whose folders hold the model's own tensors, and the class of each, so that
 # transformers, which takes seconds to import, need not be asked about them.
@@ -266,11 +267,35 @@ _Parts: TypeAlias = Generator[tuple[str, tuple[int, ...], Iterable[Tensor]], Non
 def _live_parts(model: nn.Module) -> _Parts:
     """The saved tensors of a live module in parts, tied ones once, sorted by name."""
     for name, tensor in own_tensors(model):
-        if type(tensor).__name__ == "DTensor":  # part by part, in the order of the processes
+        if tensor.is_meta:
+            stream: Any = getattr(getattr(model, "module", model), STREAM)
+            yield name, tuple(tensor.shape), streamed_parts(stream, name, tensor.dtype)
+        elif type(tensor).__name__ == "DTensor":  # part by part, in the order of the processes
             parts = group.in_turn(tensor.to_local().reshape(-1), _CHUNK)  # type: ignore[attr-defined]
             yield name, tuple(tensor.shape), parts
         else:
             yield name, tuple(tensor.shape), tensor.reshape(-1).split(_CHUNK)
+
+
+def streamed_parts(stream: Any, name: str, dtype: torch.dtype) -> Iterator[Tensor]:
+    """A parameter of a block of a streamed model in parts, with the overlay.
+
+    Args:
+        stream: what keeps the blocks of the model on disk.
+        name: of the parameter.
+        dtype: the model's.
+    """
+    weights, laid = Weights(stream.folder), stream.overlay.get(name)
+    try:
+        size = math.prod(weights.shape(name))
+        for start in range(0, size, _CHUNK):
+            part = weights.read(name, start, min(start + _CHUNK, size))
+            part = part.to(dtype, copy=laid is not None)
+            if laid is not None:
+                laid.over(part, start)
+            yield part
+    finally:
+        weights.close()
 
 
 def _folder_parts(folder: str | Path) -> _Parts:

@@ -67,7 +67,7 @@ def apply(base: str | Path, patches: str | Path | Sequence[str | Path], out: str
     stack = load_stack(patches)
     if not stack:
         raise WagleError(f"no patch was given for {base}; name at least one")
-    ours = _check_fit(stack, base)
+    ours = check_fit(stack, base)
     shared = overlaps([named.patch for named in stack])
     wanted = promised(stack, ours)
     if wanted is None:
@@ -92,7 +92,7 @@ def load_patched(
     stack = load_stack(patches)
     if not stack:
         raise WagleError(f"no patch was given for {base}; name at least one")
-    ours = _check_fit(stack, base)
+    ours = check_fit(stack, base)
     stored = str(Weights(base).dtype).removeprefix("torch.")
     model = load_model(base, stored, attention)
     state = model.state_dict()
@@ -124,7 +124,7 @@ def undo(result: str | Path, undo_file: str | Path, out: str | Path) -> None:
     """
     _check_free(out)
     stack = [load_named(undo_file, UNDO)]
-    _check_fit(stack, result)
+    check_fit(stack, result)
     _write(result, stack, out, stack[0].patch.result)
 
 
@@ -134,7 +134,7 @@ def _check_free(out: str | Path) -> None:
         raise WagleError(f"{out} already exists and is not an empty folder; choose another one")
 
 
-def _check_fit(stack: Sequence[Named], folder: str | Path) -> str:
+def check_fit(stack: Sequence[Named], folder: str | Path) -> str:
     """Refuse patches that do not belong on a folder; returns the folder's fingerprint."""
     ours = fingerprint(folder)
     problem = stack_problem(stack, folder, ours)

@@ -33,7 +33,7 @@ def dump_recipe(recipe: Recipe) -> str:
     )
 
 
-def _ready() -> dict[str, str]:
+def ready_texts() -> dict[str, str]:
     """The text of each ready recipe by its name."""
     folder = files("wagle").joinpath("recipes")
     entries = [e for e in folder.iterdir() if e.name.endswith(".yaml")] if folder.is_dir() else []
@@ -42,7 +42,7 @@ def _ready() -> dict[str, str]:
 
 def ready_recipes() -> list[str]:
     """The names of the recipes that come with the package."""
-    return sorted(_ready())
+    return sorted(ready_texts())
 
 
 def load_recipe(
@@ -67,10 +67,7 @@ def load_recipe(
             line that names the key.
     """
     where, data = _read(source)
-    pairs = list(_pairs(overrides))
-    _drop_of_objective(data, dict(pairs).get("unlearning.objective"))
-    for key, value in pairs:
-        _set(data, key, value)
+    data = overridden(data, overrides)
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
@@ -78,6 +75,15 @@ def load_recipe(
     except RecursionError:
         raise WagleError(f"{where} is nested too deeply, or holds itself") from None
     return recipe if base is None else _rebased(recipe, base)
+
+
+def overridden(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The settings of a recipe as written, with those of ``overrides`` in their place."""
+    found, pairs = dict(data), list(_pairs(overrides))
+    _drop_of_objective(found, dict(pairs).get("unlearning.objective"))
+    for key, value in pairs:
+        _set(found, key, value)
+    return found
 
 
 def read_settings(overrides: Sequence[str]) -> dict[str, Any]:
@@ -101,7 +107,7 @@ def _read(source: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """What messages call the recipe, and its settings as written."""
     if isinstance(source, Mapping):
         return "recipe", dict(source)
-    where, ready = str(source), _ready()
+    where, ready = str(source), ready_texts()
     name = where.removeprefix(BUNDLED)
     if isinstance(source, str) and name in ready:
         text = ready[name]

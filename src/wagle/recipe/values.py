@@ -81,11 +81,13 @@ def _name_or_path(value: str) -> str:
     return value
 
 
-def _setting(value: Any) -> float | int | str | list[str]:
-    """A number (YAML 1.1 reads 1e-5 as text), a text, or a list of texts."""
+def _setting(value: Any) -> bool | float | int | str | list[str]:
+    """A number (YAML 1.1 reads 1e-5 as text), true or false, a text, or a list of texts."""
+    if isinstance(value, bool):
+        return value
     if isinstance(value, list) and value and all(isinstance(v, str) and v for v in value):
         return list(value)
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int):
         return value
     try:
         return _number(value)
@@ -232,7 +234,7 @@ def _source(value: Any) -> Any:
 
 Number: TypeAlias = Annotated[float, BeforeValidator(_number)]
 Text: TypeAlias = Annotated[str, Field(min_length=1), AfterValidator(_name_or_path)]
-Setting: TypeAlias = Annotated[float | int | str | list[str], BeforeValidator(_setting)]
+Setting: TypeAlias = Annotated[bool | float | int | str | list[str], BeforeValidator(_setting)]
 AtLeastOne: TypeAlias = Annotated[int, Field(ge=1)]
 Precision: TypeAlias = Literal["float32", "bfloat16"]
 Quantity: TypeAlias = Literal[

@@ -7,14 +7,14 @@ starts over. No stage reads what a later one writes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from wagle.recipe.recipe import Recipe
 from wagle.run.integrity.seals import RECIPE, check_needed, check_seals
-from wagle.run.opening import Run, opened
+from wagle.run.opening import IMPORT, Run, opened
 from wagle.run.stages.stopping import pass_over
 from wagle.run.stages.table import STAGES
 from wagle.system.errors import WagleError, choose
@@ -43,6 +43,7 @@ def execute(
     until: str = "report",
     redo: bool = False,
     again: str | None = None,
+    notes: Sequence[str] = (),
 ) -> Run:
     """Run the stages of a recipe up to ``until``, starting with the first unfinished one.
 
@@ -54,6 +55,7 @@ def execute(
             ``controls``, ``ledger`` or ``report``.
         redo: run that last stage again even if it is finished; later ones then start over.
         again: the same for this stage instead of the last one.
+        notes: what to say with the run, as warnings, such as how another project's config was read.
 
     Raises:
         WagleError: something is missing or does not fit, or a file of a finished stage was edited.
@@ -69,6 +71,7 @@ def execute(
         check_seals(run)
         if all(name in run.state["stages"] for name in wanted):
             return run
+        _say(warnings, notes)
         run.forget_log(warnings.stage)
         if "purged" in run.state:
             _refuse_all_but_the_report(run, wanted)
@@ -81,6 +84,17 @@ def execute(
                 warnings.stage = name
                 _run_stage(run, name, number, len(wanted))
     return run
+
+
+def _say(warnings: _Warnings, notes: Sequence[str]) -> None:
+    """Log notes with the run under a name of their own, which no stage forgets."""
+    if not notes:
+        return
+    usual, warnings.stage = warnings.stage, IMPORT
+    warnings.run.forget_log(IMPORT)
+    for line in notes:
+        logger.warning("%s", line)
+    warnings.stage = usual
 
 
 def _up_to(stage: str) -> list[str]:

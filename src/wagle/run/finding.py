@@ -12,6 +12,9 @@ from wagle.system.plugins import allow_code
 
 def find_run(source: str, overrides: list[str], out: str | None) -> tuple[Recipe, Path]:
     """The recipe and the run folder that a command's argument, either of the two, stands for."""
+    option = next((one for one in overrides if one.startswith("-")), None)
+    if option is not None:
+        raise WagleError(f"there is no option {option}; settings are written as KEY=VALUE")
     recipe, home = _find(source, overrides, out)
     if recipe.allow_code:
         allow_code()

@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wagle.evaluation.served.engines import open_to_ask
 from wagle.model.loading import empty_model, load_model, resolve_model
-from wagle.model.placing import place
 from wagle.recipe.recipe import NO_REFERENCE, Recipe
 
 if TYPE_CHECKING:
@@ -69,8 +69,14 @@ class Models:
         return load_model(folder, dtype, asked.attention, trust_remote_code=asked.trust_remote_code)
 
     def to_ask(self, folder: Path) -> PreTrainedModel:
-        """One of these models where it can be asked fastest."""
-        return place(self.load(folder))
+        """One of these models, as the recipe's ``evaluation.engine`` has it asked."""
+        asked = self.recipe.model
+        return open_to_ask(
+            folder,
+            self.recipe.evaluation.engine,
+            attention=asked.attention,
+            trust_remote_code=asked.trust_remote_code,
+        ).model
 
     def structure(self) -> PreTrainedModel:
         """The named model without weights."""

@@ -21,6 +21,8 @@ from wagle.system.files.atomic import locked, write_json, write_text
 from wagle.system.files.reading import read_text
 from wagle.system.files.secrets import private_folder, salt
 
+IMPORT = "import"  # in the log: how another project's config was read
+
 
 @dataclass(frozen=True)
 class Run(RunFolder):
@@ -163,7 +165,7 @@ def _contents(folder: Path) -> set[str]:
 def _only_begun(folder: Path) -> bool:
     """Whether a run folder holds only what is there before the first stage."""
     stages = {line["stage"] for line in RunFolder(folder).logged()}
-    return not _contents(folder) - {*_FIRST, *_CHECKED} and stages <= {"check"}
+    return not _contents(folder) - {*_FIRST, *_CHECKED} and stages <= {"check", IMPORT}
 
 
 def _withdraw(folder: Path, *, keep: bool) -> None:

@@ -9,10 +9,13 @@ from transformers import PreTrainedModel
 
 from wagle.mask.mask import Mask
 from wagle.model.loading import load_model
+from wagle.model.streaming.opening import open_streamed
 from wagle.recipe.recipe import Recipe
+from wagle.recipe.sections.training import Training
 from wagle.recipe.sections.unlearning import Lora
 from wagle.run.opening import Run
 from wagle.system.processes.group import several
+from wagle.unlearning.engines import choose_engine
 from wagle.unlearning.lora import adapt, load_quantized
 from wagle.unlearning.sharded import InShards
 
@@ -22,12 +25,25 @@ def load_trained(run: Run, folder: Path) -> PreTrainedModel:
     return run.models.load(folder, run.recipe.model.dtype)
 
 
-def to_train(run: Run, folder: Path, out: Path) -> PreTrainedModel | InShards:
-    """A model to be trained: live, or in shards if the recipe says so and there are processes."""
+def to_train(
+    run: Run, folder: Path, out: Path, training: Training, mask: Mask | None = None
+) -> PreTrainedModel | InShards:
+    """A model to be trained: live, by its engine, or in shards if there are processes for it.
+
+    Args:
+        run: whose recipe says how models are loaded.
+        folder: the model.
+        out: where it will be written once it is trained.
+        training: says the engine.
+        mask: which weights will train; None: all.
+    """
     settings = run.recipe.model
-    if not (settings.shard and several()):
-        return load_trained(run, folder)
     trust = settings.trust_remote_code
+    if not (settings.shard and several()):
+        count = None if mask is None else mask.count
+        if choose_engine(training, folder, settings.dtype, selected=count) == "whole":
+            return load_trained(run, folder)
+        return open_streamed(folder, settings.dtype, settings.attention, trust_remote_code=trust)
     return InShards(folder, out, run.last_good, settings.dtype, settings.attention, trust)
 
 

@@ -14,10 +14,9 @@ from wagle.evaluation.knowing.checking import Knowledge, check_knowledge
 from wagle.evaluation.measuring import evaluate
 from wagle.evaluation.models import find_model
 from wagle.evaluation.result import Evaluation
+from wagle.evaluation.served.engines import AUTO, ENGINES, open_to_ask
 from wagle.evaluation.served.opening import check_named, find_tokenizer
-from wagle.model.loading import check_name, load_model
-from wagle.model.placing import place
-from wagle.patch.application import load_patched
+from wagle.model.loading import check_name
 from wagle.recipe.reading import load_recipe, read_settings
 from wagle.recipe.recipe import Recipe
 from wagle.recipe.sections.evaluation import EvaluationSettings
@@ -26,7 +25,7 @@ from wagle.run.inputs import encoder_of
 from wagle.run.integrity.seals import check_sealed_file, check_seals
 from wagle.run.opening import Run
 from wagle.run.stages.measuring.evaluations import ask_twins, questions_about, way_of
-from wagle.system.errors import WagleError, no_setting
+from wagle.system.errors import WagleError, choose, no_setting
 from wagle.unlearning.retraining import Retrained, retrain_adapter
 
 
@@ -41,6 +40,7 @@ def measure_model(
     tokenizer: str | None = None,
     cache: str | None = None,
     precision: str = "float32",
+    engine: str = AUTO,
 ) -> Evaluation:
     """Evaluate one model outside a run.
 
@@ -58,6 +58,7 @@ def measure_model(
         tokenizer: the folder of the tokenizer, or a GGUF file; None: the model's own.
         cache: a private folder for answers.
         precision: of the matrix products.
+        engine: how model folders are asked: ``whole``, ``stream`` or ``auto``.
 
     Raises:
         WagleError: a setting is unknown, no set of records is given, or ``evaluate`` refuses.
@@ -67,7 +68,9 @@ def measure_model(
             _check_named(named)
     model: str | Path = source if check_named(source, find_model) else find_model(source)
     made = find_tokenizer(tokenizer or model, find_model)
+    choose(ENGINES, engine, "engine")
     common: dict[str, Any] = {
+        "engine": engine,
         "before": None if before is None else _before(before, benchmark),
         "reference": reference,
         "patch": patch or None,
@@ -81,11 +84,11 @@ def measure_model(
     run = Run(Path(model), _recipe_of(words, Path(source), model, precision))
     encoder = encoder_of(run.recipe, made)
     given = {n: records for n, records in run.inputs.sets.items() if getattr(run.recipe, n)}
-    asked = {**questions_about(run, given), **way_of(run)}
+    asked = {**questions_about(run, given), **way_of(run), "engine": engine}
     if before is not None and reference is None and "forget" in asked:
         how = {**asked, "cache": cache}
         common["stand_in"] = partial(_twins, before, model, patch, encoder, how)
-    return evaluate(model, encoder, **asked, **common)
+    return evaluate(model, encoder, **{**asked, **common})
 
 
 def _twins(
@@ -109,13 +112,13 @@ def _twins(
             return None
         known = find_model(before)
     if known.is_dir():
-        live = load_model(known)
+        live = open_to_ask(known, asked["engine"]).model
     elif isinstance(model, str):
         return None
     else:
-        live = load_patched(model, patch) if patch else load_model(model)
+        live = open_to_ask(model, asked["engine"], patches=patch or ()).model
     how = {name: value for name, value in asked.items() if name not in SETS}
-    return ask_twins(place(live), encoder, asked["forget"], **how)
+    return ask_twins(live, encoder, asked["forget"], **how)
 
 
 _HOW = {  # sections of a recipe, other than the sets, that decide how a model is asked
@@ -123,7 +126,7 @@ _HOW = {  # sections of a recipe, other than the sets, that decide how a model i
     "evaluation": tuple(
         name
         for name in EvaluationSettings.model_fields
-        if name not in ("benchmarks", "precision")  # options of the command itself
+        if name not in ("benchmarks", "precision", "engine")  # options of the command itself
     ),
 }
 _WORDS = (*SETS, "seed", "overlap", *(f"{part}.{n}" for part, names in _HOW.items() for n in names))

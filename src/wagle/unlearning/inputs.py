@@ -6,7 +6,6 @@ name of an objective for a batch.
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -17,29 +16,30 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from wagle.data.batches import token_batches
 from wagle.data.draws import uniform
 from wagle.data.records import Record
 from wagle.data.tokens import Encoder, Tokens
 from wagle.model.scoring import Scored, answer_logits, score, sum_per_record
-from wagle.model.structure import device_of, to_device, without_dropout
+from wagle.model.streaming.opening import each, is_streamed
+from wagle.model.structure import precision, without_dropout
 from wagle.system.errors import WagleError
-from wagle.unlearning.objectives.activations import contrast_control, random_control
+from wagle.system.memory import Spill
 from wagle.unlearning.objectives.choice import Chosen
 from wagle.unlearning.objectives.entry import FORGET_SIDE
 from wagle.unlearning.objectives.shapes import Distribution, Hidden
 from wagle.unlearning.original import (
-    EVAL_TOKENS,
     Columns,
     Original,
-    check_layer,
-    hidden,
+    frozen_copy,
     original_hidden,
     reference_scores,
     top_distributions,
 )
+from wagle.unlearning.reading.activations import check_layer, hidden
+from wagle.unlearning.reading.controls import control_vectors, topic_names
 
 logger = logging.getLogger(__name__)
+_FORESEEN = 256 << 20  # bytes of the original's distributions before they go to a file
 
 # ---------------------------------------------------------------------------------------------
 # Sets of records
@@ -127,51 +127,6 @@ def _random_labels(
 # Control vectors
 
 
-def control_vectors(
-    model: nn.Module, encoder: Encoder, settings: Mapping[str, Any], topics: int, seed: int
-) -> Tensor:
-    """One control vector per forget topic: (topics, d) float32.
-
-    ``direction: random`` draws them; ``contrast`` takes the difference between the activations of a
-    ``novice`` and an ``expert`` prompt at their last token, for each of ``topics`` (filled in for
-    ``{topic}``).
-    """
-    owner: Any = model
-    steering = float(settings["steering"])
-    if settings["direction"] == "random":
-        size = owner.config.get_text_config(decoder=True).hidden_size
-        drawn = [random_control(seed, topic, size, steering=steering) for topic in range(topics)]
-        return torch.stack(drawn)
-    made = []
-    for name in _topic_names(settings, topics):
-        ends = []
-        for prompt in (settings["novice"], settings["expert"]):
-            text = str(prompt).replace("{topic}", name)
-            tokens = encoder.encode([Record("text", answer=text, id=text, place="control")])
-            batch = to_device(token_batches(tokens[:1], EVAL_TOKENS)[0], device_of(model))
-            with torch.no_grad(), without_dropout(model):
-                got = hidden(model, batch, int(settings["layer"]))
-            ends.append(got.states[_last_word(tokens[0])].cpu())
-        made.append(contrast_control(ends[0], ends[1], steering=steering))
-    return torch.stack(made)
-
-
-def _topic_names(settings: Mapping[str, Any], topics: int) -> list[str]:
-    """What replaces ``{topic}`` in the prompts of ``contrast``, one name per forget topic."""
-    named = list(settings["topics"]) or [""] * (topics == 1)
-    if len(named) != topics:
-        raise WagleError(
-            f"topics names {len(named)} topics, but the forget set has {topics} sources; give one "
-            "name per source"
-        )
-    return named
-
-
-def _last_word(tokens: Tokens) -> int:
-    """The last token of a text before the end mark that the encoder added."""
-    return len(tokens.ids) - (2 if tokens.closed else 1)
-
-
 # ---------------------------------------------------------------------------------------------
 # What an objective is given
 
@@ -190,7 +145,7 @@ def check_inputs(model: nn.Module, chosen: Chosen, sets: Mapping[str, Sequence[T
     if any("_hidden" in name for name in chosen.inputs):
         check_layer(model, chosen.settings.get("layer"))
     if "control" in chosen.inputs and chosen.settings["direction"] == "contrast":
-        _topic_names(chosen.settings, _topics(sets))
+        topic_names(chosen.settings, _topics(sets))
 
 
 def _topics(sets: Mapping[str, Sequence[Tokens]]) -> int:
@@ -237,6 +192,8 @@ class Supply:
         self.states: dict[str, dict[int, Columns]] = {}
         self.controls = torch.zeros(0)
         self.frozen: nn.Module | None = None
+        self.dtype = dtype
+        self._foreseen = Spill(_FORESEEN)
         forget, retain = (sorted({pair[side] for pair in planned} - {-1}) for side in (0, 1))
         for name, tokens in sets.items():
             wanted = forget if name in FORGET_SIDE else retain
@@ -253,7 +210,7 @@ class Supply:
         if "control" in asked:
             self.controls = control_vectors(model, encoder, chosen.settings, _topics(sets), seed)
         if any(name.endswith("_logits_ref") for name in asked) and original.mode == "copy":
-            self.frozen = copy.deepcopy(model).requires_grad_(False).eval()
+            self.frozen = frozen_copy(model)
 
     def __call__(
         self, model: nn.Module, batch: Mapping[str, Mapping[str, Tensor]], chosen: Chosen
@@ -293,10 +250,31 @@ class Supply:
             given[f"{name}_logits_ref"] = self._distribution(model, name, one)
         return given
 
+    def foresee(self, micros: Sequence[Mapping[str, Mapping[str, Tensor]]]) -> None:
+        """Ask a streamed copy of the original about all batches of a step in one reading of it."""
+        if self.frozen is None or not is_streamed(self.frozen):
+            return
+        frozen, asked = self.frozen, self.chosen.inputs
+        names = [name for name in self.chosen.sets if f"{name}_logits_ref" in asked]
+        batches = [(name, micro[name]) for micro in micros for name in names if name in micro]
+
+        def ask(one: tuple[str, Mapping[str, Tensor]]) -> None:
+            name, batch = one
+            with precision(batch["index"].device, self.dtype):
+                logits, _ = answer_logits(frozen, batch)
+                self._foreseen[_key(name, batch)] = logits.float().log_softmax(-1)
+
+        self._foreseen.clear()
+        with torch.no_grad():
+            each(frozen, ask, batches)
+
     def _distribution(self, model: nn.Module, name: str, one: Mapping[str, Tensor]) -> Distribution:
         if name in self.tops:
             top = _of(self.tops[name], one["index"])
             return Distribution(top["log_probs"], top["tokens"].long(), top["tail"])
+        if _key(name, one) in self._foreseen:
+            known = self._foreseen[_key(name, one)]
+            return Distribution(known.to(one["index"].device))
         with torch.no_grad():
             if self.frozen is not None:
                 logits, _ = answer_logits(self.frozen, one)
@@ -311,6 +289,11 @@ class Supply:
         if self.chosen.entry.dual is not None:
             update = self.chosen.entry.dual.update
             self.dual = update(self.dual, retain_nll, epoch, self.chosen.settings)
+
+
+def _key(name: str, batch: Mapping[str, Tensor]) -> tuple[Any, ...]:
+    """What identifies a batch of a set within a step."""
+    return (name, *batch["index"].tolist(), *batch["input_ids"].shape)
 
 
 def _of(known: Mapping[int, Columns], index: Tensor) -> Columns:

@@ -7,24 +7,25 @@ records that a file lacks are added.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from wagle.compat.transformers import attention_of
 from wagle.data.batches import token_batches
 from wagle.data.tokens import Tokens
 from wagle.model.scoring import answer_logits, answer_nll
+from wagle.model.streaming.opening import each, open_streamed, stream_of
 from wagle.model.structure import (
     device_of,
-    find_blocks,
     is_sharded,
     precision,
     to_device,
@@ -34,7 +35,7 @@ from wagle.model.weights import fingerprint
 from wagle.system.errors import WagleError, choose
 from wagle.system.files.checked import load_checked, save_checked
 from wagle.system.processes import group
-from wagle.unlearning.objectives.shapes import Hidden
+from wagle.unlearning.reading.activations import states_of
 
 FORMAT = "wagle-reference/2"
 EVAL_TOKENS = 2048  # padded tokens per forward pass without gradients
@@ -80,6 +81,18 @@ def choose_original(model: nn.Module, mode: str, k: int) -> Original:
             "not the original one; use copy or topk"
         )
     return Original("adapter" if has_adapter and not trained else "copy", k)
+
+
+def frozen_copy(model: PreTrainedModel) -> nn.Module:
+    """A copy of a model that stays as it is; that of a streamed one stays on disk too."""
+    stream, owner = stream_of(model), cast(Any, model)
+    if stream is None:
+        copied: nn.Module = copy.deepcopy(model).requires_grad_(False)
+        return copied.eval()
+    own = type(model).__module__.startswith("transformers.")
+    dtype = str(model.dtype).removeprefix("torch.")
+    attention = attention_of(owner.config) or "auto"
+    return open_streamed(stream.folder, dtype, attention, trust_remote_code=not own)
 
 
 def reference_key(
@@ -138,13 +151,18 @@ def _ask_of(
     model: nn.Module, tokens: Sequence[Tokens], which: Sequence[int], dtype: str, ask: Ask
 ) -> dict[int, Columns]:
     """What ``ask`` gives for each of these records, batch by batch, without gradients."""
-    found: dict[int, Columns] = {}
     device = device_of(model)
+
+    def once(batch: Mapping[str, Any]) -> dict[int, Columns]:
+        columns, lengths = ask(to_device(batch, device))
+        index = [which[i] for i in batch["index"].tolist()]
+        return _apart({n: c.cpu() for n, c in columns.items()}, index, lengths.tolist())
+
+    found: dict[int, Columns] = {}
+    batches = token_batches([tokens[i] for i in which], EVAL_TOKENS)
     with torch.no_grad(), without_dropout(model), precision(device, dtype):
-        for batch in token_batches([tokens[i] for i in which], EVAL_TOKENS):
-            columns, lengths = ask(to_device(batch, device))
-            index = [which[i] for i in batch["index"].tolist()]
-            found |= _apart({n: c.cpu() for n, c in columns.items()}, index, lengths.tolist())
+        for some in each(model, once, batches):
+            found |= some
     return found
 
 
@@ -253,62 +271,6 @@ def top_distributions(
 # Activations
 
 
-class _Enough(Exception):
-    """Ends a forward pass after the block that was wanted."""
-
-
-@contextmanager
-def _watching(model: nn.Module, layer: int, found: list[Tensor]) -> Iterator[None]:
-    """Keep the output of block ``layer``; the pass ends there, by raising ``_Enough``."""
-    _, blocks = find_blocks(model)  # type: ignore[arg-type]
-
-    def entering(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        found.append(args[0] if args else kwargs["hidden_states"])
-        if not is_sharded(model):  # FSDP2 must see the end of a pass
-            raise _Enough
-
-    def leaving(_: nn.Module, __: Any, output: Any) -> None:
-        found.append(output[0] if isinstance(output, tuple) else output)
-
-    if layer + 1 < len(blocks):
-        handle = blocks[layer + 1].register_forward_pre_hook(entering, with_kwargs=True)
-    else:  # only the norm follows: let the pass finish
-        handle = blocks[layer].register_forward_hook(leaving)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def hidden(model: nn.Module, batch: Mapping[str, Any], layer: int) -> Hidden:
-    """The output of block ``layer`` at the real positions of a batch; later blocks do not run."""
-    states, length = _states(model, batch, layer)
-    return Hidden(states.float(), length)
-
-
-def _states(model: nn.Module, batch: Mapping[str, Any], layer: int) -> tuple[Tensor, Tensor]:
-    """The states of ``hidden`` in the model's own precision, and their number per record."""
-    found: list[Tensor] = []
-    with _watching(model, layer, found), suppress(_Enough):
-        model(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            position_ids=batch["position_ids"],
-            use_cache=False,
-        )
-    real = batch["attention_mask"].bool()
-    return found[0][real], real.sum(-1)
-
-
-def check_layer(model: nn.Module, layer: Any) -> None:
-    """Refuse a block that does not exist."""
-    _, blocks = find_blocks(model)  # type: ignore[arg-type]
-    if not isinstance(layer, int) or not 0 <= layer < len(blocks):
-        raise WagleError(
-            f"layer is {layer}; the model has blocks 0 to {len(blocks) - 1}, so choose one of these"
-        )
-
-
 def original_hidden(
     model: nn.Module,
     name: str,
@@ -324,7 +286,7 @@ def original_hidden(
     """
 
     def ask(batch: Mapping[str, Any]) -> tuple[Columns, Tensor]:
-        states, length = _states(model, batch, layer)
+        states, length = states_of(model, batch, layer)
         if states.dtype == torch.float32:
             states = _halved(states, wide=dtype == "float32")
         return {"states": states}, length

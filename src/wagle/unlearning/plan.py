@@ -21,15 +21,15 @@ from wagle.data.reading import read_records
 from wagle.data.records import Record, Source
 from wagle.data.tokens import Encoder, Tokens, as_encoder
 from wagle.mask.mask import Mask
-from wagle.model.structure import check_ids, check_length, is_sharded
+from wagle.model.structure import check_ids, check_length
 from wagle.model.weights import fingerprint
 from wagle.recipe.sections.training import Training
 from wagle.recipe.sections.unlearning import Unlearning
 from wagle.system.errors import WagleError
+from wagle.unlearning.engines import check_engine
 from wagle.unlearning.inputs import check_inputs, make_sets, sides
 from wagle.unlearning.objectives.choice import Chosen, choose_objective
 from wagle.unlearning.original import Original, choose_original, tokens_digest
-from wagle.unlearning.sharded import check_sharded
 from wagle.unlearning.training.optimizers import check_optimizer
 from wagle.unlearning.training.steps import Gradient
 from wagle.unlearning.training.trackers import check_trackers
@@ -84,7 +84,7 @@ class Plan:
             for name, tokens in side.items():
                 digest.update(f"{name} {tokens_digest(tokens)}".encode())
         settings = self.settings.model_dump(mode="json", include=set(Training.model_fields))
-        for free in ("checkpoint_minutes", "report_to"):
+        for free in ("checkpoint_minutes", "engine", "report_to"):
             del settings[free]  # does not change the result
         return {
             "model": fingerprint(model),
@@ -166,8 +166,7 @@ def plan_unlearning(
         return found
     pairs, epochs = plan_pairs(sets, settings, seed, settings.pairing, settings.anchor)
     original = choose_original(model, settings.full_reference, settings.full_reference_k)
-    if shard or is_sharded(model):
-        check_sharded(settings, way.chosen, original)
+    check_engine(model, settings, way.chosen, original, shard=shard)
     check_inputs(model, way.chosen, sets)
     more = _depends_on(way, settings, reference)
     return replace(found, pairs=pairs, epochs=epochs, original=original, more=more)
@@ -288,8 +287,7 @@ def plan_teaching(
     check_length(model, max(len(t.ids) for t in sets["retain"]), "the longest record")
     check_ids(model, (t.ids for t in sets["retain"]))
     original = choose_original(model, "auto", 1)
-    if is_sharded(model):
-        check_sharded(settings, chosen, original)
+    check_engine(model, settings, chosen, original)
     pairs, epochs = plan_pairs(sets, settings, seed, "shuffle", "retain")
     return Plan(
         settings,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from wagle.system.files.tensors import TensorFile, own_metadata, save_tensors, to_be_digested
 from wagle.system.processes import group
 from wagle.system.processes.tensors import save_parts
+from wagle.system.processes.threads import torch_threads
 
 _MINUTE = 60.0
 
@@ -39,7 +40,7 @@ class Sink:
     ) -> None:
         self.folder, self.dtype, self.metadata = folder, dtype, dict(metadata or {})
         self.tensors: dict[str, dict[str, Tensor]] = {}
-        self._pool = ThreadPoolExecutor(1) if folder is not None else None
+        self._pool = torch_threads(1) if folder is not None else None
         self._shard: Future[None] | None = None
         self._small: list[Future[None]] = []
         self._saved = time.monotonic()

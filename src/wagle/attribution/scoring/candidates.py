@@ -7,7 +7,6 @@ import itertools
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import pairwise
@@ -21,6 +20,7 @@ from wagle.attribution.scoring.selection import Chunks
 from wagle.model.structure import place
 from wagle.system.errors import WagleError
 from wagle.system.processes import group
+from wagle.system.processes.threads import torch_threads
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -130,7 +130,7 @@ def uniform_chunk(seed: int, name: str, start: int, count: int) -> Tensor:
 def in_order(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
     """``work(item)`` for every item, in order, on two threads: one reads, the other computes."""
     rest = iter(items)
-    with ThreadPoolExecutor(2) as pool:
+    with torch_threads(2) as pool:
         ahead = deque(pool.submit(work, item) for item in itertools.islice(rest, 3))
         while ahead:
             result = ahead.popleft().result()

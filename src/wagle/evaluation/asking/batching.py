@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from wagle.evaluation.asking.requests import Reply, Request
+from wagle.model.streaming.opening import is_streamed
 from wagle.model.structure import device_of
 from wagle.system.errors import WagleError
 from wagle.system.memory import free_memory, give_memory_back
@@ -28,13 +29,14 @@ _LEAST = 256
 def choose_budget(model: PreTrainedModel) -> int:
     """Padded tokens per forward pass that keep the device busy and fit into half its free memory.
 
-    Per token it counts the keys and values of all blocks, the widest activations of one block and
-    one row of logits, each also in float32.
+    Per token it counts the keys and values of all blocks (of one, if the blocks are on disk), the
+    widest activations of one block and one row of logits, each also in float32.
     """
     config, device = model.config.get_text_config(decoder=True), device_of(model)
     width = config.hidden_size
     inner = getattr(config, "intermediate_size", None) or 4 * width
-    values = 2 * config.num_hidden_layers * width + 8 * width + 3 * inner + 2 * config.vocab_size
+    depth = 1 if is_streamed(model) else config.num_hidden_layers
+    values = 2 * depth * width + 8 * width + 3 * inner + 2 * config.vocab_size
     fits = int(0.5 * free_memory(device) / (values * 4))
     return max(_LEAST, min(fits, _MOST.get(device.type, _MOST_ELSEWHERE)))
 
@@ -83,7 +85,7 @@ def in_batches(
                     done += len(found)
                     bar.advance(len(found))
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _is_shortage(error):
+                if not is_shortage(error):
                     raise
                 if budget <= 1:
                     raise WagleError(
@@ -103,6 +105,6 @@ def in_batches(
             place += len(batch)
 
 
-def _is_shortage(error: Exception) -> bool:
+def is_shortage(error: Exception) -> bool:
     """Whether memory ran out, on a GPU or on the CPU (whose allocator has no error of its own)."""
     return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)

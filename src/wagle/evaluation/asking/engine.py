@@ -7,7 +7,7 @@ with a cache, every answer is on disk as soon as its batch is done, and is not a
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,9 +15,10 @@ from transformers import PreTrainedModel
 
 from wagle.data.batches import by_length
 from wagle.evaluation.asking.batching import Found, choose_budget, in_batches, kept_budget
+from wagle.evaluation.asking.beginnings import Beginnings
 from wagle.evaluation.asking.generation import answer_texts
 from wagle.evaluation.asking.inspection import answer_norm, answer_states
-from wagle.evaluation.asking.likelihoods import answer_likelihoods
+from wagle.evaluation.asking.likelihoods import Once, answer_likelihoods
 from wagle.evaluation.asking.prompts import Prompts
 from wagle.evaluation.asking.requests import (
     Answers,
@@ -25,12 +26,13 @@ from wagle.evaluation.asking.requests import (
     Greedy,
     HiddenStates,
     Likelihood,
-    LikelihoodAnswer,
     Reply,
     Request,
     Sample,
-    TextAnswer,
 )
+from wagle.evaluation.asking.streamed.asking import ask_in_step
+from wagle.evaluation.asking.streamed.sending import Sent
+from wagle.model.streaming.opening import is_streamed
 from wagle.model.structure import (
     check_ids,
     check_length,
@@ -82,8 +84,16 @@ def answer_requests(
     check_length(model, max(map(_length, todo), default=0), "the longest question with its answer")
     check_ids(model, (ids for request in todo for ids in _ids(request)))
     # The cache says which model it is; without one, the other processes do not know it.
-    sent = model if cache is None else Known(cache.model, model)
-    work = (sent, todo, answers.found, frozenset(stop_ids), batch_tokens, dtype, cache)
+    sent = Sent(model) if is_streamed(model) else model
+    work = (
+        sent if cache is None else Known(cache.model, sent),
+        todo,
+        answers.found,
+        frozenset(stop_ids),
+        batch_tokens,
+        dtype,
+        cache,
+    )
     try:
         answers.found = together(_answer_all, *work)
     except Unsendable:  # such as a model quantised in memory
@@ -92,7 +102,7 @@ def answer_requests(
 
 
 def _answer_all(
-    model: PreTrainedModel | Known[PreTrainedModel],
+    model: PreTrainedModel | Sent | Known[PreTrainedModel | Sent],
     todo: Sequence[Request],
     known: dict[Request, Reply],
     stop_ids: frozenset[int],
@@ -101,7 +111,8 @@ def _answer_all(
     cache: AnswerCache | None,
 ) -> dict[Request, Reply]:
     """All answers, on every process; each asks the model its part of what is not known."""
-    live = model.value if isinstance(model, Known) else model
+    asked = model.value if isinstance(model, Known) else model
+    live = asked.model if isinstance(asked, Sent) else asked
     todo, known = group.from_main((todo, known))
     own = todo if is_sharded(live) else _own_part(todo)
     found = Answers()
@@ -132,13 +143,20 @@ def _ask(
 ) -> dict[Request, Reply]:
     """The answers to some requests; each batch is in the cache as soon as it is answered."""
     made: dict[Request, Reply] = {}
-    for found in _all(model, requests, stop_ids, budget, answers):
+
+    def keep(found: Found) -> None:
         for request, reply in found:
             answers.found[request] = made[request] = reply
             if cache is not None:
                 cache.put(request, reply)
         if cache is not None:
             cache.flush()
+
+    if is_streamed(model):
+        ask_in_step(model, requests, dict(answers.found), stop_ids, budget, keep)
+    else:
+        for found in _all(model, requests, stop_ids, budget, answers):
+            keep(found)
     return made
 
 
@@ -209,7 +227,7 @@ def _all(
     answers: Answers,
 ) -> Iterator[Found]:
     """All answers, batch by batch, one kind of request after the other."""
-    beginnings = _Beginnings(stop_ids)
+    beginnings = Beginnings(stop_ids)
     for request, reply in answers.found.items():
         beginnings.learn(request, reply)
     yield from _questions(model, requests, stop_ids, budget, beginnings)
@@ -253,17 +271,13 @@ def _questions(
     requests: Sequence[Request],
     stop_ids: frozenset[int],
     budget: int,
-    beginnings: _Beginnings,
+    beginnings: Beginnings,
 ) -> Iterator[Found]:
     """Likelihoods and written answers: the prompts of many questions, their trees, their texts."""
-    asked: dict[Likelihood, list[Likelihood]] = {}
-    for request in requests:
-        if isinstance(request, Likelihood):
-            asked.setdefault(replace(request, moments=False), []).append(request)
+    once = Once(request for request in requests if isinstance(request, Likelihood))
     questions: dict[tuple[int, ...], _Question] = {}
-    for plain, same in asked.items():
-        fullest = replace(plain, moments=any(r.moments for r in same))
-        one = questions.setdefault(plain.context, _Question(plain.context))
+    for fullest in once.fullest():
+        one = questions.setdefault(fullest.context, _Question(fullest.context))
         one.likelihoods.append(fullest)
     for request in requests:
         if isinstance(request, Greedy | Sample):
@@ -279,7 +293,7 @@ def _questions(
         for piece in answer_likelihoods(model, prompts, likely, within) if likely else ():
             for request, reply in piece:
                 beginnings.learn(request, reply)
-            yield list(_as_asked(piece, asked))
+            yield once.as_asked(piece)
         whole, begun = beginnings.split([request for q in batch for request in q.written])
         yield list(whole.items())
         rest = list(begun)
@@ -296,47 +310,3 @@ def _questions(
         "questions",
         size=_Question.asked,
     )
-
-
-class _Beginnings:
-    """What likelihoods show of greedy answers: while the arg-max is right, it is the answer."""
-
-    def __init__(self, stop_ids: frozenset[int]) -> None:
-        self.stop_ids = stop_ids
-        self._right: dict[tuple[int, ...], tuple[int, ...]] = {}
-
-    def learn(self, request: Request, reply: Reply) -> None:
-        """Take in an answer."""
-        if not isinstance(request, Likelihood) or not isinstance(reply, LikelihoodAnswer):
-            return
-        hits = reply.hit.tolist()
-        if len(hits) == len(request.continuation):  # it is scored completely
-            right = next((i for i, hit in enumerate(hits) if not hit), len(hits))
-            if right > len(self._right.get(request.context, ())):
-                self._right[request.context] = request.continuation[:right]
-
-    def split(
-        self, written: Sequence[Greedy | Sample]
-    ) -> tuple[dict[Request, Reply], dict[Greedy | Sample, tuple[int, ...]]]:
-        """The answers known to their end, and what is known of the others."""
-        whole: dict[Request, Reply] = {}
-        begun: dict[Greedy | Sample, tuple[int, ...]] = {}
-        for asked in written:
-            start = self._right.get(asked.context, ()) if isinstance(asked, Greedy) else ()
-            end = next((i for i, token in enumerate(start) if token in self.stop_ids), None)
-            if end is not None and end < asked.max_new_tokens:
-                whole[asked] = TextAnswer(start[:end], finished=True)
-            elif len(start) >= asked.max_new_tokens:
-                whole[asked] = TextAnswer(start[: asked.max_new_tokens], finished=False)
-            else:
-                begun[asked] = start
-        return whole, begun
-
-
-def _as_asked(
-    piece: Sequence[tuple[Likelihood, LikelihoodAnswer]],
-    asked: dict[Likelihood, list[Likelihood]],
-) -> Iterator[tuple[Request, Reply]]:
-    for request, reply in piece:
-        for own in asked[replace(request, moments=False)]:
-            yield own, reply if own.moments else replace(reply, moments=None)

@@ -7,11 +7,11 @@ the batch ends.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from wagle.data.draws import uniform
 from wagle.evaluation.asking.kv_cache import remaining, with_space
@@ -44,17 +44,95 @@ def answer_texts(
     Returns:
         The answers, in the order of the requests.
     """
-    requests, said = list(begun), [list(start) for start in begun.values()]
-    ready = _after_begun(model, prompts, requests, said, batch_tokens)
-    steps = max(r.max_new_tokens - len(start) for r, start in zip(requests, said, strict=True))
-    cache, mask = with_space(ready.cache, steps), ready.mask
-    last = [(r.context[-1], *start)[-1] for r, start in zip(requests, said, strict=True)]
-    token = torch.tensor(last, device=mask.device)
-    finished = [False] * len(requests)
-    rows = list(range(len(requests)))
-    while rows:
+    texts = Texts(begun, stop_ids)
+    ready = _after_begun(model, prompts, texts.requests, texts.said, batch_tokens)
+    last = [
+        (r.context[-1], *start)[-1] for r, start in zip(texts.requests, texts.said, strict=True)
+    ]
+    token = torch.tensor(last, device=ready.mask.device)
+    write(model, texts, with_space(ready.cache, texts.longest()), ready.mask, token)
+    return [texts.answer(row) for row in range(len(begun))]
+
+
+class Texts:
+    """What one batch has written so far.
+
+    Args:
+        begun: the requests, with the first ids of their answers.
+        stop_ids: the ids that end an answer.
+        told: called after every step with how many tokens were written, and the rows that ended.
+
+    Attributes:
+        requests: the requests.
+        said: the ids of each answer.
+        rows: those that have not ended, by their places among the requests.
+    """
+
+    def __init__(
+        self,
+        begun: Mapping[Greedy | Sample, Sequence[int]],
+        stop_ids: frozenset[int],
+        told: Callable[[int, Sequence[int]], None] = lambda *_: None,
+    ) -> None:
+        self.requests, self.said = list(begun), [list(start) for start in begun.values()]
+        self.rows = list(range(len(self.requests)))
+        self._stop_ids, self._told = stop_ids, told
+        self._finished = [False] * len(self.requests)
+
+    def longest(self) -> int:
+        """How many more tokens are to be written at most."""
+        room = (r.max_new_tokens - len(s) for r, s in zip(self.requests, self.said, strict=True))
+        return max(room)
+
+    def places(self, rows: Sequence[int]) -> list[tuple[Greedy | Sample, int]]:
+        """The requests of some rows, and which token of its answer each takes next."""
+        return [(self.requests[row], len(self.said[row])) for row in rows]
+
+    def take(self, token: Tensor, cache: DynamicCache, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Add a token (rows,) to every row that has not ended; those that now end leave the batch.
+
+        Returns:
+            The tokens and the mask of the rows that go on, which are those left in the cache.
+        """
+        ended = []
+        for place, (row, chosen) in enumerate(zip(self.rows, token.tolist(), strict=True)):
+            if chosen in self._stop_ids:
+                self._finished[row] = True
+                ended.append(place)
+                continue
+            self.said[row].append(chosen)
+            if len(self.said[row]) == self.requests[row].max_new_tokens:
+                ended.append(place)
+        wrote, gone = len(self.rows), [self.rows[place] for place in ended]
+        if ended:
+            going = remaining(len(self.rows), ended)
+            kept = torch.tensor(going, dtype=torch.int64, device=mask.device)
+            cache.batch_select_indices(kept)
+            self.rows = [self.rows[place] for place in going]
+            token, mask = token[kept], mask[kept]
+        self._told(wrote, gone)
+        return token, mask
+
+    def answer(self, row: int) -> TextAnswer:
+        """The answer of one row."""
+        return TextAnswer(tuple(self.said[row]), self._finished[row])
+
+
+def write(
+    model: PreTrainedModel, texts: Texts, cache: DynamicCache, mask: Tensor, token: Tensor
+) -> None:
+    """Write token by token until every row has ended.
+
+    Args:
+        model: in eval mode.
+        texts: what is written; its rows are those of the cache.
+        cache: the keys and values of all tokens so far but the last of each row.
+        mask: (rows, T) int64, 0 where a row of the cache holds nothing.
+        token: (rows,) the last token of each row.
+    """
+    while texts.rows:
         position = mask.sum(-1, keepdim=True)  # (rows, 1)
-        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=-1)
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=-1)
         logits = model(
             input_ids=token.unsqueeze(-1),
             attention_mask=mask,
@@ -62,22 +140,8 @@ def answer_texts(
             past_key_values=cache,
             use_cache=True,
         ).logits[:, -1]
-        token = _choose(model, logits, [(requests[row], len(said[row])) for row in rows])
-        ended = []
-        for place, (row, chosen) in enumerate(zip(rows, token.tolist(), strict=True)):
-            if chosen in stop_ids:
-                finished[row] = True
-                ended.append(place)
-                continue
-            said[row].append(chosen)
-            if len(said[row]) == requests[row].max_new_tokens:
-                ended.append(place)
-        if ended:
-            going = remaining(len(rows), ended)
-            kept = torch.tensor(going, dtype=torch.int64, device=mask.device)
-            cache.batch_select_indices(kept)
-            rows, token, mask = [rows[place] for place in going], token[kept], mask[kept]
-    return [TextAnswer(tuple(ids), end) for ids, end in zip(said, finished, strict=True)]
+        chosen = choose(model, logits, texts.places(texts.rows))
+        token, mask = texts.take(chosen, cache, mask)
 
 
 def _after_begun(
@@ -95,7 +159,7 @@ def _after_begun(
     return prompts.take([r.context for r in requests]).go_on(model, rest, batch_tokens)
 
 
-def _choose(
+def choose(
     model: PreTrainedModel, logits: Tensor, rows: Sequence[tuple[Greedy | Sample, int]]
 ) -> Tensor:
     """The next token of every row, from (rows, V) logits; ``rows`` has each one's length."""

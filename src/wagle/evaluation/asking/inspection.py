@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,8 +29,11 @@ def answer_states(model: PreTrainedModel, requests: Sequence[HiddenStates]) -> l
     tokens = [Tokens(r.ids, (False,) * len(r.ids)) for r in requests]
     batch = to_device(collate(tokens, range(len(tokens)), multiple=1), device)
     kept: list[list[Tensor]] = []
+    here = threading.get_ident()
 
     def keep(_: object, __: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        if threading.get_ident() != here:  # another batch, in step with this one
+            return
         states = output if isinstance(output, Tensor) else output[0]  # (B, T, width)
         kept.append(
             [states[row, list(r.positions)].float().cpu() for row, r in enumerate(requests)]
@@ -54,14 +59,7 @@ def answer_norm(model: PreTrainedModel, request: GradientNorm) -> NormAnswer:
     Each parameter's gradient is squared, added up and freed as soon as it is computed, so at most
     the largest is in memory next to the activations.
     """
-    tokens = Tokens(
-        (*request.context, *request.continuation),
-        (
-            *(False,) * len(request.context),
-            *(request.scored or (True,) * len(request.continuation)),
-        ),
-    )
-    batch = to_device(collate([tokens], [0], multiple=1), device_of(model))
+    batch = norm_batch(request, device_of(model))
     squares: list[float] = []
 
     def take(parameter: Tensor) -> None:
@@ -86,7 +84,26 @@ def answer_norm(model: PreTrainedModel, request: GradientNorm) -> NormAnswer:
         for parameter, wanted, old in zip(parameters, asked, before, strict=True):
             parameter.requires_grad_(wanted)
             parameter.grad = old
+    return norm_answer(model, request, squares)
+
+
+def norm_batch(request: GradientNorm, device: torch.device) -> dict[str, Any]:
+    """The batch whose loss has the gradient that is asked for."""
+    tokens = Tokens(
+        (*request.context, *request.continuation),
+        (
+            *(False,) * len(request.context),
+            *(request.scored or (True,) * len(request.continuation)),
+        ),
+    )
+    return to_device(collate([tokens], [0], multiple=1), device)
+
+
+def norm_answer(
+    model: PreTrainedModel, request: GradientNorm, squares: Sequence[float]
+) -> NormAnswer:
+    """The answer, from the squared norm of every parameter's gradient."""
     total = sum(squares) ** 0.5
     if not total < float("inf"):
-        raise not_finite("gradients", parameters[0].dtype, model, request.place)
+        raise not_finite("gradients", model.dtype, model, request.place)
     return NormAnswer(total, sum(s**0.5 for s in squares) / len(squares))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,7 +13,13 @@ from transformers import DynamicCache, PreTrainedModel
 from wagle.compat.transformers import attention_of
 from wagle.data.batches import by_length
 from wagle.evaluation.asking.prompts import Kept, Prompts
-from wagle.evaluation.asking.requests import Likelihood, LikelihoodAnswer, not_finite
+from wagle.evaluation.asking.requests import (
+    Likelihood,
+    LikelihoodAnswer,
+    Reply,
+    Request,
+    not_finite,
+)
 from wagle.model.scoring import keeps_all
 from wagle.model.structure import head_at
 
@@ -45,6 +51,40 @@ def answer_likelihoods(
         some = [trees[i] for i in chunk]
         own = prompts.take([tree.requests[0].context for tree in some])
         yield _score(model, own, some, together)
+
+
+class Once:
+    """Likelihoods that differ only in whether they want moments: they are asked once.
+
+    Args:
+        requests: distinct ones.
+    """
+
+    def __init__(self, requests: Iterable[Likelihood]) -> None:
+        self._asked: dict[Likelihood, list[Likelihood]] = {}
+        for request in requests:
+            self._asked.setdefault(replace(request, moments=False), []).append(request)
+
+    def fullest(self) -> list[Likelihood]:
+        """What to ask."""
+        return [
+            replace(plain, moments=any(request.moments for request in same))
+            for plain, same in self._asked.items()
+        ]
+
+    def count(self, request: Likelihood) -> int:
+        """How many requests one of ``fullest`` answers."""
+        return len(self._asked[replace(request, moments=False)])
+
+    def as_asked(
+        self, piece: Iterable[tuple[Likelihood, LikelihoodAnswer]]
+    ) -> list[tuple[Request, Reply]]:
+        """The answers to the requests themselves."""
+        return [
+            (own, reply if own.moments else replace(reply, moments=None))
+            for request, reply in piece
+            for own in self._asked[replace(request, moments=False)]
+        ]
 
 
 @dataclass(frozen=True)
@@ -119,12 +159,12 @@ def _score(
     with head_at(model, real.to(device)):
         logits = model(
             input_ids=ids.to(device),
-            attention_mask=_as_taken(model, attention),
+            attention_mask=as_taken(model, attention),
             position_ids=depth.to(device) + mask.sum(-1, keepdim=True),
             past_key_values=kept.cache,
             use_cache=True,
         ).logits[0]  # (nodes, V), tree by tree
-    return _read(model, logits, trees)
+    return read_off(model, logits, trees)
 
 
 def _tree_mask(mask: Tensor, trees: Sequence[Tree], width: int) -> Tensor:
@@ -136,7 +176,7 @@ def _tree_mask(mask: Tensor, trees: Sequence[Tree], width: int) -> Tensor:
     return torch.cat([prompt, sees.to(mask.device)], dim=-1).unsqueeze(1)
 
 
-def _as_taken(model: PreTrainedModel, mask: Tensor) -> Tensor:
+def as_taken(model: PreTrainedModel, mask: Tensor) -> Tensor:
     """A mask in the form the model's attention takes: not bool where it is added."""
     if mask.dtype != torch.bool or attention_of(model.config) == "sdpa":
         return mask
@@ -144,7 +184,7 @@ def _as_taken(model: PreTrainedModel, mask: Tensor) -> Tensor:
     return torch.zeros(mask.shape, dtype=model.dtype, device=mask.device).masked_fill(~mask, low)
 
 
-def _read(
+def read_off(
     model: PreTrainedModel, logits: Tensor, trees: Sequence[Tree]
 ) -> list[tuple[Likelihood, LikelihoodAnswer]]:
     """The answers of all requests, read off the logits (nodes, V) of their trees."""

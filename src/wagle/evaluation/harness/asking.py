@@ -20,7 +20,7 @@ import copy
 import json
 import logging
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -30,10 +30,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
+from wagle.compat.lm_eval import Parts, in_parts
 from wagle.data.tokens import Encoder
+from wagle.evaluation.asking.streamed.room import JOBS, Room
 from wagle.evaluation.figures import Measured, Task
 from wagle.evaluation.harness.figures import measure_samples
 from wagle.evaluation.harness.loading import load_tasks, quiet
+from wagle.model.streaming.opening import each, is_streamed
 from wagle.model.structure import device_of, without_dropout
 from wagle.system.errors import WagleError
 
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 VERSION = 1
+_ALL = 1 << 20  # requests at a time
 
 
 class Asking(NamedTuple):
@@ -166,10 +170,12 @@ def _ask(model: PreTrainedModel, tokenizer: Any, plan: _Plan) -> Measured:
     try:
         with _generators_kept(), without_dropout(model):
             with quiet():
-                lm = HFLM(
+                streamed, size = is_streamed(model), plan.asking.batch_size
+                lm = (in_parts(HFLM, _parts_of(model, size)) if streamed else HFLM)(
                     pretrained=model,
                     tokenizer=copy.deepcopy(tokenizer),  # it may set a padding token
-                    batch_size=plan.asking.batch_size,  # simple_evaluate ignores its own of a live model
+                    # simple_evaluate ignores its own of a live model; parts are batches themselves
+                    batch_size=_ALL if streamed else size,
                     max_length=max_length,
                     softmax_dtype="float32",
                     mixed_precision_dtype=mixed,  # otherwise it turns the caller's autocast off
@@ -189,6 +195,28 @@ def _ask(model: PreTrainedModel, tokenizer: Any, plan: _Plan) -> Measured:
     return measure_samples(
         found, plan.groups, plan.means, notes, forgotten=plan.forgotten, seed=plan.asking.seed
     )
+
+
+def _parts_of(model: PreTrainedModel, size: int) -> Parts:
+    """Has batches of requests go through a streamed model in step, as many as memory allows."""
+    room = Room.of(model)
+
+    def answer(
+        requests: Sequence[Any], lengths: Sequence[int], work: Callable[[list[Any]], list[Any]]
+    ) -> list[Any]:
+        order = sorted(range(len(requests)), key=lambda i: -lengths[i])
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        most = max(1, min(JOBS, room.held // (size * max(lengths, default=1))))
+        found: list[Any] = [None] * len(requests)
+        for start in range(0, len(batches), most):
+            wave = batches[start : start + most]
+            said = each(model, work, [[requests[i] for i in batch] for batch in wave])
+            for batch, answers in zip(wave, said, strict=True):
+                for i, answer in zip(batch, answers, strict=True):
+                    found[i] = answer
+        return found
+
+    return answer
 
 
 @contextlib.contextmanager

@@ -26,8 +26,9 @@ from wagle.evaluation.knowing.deciding import (
     gained,
 )
 from wagle.evaluation.models import Way, find_model
+from wagle.evaluation.served.engines import open_to_ask
 from wagle.model.adapters import load_merged
-from wagle.model.loading import load_model, load_tokenizer
+from wagle.model.loading import load_tokenizer
 from wagle.model.placing import place
 from wagle.model.weights import fingerprint
 from wagle.system.errors import WagleError
@@ -153,7 +154,7 @@ def check_knowledge(
     way = Way(encoder, precision, batch_tokens)
     merged = adapter if base is None else None
     other = find_model(base) if base is not None else home if adapter is not None else None
-    own = place(load_model(home) if merged is None else load_merged(home, merged))
+    own = open_to_ask(home).model if merged is None else place(load_merged(home, merged))
     weights = own.num_parameters()
     mine, read, speed = _knower(own, home, merged, questions, way, seed)
     del own
@@ -184,7 +185,7 @@ def _base(
     home: Path, mine: Knower, questions: Questions, way: Way, seed: int
 ) -> tuple[Knower, Mapping[str, Readings]]:
     """What a model's base knows; a model is not its own base."""
-    live = place(load_model(home))
+    live = open_to_ask(home).model
     if fingerprint(live) == mine.fingerprint:
         raise WagleError(
             f"{mine.path} and its base {home} are the same model; leave --base out, or name the "

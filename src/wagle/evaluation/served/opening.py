@@ -15,12 +15,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from wagle.data.tokens import Encoder
 from wagle.evaluation.served.asker import Asker
 from wagle.evaluation.served.endpoint import find_served, open_endpoint
+from wagle.evaluation.served.engines import AUTO, open_to_ask
 from wagle.evaluation.served.forms import ENDPOINT, FILE, Form, parse_form, short_name
 from wagle.evaluation.served.live import Live
 from wagle.evaluation.served.llama_cpp import LlamaCpp, has_llama_cpp
 from wagle.model.gguf_file import is_gguf, need_gguf, read_gguf, read_gguf_tokenizer
 from wagle.model.loading import load_model, load_tokenizer
-from wagle.model.placing import place
 from wagle.model.quantization.kinds import FILES, check_form, make_file
 from wagle.model.quantization.quantizing import quantize
 from wagle.model.weights import fingerprint
@@ -42,6 +42,7 @@ def open_asker(
     patch: str | Path | Sequence[str | Path] | None = None,
     find: Find = Path,
     encoder: Encoder | None = None,
+    engine: str = AUTO,
 ) -> Asker:
     """What answers for a model.
 
@@ -50,6 +51,7 @@ def open_asker(
         patch: patches for a folder.
         find: the model folder that a folder's name stands for.
         encoder: of the records, with the tokenizer that an endpoint needs.
+        engine: how a folder is asked, a name in ENGINES.
 
     Raises:
         WagleError: it is not there, cannot be made or loaded, or does not fit.
@@ -59,7 +61,7 @@ def open_asker(
         return open_endpoint(form, encoder)
     if form.kind == FILE:
         return open_file(form.base)
-    return _open_folder(form, find)
+    return _open_folder(form, find, engine)
 
 
 def check_named(named: str | Path, find: Find) -> bool:
@@ -138,14 +140,18 @@ def _check_file(file: Path) -> None:
         need_gguf()
 
 
-def _open_folder(form: Form, find: Find) -> Asker:
+def _open_folder(form: Form, find: Find, engine: str) -> Asker:
     folder = find(form.base)
     if form.how in FILES:
         return _open_made(form, folder)
-    live = load_patched(folder, form.patches) if form.patches else load_model(folder)
-    if form.patches or form.how:
+    if form.how:
+        live = load_patched(folder, form.patches) if form.patches else load_model(folder)
         live.name_or_path = short_name(form)  # as messages name it
-    return open_load(live, form.how) if form.how else Live(place(live))
+        return open_load(live, form.how)
+    live, mark = open_to_ask(folder, engine, patches=form.patches)
+    if form.patches:
+        live.name_or_path = short_name(form)
+    return Live(live, mark)
 
 
 def told_path(named: str | Path, find: Find) -> str:

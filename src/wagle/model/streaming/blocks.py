@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from wagle.model.loading import empty_model
 from wagle.model.structure import DTYPES, find_blocks, place_parameters, placed
 from wagle.model.weights import Weights, place_buffers
 from wagle.system.errors import WagleError
+from wagle.system.processes.threads import torch_threads
 
 
 class StoredBlocks:
@@ -68,7 +69,7 @@ class StoredBlocks:
         self._weights = Weights(folder)  # read in a thread: not with the model that computes here
         stack.callback(self._weights.close)
         place_buffers(self.model, self._weights, self.device)
-        self._pool = stack.enter_context(ThreadPoolExecutor(1))
+        self._pool = stack.enter_context(torch_threads(1))
         self._held: tuple[int, dict[str, Tensor]] | None = None
         self._next: tuple[int, Future[dict[str, Tensor]]] | None = None
 

@@ -14,12 +14,12 @@ from torch import nn
 from wagle.model.streaming.blocks import StoredBlocks
 from wagle.model.streaming.stream import Stream
 from wagle.model.structure import model_folder
+from wagle.model.weights import STREAM
 from wagle.system.processes.group import local_device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_NAME = "wagle_stream"  # the attribute of a model that holds its stream
 T = TypeVar("T")
 Item = TypeVar("Item")
 
@@ -46,16 +46,17 @@ def open_streamed(
         stored = StoredBlocks(folder, dtype, attention, device, stack, trust_remote_code)
         stored.hold_around(stack)
         stream = Stream(stored, stack.pop_all())
-    model = stored.model
-    setattr(model, _NAME, stream)
-    model.eval()
-    return model
+    model: Any = stored.model
+    setattr(model, STREAM, stream)
+    model.to = lambda *_, **__: model  # it stays where it is: a Trainer would move it
+    opened: PreTrainedModel = model.eval()
+    return opened
 
 
 def stream_of(model: nn.Module) -> Stream | None:
     """What keeps the blocks of a model on disk; None for an ordinary model."""
     owner: Any = getattr(model, "module", model)
-    found: Stream | None = getattr(owner, _NAME, None)
+    found: Stream | None = getattr(owner, STREAM, None)
     return found
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from wagle.model.streaming.blocks import StoredBlocks
 from wagle.model.streaming.in_step import Together, Visit, autocasts
 from wagle.model.streaming.traces import Call, Into, Take, Trace, Way
+from wagle.system.mapped import let_go
 
 _CHUNK = 1 << 22  # positions widened at a time
 
@@ -38,14 +39,18 @@ class Laid:
     index: Tensor | None
     values: Tensor
 
-    def over(self, flat: Tensor) -> None:
-        """Lay the values over a flattened parameter."""
+    def over(self, flat: Tensor, start: int = 0) -> None:
+        """Lay the values over a flattened parameter, or over the part of it from ``start`` on."""
         if self.index is None:
-            flat.copy_(self.values)
-            return
-        parts = zip(self.index.split(_CHUNK), self.values.split(_CHUNK), strict=True)
-        for index, values in parts:
-            flat.index_copy_(0, index.long().to(flat.device), values.to(flat.device, flat.dtype))
+            flat.copy_(self.values[start : start + len(flat)])
+        else:
+            ends = torch.tensor([start, start + len(flat)], dtype=self.index.dtype)
+            first, last = torch.searchsorted(self.index, ends).tolist()
+            own = (part[first:last].split(_CHUNK) for part in (self.index, self.values))
+            for index, values in zip(*own, strict=True):
+                places = index.long().sub_(start).to(flat.device)
+                flat.index_copy_(0, places, values.to(flat.device, flat.dtype))
+        let_go(self.index, self.values)
 
 
 class Stream:
@@ -58,6 +63,7 @@ class Stream:
     Attributes:
         overlay: the current values of selected weights in blocks, by parameter.
         trained: the parameters of blocks that need a gradient.
+        owned: the parameters of stem and head that are in memory of their own.
         sweeps: how often a forward pass, of one job or of many in step, came to the first block.
     """
 
@@ -65,6 +71,7 @@ class Stream:
         self._stored, self._stack = stored, stack
         self.overlay: dict[str, Laid] = {}
         self.trained = {name for names in stored.names for name in names}
+        self.owned: set[str] = set()
         self.sweeps = 0
         self._homes = _homes(stored)
         self._laid: dict[str, Laid] = {}  # over the weights that are held
@@ -106,6 +113,7 @@ class Stream:
         """A parameter of stem or head in memory of its own, which may be changed in place."""
         parameter = self._stored.model.get_parameter(name)
         parameter.data = parameter.data.clone()
+        self.owned.add(name)
         return parameter
 
     def weights(self, block: int) -> dict[str, Tensor]:
@@ -193,9 +201,15 @@ class Stream:
                 here = [trace for trace in traces if trace.needs(block, first)]
                 if not here:
                     continue
-                with self._placed(block, block - 1, grads=True) as parameters:
+                further = block > first or any(at < block for t in here for at in t.entered)
+                upcoming = block - 1 if further else -1
+                with self._placed(block, upcoming, grads=True) as parameters:
                     for trace in here:
                         self._way.through(trace, block, first, parameters, take)
+
+    def forget(self) -> None:
+        """Drop what was collected and has not gone back, as after an error."""
+        self._way.forget()
 
     # ----- weights -----
 

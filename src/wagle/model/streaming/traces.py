@@ -239,10 +239,14 @@ class Way:
         for key in [key for key in self._spill if key[0] == number]:  # type: ignore[index]
             del self._spill[key]
 
-    def close(self) -> None:
-        """Drop everything."""
+    def forget(self) -> None:
+        """Drop the gradients that wait."""
         self._fresh.clear()
         self._collected.clear()
+
+    def close(self) -> None:
+        """Drop everything."""
+        self.forget()
         self._spill.close()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
@@ -45,6 +45,10 @@ class EvaluationSettings(Section):
 
     precision: Precision = "float32"
     """Precision of the matrix products; bfloat16 means autocast over the stored weights."""
+
+    engine: Literal["auto", "whole", "stream"] = "auto"
+    """How models are asked: whole (the model in memory), stream (one block of it, and one reading of
+    the model for all questions), or auto (whole if it fits). The figures are the same."""
 
     benchmarks: list[Benchmark] = []
     """Standard benchmarks, in addition to the recipe's own sets."""

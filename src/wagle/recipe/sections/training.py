@@ -67,6 +67,11 @@ class Training(BaseModel):
     or at the end if the model is loaded in float32. With stochastic, updates smaller than half a
     rounding step still take effect on average."""
 
+    engine: Literal["auto", "whole", "stream"] = "auto"
+    """How the model trains: whole (all of it in memory), stream (one block in memory, read from its
+    folder twice a step, with what trains kept in temporary files), or auto (whole if it fits). Both
+    give the same result up to rounding. A model that is given live trains whole."""
+
     activation_checkpointing: bool = False
     """Keep only the inputs of each block and recompute the rest: a third more time, far less
     memory."""

@@ -131,6 +131,11 @@ class Unlearning(Section, Training):
         if self.wrapper == "task_vector":
             said = "is task_vector, which negates weights; negating an adapter's weights does not "
             raise refused(f"{said}negate the model's change; remove unlearning.lora", "wrapper")
+        if self.engine == "stream":
+            said = (
+                "is stream, which trains the weights themselves; leave it out with unlearning.lora"
+            )
+            raise refused(said, "engine")
         if self.lora.dropout and not self.dropout:
             said = "is given, but unlearning.dropout is off; set that to true, or this to 0"
             raise refused(said, "lora.dropout")

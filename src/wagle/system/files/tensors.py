@@ -6,12 +6,12 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wagle.system.errors import WagleError
-from wagle.system.files.atomic import atomic_file
+from wagle.system.files.atomic import atomic_file, disk_errors
 
 if TYPE_CHECKING:
     import torch
@@ -90,6 +90,32 @@ def save_tensors(
         if digest:
             file.seek(text.index(_BLANK.encode()))
             file.write(made.hexdigest().encode())
+
+
+def write_in_parts(
+    path: Path,
+    shapes: Mapping[str, Sequence[int]],
+    kinds: Mapping[str, torch.dtype],
+    metadata: Mapping[str, str],
+    parts: Callable[[str], Iterable[Tensor]],
+) -> None:
+    """Write a safetensors file of tensors that nobody holds whole; the caller's folder is atomic.
+
+    Args:
+        path: the file.
+        shapes: of the tensors.
+        kinds: what each is converted to.
+        metadata: of the file, as safetensors has it.
+        parts: gives the flattened tensor of a name, part by part.
+    """
+    text, places, end = layout(shapes, kinds, metadata)
+    with disk_errors(path), path.open("wb") as file:
+        if end:
+            os.posix_fallocate(file.fileno(), 0, end)
+        file.write(text)
+        for name in places:
+            for part in parts(name):
+                file.write(tensor_bytes(part.to("cpu", kinds[name])))
 
 
 def to_be_digested(metadata: Mapping[str, Any]) -> dict[str, Any]:

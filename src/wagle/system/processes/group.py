@@ -165,6 +165,13 @@ def spread(tensor: Tensor, owner: int = 0) -> Tensor:
     return tensor
 
 
+def add_up_on(tensor: Tensor, owner: int) -> None:
+    """Sum a contiguous tensor over all processes, in place, on one of them; elsewhere it is spoilt."""
+    with _peers():
+        for part in tensor.view(-1).split(_WIRE // tensor.element_size()):
+            _joined().reduce(part, owner)
+
+
 def in_turn(part: Tensor, size: int) -> Iterator[Tensor]:
     """The processes' flat parts in the order of their ranks, ``size`` elements at a time, on all."""
     counts = gather(part.numel())

@@ -10,8 +10,10 @@ model as it was at the start: what is not selected never moved.
 from __future__ import annotations
 
 import json
+import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,9 @@ from torch.optim import Optimizer
 
 from wagle.system.errors import WagleError
 from wagle.system.files.atomic import disk_errors
-from wagle.system.files.checked import load_checked, save_checked
+from wagle.system.files.checked import open_checked, save_checked
 from wagle.system.files.secrets import private_folder
+from wagle.system.mapped import Lazy
 from wagle.system.processes import group
 from wagle.unlearning.training.optimizers import load_optimizer, save_optimizer
 from wagle.unlearning.training.weights.selected import SelectedWeights
@@ -34,6 +37,10 @@ def clear_checkpoints(folder: Path) -> None:
     with disk_errors(folder):
         for path in folder.glob("*.safetensors"):
             path.unlink()
+
+
+def _further(selected: SelectedWeights, more: Mapping[str, Tensor], name: str) -> Tensor:
+    return selected.whole(name.rpartition("@")[2], more[name])
 
 
 class Checkpoints:
@@ -74,38 +81,43 @@ class Checkpoints:
         more: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Write the masters, the optimiser if given, ``more`` tensors and ``state``."""
-        tensors = {f"master::{n}": selected.whole(n, t) for n, t in selected.masters().items()}
+        makers: dict[str, Callable[[], Tensor]] = {
+            f"master::{n}": partial(selected.whole, n, t) for n, t in selected.masters().items()
+        }
         # a name in ``more`` may say more than which parameter it belongs to: NAME@PARAMETER
-        for n, t in (more or {}).items():
-            tensors[f"more::{n}"] = selected.whole(n.rpartition("@")[2], t)
+        for n in more or ():
+            makers[f"more::{n}"] = partial(_further, selected, more or {}, n)
         rest: dict[str, Any] = {}
         if optimizer is not None:
             kept, rest = save_optimizer(optimizer, selected.sizes_of(optimizer))
             owners = selected.owners(optimizer)
             for n, t in kept.items():
                 owner = owners[int(n.partition("::")[0])]
-                tensors[f"optimizer::{n}"] = t if t.dim() == 0 else selected.whole(owner, t)
+                whole = t.detach if t.dim() == 0 else partial(selected.whole, owner, t)
+                makers[f"optimizer::{n}"] = whole
+        # those of a model in shards come from all processes: made once, by all of them
+        made = {n: make() for n, make in makers.items()} if selected.sharded else Lazy(makers)
         metadata = {"key": self.key, "state": dict(state), "optimizer": rest}
 
         def write() -> None:
             if group.main_process():
-                save_checked(self._path(name), tensors, metadata, FORMAT, private=True)
+                save_checked(self._path(name), made, metadata, FORMAT, private=True)
 
         group.agreed(write)
 
     def load(
         self, name: str, selected: SelectedWeights, optimizer: Optimizer | None = None
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor], dict[str, Any]]:
         """The masters, the further tensors and the state of a checkpoint.
 
-        The optimiser, if given, is restored.
+        The optimiser, if given, is restored. Tensors are read when they are asked for.
 
         Raises:
             WagleError: the file is another run's, or does not fit the selected weights.
         """
         path = self._path(name)
         try:
-            stored, metadata = load_checked(path, "checkpoint", FORMAT)
+            file, metadata = open_checked(path, "checkpoint", FORMAT)
         except WagleError as error:
             reason = str(error).rpartition(";")[0] or error
             raise WagleError(
@@ -117,23 +129,31 @@ class Checkpoints:
                 f"checkpoint {path} belongs to another run ({', '.join(differ) or 'key'} differs); "
                 "delete its folder, or choose another one"
             )
-        parts: dict[str, dict[str, Tensor]] = {"master": {}, "more": {}, "optimizer": {}}
-        for key, tensor in stored.items():
+        names: dict[str, dict[str, str]] = {"master": {}, "more": {}, "optimizer": {}}
+        for key in file.names:
             kind, _, own = key.partition("::")
-            parts[kind][own] = tensor
+            names[kind][own] = key
         sizes = {n: sum(own) for n, own in selected.sizes.items()}
-        if {n: t.numel() for n, t in parts["master"].items()} != sizes:
+        if {n: math.prod(file.shape(key)) for n, key in names["master"].items()} != sizes:
             raise WagleError(f"checkpoint {path} does not fit the selected weights; delete it")
+
+        def part(owner: str, key: str) -> Tensor:
+            return selected.part(owner, file.read_all(key))
+
         if optimizer is not None:
             owners = selected.owners(optimizer)
             held = {
-                n: t if t.dim() == 0 else selected.part(owners[int(n.partition("::")[0])], t)
-                for n, t in parts["optimizer"].items()
+                n: selected.where.put(
+                    part(owners[int(n.partition("::")[0])], key)
+                    if file.shape(key)
+                    else file.read_all(key)
+                )
+                for n, key in names["optimizer"].items()
             }
             load_optimizer(optimizer, held, metadata["optimizer"], selected.sizes_of(optimizer))
-        masters = {n: selected.part(n, t) for n, t in parts["master"].items()}
-        rest = {n: selected.part(n.rpartition("@")[2], t) for n, t in parts["more"].items()}
-        return masters, rest, metadata["state"]
+        masters = Lazy({n: partial(part, n, key) for n, key in names["master"].items()})
+        more = {n: partial(part, n.rpartition("@")[2], key) for n, key in names["more"].items()}
+        return masters, Lazy(more), metadata["state"]
 
     def rename(self, name: str, new: str) -> None:
         """Rename a checkpoint, if it exists."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from wagle.recipe.sections.training import Training
+from wagle.system.mapped import Lazy
 from wagle.unlearning.inputs import Supply
 from wagle.unlearning.objectives.choice import Chosen
 from wagle.unlearning.training.checkpoints import Checkpoints
@@ -187,8 +188,8 @@ class Course:
             "kept": self.trail.steps,
             "met": self._met,
         }
-        more = dict(zip(names, remembered, strict=True)) if remembered else {}
-        more |= self.trail.tensors()
+        own = zip(names, remembered, strict=True) if remembered else ()
+        more = Lazy({**{n: t.detach for n, t in own}, **self.trail.tensors().makers})
         if self.kept <= self.confirmed < step:
             self.checkpoints.rename("last", "good")
         self.checkpoints.save("last", self.selected, state, self.optimizer, more)
@@ -212,7 +213,8 @@ class Course:
         self.checks.resume(state["before"], state.get("start", {}), self.history)
         if more.keys() & set(self.selected.masters()):
             self.gradient.remembered = [
-                more[n].to(master.device) for n, master in self.selected.named_masters()
+                self.selected.where.put(more[n].to(master.device))
+                for n, master in self.selected.named_masters()
             ]
         return True
 

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from wagle.model.scoring import answer_logits, score
+from wagle.model.streaming.opening import each
 from wagle.model.structure import precision
 from wagle.unlearning.training.optimizers import SophiaG
+from wagle.unlearning.training.parts import put_away
 from wagle.unlearning.training.weights.rounding import seeded
 from wagle.unlearning.training.weights.selected import SelectedWeights
 
@@ -57,13 +59,21 @@ def take_curvature(
 
     Source: Liu et al. 2024, Sophia, arXiv 2305.14342, algorithm 2.
     """
-    for one in (micro[name] for micro in micros if name in micro):
-        with selected.into("curvature"), precision(one["index"].device, dtype):
+
+    def once(one: Mapping[str, Any]) -> None:
+        with precision(one["index"].device, dtype):
             logits, _ = answer_logits(model, one)
             labels = draw_labels(logits, one["scored"], one["index"], key)
             loss = score(logits, labels, one["scored"]).nll_mean.sum() / count
-            (loss * (not one.get("idle", False))).backward()
+            with selected.into("curvature"):
+                (loss * (not one.get("idle", False))).backward()
+            selected.collect("curvature")
+
+    each(model, once, [micro[name] for micro in micros if name in micro])
+    selected.carry_back()
     selected.add_up("curvature")
     gradients = selected.take("curvature")
-    masters = [master for _, master in selected.named_masters()]
-    optimizer.update_curvature(dict(zip(masters, gradients, strict=True)), count)
+    found = dict(zip((master for _, master in selected.named_masters()), gradients, strict=True))
+    for part in selected.parts():
+        optimizer.update_curvature({master: found.pop(master) for master in part}, count)
+        put_away(optimizer, part, selected.where)

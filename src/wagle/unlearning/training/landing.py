@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from wagle.metrics.bands import Band
+from wagle.system.mapped import Lazy, let_go
 from wagle.system.memory import Spill
 from wagle.unlearning.training.weights.selected import SelectedWeights, Vectors
 from wagle.unlearning.watching.rules import Figures
@@ -79,6 +81,7 @@ class Trail:
         kept = self._kept[name] = Spill(0)
         for own, master in (self.selected.masters() if masters is None else masters).items():
             kept[own] = master
+            let_go(master)
         self.steps[name] = step
 
     def rename(self, name: str, new: str) -> None:
@@ -102,19 +105,22 @@ class Trail:
         for name in list(self.steps):
             self.drop(name)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Everything that is kept, for a checkpoint."""
-        return {
-            f"{name}{_OF}{own}": tensor
-            for name, kept in self._kept.items()
-            for own, tensor in kept.items()
+    def tensors(self) -> Lazy:
+        """Everything that is kept, for a checkpoint; each vector is read when it is asked for."""
+        homes = {
+            f"{name}{_OF}{own}": (kept, own) for name, kept in self._kept.items() for own in kept
         }
+        return Lazy({key: partial(kept.__getitem__, own) for key, (kept, own) in homes.items()})
 
     def restore(self, tensors: Mapping[str, Tensor], steps: Mapping[str, int]) -> None:
         """Keep again what a killed run had kept; other tensors are left alone."""
         for name, step in steps.items():
-            own = {key.partition(_OF)[2]: t for key, t in tensors.items() if _named(key, name)}
-            self.keep(name, step, own)
+            own = {
+                key.partition(_OF)[2]: partial(tensors.__getitem__, key)
+                for key in tensors
+                if _named(key, name)
+            }
+            self.keep(name, step, Lazy(own))
 
 
 def _named(key: str, name: str) -> bool:

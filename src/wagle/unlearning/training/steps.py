@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +24,9 @@ from wagle.unlearning.objectives.choice import Chosen
 from wagle.unlearning.objectives.entry import FORGET_SIDE
 from wagle.unlearning.objectives.shapes import Terms
 from wagle.unlearning.objectives.table import OBJECTIVES
+from wagle.unlearning.training.passes import Loss as Loss
+from wagle.unlearning.training.passes import Micro as Micro
+from wagle.unlearning.training.passes import pass_back
 from wagle.unlearning.training.weights.selected import SelectedWeights
 from wagle.unlearning.training.weights.surgery import (
     gru,
@@ -49,14 +50,6 @@ DYNAMIC_MASKS: dict[str, dict[str, float]] = {
     "row_norm": {"quantile": 0.99},
 }
 _TWO_SIDED = {"gru", "sign_agreement"}
-Micro = Mapping[str, Any]
-
-
-class Loss(Protocol):
-    """The terms of a micro-batch, summed and divided by the records of the step."""
-
-    def __call__(self, micro: Micro, *, log: bool = True) -> Terms:
-        """``log`` says whether they count towards the step's figures."""
 
 
 class StepLoss:
@@ -272,13 +265,7 @@ class Gradient:
             step: number of the step, for random draws.
         """
         slots = ("total", "total") if self.plain else ("forget", "retain")
-        for micro in micros:
-            for loss in losses:
-                terms = group.agreed(partial(loss, micro))
-                with selected.into(slots[0]):
-                    _backward(terms.forget, keep=terms.retain is not None)
-                with selected.into(slots[1]):
-                    _backward(terms.retain)
+        pass_back(selected, micros, losses, slots)
         selected.add_up(*dict.fromkeys(slots))
         if self.plain:
             return {}
@@ -323,16 +310,10 @@ class Gradient:
                 for draw in range(int(self.settings["draws"]))
             ]
         for shift in shifts:
-            with selected.shifted(shift), selected.into("forget"):
-                for micro in micros:
-                    _backward(group.agreed(partial(loss, micro, log=False)).forget)
+            with selected.shifted(shift):
+                pass_back(selected, micros, [loss], ("forget",), log=False)
         selected.add_up("forget")
         return [g / len(shifts) for g in selected.take("forget")]
-
-
-def _backward(loss: Tensor | None, *, keep: bool = False) -> None:
-    if loss is not None and loss.requires_grad:
-        torch.autograd.backward(loss, retain_graph=keep)
 
 
 def _settings(

@@ -25,6 +25,7 @@ from wagle.data.batches import Pairs, Steps
 from wagle.data.draws import uniform
 from wagle.mask.mask import Mask
 from wagle.model.placing import place
+from wagle.model.streaming.opening import is_streamed
 from wagle.model.structure import device_of, is_sharded, without_dropout
 from wagle.recipe.sections.training import Training
 from wagle.system.errors import TrainingStopped, WagleError
@@ -37,6 +38,7 @@ from wagle.unlearning.training.checkpoints import Checkpoints
 from wagle.unlearning.training.course import Course
 from wagle.unlearning.training.curvature import take_curvature
 from wagle.unlearning.training.optimizers import SophiaG, make_optimizer
+from wagle.unlearning.training.parts import step_in_parts
 from wagle.unlearning.training.steps import Gradient, Micro, StepLoss
 from wagle.unlearning.training.trackers import place_events, report
 from wagle.unlearning.training.weights.selected import SelectedWeights
@@ -140,7 +142,9 @@ class UnlearnTrainer(Trainer):
         assert isinstance(model, nn.Module)
         owner: Any = model
         training = model.training
-        if self.training.activation_checkpointing:
+        # a streamed model keeps no more than what enters each block anyway
+        checkpointing = self.training.activation_checkpointing and not is_streamed(model)
+        if checkpointing:
             owner.activation_checkpointing_enable()
         try:
             self.create_optimizer(model)
@@ -162,7 +166,7 @@ class UnlearnTrainer(Trainer):
             if self.selected is not None:
                 self.course.trail.close()
                 self.selected.close()
-            if self.training.activation_checkpointing:
+            if checkpointing:
                 owner.activation_checkpointing_disable()
                 owner.disable_input_require_grads()
             model.train(training)
@@ -230,6 +234,8 @@ class UnlearnTrainer(Trainer):
                 {"params": [m for n, m in masters if n not in decayed], "decay": False},
             ]
             self.optimizer = make_optimizer(groups, self.training)
+            if is_streamed(owner):
+                step_in_parts(self.optimizer, self.selected.parts(), self.selected.where)
             self.course.equip(self.selected, self.optimizer, decayed)
         return self.optimizer
 
@@ -261,6 +267,7 @@ class UnlearnTrainer(Trainer):
         counts: list[int] = inputs["counts"]
         micros: list[Micro] = prepared_inputs(self, inputs)["micros"]
         course = self.course
+        course.supply.foresee(micros)
         losses = self.step_loss.begin(model, counts, self.step + 1)
         self.step_loss.note(course.gradient.take(course.selected, micros, losses, self.step))
         if isinstance(course.optimizer, SophiaG) and self.step % self.training.curvature_every == 0:

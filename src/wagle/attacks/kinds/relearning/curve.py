@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from wagle.data.records import Source
 from wagle.data.tokens import Encoder
+from wagle.model.streaming.opening import is_streamed, stream_of
 from wagle.recipe.sections.training import Training
 from wagle.system.errors import WagleError
 from wagle.system.memory import Spill
@@ -65,7 +66,8 @@ def relearn(
 
     AdamW without weight decay and without a mask, at a constant rate, so that a point of the curve
     does not depend on the steps that follow. No copy of the model is in memory: the old values wait
-    in a temporary file, and with LoRA the model's own weights do not move.
+    in a temporary file, and with LoRA the model's own weights do not move. Of a streamed model, the new
+    values lie over its folder while this runs.
 
     Args:
         model: a live causal model without an adapter, its weights not quantised. It is changed in
@@ -88,7 +90,7 @@ def relearn(
         TrainingStopped: a loss is not finite. The model is restored in this case, too.
     """
     check_budget(steps, learning_rate, batch_size, lora)
-    _check_plain(model)
+    _check_plain(model, lora)
     points = {0: _look(model, evaluate, 0)}
     if steps[-1] == 0:
         return Curve(points, [], 0)
@@ -129,9 +131,14 @@ def check_budget(
         raise WagleError(f"steps is {list(steps)}; start with 0, the model before, and ascend")
 
 
-def _check_plain(model: nn.Module) -> None:
+def _check_plain(model: nn.Module, lora: bool) -> None:
     if hasattr(model, "disable_adapter"):
         raise WagleError("relearning needs a model without an adapter; merge it with merge_lora")
+    if lora and is_streamed(model):
+        raise WagleError(
+            "relearning with lora needs the model in memory, but only one block of it is there; leave "
+            "lora out, or set evaluation.engine: whole"
+        )
     for name, parameter in model.named_parameters():
         if not parameter.is_floating_point() or type(parameter.data) is not Tensor:
             raise WagleError(
@@ -160,17 +167,23 @@ def _look(
 
 @contextmanager
 def _restored(model: nn.Module, *, values: bool) -> Iterator[None]:
-    """Let every weight require a gradient; afterwards restore the flags and ``values``."""
-    parameters = dict(model.named_parameters())
+    """Let every weight require a gradient; afterwards restore the flags and ``values``.
+
+    The blocks of a streamed model are as they were in their folder once nothing lies over them.
+    """
+    parameters, stream = dict(model.named_parameters()), stream_of(model)
+    laid = None if stream is None else (stream.overlay, stream.trained)
     flags = {name: p.requires_grad for name, p in parameters.items()}
     before = Spill(0)
     try:
         for name, parameter in parameters.items():
-            if values:
+            if values and not parameter.is_meta:
                 before[name] = parameter
             parameter.requires_grad_(True)
         yield
     finally:
+        if stream is not None and laid is not None:
+            stream.overlay, stream.trained = laid
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter.grad = None

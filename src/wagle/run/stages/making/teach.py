@@ -16,11 +16,13 @@ from wagle.run.opening import Run
 from wagle.run.selection import to_train
 from wagle.run.stages.making.training import (
     clear_training,
+    closed,
     how_to_resume,
     keep_last_good,
     training_entry,
 )
 from wagle.system.errors import TrainingStopped, WagleError
+from wagle.unlearning.engines import check_setting
 from wagle.unlearning.sharded import InShards
 from wagle.unlearning.teaching import finetune
 from wagle.unlearning.training.optimizers import check_optimizer
@@ -63,7 +65,7 @@ def teach_model(run: Run, stage: str, records: list[Record], out: Path) -> dict[
         out: the folder of the taught model.
     """
     assert run.recipe.finetune is not None
-    model: Any = to_train(run, run.models.start, out)
+    model: Any = to_train(run, run.models.start, out, run.recipe.finetune)
     checkpoints = run.private / f"checkpoint-{stage}"
     save = partial(_save, model, run.models.start)
     try:
@@ -83,7 +85,7 @@ def teach_model(run: Run, stage: str, records: list[Record], out: Path) -> dict[
     run.log_steps(stage, result.history)
     save(out)
     clear_training(run, checkpoints)
-    return {"taught": len(records), **training_entry(result)}
+    return {"taught": len(records), **training_entry(result), **closed(model)}
 
 
 def _save(model: Any, like: Path, out: Path) -> None:
@@ -109,4 +111,5 @@ def check(run: Run) -> None:
     if recipe.finetune is not None:
         check_optimizer(recipe.finetune)
         check_trackers(recipe.finetune.report_to)
+        check_setting(recipe.finetune, shard=recipe.model.shard)
         check_folder(run)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wagle.model.saving import save_model
+from wagle.model.streaming.opening import stream_of
 from wagle.run.opening import Run
 from wagle.system.errors import TrainingStopped
 from wagle.unlearning.execution import TrainResult
@@ -55,6 +56,15 @@ def training_entry(result: TrainResult) -> dict[str, Any]:
     """What ``state.json`` records of training: its result without the history, and its steps."""
     told = {k: v for k, v in asdict(result).items() if k != "history"}
     return {**told, "steps": result.history[-1]["step"] if result.history else 0}
+
+
+def closed(model: Any) -> dict[str, str]:
+    """Release the files of a streamed model; what ``state.json`` says of how it trained."""
+    stream = None if isinstance(model, InShards) else stream_of(model)
+    if stream is None:
+        return {}
+    stream.close()
+    return {"engine": "stream"}
 
 
 def save_trained(run: Run, model: Any, folder: Path) -> None:

@@ -15,6 +15,7 @@ from wagle.run.opening import Run
 from wagle.run.selection import chosen_mask, load_adapted, to_train
 from wagle.run.stages.making.training import (
     clear_training,
+    closed,
     how_to_resume,
     keep_last_good,
     save_trained,
@@ -30,7 +31,10 @@ def unlearn(run: Run) -> dict[str, Any]:
     """Make the model forget: its weights, or an adapter that is then merged into them."""
     lora = run.recipe.unlearning.lora
     base, out = run.models.base, run.folder / "model"
-    model = to_train(run, base, out) if lora is None else load_adapted(run, lora)
+    if lora is None:
+        model = to_train(run, base, out, run.recipe.unlearning, chosen_mask(run))
+    else:
+        model = load_adapted(run, lora)
     checkpoints = run.private / "checkpoint-unlearn"
     try:
         result = forget(run, model, chosen_mask, checkpoints)
@@ -41,6 +45,7 @@ def unlearn(run: Run) -> dict[str, Any]:
     found = training_entry(result)
     if lora is None:
         save_trained(run, model, out)
+        found |= closed(model)
     else:
         with TemporaryDirectory(prefix="wagle-") as scratch:
             adapter = run.folder / "adapter"

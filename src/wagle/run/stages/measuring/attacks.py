@@ -31,7 +31,11 @@ def scene_of(run: Run) -> Scene:
     """What the attacks of a run use."""
     settings = run.recipe.evaluation
     way = Way(
-        run.inputs.encoder, settings.precision, settings.batch_tokens, run.private / "answers"
+        run.inputs.encoder,
+        settings.precision,
+        settings.batch_tokens,
+        run.private / "answers",
+        settings.engine,
     )
     trust = run.recipe.model.trust_remote_code
     return Scene(way, run.inputs.sets, run.recipe.seed, run.models.named, trust)

@@ -93,6 +93,7 @@ def way_of(run: Run) -> dict[str, Any]:
         "batch_tokens": settings.batch_tokens,
         "precision": settings.precision,
         "limits": settings.limits,
+        "engine": settings.engine,
         "seed": run.recipe.seed,
     }
 

@@ -79,7 +79,11 @@ def _word(run: Run) -> str:
     """What the model knows about the forget set, next to invented twins."""
     settings = run.recipe.evaluation
     way = Way(
-        run.inputs.encoder, settings.precision, settings.batch_tokens, run.private / "answers"
+        run.inputs.encoder,
+        settings.precision,
+        settings.batch_tokens,
+        run.private / "answers",
+        settings.engine,
     )
     model = run.models.to_ask(run.models.base)
     return word_about(model, way, run.inputs.need("forget"), seed=run.recipe.seed)

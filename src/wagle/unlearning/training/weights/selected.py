@@ -5,13 +5,13 @@ frees the dense one. Any element-wise optimiser steps on the masters of those ve
 are written back, so decay, momentum or precision cannot affect the rest.
 
 Each selected weight takes 4 bytes of index, 4 of master, 4 of gradient and what the optimiser
-keeps; the values from before the run, for counting what changed, are kept in a file.
+keeps; the values from before the run, for counting what changed, are kept in a file. Those of a
+streamed model lie over the blocks in its folder, and vectors that are large lie in files too.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Protocol
@@ -21,11 +21,17 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from wagle.mask.mask import Mask
-from wagle.model.sharding import local, own_range
+from wagle.model.streaming.opening import stream_of
 from wagle.model.structure import is_sharded
+from wagle.system.errors import WagleError
+from wagle.system.mapped import Room, passing
 from wagle.system.memory import Spill, give_memory_back
 from wagle.system.processes import group
-from wagle.unlearning.training.weights.slices import CHUNK, Round, Slice
+from wagle.unlearning.training.weights.choosing import blocks_of, choose
+from wagle.unlearning.training.weights.clipping import clip_all, clip_one_by_one
+from wagle.unlearning.training.weights.overlaid import Overlaid
+from wagle.unlearning.training.weights.seal import seal
+from wagle.unlearning.training.weights.slices import IN_MEMORY, Round, Slice, drop
 
 
 class Vectors(Protocol):
@@ -33,19 +39,6 @@ class Vectors(Protocol):
 
     def __getitem__(self, name: str, /) -> Tensor:
         """One vector per selected entry of the parameter."""
-
-
-def _drop(parameter: Tensor) -> None:
-    parameter.grad = None
-
-
-def _own(index: Tensor, parameter: Tensor) -> Tensor:
-    """The indices that lie in this process's part of a parameter, counted from its beginning."""
-    start, stop = own_range(parameter)
-    if stop - start == parameter.numel():
-        return index
-    ends = torch.searchsorted(index, torch.tensor([start, stop], dtype=index.dtype))
-    return index[ends[0] : ends[1]] - start
 
 
 class SelectedWeights:
@@ -69,34 +62,57 @@ class SelectedWeights:
         saved: Mapping[str, torch.dtype] | None = None,
     ) -> None:
         self.model = model
-        self.sharded = is_sharded(model)
+        self.sharded, self._stream = is_sharded(model), stream_of(model)
         self._slot = "total"
         self._slices: list[Slice] = []
         self._frozen: list[nn.Parameter] = []
         self._before = Spill(0)
-        for name, parameter in model.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            index = None if mask is None else _own(mask.selected(name), parameter)
-            if index is not None and len(index) == local(parameter).numel():
-                index = None
-            left_out = only is not None and name not in only
-            if left_out or (index is not None and len(index) == 0 and not self.sharded):
+        for parameter, made in choose(model, mask, only, saved or {}):
+            if made is None:
                 self._frozen.append(parameter)  # needs no gradient: a cheaper backward pass
                 continue
-            made = Slice(name, parameter, index, (saved or {}).get(name, parameter.dtype))
-            self._before[name] = made.stored()
+            self._before[made.name] = made.stored()
             self._slices.append(made)
+            made.let_go()
         self._handles = [
             s.parameter.register_post_accumulate_grad_hook(self._taker(s)) for s in self._slices
         ]
         for parameter in self._frozen:
             if self.sharded:  # FSDP2 has already decided which parameters have a gradient
-                self._handles.append(parameter.register_post_accumulate_grad_hook(_drop))
+                self._handles.append(parameter.register_post_accumulate_grad_hook(drop))
             else:
                 parameter.requires_grad_(False)
+        self._lay_over()
         self._seal = self._rest()
         give_memory_back()
+
+    def _lay_over(self) -> None:
+        """Have a streamed model use the current values, and compute only gradients that train."""
+        if self._stream is not None:
+            over = {s.name: s for s in self._slices if isinstance(s, Overlaid)}
+            self._stream.overlay = {name: s.laid for name, s in over.items()}
+            self._stream.trained = set(over)
+
+    def _each(self) -> Iterator[Slice]:
+        """The slices one after the other; the vectors of those that were passed are let go."""
+        for s in self._slices:
+            yield s
+            s.let_go()
+
+    @property
+    def where(self) -> Room:
+        """Where its vectors lie."""
+        return self._slices[0].where if self._slices else IN_MEMORY
+
+    def parts(self) -> list[list[nn.Parameter]]:
+        """The masters as an optimiser should step on them: block by block, or all at once."""
+        if self._stream is None:
+            return [[s.master for s in self._slices]]
+        homes = blocks_of(self._stream)
+        found: dict[int | str, list[nn.Parameter]] = {}
+        for s in self._slices:
+            found.setdefault(homes.get(s.name, s.name), []).append(s.master)
+        return [*found.values()]
 
     def _taker(self, owner: Slice) -> Callable[[Tensor], None]:
         def take(_: Tensor) -> None:
@@ -123,21 +139,24 @@ class SelectedWeights:
 
     def rows(self) -> list[Tensor | None]:
         """Per parameter the row (a matrix's output) of every selected entry, int32, or None."""
-        found: list[Tensor | None] = []
-        for s in self._slices:
-            if s.parameter.dim() < 2:
-                found.append(None)
-                continue
-            columns = s.parameter.numel() // s.parameter.shape[0]
-            index = s.index
-            if index is None:
-                index = torch.arange(
-                    s.parameter.numel(), dtype=torch.int32, device=s.parameter.device
-                )
-            found.append(index // columns)
-        return found
+        return [s.rows() for s in self._slices]
 
     # ----- gradients -----
+
+    def kept(self, vectors: Iterable[Tensor]) -> list[Tensor]:
+        """Vectors made one after the other for all parameters, where those of the run lie."""
+        return [s.where.put(v) for s, v in zip(self._slices, vectors, strict=True)]
+
+    def collect(self, slot: str) -> None:
+        """After a backward pass: what a streamed model has still to carry back is for ``slot``."""
+        if self._stream is not None:
+            self._stream.collect(slot)
+
+    def carry_back(self) -> None:
+        """Carry what was collected back through the blocks of a streamed model, each read once."""
+        if self._stream is not None:
+            owners = {s.name: s for s in self._slices}
+            self._stream.backward(lambda name, p, slot: owners[name].take(slot, p), self.into)
 
     @contextmanager
     def into(self, slot: str) -> Iterator[None]:
@@ -181,18 +200,15 @@ class SelectedWeights:
         for s in self._slices:
             s.master.grad = s.gradients.pop("total", None)
         masters = [s.master for s in self._slices if s.master.grad is not None]
-        norm = torch.nn.utils.get_total_norm(m.grad for m in masters if m.grad is not None)
-        if self.sharded:
-            norm = group.add_up(norm.square().reshape(1)).sqrt()[0]
         limit = max_norm if max_norm > 0 else float("inf")
-        torch.nn.utils.clip_grads_with_norm_(masters, limit, norm)
-        return float(norm)
+        clip = clip_all if self._stream is None else clip_one_by_one
+        return clip(masters, limit, sharded=self.sharded)
 
     # ----- weights -----
 
     def write_back(self, narrow: Round | None = None) -> None:
         """After an optimiser step, store the masters, rounded by ``narrow``; drop the gradients."""
-        for s in self._slices:
+        for s in self._each():
             s.master.grad = None
             if not s.shared:
                 s.put(s.master.detach(), narrow)
@@ -200,19 +216,19 @@ class SelectedWeights:
     @contextmanager
     def shifted(self, by: Sequence[Tensor]) -> Iterator[None]:
         """Run with ``by`` added to the selected weights, then restore them bit for bit."""
-        kept = [s.stored().clone() for s in self._slices]
+        kept = self.kept(s.stored().clone() for s in self._each())
         try:
-            for s, shift in zip(self._slices, by, strict=True):
+            for s, (shift,) in zip(self._each(), passing(by), strict=True):
                 s.put(s.master.detach() + shift)
             yield
         finally:
-            for s, values in zip(self._slices, kept, strict=True):
+            for s, (values,) in zip(self._each(), passing(kept), strict=True):
                 s.put(values)
 
     def soft_threshold(self, amount: float, names: set[str]) -> None:
         """Move the masters of these parameters towards zero by ``amount``, stopping at zero."""
         with torch.no_grad():
-            for s in self._slices:
+            for s in self._each():
                 if s.name in names:
                     size = (s.master.abs() - amount).clamp(min=0)
                     s.master.copy_(s.master.sign() * size)
@@ -220,7 +236,7 @@ class SelectedWeights:
     def extrapolate(self, scale: float) -> None:
         """Turn ``before + d`` into ``before + scale * d``, in float32."""
         with torch.no_grad():
-            for s in self._slices:
+            for s in self._each():
                 before = self._before[s.name].to(s.master.device, torch.float32)
                 s.master.sub_(before).mul_(scale).add_(before)
 
@@ -258,14 +274,14 @@ class SelectedWeights:
     def restore(self, masters: Mapping[str, Tensor], narrow: Round | None = None) -> None:
         """Load saved masters, and write them back."""
         with torch.no_grad():
-            for s in self._slices:
+            for s in self._each():
                 s.master.copy_(masters[s.name])
         self.write_back(narrow)
 
     def place(self, early: Vectors, late: Vectors, share: float) -> None:
         """Set the masters to ``early + share * (late - early)``; the ends are exact."""
         with torch.no_grad():
-            for s in self._slices:
+            for s in self._each():
                 far = late[s.name].to(s.master.device, torch.float32)
                 if share == 1:
                     s.master.copy_(far)
@@ -281,7 +297,7 @@ class SelectedWeights:
     def reset(self) -> None:
         """Restore the weights from before the run, bit for bit."""
         with torch.no_grad():
-            for s in self._slices:
+            for s in self._each():
                 before = self._before[s.name].to(s.master.device)
                 s.master.copy_(before)
                 s.put(before)
@@ -296,7 +312,7 @@ class SelectedWeights:
 
         The masters do not change, except those that are the model's own weights.
         """
-        for s in self._slices:
+        for s in self._each():
             if torch.finfo(s.saved).eps > torch.finfo(s.parameter.dtype).eps:
                 s.put(s.master.detach(), narrow, s.saved)
 
@@ -304,38 +320,18 @@ class SelectedWeights:
 
     def changed(self) -> int:
         """How many selected weights differ from before the run, in the precision of saving."""
-        total = 0
-        for s in self._slices:
-            before = self._before[s.name].to(s.master.device)
-            for parts in zip(s.stored().split(CHUNK), before.split(CHUNK), strict=True):
-                now, then = (part.to(s.saved).float() for part in parts)
-                total += int(torch.count_nonzero(now != then))
+        total = sum(s.changed(self._before[s.name]) for s in self._each())
         return sum(group.gather(total)) if self.sharded else total
 
     def _rest(self) -> dict[str, str]:
-        """A digest per tensor of everything not selected (selected entries count as zero)."""
-        slices = {id(s.parameter): s for s in self._slices}
-        digests = {}
-        state: dict[str, Tensor] = dict(self.model.named_parameters())
-        state.update(self.model.named_buffers())
-        for name, tensor in state.items():
-            owner = slices.get(id(tensor))
-            if owner is not None and owner.index is None:
-                continue
-            flat = local(tensor).reshape(-1)
-            if owner is not None and owner.index is not None:
-                flat = flat.clone()
-                for index in owner.index.split(CHUNK):
-                    flat.index_fill_(0, index.long(), 0)
-            digest = hashlib.sha256()
-            for chunk in flat.cpu().split(CHUNK):
-                digest.update(memoryview(chunk.contiguous().view(torch.uint8).numpy()))
-            digests[name] = digest.hexdigest()
-        return digests
+        """A digest per tensor of everything not selected."""
+        return seal(self.model, {id(s.parameter): s.index for s in self._slices})
 
     def verify(self) -> None:
         """Check that every unselected weight is bit-identical to its value at the start."""
         moved = [name for name, digest in self._rest().items() if self._seal[name] != digest]
+        if moved and moved[0].endswith(".safetensors"):
+            raise WagleError(f"{moved[0]} has changed while the model trained; start again")
         if moved:
             raise RuntimeError(f"unselected weights of {moved[0]} changed; please report this bug")
 
@@ -345,4 +341,6 @@ class SelectedWeights:
             handle.remove()
         for parameter in self._frozen:
             parameter.requires_grad_(True)
+        if self._stream is not None:  # its overlay stays: it is the model now
+            self._stream.trained = {name for names in self._stream.names for name in names}
         self._before.close()

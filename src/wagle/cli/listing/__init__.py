@@ -1,0 +1,1 @@
+"""Commands that list and show: wagle itself, plug-ins, runs side by side."""

@@ -1,0 +1,1 @@
+"""Configs of other projects: the published WAGLE code, SOUL and OpenUnlearning, as recipes."""

@@ -1,0 +1,1 @@
+"""OpenUnlearning's command lines and experiment files."""

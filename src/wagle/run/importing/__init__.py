@@ -1,0 +1,1 @@
+"""Configs of other projects, ready to run here."""
