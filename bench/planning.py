@@ -24,7 +24,6 @@ from bench.measure import Memory, say
 from bench.models import make_folder
 from wagle.recipe.reading import load_recipe
 from wagle.recipe.recipe import Recipe
-from wagle.recipe.sections.unlearning import Unlearning
 from wagle.system.files.atomic import write_json, write_text
 from wagle.system.files.reading import read_json
 
@@ -75,21 +74,16 @@ class Row(NamedTuple):
     stages: tuple[str, ...]
 
 
-def _stream() -> tuple[str, ...]:
-    """The settings of a run by blocks, as far as this version has them."""
-    both = ("attribution.engine=stream", "unlearning.engine=stream")
-    return both if "engine" in Unlearning.model_fields else both[:1]
-
-
+_STREAM = ("attribution.engine=stream", "unlearning.engine=stream", "evaluation.engine=stream")
 ROWS: dict[str, Row] = {
     "demo": Row("demo", (), _FULL),
     "demo-0.05": Row("taught", ("attribution.ratio=0.05",), ("gradients", "unlearn", "patch")),
     "demo-dense": Row("taught", ("attribution.ratio=1.0",), ("unlearn",)),
-    "demo-stream": Row("taught", _stream(), ("gradients", "unlearn")),
+    "demo-stream": Row("taught", _STREAM, ("gradients", "unlearn")),
     "1b": Row("tinyllama-1.1b", (), _PART),
-    "1b-stream": Row("tinyllama-1.1b", _stream(), _PART),
+    "1b-stream": Row("tinyllama-1.1b", _STREAM, _PART),
     "7b": Row("llama-2-7b", (), _PART),
-    "7b-stream": Row("llama-2-7b", _stream(), _PART),
+    "7b-stream": Row("llama-2-7b", _STREAM, _PART),
 }
 
 

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 LIBRARIES = 0.63e9  # bytes resident before a model is loaded: what a stage of a run starts with
 HEAP = 1.2  # bytes taken over bytes alive, of what is made and freed batch by batch
 INDEX, MASTER, GRADIENT = 4, 4, 4  # bytes per selected weight
+SMALL = 256 << 20  # bytes of vectors that training by blocks keeps in memory
 _SUMMED = 6.0  # readings of the weights: a batch's gradient is made, cast and added to its sum
 Terms = dict[str, float]
 
@@ -304,24 +305,26 @@ def train_stream(shape: Shape, run: Steps, ratio: float, how: How) -> Need:
     """Training by blocks: base on disk, vectors in mapped files, every block read twice a step.
 
     On the disk are, per selected weight, position 4, master 4, gradient 4, moments and the value in the
-    model's precision; and what enters each block, for all micro-batches of a step.
+    model's precision (in memory up to ``SMALL`` bytes of them); and what enters each block, for all
+    micro-batches of a step. In memory is the dense gradient of a block, or of stem and head.
     """
     chosen = ratio * shape.total
     each = INDEX + MASTER + GRADIENT * how.slots + how.moments + how.held
+    small = each * chosen <= SMALL
     entering = 4.0 * shape.blocks * shape.hidden * run.batch.tokens * run.micros
     weights = float(how.held * (shape.total - shape.stem))
     return Need(
         memory={
             "libraries": LIBRARIES,
             "weights": resident(shape, how),
-            "vectors": each * ratio * max(shape.block, shape.largest),
+            "vectors": each * (chosen if small else ratio * max(shape.block, shape.largest)),
             "activations": HEAP * block_activations(shape, run.batch, how),
             "logits": logits(shape, run.batch, how),
-            "gradients": float(how.held * max(shape.largest, shape.largest_in_block)),
+            "gradients": float(how.held * (shape.block + shape.stem + shape.head)),
         },
         disk={
             "model": float(shape.stored * shape.total),
-            "vectors": each * chosen,
+            "vectors": 0.0 if small else each * chosen,
             "entering": entering,
         },
         flops=_flops(shape, run, 4),
