@@ -4,8 +4,8 @@
     python -m bench.planning --from bench/measured/planning.json --out docs/planning-measured.md
 
 ``--only demo,demo-0.05,demo-dense,demo-stream,1b,1b-stream,7b,7b-stream`` measures some of the rows;
-what the record has of the rest stays, and a stage that the record has is not run again. Before every
-stage the plan is made with ``--measure``, so that both see the machine in one state.
+what the record has of the rest stays, and a stage that the record has is not run again. ``--replan``
+runs nothing: it plans the measured stages again, at the rates of their time. Before every stage the plan is made with ``--measure``, so that both see the machine in one state.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from bench.measure import Memory, say
 from bench.models import make_folder
 from wagle.recipe.reading import load_recipe
 from wagle.recipe.recipe import Recipe
-from wagle.recipe.sections.unlearning import Unlearning
 from wagle.system.files.atomic import write_json, write_text
 from wagle.system.files.reading import read_json
 
@@ -75,21 +74,16 @@ class Row(NamedTuple):
     stages: tuple[str, ...]
 
 
-def _stream() -> tuple[str, ...]:
-    """The settings of a run by blocks, as far as this version has them."""
-    both = ("attribution.engine=stream", "unlearning.engine=stream")
-    return both if "engine" in Unlearning.model_fields else both[:1]
-
-
+_STREAM = ("attribution.engine=stream", "unlearning.engine=stream", "evaluation.engine=stream")
 ROWS: dict[str, Row] = {
     "demo": Row("demo", (), _FULL),
     "demo-0.05": Row("taught", ("attribution.ratio=0.05",), ("gradients", "unlearn", "patch")),
     "demo-dense": Row("taught", ("attribution.ratio=1.0",), ("unlearn",)),
-    "demo-stream": Row("taught", _stream(), ("gradients", "unlearn")),
+    "demo-stream": Row("taught", _STREAM, ("gradients", "unlearn")),
     "1b": Row("tinyllama-1.1b", (), _PART),
-    "1b-stream": Row("tinyllama-1.1b", _stream(), _PART),
+    "1b-stream": Row("tinyllama-1.1b", _STREAM, _PART),
     "7b": Row("llama-2-7b", (), _PART),
-    "7b-stream": Row("llama-2-7b", _stream(), _PART),
+    "7b-stream": Row("llama-2-7b", _STREAM, _PART),
 }
 
 
@@ -212,6 +206,19 @@ def _before(stage: str) -> str:
     return names[names.index(stage) - 1]
 
 
+def replan(rows: dict[str, Any], scratch: Path) -> None:
+    """Plan the measured stages with this version's formulas and the rates measured at the time."""
+    from wagle.run.planning.formulas import Need, seconds
+    from wagle.run.planning.plan import make_plan
+
+    for name, stages in rows.items():
+        plan = make_plan(recipe_of(name, scratch), scratch / f"run-{name}")
+        for stage, both in stages.items():
+            rates, made = both["planned"]["rates"], plan["stages"][stage]
+            numbers = {key: made[key] for key in Need.__dataclass_fields__ if key in made}
+            both["planned"] = {**made, "seconds": seconds(Need(**numbers), rates), "rates": rates}
+
+
 def tables(scratch: Path) -> dict[str, str]:
     """What ``wagle plan`` prints for models of which only the configuration is there."""
     from wagle.run.planning.plan import make_plan
@@ -298,6 +305,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--only", default=",".join(ROWS))
     parser.add_argument("--work", choices=sorted(WORKS))
     parser.add_argument("--stage", default="")
+    parser.add_argument("--replan", action="store_true", help=replan.__doc__)
     asked = parser.parse_args(arguments)
     if asked.work:
         print(json.dumps(WORKS[asked.work](asked.only, asked.stage, asked.scratch)))
@@ -306,9 +314,12 @@ def main(arguments: list[str] | None = None) -> None:
     record = read_json(source) if source and source.is_file() else {}
     if asked.json:
         asked.scratch.mkdir(parents=True, exist_ok=True)
-        record |= {"load": round(os.getloadavg()[0], 1), "cores": os.cpu_count()}
         rows = record.setdefault("rows", {})
-        for name in asked.only.split(","):
+        if asked.replan:
+            replan(rows, asked.scratch)
+        else:
+            record |= {"load": round(os.getloadavg()[0], 1), "cores": os.cpu_count()}
+        for name in () if asked.replan else asked.only.split(","):
             for found in measure(name, asked.scratch, rows.get(name, {})):
                 rows[name] = found
                 write_json(asked.json, record)

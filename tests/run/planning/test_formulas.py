@@ -134,7 +134,8 @@ def test_autocast_keeps_a_copy_of_blocks_and_head():
     assert formulas.casts(SHAPE, How(held=2, half=True)) == 0
 
 
-def test_training_by_blocks_by_hand():
+def test_training_by_blocks_by_hand(monkeypatch):
+    monkeypatch.setattr(formulas, "SMALL", 1000)
     found = formulas.train_stream(SHAPE, RUN, 0.05, How(held=2))
     assert found.memory == {
         "libraries": LIBRARIES,
@@ -142,7 +143,7 @@ def test_training_by_blocks_by_hand():
         "vectors": pytest.approx(22 * 0.05 * 250),  # index, master, gradient, moments, value
         "activations": HEAP * formulas.block_activations(SHAPE, BATCH, FULL),
         "logits": 2.0 * 6 * 20 * 4,
-        "gradients": 400.0,
+        "gradients": 2.0 * (250 + 200 + 50),
     }
     assert found.disk == {
         "model": 2000.0,
@@ -153,8 +154,15 @@ def test_training_by_blocks_by_hand():
     assert found.flops == 4 * (128 * 1500 + 48 * 400) + 32 * 1500
 
 
-def test_the_memory_of_training_by_blocks_does_not_grow_with_the_depth():
+def test_few_vectors_stay_in_memory_and_off_the_disk():
+    found = formulas.train_stream(SHAPE, RUN, 0.05, How(held=2))
+    assert found.memory["vectors"] == pytest.approx(22 * 50)
+    assert found.disk["vectors"] == 0
+
+
+def test_the_memory_of_training_by_blocks_does_not_grow_with_the_depth(monkeypatch):
     deep = Shape(**{**SHAPE.__dict__, "blocks": 12, "total": 250 + 12 * 250})
+    monkeypatch.setattr(formulas, "SMALL", 1000)
     peaks = [formulas.train_stream(s, RUN, 0.05, FULL).peak for s in (SHAPE, deep)]
     assert peaks[0] == peaks[1]
 
@@ -174,6 +182,7 @@ def test_attribution_by_hand():
     assert whole.memory["sums"] == 4000
     assert whole.disk == {"gradients": 8000.0}
     assert whole.flops == 3 * (128 * 1500 + 48 * 400)
+    assert whole.decoded == 6 * 1000 * 2
     stream = formulas.attribute_stream(SHAPE, run, FULL, kept=2)
     assert stream.memory["weights"] == 4 * (200 + 50 + 500)
     assert stream.disk["gradients"] == 4000.0

@@ -117,6 +117,7 @@ def test_more_steps_take_longer_and_a_larger_batch_takes_more_memory(recipe_file
 
     plain = unlearn()
     assert unlearn("unlearning.epochs=8")["flops"] > 3 * plain["flops"]
+    assert unlearn("unlearning.evaluate_every=1")["flops"] > plain["flops"]  # looks at both sets
     wide = unlearn("unlearning.batch_size=6")
     assert wide["memory"]["activations"] > 2 * plain["memory"]["activations"]
     assert "vectors" in unlearn("unlearning.lora={rank: 4}")["memory"]

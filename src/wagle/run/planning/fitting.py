@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wagle.run.opening import Run
 from wagle.run.planning.formulas import Need
-from wagle.run.planning.machine import Machine, this_machine
+from wagle.run.planning.machine import Machine, existing, this_machine
 from wagle.run.planning.plan import CONTEXT, lasting
 from wagle.run.planning.shapes import measure_shape, stored_width
 from wagle.run.planning.stages import Way, stage_needs, ways
@@ -56,7 +57,10 @@ def check_fit(run: Run, wanted: Sequence[str]) -> None:
 
 def refuse_small_disk(needs: Mapping[str, Need], machine: Machine, folder: Path) -> None:
     """Refuse to begin what would fill the disk; what an interrupted stage left counts as written."""
-    wanted = sum(lasting(need) for need in needs.values())
+    temporary = Path(tempfile.gettempdir())  # where training by blocks keeps its vectors
+    same = temporary.stat().st_dev == existing(folder).stat().st_dev
+    kept = ("vectors", "entering") if same else ()
+    wanted = sum(lasting(need, kept) for need in needs.values())
     there = sum(f.stat().st_size for f in (folder / "private").rglob("*") if f.is_file())
     missing = wanted - there - machine.disk
     if missing > 0:

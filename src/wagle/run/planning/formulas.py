@@ -26,7 +26,8 @@ from dataclasses import dataclass, field
 LIBRARIES = 0.63e9  # bytes resident before a model is loaded: what a stage of a run starts with
 HEAP = 1.2  # bytes taken over bytes alive, of what is made and freed batch by batch
 INDEX, MASTER, GRADIENT = 4, 4, 4  # bytes per selected weight
-DISK_EXTRA = 1.02  # names, headers, and blocks of a file system
+SMALL = 256 << 20  # bytes of vectors that training by blocks keeps in memory
+_SUMMED = 6.0  # readings of the weights: a batch's gradient is made, cast and added to its sum
 Terms = dict[str, float]
 
 
@@ -138,7 +139,8 @@ class Need:
         written: bytes written.
         stepped: weights that the optimiser steps on, over all steps.
         hashed: bytes of float32 that fingerprints hash.
-        decoded: weights that pass through the processor for written tokens, one at a time.
+        decoded: weights that pass through the processor for written tokens, one at a time, and where
+            small batches' gradients are summed.
     """
 
     memory: Terms
@@ -303,24 +305,26 @@ def train_stream(shape: Shape, run: Steps, ratio: float, how: How) -> Need:
     """Training by blocks: base on disk, vectors in mapped files, every block read twice a step.
 
     On the disk are, per selected weight, position 4, master 4, gradient 4, moments and the value in the
-    model's precision; and what enters each block, for all micro-batches of a step.
+    model's precision (in memory up to ``SMALL`` bytes of them); and what enters each block, for all
+    micro-batches of a step. In memory is the dense gradient of a block, or of stem and head.
     """
     chosen = ratio * shape.total
     each = INDEX + MASTER + GRADIENT * how.slots + how.moments + how.held
+    small = each * chosen <= SMALL
     entering = 4.0 * shape.blocks * shape.hidden * run.batch.tokens * run.micros
     weights = float(how.held * (shape.total - shape.stem))
     return Need(
         memory={
             "libraries": LIBRARIES,
             "weights": resident(shape, how),
-            "vectors": each * ratio * max(shape.block, shape.largest),
+            "vectors": each * (chosen if small else ratio * max(shape.block, shape.largest)),
             "activations": HEAP * block_activations(shape, run.batch, how),
             "logits": logits(shape, run.batch, how),
-            "gradients": float(how.held * max(shape.largest, shape.largest_in_block)),
+            "gradients": float(how.held * (shape.block + shape.stem + shape.head)),
         },
         disk={
             "model": float(shape.stored * shape.total),
-            "vectors": each * chosen,
+            "vectors": 0.0 if small else each * chosen,
             "entering": entering,
         },
         flops=_flops(shape, run, 4),
@@ -364,7 +368,7 @@ def train_lora(shape: Shape, run: Steps, rank: int, how: How, *, quantised: bool
 def attribute_whole(shape: Shape, run: Steps, how: How, kept: int = 4) -> Need:
     """Gradients with the model in memory: a float32 sum per weight; ``kept`` bytes each in the store.
 
-    ``run.steps`` is the number of quantities.
+    ``run.steps`` is the number of quantities, ``run.micros`` that of batches.
     """
     return Need(
         memory={
@@ -381,6 +385,7 @@ def attribute_whole(shape: Shape, run: Steps, how: How, kept: int = 4) -> Need:
         half=how.half,
         written=float(kept * shape.total * run.steps),
         hashed=4.0 * shape.total,
+        decoded=_SUMMED * shape.total * run.micros,
     )
 
 
@@ -403,6 +408,7 @@ def attribute_stream(shape: Shape, run: Steps, how: How, kept: int = 4) -> Need:
         read=2.0 * shape.stored * shape.total,
         written=float(kept * shape.total * run.steps) + entering,
         hashed=4.0 * shape.total,
+        decoded=_SUMMED * shape.total * run.micros,
     )
 
 
@@ -410,7 +416,7 @@ def select_mask(shape: Shape, quantities: int, ratios: int = 1) -> Need:
     """Score and select: a few million weights at a time, and the mask's bits."""
     bits = (1 if ratios == 1 else 4) * shape.total / 8
     return Need(
-        memory={"libraries": LIBRARIES, "parts": 0.1e9, "mask": bits},
+        memory={"libraries": LIBRARIES, "parts": 0.15e9, "mask": bits},
         disk={"mask": bits},
         read=3.0
         * (4 * quantities + shape.stored)
@@ -426,7 +432,7 @@ def make_patch(shape: Shape, ratio: float) -> Need:
     return Need(
         memory={
             "libraries": LIBRARIES,
-            "parts": 0.15e9,
+            "parts": 0.05e9,
             "positions": shape.largest / 4,
             "mask": shape.total / 8,
         },

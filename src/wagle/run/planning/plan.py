@@ -79,7 +79,7 @@ def need_json(need: Need, machine: Machine) -> dict[str, Any]:
         "disk": need.disk,
         "read": need.read,
         "written": need.written,
-        "flops": need.flops,
+        **{name: getattr(need, name) for name in ("flops", "half", "stepped", "hashed", "decoded")},
         "seconds": seconds(need, machine.rates) if machine.rates else None,
     }
 
@@ -97,11 +97,11 @@ def run_json(needs: Mapping[str, Need], machine: Machine) -> dict[str, Any]:
 
 def disk_of(needs: Mapping[str, Need]) -> float:
     """Bytes on disk at the worst moment: what all stages leave, and what one keeps meanwhile."""
-    passing = (sum(n.disk.values()) - lasting(n, kept=()) for n in needs.values())
-    return sum(lasting(need, kept=()) for need in needs.values()) + max(passing, default=0.0)
+    passing = (sum(n.disk.values()) - lasting(n, ()) for n in needs.values())
+    return sum(lasting(need, ()) for need in needs.values()) + max(passing, default=0.0)
 
 
-def lasting(need: Need, kept: Sequence[str] = ("vectors", "entering")) -> float:
+def lasting(need: Need, kept: Sequence[str]) -> float:
     """Bytes that a stage surely writes to the disk: what it leaves, and what it works on there.
 
     Checkpoints come only with time, and the values from before lie in the folder for temporary files.

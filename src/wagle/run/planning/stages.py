@@ -12,6 +12,7 @@ from wagle.recipe.sections.unlearning import Unlearning
 from wagle.run.planning import formulas
 from wagle.run.planning.formulas import How, Need, Shape, Steps
 from wagle.run.planning.work import Counted, asking, attributing, forgetting, teaching
+from wagle.unlearning.engines import Sizes, training_needs
 from wagle.unlearning.objectives.choice import choose_objective
 
 RATIOS = (0.001, 0.01, 0.05, 0.8, 1.0)
@@ -98,11 +99,14 @@ def stage_needs(
         for stage, left_out in (("teach", ""), ("retrain", "forget")):
             steps = teaching(recipe, sets, without=left_out)
             if steps and (stage == "teach" or recipe.reference == "retrained"):
-                found[stage] = formulas.train_whole(shape, steps, 1.0, how)
+                found[stage] = _train_need(recipe.finetune.engine, shape, steps, 1.0, how, free)
     if "forget" not in sets:
         return found
     asked = asking(recipe, sets)
-    questions = formulas.evaluate(shape, asked, How(half=recipe.evaluation.precision == "bfloat16"))
+    how = How(half=recipe.evaluation.precision == "bfloat16")
+    questions, engine = formulas.evaluate(shape, asked, how), recipe.evaluation.engine
+    if engine == "stream" or (engine == "auto" and questions.peak > free):
+        questions = formulas.evaluate(shape, asked, how, streamed=True)
     if recipe.reference != "none":
         found["reference"] = questions
     found["before"] = questions
@@ -144,11 +148,25 @@ def _unlearn_need(
     if lora is not None:
         quantised = lora.quantize != "none"
         return formulas.train_lora(shape, steps, lora.rank, how, quantised=quantised)
-    engine = getattr(recipe.unlearning, "engine", "whole")
-    whole = formulas.train_whole(shape, steps, ratio, how)
-    if engine == "stream" or (engine == "auto" and whole.peak > free):
-        return formulas.train_stream(shape, steps, ratio, how)
-    return whole
+    return _train_need(recipe.unlearning.engine, shape, steps, ratio, how, free)
+
+
+def _train_need(
+    engine: str, shape: Shape, steps: Steps, ratio: float, how: How, free: float
+) -> Need:
+    """Training by an engine; ``auto`` is chosen as training chooses it."""
+    if engine == "auto":
+        need = training_needs(
+            "whole",
+            Sizes(shape.total, shape.block, shape.stem + shape.head, shape.largest),
+            selected=int(ratio * shape.total),
+            masked=ratio < 1,
+            itemsize=how.held,
+            moments=how.moments // 4,
+        )
+        engine = "whole" if need.memory <= free else "stream"
+    train = formulas.train_stream if engine == "stream" else formulas.train_whole
+    return train(shape, steps, ratio, how)
 
 
 def ways(recipe: Recipe, shape: Shape, sets: dict[str, Counted], *, eager: bool) -> list[Way]:

@@ -163,7 +163,9 @@ def forgetting(recipe: Recipe, sets: dict[str, Counted]) -> Steps:
     drawn = steps * min(each, anchor.count)
     tokens = sum(_padded(one, settings.batch_size) * drawn / one.count for one in sides)
     scored = sum(sum(one.scored) * drawn / one.count for one in sides)
-    look = sum(forget.lengths) + _LOOK * sum(sum(o.lengths) / o.count for o in sides[1:])
+    look = float(sum(forget.lengths))
+    if _looks_at_retain(recipe):
+        look += _LOOK * sum(sum(one.lengths) / one.count for one in sides[1:])
     return Steps(
         batch_of(sides, settings.batch_size),
         steps,
@@ -172,6 +174,14 @@ def forgetting(recipe: Recipe, sets: dict[str, Counted]) -> Steps:
         look * (steps / recipe.unlearning.check_every + 2),
         settings.accumulation * len(sides),
     )
+
+
+def _looks_at_retain(recipe: Recipe) -> bool:
+    """Whether looks ask about records to keep: for a rule, for the best, or for the log."""
+    settings = recipe.unlearning
+    rules = [] if settings.stop_when == "auto" else settings.stop_when
+    said = " ".join([*rules, settings.best or ""])
+    return "retain." in said or settings.best == "auto" or settings.evaluate_every is not None
 
 
 def attributing(recipe: Recipe, sets: dict[str, Counted]) -> Steps:
@@ -190,7 +200,8 @@ def attributing(recipe: Recipe, sets: dict[str, Counted]) -> Steps:
             width = -(-max(one.lengths[i] for i in group) // 8) * 8
             here = Batch(len(group), width, sum(one.scored[i] for i in group))
             batch = max(batch, here, key=lambda b: b.tokens)
-    return Steps(batch, len(sides), 1.05 * tokens, scored)
+    micros = math.ceil(tokens / settings.batch_tokens)
+    return Steps(batch, len(sides), 1.05 * tokens, scored, micros=micros)
 
 
 def asking(recipe: Recipe, sets: dict[str, Counted]) -> Asked:
