@@ -284,6 +284,9 @@ def page(record: Mapping[str, Any]) -> str:
         "|" + " --- |" * len(_HEADS),
         *("| " + " | ".join(line) + " |" for line in lines),
     ]
+    if record.get("replanned"):
+        said = "Planned again after measuring, with later formulas, at the rates measured then: some terms"
+        text += ["", said, "(mask, patch, looks) were corrected by these very figures."]
     for name, table in record.get("tables", {}).items():
         text += [
             "",
@@ -317,6 +320,7 @@ def main(arguments: list[str] | None = None) -> None:
         rows = record.setdefault("rows", {})
         if asked.replan:
             replan(rows, asked.scratch)
+            record["replanned"] = True
         else:
             record |= {"load": round(os.getloadavg()[0], 1), "cores": os.cpu_count()}
         for name in () if asked.replan else asked.only.split(","):

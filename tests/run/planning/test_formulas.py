@@ -139,11 +139,11 @@ def test_training_by_blocks_by_hand(monkeypatch):
     found = formulas.train_stream(SHAPE, RUN, 0.05, How(held=2))
     assert found.memory == {
         "libraries": LIBRARIES,
-        "weights": 2.0 * (200 + 50 + 500),
+        "weights": 2.0 * (200 + 50 + 500) + 2.0 * (200 + 50),
         "vectors": pytest.approx(22 * 0.05 * 250),  # index, master, gradient, moments, value
         "activations": HEAP * formulas.block_activations(SHAPE, BATCH, FULL),
         "logits": 2.0 * 6 * 20 * 4,
-        "gradients": 2.0 * (250 + 200 + 50),
+        "gradients": 500.0,  # of a block: larger than the stem's 400
     }
     assert found.disk == {
         "model": 2000.0,

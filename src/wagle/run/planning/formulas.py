@@ -306,7 +306,8 @@ def train_stream(shape: Shape, run: Steps, ratio: float, how: How) -> Need:
 
     On the disk are, per selected weight, position 4, master 4, gradient 4, moments and the value in the
     model's precision (in memory up to ``SMALL`` bytes of them); and what enters each block, for all
-    micro-batches of a step. In memory is the dense gradient of a block, or of stem and head.
+    micro-batches of a step. In memory are the dense gradient of a block or of the
+    stem, and own copies of stem and head beside the mapped ones.
     """
     chosen = ratio * shape.total
     each = INDEX + MASTER + GRADIENT * how.slots + how.moments + how.held
@@ -316,11 +317,11 @@ def train_stream(shape: Shape, run: Steps, ratio: float, how: How) -> Need:
     return Need(
         memory={
             "libraries": LIBRARIES,
-            "weights": resident(shape, how),
+            "weights": resident(shape, how) + how.held * (shape.stem + shape.head),
             "vectors": each * (chosen if small else ratio * max(shape.block, shape.largest)),
             "activations": HEAP * block_activations(shape, run.batch, how),
             "logits": logits(shape, run.batch, how),
-            "gradients": float(how.held * (shape.block + shape.stem + shape.head)),
+            "gradients": max(dense_gradients(shape, how), float(how.held * shape.block)),
         },
         disk={
             "model": float(shape.stored * shape.total),
