@@ -15,6 +15,7 @@ from wagle.model.streaming.blocks import StoredBlocks
 from wagle.model.streaming.stream import Stream
 from wagle.model.structure import model_folder
 from wagle.model.weights import STREAM
+from wagle.system.memory import free_at_once
 from wagle.system.processes.group import local_device
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def open_streamed(
         WagleError: as ``load_model``; and where the blocks cannot be told apart, or share weights.
     """
     folder = model_folder(path)
+    free_at_once()  # whole blocks come and go: their holes in the heap would add up
     device = torch.device(local_device())
     with contextlib.ExitStack() as stack:
         stored = StoredBlocks(folder, dtype, attention, device, stack, trust_remote_code)
