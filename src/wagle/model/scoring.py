@@ -94,7 +94,7 @@ class _TokenNLL(torch.autograd.Function):
         return out, None
 
 
-def answer_nll(model: nn.Module, batch: Mapping[str, Any]) -> Scored:
+def answer_nll(model: nn.Module, batch: Mapping[str, Any], *, whole: bool = False) -> Scored:
     """Score the records of a batch, reading the head at scored positions only.
 
     Args:
@@ -102,19 +102,23 @@ def answer_nll(model: nn.Module, batch: Mapping[str, Any]) -> Scored:
         batch: the output of ``collate``: ``input_ids``, ``attention_mask`` and ``position_ids``
             (B, T) int64 and ``scored`` (B, T) bool, with position 0 of a record never scored. With
             ``past_key_values``, the attention mask covers the tokens in that cache too.
+        whole: run every record from its first token, even if all of them begin alike.
 
     Returns:
         The NLLs in float32, whatever the model's dtype.
     """
-    return score(*answer_logits(model, batch), batch["scored"])
+    return score(*answer_logits(model, batch, whole=whole), batch["scored"])
 
 
-def answer_logits(model: nn.Module, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+def answer_logits(
+    model: nn.Module, batch: Mapping[str, Any], *, whole: bool = False
+) -> tuple[Tensor, Tensor]:
     """The logits that predict the scored tokens of a batch, and those tokens.
 
     Args:
         model: as in ``answer_nll``.
         batch: as there; ``labels`` (n,) int64, if present, replace the scored tokens.
+        whole: as there.
 
     Returns:
         (n, V) logits in the model's own precision and (n,) int64 tokens, records one after the
@@ -124,7 +128,7 @@ def answer_logits(model: nn.Module, batch: Mapping[str, Any]) -> tuple[Tensor, T
     keep = torch.zeros_like(scored)
     keep[:, :-1] = scored[:, 1:]  # a position is predicted by the one before it
     past, begun = batch.get("past_key_values"), 0
-    if past is None and not torch.is_grad_enabled():
+    if past is None and not whole and not torch.is_grad_enabled():
         begun = _shared_beginning(model, batch, keep)
         if begun:
             past = begin(model, batch["input_ids"][:1, :begun], len(scored))

@@ -40,6 +40,18 @@ def test_stream_gives_the_numbers_of_whole(family, tokenizer, forget, retain, tm
     )
 
 
+def test_records_that_all_begin_alike_have_the_numbers_of_whole(tokenizer, model_folder):
+    """Several batches of them: without gradients, such a beginning would be run once and apart."""
+    start = "Here is a question about a person, whom nobody has ever met, "
+    rows = [{"question": f"{start}number {i}?", "answer": f"It is {i} {i}."} for i in range(8)]
+    found, whole = (
+        wagle.gradients(model_folder, tokenizer, rows[:4], rows[4:], engine=engine, batch_tokens=300)
+        for engine in ("stream", "whole")
+    )
+    for quantity in ("grad_forget", "grad_retain"):
+        close(held(found, quantity), held(whole, quantity))
+
+
 def test_bfloat16_weights_stay_bfloat16_and_sums_are_float32(tokenizer, forget, retain, tmp_path):
     make_model("llama-untied").to(torch.bfloat16).save_pretrained(tmp_path)
     whole = wagle.gradients(tmp_path, tokenizer, forget, retain, engine="whole", batch_tokens=99)

@@ -86,7 +86,8 @@ class Blocks(StoredBlocks):
     def loss(self, one: Batch, tokens: Sequence[Tokens]) -> Tensor:
         """Run the model's forward on a batch, with the blocks as they are now: (B,) mean NLLs."""
         with precision(self.device, self.job.precision):
-            nll = answer_nll(self.model, to_device(one.batch, self.device)).nll_mean
+            # Every pass of a batch has the same positions, which the calls of its blocks recorded.
+            nll = answer_nll(self.model, to_device(one.batch, self.device), whole=True).nll_mean
         check_loss(nll, one.batch, tokens)
         return nll
 

@@ -29,7 +29,7 @@ def table_command(
 ) -> None:
     """Put finished runs side by side: verdicts, figures with intervals, and settings that differ.
 
-    Reads the run folders. What cannot be compared, because the runs ask about other records or in
+    Reads the run folders; writes nothing but the files asked for. What cannot be compared, because the runs ask about other records or in
     another way, is said under the table.
 
     Example:  wagle table runs/npo runs/simnpo --latex table.tex
