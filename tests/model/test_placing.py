@@ -69,6 +69,8 @@ def test_without_a_card_nothing_moves():
 class Copied:
     """A tensor that notes how it is copied."""
 
+    nbytes = 0
+
     def __init__(self, log):
         self.log = log
 
@@ -87,10 +89,11 @@ class Copied:
 )
 def test_blocks_are_pinned_before_they_are_copied_to_a_card(device, wanted):
     log = []
-    weights = SimpleNamespace(load=lambda names, _: {n: Copied(log) for n in names})
+    weights = SimpleNamespace(load=lambda names, *_: {n: Copied(log) for n in names})
     own = SimpleNamespace(
         _weights=weights, names=[["a"]], dtype=torch.float32, device=torch.device(device)
     )
+    own.read, own._held, own._fit, own.reuse = 0, None, lambda *_: False, False
     found = blocks.Blocks._read(own, 0)
     own._next, own.blocks, own._read = (0, SimpleNamespace(result=lambda: found)), [0], None
     blocks.Blocks.load(own, 0, 0)

@@ -172,6 +172,8 @@ def assert_equal_runs(runs: Runs, folder: Path, mask: Mask | None) -> None:
             assert value == pytest.approx(other[name], rel=1e-5, abs=1e-5), name
     before = weights(load_model(folder))
     for name, value in runs.after_stream.items():
-        torch.testing.assert_close(value, runs.after_whole[name], rtol=0, atol=1e-5)
+        # A bias of keys has gradient 0 but for rounding, which AdamW turns into steps.
+        near = 1e-3 if name.endswith("k_proj.bias") else 1e-5
+        torch.testing.assert_close(value, runs.after_whole[name], rtol=0, atol=near)
         if mask is not None:
             assert torch.equal(value[~mask[name]], before[name][~mask[name]])

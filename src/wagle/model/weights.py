@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import math
 import threading
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -136,10 +136,18 @@ class Weights:
             return self._files[name].read(name, start, stop)
         return self.get(name).reshape(-1)[start:stop]
 
-    def load(self, names: Sequence[str], dtype: torch.dtype) -> dict[str, Tensor]:
-        """Several parameters in fresh memory, in ``dtype``."""
+    def load(
+        self, names: Sequence[str], dtype: torch.dtype, into: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Several parameters in ``dtype``, in fresh memory or, as far as given, in that of ``into``.
+
+        Args:
+            names: the parameters.
+            dtype: theirs in memory.
+            into: tensors of their shapes in ``dtype``.
+        """
         found = {
-            name: self._files[name].read_all(name).to(dtype)
+            name: self._loaded(name, dtype, (into or {}).get(name))
             for name in names
             if name in self._files
         }
@@ -148,6 +156,14 @@ class Weights:
             converted = self._converted(rest)
             found |= {name: converted[name].to(dtype) for name in rest}
         return {name: found[name] for name in names}
+
+    def _loaded(self, name: str, dtype: torch.dtype, into: Tensor | None) -> Tensor:
+        file = self._files[name]
+        if into is None:
+            return file.read_all(name).to(dtype)
+        if file.dtype(name) == dtype:
+            return file.read_all(name, into)
+        return into.copy_(file.read_all(name))
 
     def close(self) -> None:
         """Release the files and their memory maps."""

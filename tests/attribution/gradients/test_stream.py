@@ -9,8 +9,9 @@ from torch import nn
 import wagle
 from tests.attribution.gradients.test_collect import close, held
 from tests.conftest import MORE_FAMILIES, make_model
-from wagle.attribution.gradients import blocks, forward, kept, passes, sink, stream, sweep
+from wagle.attribution.gradients import forward, kept, passes, sink, stream, sweep
 from wagle.attribution.quantities import COLLECTED
+from wagle.model.streaming import blocks as stored
 from wagle.model.weights import fingerprint
 from wagle.system.errors import WagleError
 
@@ -45,7 +46,9 @@ def test_records_that_all_begin_alike_have_the_numbers_of_whole(tokenizer, model
     start = "Here is a question about a person, whom nobody has ever met, "
     rows = [{"question": f"{start}number {i}?", "answer": f"It is {i} {i}."} for i in range(8)]
     found, whole = (
-        wagle.gradients(model_folder, tokenizer, rows[:4], rows[4:], engine=engine, batch_tokens=300)
+        wagle.gradients(
+            model_folder, tokenizer, rows[:4], rows[4:], engine=engine, batch_tokens=300
+        )
         for engine in ("stream", "whole")
     )
     for quantity in ("grad_forget", "grad_retain"):
@@ -220,7 +223,7 @@ def test_models_that_cannot_be_streamed_say_so_and_name_whole(
     with pytest.raises(WagleError, match="this model is live; give its folder, or use engine: who"):
         run(model)
     with monkeypatch.context() as patch:
-        patch.setattr(blocks, "find_blocks", lambda _: _no_blocks())
+        patch.setattr(stored, "find_blocks", lambda _: _no_blocks())
         with pytest.raises(WagleError, match="no blocks; use engine: whole"):
             run(model_folder)
     with pytest.raises(WagleError, match=r"unknown engine 'steam'; did you mean 'stream'\?"):
@@ -247,7 +250,7 @@ def test_blocks_that_share_weights_are_refused():
             self.layers[1].weight = self.layers[0].weight
 
     with pytest.raises(WagleError, match=r"layers\.1\.weight is shared between blocks of Shared"):
-        blocks._check_shared(Shared(), "layers")
+        stored._check_shared(Shared(), "layers")
 
 
 def test_autocast_over_float32_weights_is_the_same_in_both_engines(

@@ -60,3 +60,16 @@ def test_a_block_read_ahead_is_the_one_that_comes(stored):
 def test_blocks_and_what_is_around_them_are_all_parameters(stored):
     every = [n for n, _ in stored.model.named_parameters()]
     assert sorted([*stored.outer, *stored.names[0], *stored.names[1]]) == sorted(every)
+
+
+def test_a_block_is_read_into_the_memory_of_the_one_before_the_last(stored):
+    expected = {n: t.clone() for i in range(2) for n, t in stored.fresh(i).items()}
+    stored.reuse = True
+    places = []
+    for block in (0, 1, 0, 1):
+        found = stored.load(block, 1 - block)
+        places.append({t.data_ptr() for t in found.values()})
+        assert all(torch.equal(t, expected[n]) for n, t in found.items())
+    assert places[0] == places[2]
+    assert places[1] == places[3]
+    assert not places[0] & places[1]

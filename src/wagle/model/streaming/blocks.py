@@ -7,7 +7,7 @@ a block is called with exactly what that forward passes to it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -38,6 +38,8 @@ class StoredBlocks:
         names: per block, its parameters.
         outer: the parameters of stem and head.
         read: bytes of weights read for blocks so far.
+        reuse: whether a block may be read into the memory of one that was loaded before: nothing keeps
+            its tensors then. Fresh memory for every block costs a good part of its reading.
 
     Raises:
         WagleError: the model has no list of blocks, or its blocks share weights.
@@ -65,7 +67,7 @@ class StoredBlocks:
             for i in range(len(self.blocks))
         ]
         self.outer = [name for name in every if not name.startswith(f"{where}.")]
-        self.read = 0
+        self.read, self.reuse = 0, False
         self._weights = Weights(folder)  # read in a thread: not with the model that computes here
         stack.callback(self._weights.close)
         place_buffers(self.model, self._weights, self.device)
@@ -81,18 +83,22 @@ class StoredBlocks:
 
         A block that was loaded last is not read again: the tensors are the same.
         """
+        spare: list[Tensor] = []
         if self._held is not None and self._held[0] == block:
             found = self._held[1]
         else:
-            if self._next is None or self._next[0] != block:
-                self._next = (block, self._pool.submit(self._read, block))
+            if self._held is not None and self.reuse and self.device.type == "cpu":
+                spare = [*self._held[1].values()]
             self._held = None  # two blocks at once, never three
+            if self._next is None or self._next[0] != block:
+                self._next = (block, self._pool.submit(self._read, block, spare))
+                spare = []
             found = {
                 n: t.to(self.device, non_blocking=True) for n, t in self._next[1].result().items()
             }
             self._held, self._next = (block, found), None
         if self._next is None and 0 <= upcoming < len(self.blocks) and upcoming != block:
-            self._next = (upcoming, self._pool.submit(self._read, upcoming))
+            self._next = (upcoming, self._pool.submit(self._read, upcoming, spare))
         return found
 
     def fresh(self, block: int) -> dict[str, Tensor]:
@@ -107,12 +113,22 @@ class StoredBlocks:
         """Forget the block that was loaded last: the next time it is read again."""
         self._held = None
 
-    def _read(self, block: int) -> dict[str, Tensor]:
-        found = self._weights.load(self.names[block], self.dtype)
+    def _read(self, block: int, spare: Sequence[Tensor] = ()) -> dict[str, Tensor]:
+        """Read a block, into the memory of ``spare`` if that has its shapes."""
+        names = self.names[block]
+        into = dict(zip(names, spare, strict=True)) if self._fit(names, spare) else None
+        found = self._weights.load(names, self.dtype, into)
         self.read += sum(t.nbytes for t in found.values())
         if self.device.type == "cuda":
             found = {n: t.pin_memory() for n, t in found.items()}
         return found
+
+    def _fit(self, names: Sequence[str], spare: Sequence[Tensor]) -> bool:
+        """Whether the parameters of a block have the shapes of these tensors."""
+        if not spare:
+            return False
+        shapes = [self.model.get_parameter(name).shape for name in names]
+        return shapes == [tensor.shape for tensor in spare]
 
     @contextlib.contextmanager
     def around(self) -> Iterator[dict[str, nn.Parameter]]:

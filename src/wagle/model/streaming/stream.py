@@ -69,6 +69,7 @@ class Stream:
 
     def __init__(self, stored: StoredBlocks, stack: contextlib.ExitStack) -> None:
         self._stored, self._stack = stored, stack
+        stored.reuse = True
         self.overlay: dict[str, Laid] = {}
         self.trained = {name for names in stored.names for name in names}
         self.owned: set[str] = set()

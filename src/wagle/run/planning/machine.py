@@ -148,7 +148,9 @@ def _best(work: Callable[[], object], repeat: int) -> float:
     return max(min(found), 1e-9)
 
 
-def block_rate(folder: Path, batch: Batch, *, half: bool, eager: bool) -> float:
+def block_rate(
+    folder: Path, batch: Batch, *, half: bool, eager: bool, trust_remote_code: bool = False
+) -> float:
     """Operations per second of one block of a model, forward and back, with random weights.
 
     The block is the model's own, in a model of one block and a small vocabulary.
@@ -158,17 +160,22 @@ def block_rate(folder: Path, batch: Batch, *, half: bool, eager: bool) -> float:
         batch: what goes through the block.
         half: whether matrix products run in bfloat16.
         eager: which attention.
+        trust_remote_code: whether the code of the folder may run.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = AutoConfig.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=trust_remote_code
+    )
     inner: Any = config.get_text_config(decoder=True)
     inner.num_hidden_layers, inner.vocab_size, inner.pad_token_id = 1, _WORDS, None
     if getattr(inner, "layer_types", None):
         inner.layer_types = inner.layer_types[:1]
     attention = "eager" if eager else "sdpa"
-    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention).train()
+    model = AutoModelForCausalLM.from_config(
+        config, attn_implementation=attention, trust_remote_code=trust_remote_code
+    ).train()
     ids = torch.randint(0, _WORDS, (batch.records, batch.width))
     weights: int = sum(p.numel() for n, p in model.named_parameters() if "embed" not in n)
 

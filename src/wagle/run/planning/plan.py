@@ -127,7 +127,10 @@ def _with_blocks(
         batch = replace(batch, records=min(records, batch.records))
     halves = {how_of(recipe, recipe.unlearning, eager=eager).half, False}
     for half in halves:
-        rates["flops_half" if half else "flops"] = block_rate(home, batch, half=half, eager=eager)
+        trust = recipe.model.trust_remote_code
+        rates["flops_half" if half else "flops"] = block_rate(
+            home, batch, half=half, eager=eager, trust_remote_code=trust
+        )
     return replace(machine, rates=rates), "block"
 
 

@@ -240,16 +240,18 @@ class TensorFile:
         tensor: Tensor = self._file.get_tensor(name)
         return tensor
 
-    def read(self, name: str, start: int, stop: int) -> Tensor:
+    def read(self, name: str, start: int, stop: int, into: Tensor | None = None) -> Tensor:
         """Elements ``start`` to ``stop`` of the flattened tensor ``name``, in its own dtype.
 
-        They are read into fresh memory: unlike a memory map, no part of the file stays resident.
+        They are read into fresh memory, or into that of a contiguous tensor of their number and dtype:
+        unlike a memory map, no part of the file stays resident.
         """
         import torch
 
         dtype, shape, offset = self._layout[name]
         assert 0 <= start <= stop <= math.prod(shape)
-        part = torch.empty(stop - start, dtype=dtype)
+        part = torch.empty(stop - start, dtype=dtype) if into is None else into.view(-1)
+        assert (part.dtype, part.numel()) == (dtype, stop - start)
         view = part.view(torch.uint8).numpy().data
         at = offset + start * part.element_size()
         while view:
@@ -259,10 +261,10 @@ class TensorFile:
             view, at = view[got:], at + got
         return part
 
-    def read_all(self, name: str) -> Tensor:
-        """The whole tensor ``name``, in fresh memory."""
+    def read_all(self, name: str, into: Tensor | None = None) -> Tensor:
+        """The whole tensor ``name``, in fresh memory or in that of ``into``."""
         shape = self.shape(name)
-        return self.read(name, 0, math.prod(shape)).view(shape)
+        return self.read(name, 0, math.prod(shape), into).view(shape)
 
     def dtype(self, name: str) -> torch.dtype:
         """The dtype of the tensor ``name``, without reading it."""
