@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import re
 import shutil
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +19,7 @@ from wagle.model.structure import model_folder
 from wagle.model.weights import streamed_parts, weight_files
 from wagle.system.errors import WagleError
 from wagle.system.files.atomic import atomic_folder
+from wagle.system.files.reading import read_json
 from wagle.system.files.tensors import TensorFile, write_in_parts
 
 if TYPE_CHECKING:
@@ -30,7 +34,8 @@ def save_model(model: PreTrainedModel, like: str | Path, out: str | Path) -> Non
 
     Shards, names and every other file (configuration, tokenizer, chat template) are those of
     ``like``, and each tensor keeps the precision it has there, so that a patch between the two
-    folders is exact.
+    folders is exact. What transformers 5 wrote and transformers 4 would misread (the base of rotary
+    positions, the class of the tokenizer) is said in both ways.
     """
     if is_streamed(model):
         _save_streamed(model, like, out)
@@ -38,7 +43,7 @@ def save_model(model: PreTrainedModel, like: str | Path, out: str | Path) -> Non
     state = model.state_dict()
     check_names(like, state)
     with atomic_folder(out) as part:
-        copy_other_files(like, part)
+        begin_folder(like, part)
         for file in weight_files(like):
             with TensorFile(file) as old:
                 new = {name: _stored(state, name, old.get(name)) for name in old.names}
@@ -60,7 +65,7 @@ def _save_streamed(model: PreTrainedModel, like: str | Path, out: str | Path) ->
         return torch.split(held.reshape(-1), _CHUNK)
 
     with atomic_folder(out) as part:
-        copy_other_files(like, part)
+        begin_folder(like, part)
         for file in weight_files(like):
             with TensorFile(file) as old:
                 shapes = {name: old.shape(name) for name in old.names}
@@ -122,6 +127,54 @@ def copy_other_files(source: str | Path, target: Path) -> None:
             shutil.copytree(file, target / file.name, ignore=_weights_among)
         elif file.is_file() and not weights:
             shutil.copyfile(file, target / file.name)
+
+
+def begin_folder(like: str | Path, target: Path) -> None:
+    """The files of a model folder that hold no weights, as a saved model has them.
+
+    Where transformers 4 would misread what transformers 5 wrote, they say it in both ways.
+    """
+    copy_other_files(like, target)
+    _say_in_both_ways(target, "config.json", _config_for_both)
+    _say_in_both_ways(target, "tokenizer_config.json", partial(_tokenizer_for_both, target))
+
+
+def _say_in_both_ways(folder: Path, name: str, change: Callable[[dict[str, Any]], None]) -> None:
+    """Rewrite a JSON file of a folder if something in it has to be said for transformers 4."""
+    try:
+        found = read_json(folder / name, finite=False)
+    except WagleError:  # there is none, or it is for others to read
+        return
+    if isinstance(found, dict):
+        changed = copy.deepcopy(found)
+        change(changed)
+        if changed != found:
+            (folder / name).write_text(json.dumps(changed, indent=2, sort_keys=True) + "\n")
+
+
+def _config_for_both(config: dict[str, Any]) -> None:
+    """Transformers 4 reads ``rope_theta``, and takes 10,000 where it is not given."""
+    rope = config.get("rope_parameters")
+    if isinstance(rope, dict) and "rope_theta" in rope and "rope_theta" not in config:
+        config["rope_theta"] = rope["rope_theta"]
+        scaled = {k: v for k, v in rope.items() if k not in ("rope_theta", "partial_rotary_factor")}
+        if scaled.get("rope_type", "default") != "default" and "rope_scaling" not in config:
+            config["rope_scaling"] = scaled
+        if "partial_rotary_factor" in rope:
+            config.setdefault("partial_rotary_factor", rope["partial_rotary_factor"])
+
+
+def _tokenizer_for_both(folder: Path, config: dict[str, Any]) -> None:
+    """The class that both know, the chat template where version 4 looks, nothing of this machine."""
+    if config.get("tokenizer_class") != "TokenizersBackend":
+        return
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    for local in ("is_local", "local_files_only", "backend"):
+        config.pop(local, None)
+    config.setdefault("padding_side", "left")  # as whoever lets a causal model write wants it
+    template = folder / "chat_template.jinja"
+    if template.is_file() and "chat_template" not in config:
+        config["chat_template"] = template.read_text(encoding="utf-8")
 
 
 def _weights_among(_: str, names: list[str]) -> list[str]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from wagle.model.loading import empty_model
-from wagle.model.saving import check_names, copy_other_files
+from wagle.model.saving import begin_folder, check_names
 from wagle.model.structure import DTYPES, find_blocks
 from wagle.model.weights import Weights, place_buffers, weight_files
 from wagle.system.errors import WagleError, choose
@@ -176,7 +176,7 @@ def save_sharded(model: PreTrainedModel, like: str | Path, out: str | Path) -> N
     with contextlib.ExitStack() as stack:
         if group.main_process():
             part = stack.enter_context(atomic_folder(folder))
-            copy_other_files(like, part)
+            begin_folder(like, part)
         place = group.from_main(part if group.main_process() else folder)
         for file in weight_files(like):
             _save_file(state, file, place / file.name)
