@@ -94,8 +94,9 @@ def test_a_made_folder_loads_and_is_the_same_every_time(tmp_path):
 
 
 def test_the_large_shapes_have_the_weights_of_their_names():
-    assert set(SHAPES) == {"tinyllama-1.1b", "llama-2-7b", "tiny"}
+    assert set(SHAPES) == {"tinyllama-1.1b", "llama-1.5b", "llama-2-7b", "tiny"}
     assert weights_of("tinyllama-1.1b") == 1_100_048_384
+    assert weights_of("llama-1.5b") == 1_540_491_264
     assert weights_of("llama-2-7b") == 6_738_415_616
     with pytest.raises(wagle.WagleError, match="did you mean 'llama-2-7b'"):
         weights_of("llama-2-7")

@@ -713,18 +713,18 @@ def test_a_folder_is_not_a_recipe():
 
 
 def test_an_unknown_recipe_names_the_nearest_ready_one(monkeypatch):
-    monkeypatch.setattr(wagle.recipe.reading, "_ready", lambda: {"demo": "", "tofu": ""})
+    monkeypatch.setattr(wagle.recipe.reading, "ready_texts", lambda: {"demo": "", "tofu": ""})
     said = "exists, and no ready recipe has that name"
     assert message("dmeo") == f"no file dmeo {said}; nearest: demo (known: demo, tofu)"
     assert message("demo.yml") == f"no file demo.yml {said}; nearest: demo (known: demo, tofu)"
     assert message("runs/x.yaml") == f"no file runs/x.yaml {said} (known: demo, tofu)"
-    monkeypatch.setattr(wagle.recipe.reading, "_ready", dict)
+    monkeypatch.setattr(wagle.recipe.reading, "ready_texts", dict)
     assert message("dmeo") == f"no file dmeo {said}"
 
 
 def test_a_ready_recipe_is_read_by_its_name_even_beside_a_folder_of_that_name(monkeypatch):
     ready = {"demo": "name: demo\nmodel: demo\nseed: 7\n", "bad": "name: demo\nmodle: demo\n"}
-    monkeypatch.setattr(wagle.recipe.reading, "_ready", lambda: ready)
+    monkeypatch.setattr(wagle.recipe.reading, "ready_texts", lambda: ready)
     Path("demo").mkdir()
     assert ready_recipes() == ["bad", "demo"]
     assert load_recipe("demo").seed == 7
@@ -766,7 +766,7 @@ def recipes(draw):
             "source": sources,
             "weights": draw(st.none() | st.just([0.5] * len(sources))),
             "rows": draw(st.none() | st.sampled_from(["20:40", "0:360", ":7"])),
-            "take": draw(st.just("all") | st.integers(1) | st.integers(1, 100).map(lambda n: f"{n}%")),
+            "take": draw(st.just("all") | st.integers(1, 10**18 - 1) | st.integers(1, 100).map(lambda n: f"{n}%")),
         },
         "finetune": draw(st.none() | st.just({"records": "more.json", "learning_rate": 1e-5})),
         "attribution": {
