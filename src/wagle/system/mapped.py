@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _PREFIX = "wagle-mapped-"  # the pages of no other mapping are ever dropped
-_DONTNEED = 4  # MADV_DONTNEED in mman.h
+_WILLNEED, _DONTNEED = 3, 4  # MADV_WILLNEED and MADV_DONTNEED in mman.h
 
 
 def mapped(count: int, dtype: torch.dtype, folder: Path | None = None) -> Tensor:
@@ -58,11 +58,23 @@ def let_go(*tensors: Tensor | None) -> None:
 
     Whatever is not mapped is left alone.
     """
+    _advise(_DONTNEED, tensors)
+
+
+def will_need(*tensors: Tensor | None) -> None:
+    """Have mapped vectors read from the disk that will soon be used; this does not wait for it.
+
+    Whatever is not mapped is left alone.
+    """
+    _advise(_WILLNEED, tensors)
+
+
+def _advise(what: int, tensors: Sequence[Tensor | None]) -> None:
     for tensor in tensors:
         if tensor is not None and is_mapped(tensor):
             storage = tensor.untyped_storage()
             size = ctypes.c_size_t(storage.nbytes())
-            _libc().madvise(ctypes.c_void_p(storage.data_ptr()), size, _DONTNEED)
+            _libc().madvise(ctypes.c_void_p(storage.data_ptr()), size, what)
 
 
 @cache
@@ -72,7 +84,9 @@ def _libc() -> Any:
 
 def passing(*lists: Sequence[Tensor]) -> Iterator[tuple[Tensor, ...]]:
     """Go through lists of vectors side by side; those that were passed are let go."""
-    for some in zip(*lists, strict=True):
+    rows = [*zip(*lists, strict=True)]
+    for some, following in zip(rows, [*rows[1:], ()], strict=True):
+        will_need(*following)
         yield some
         let_go(*some)
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from wagle.model.streaming.blocks import StoredBlocks
 from wagle.model.streaming.in_step import Together, Visit, autocasts
 from wagle.model.streaming.traces import Call, Into, Take, Trace, Way
-from wagle.system.mapped import let_go
+from wagle.system.mapped import let_go, will_need
 
 _CHUNK = 1 << 22  # positions widened at a time
 
@@ -222,6 +222,9 @@ class Stream:
         if any(self.overlay.get(name) is not laid for name, laid in self._laid.items()):
             self._stored.let_go()  # what lies over the weights held is no longer to be there
         tensors = self._stored.load(block, upcoming)
+        for name in self.names[upcoming] if 0 <= upcoming < len(self._stored) else ():
+            if (over := self.overlay.get(name)) is not None:
+                will_need(over.index, over.values)
         self._laid = {name: self.overlay[name] for name in tensors if name in self.overlay}
         for name, laid in self._laid.items():
             laid.over(tensors[name].view(-1))

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from wagle.system.mapped import Room, let_go
+from wagle.system.mapped import Room, let_go, will_need
 
 
 def step_in_parts(
@@ -28,7 +28,11 @@ def step_in_parts(
 
     def step(self: Optimizer, closure: Callable[[], float] | None = None) -> None:
         assert closure is None
-        for part in parts:
+        for part, following in zip(parts, [*parts[1:], ()], strict=True):
+            for parameter in following:
+                kept = self.state.get(parameter, {}).values()
+                vectors = [value for value in kept if isinstance(value, Tensor)]
+                will_need(parameter, parameter.grad, *vectors)
             with only(self, part):
                 kind.step(self)
             put_away(self, part, where)

@@ -24,7 +24,7 @@ from wagle.mask.mask import Mask
 from wagle.model.streaming.opening import stream_of
 from wagle.model.structure import is_sharded
 from wagle.system.errors import WagleError
-from wagle.system.mapped import Room, passing
+from wagle.system.mapped import Room, passing, will_need
 from wagle.system.memory import Spill, give_memory_back
 from wagle.system.processes import group
 from wagle.unlearning.training.weights.choosing import blocks_of, choose
@@ -95,7 +95,9 @@ class SelectedWeights:
 
     def _each(self) -> Iterator[Slice]:
         """The slices one after the other; the vectors of those that were passed are let go."""
-        for s in self._slices:
+        for s, following in zip(self._slices, [*self._slices[1:], None], strict=True):
+            if following is not None:
+                will_need(following.index, following.master)
             yield s
             s.let_go()
 
