@@ -17,6 +17,7 @@ from wagle.report.leading import headlines
 from wagle.system.errors import WagleError
 
 _FREE = ("name", "report")  # settings without an effect on figures
+_WAYS = ("evaluation.precision", "evaluation.max_new_tokens", "evaluation.records")
 _ASKED = ("forget", "retain", "retain_heldout", "general", "holdout")
 
 
@@ -77,13 +78,10 @@ def read_several(folders: Sequence[str | Path], everything: bool = False) -> Sev
     recipes = [_recipe(home) for home in homes]
     rows = [_row(*one) for one in zip(names, homes, recipes, strict=True)]
     every = list(dict.fromkeys(name for row in rows for name in row.figures))
-    differs = [
-        key
-        for key in dict.fromkeys(key for row in rows for key in row.settings)
-        if len({str(row.settings.get(key)) for row in rows}) > 1
-    ]
+    keys = dict.fromkeys(key for row in rows for key in row.settings)
+    differs = [key for key in keys if len({str(row.settings.get(key)) for row in rows}) > 1]
     shown = every if everything else _leading(every)
-    return Several(rows, shown, differs, _notes(rows, shown))
+    return Several(rows, shown, differs, _notes(rows, shown, differs))
 
 
 def _recipe(home: Path) -> Recipe:
@@ -161,18 +159,19 @@ def _dotted(recipe: Recipe) -> list[tuple[str, Any]]:
     return walk("", settings)
 
 
-def _notes(rows: Sequence[Row], shown: Sequence[str]) -> list[str]:
+def _notes(rows: Sequence[Row], shown: Sequence[str], differs: Sequence[str]) -> list[str]:
     """What is not comparable: other records, or other ways of asking."""
-    notes = []
-    for name in _ASKED:
-        keys = [key for row in rows for key in row.settings if key.split(".")[0] == name]
-        if any(
-            len({str(row.settings.get(key)) for row in rows}) > 1 for key in dict.fromkeys(keys)
-        ):
-            notes.append(f"Not comparable on {name}: the runs do not ask about the same records.")
-    for key in ("evaluation.precision", "evaluation.max_new_tokens", "evaluation.records"):
-        if len({str(row.settings.get(key)) for row in rows}) > 1:
-            notes.append(f"Asked in different ways: {key} is not the same in all runs.")
+    sets = {key.split(".")[0] for key in differs}
+    notes = [
+        f"Not comparable on {name}: the runs do not ask about the same records."
+        for name in _ASKED
+        if name in sets
+    ]
+    notes += [
+        f"Asked in different ways: {key} is not the same in all runs."
+        for key in _WAYS
+        if key in differs
+    ]
     counts = {n: {row.figures[n].n for row in rows if n in row.figures} for n in shown}
     uneven = [name for name, found in counts.items() if len(found) > 1]
     if uneven:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from wagle.attribution.gradients.forward import _check_given, _reached, _tensors
+from wagle.attribution.gradients.forward import _reached, _tensors, check_given
 from wagle.system.errors import WagleError
 
 
@@ -20,11 +20,11 @@ def test_what_depends_on_weights_is_refused_beside_hidden_states():
         pass
 
     fine = torch.ones(1)
-    _check_given(Given(), ((), {"mask": fine}))
+    check_given(Given(), ((), {"mask": fine}))
     with pytest.raises(
         WagleError, match="Given passes its blocks more than hidden states that dep"
     ):
-        _check_given(Given(), ((), {"mask": [fine.clone().requires_grad_() * 2]}))
+        check_given(Given(), ((), {"mask": [fine.clone().requires_grad_() * 2]}))
 
 
 def test_the_leaves_of_a_tensor_are_those_that_need_a_gradient_each_once():

@@ -228,12 +228,12 @@ def test_models_that_cannot_be_streamed_say_so_and_name_whole(
             run(model_folder)
     with pytest.raises(WagleError, match=r"unknown engine 'steam'; did you mean 'stream'\?"):
         wagle.gradients(model_folder, tokenizer, forget, retain, engine="steam")
-    looked = forward._check_given
+    looked = forward.check_given
 
     def given(model, _):
         looked(model, {"bias": [nn.Parameter(torch.ones(1))]})
 
-    monkeypatch.setattr(forward, "_check_given", given)
+    monkeypatch.setattr(forward, "check_given", given)
     with pytest.raises(WagleError, match="more than hidden states that depends on weights; use en"):
         run(model_folder)
 

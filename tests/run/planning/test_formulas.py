@@ -4,8 +4,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from wagle.run.planning import formulas
-from wagle.run.planning.formulas import HEAP, LIBRARIES, Asked, Batch, How, Shape, Steps
+from wagle.run.planning import formulas, terms
+from wagle.run.planning.formulas import Asked, Steps
+from wagle.run.planning.terms import HEAP, LIBRARIES, Batch, How, Shape
 
 SHAPE = Shape(
     stem=200,
@@ -47,8 +48,8 @@ def test_a_forward_pass_costs_two_operations_a_weight_and_the_head_only_where_it
     ],
 )
 def test_the_activations_of_a_block_by_hand(how, each):
-    assert formulas.block_activations(SHAPE, BATCH, how) == each * 16
-    assert formulas.activations(SHAPE, BATCH, how) == pytest.approx(HEAP * 3 * each * 16)
+    assert terms.block_activations(SHAPE, BATCH, how) == each * 16
+    assert terms.activations(SHAPE, BATCH, how) == pytest.approx(HEAP * 3 * each * 16)
 
 
 def _saved(blocks, attention, half):
@@ -94,12 +95,12 @@ def test_the_activations_of_a_block_are_those_that_torch_saves(attention, half):
     )
     one = _saved(2, attention, half) - _saved(1, attention, half)
     how = How(half=half, eager=attention == "eager")
-    assert formulas.block_activations(shape, Batch(3, 40, 0), how) == pytest.approx(one, rel=0.02)
+    assert terms.block_activations(shape, Batch(3, 40, 0), how) == pytest.approx(one, rel=0.02)
 
 
 def test_checkpointing_keeps_the_inputs_of_blocks_and_one_blocks_activations():
-    one = formulas.block_activations(SHAPE, BATCH, FULL)
-    kept = formulas.activations(SHAPE, BATCH, How(recompute=True))
+    one = terms.block_activations(SHAPE, BATCH, FULL)
+    kept = terms.activations(SHAPE, BATCH, How(recompute=True))
     assert kept == pytest.approx(HEAP * (one + 4 * 3 * 10 * 16))
 
 
@@ -109,7 +110,7 @@ def test_training_in_memory_by_hand():
         "libraries": LIBRARIES,
         "weights": 4000.0,
         "vectors": pytest.approx(20 * 50),  # index 4, master 4, gradient 4, moments 8
-        "activations": formulas.activations(SHAPE, BATCH, FULL),
+        "activations": terms.activations(SHAPE, BATCH, FULL),
         "casts": 0.0,
         "logits": 2.0 * 6 * 20 * 4,
         "gradients": 800.0,
@@ -124,14 +125,14 @@ def test_training_in_memory_by_hand():
 
 
 def test_dense_masters_in_float32_are_the_weights_themselves():
-    assert formulas.vectors(SHAPE, 1.0, FULL) == 12 * 1000
-    assert formulas.vectors(SHAPE, 1.0, How(held=2)) == 16 * 1000
-    assert formulas.vectors(SHAPE, 0.8, How(moments=0)) == pytest.approx(12 * 800)
+    assert terms.vectors(SHAPE, 1.0, FULL) == 12 * 1000
+    assert terms.vectors(SHAPE, 1.0, How(held=2)) == 16 * 1000
+    assert terms.vectors(SHAPE, 0.8, How(moments=0)) == pytest.approx(12 * 800)
 
 
 def test_autocast_keeps_a_copy_of_blocks_and_head():
-    assert formulas.casts(SHAPE, HALF) == 2 * (750 + 200)
-    assert formulas.casts(SHAPE, How(held=2, half=True)) == 0
+    assert terms.casts(SHAPE, HALF) == 2 * (750 + 200)
+    assert terms.casts(SHAPE, How(held=2, half=True)) == 0
 
 
 def test_training_by_blocks_by_hand(monkeypatch):
@@ -141,7 +142,7 @@ def test_training_by_blocks_by_hand(monkeypatch):
         "libraries": LIBRARIES,
         "weights": 2.0 * (200 + 50 + 500) + 2.0 * (200 + 50),
         "vectors": pytest.approx(22 * 0.05 * 250),  # index, master, gradient, moments, value
-        "activations": HEAP * formulas.block_activations(SHAPE, BATCH, FULL),
+        "activations": HEAP * terms.block_activations(SHAPE, BATCH, FULL),
         "logits": 2.0 * 6 * 20 * 4,
         "gradients": 500.0,  # of a block: larger than the stem's 400
     }

@@ -9,10 +9,10 @@ import yaml
 from tests.conftest import OTHERS, RECORDS, make_model
 from wagle.recipe.reading import load_recipe
 from wagle.run.planning import plan as module
-from wagle.run.planning.formulas import Batch
 from wagle.run.planning.machine import Machine
 from wagle.run.planning.plan import make_plan
 from wagle.run.planning.table import plan_table
+from wagle.run.planning.terms import Batch
 from wagle.run.planning.work import Counted, batch_of
 from wagle.system.errors import WagleError
 

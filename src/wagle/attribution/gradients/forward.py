@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,8 +14,8 @@ from wagle.attribution.gradients.blocks import Batch
 from wagle.attribution.gradients.kept import Kept
 from wagle.attribution.gradients.passes import Inputs, linear_layers
 from wagle.compat.torch import leaf_of
+from wagle.model.streaming.traces import check_given
 from wagle.model.structure import placed
-from wagle.system.errors import WagleError
 from wagle.system.processes import group
 
 
@@ -51,7 +51,7 @@ def _record(kept: Kept, one: Batch, first: bool) -> Tensor:
             one.calls.append(given)
             entered.append(hidden)
             if first:
-                _check_given(blocks.model, given)
+                check_given(blocks.model, given)
                 if block == 0:
                     blocks.look(one, hidden)
             if block == len(blocks) - 1:
@@ -64,15 +64,6 @@ def _record(kept: Kept, one: Batch, first: bool) -> Tensor:
     with blocks.replaced(shim), torch.set_grad_enabled(first), contextlib.suppress(Enough):
         kept.loss(one)
     return entered[0]
-
-
-def _check_given(model: nn.Module, given: object) -> None:
-    """Refuse models whose blocks get anything besides hidden states that depends on weights."""
-    if any(t.requires_grad for t in _tensors(given)):
-        raise WagleError(
-            f"{type(model).__name__} passes its blocks more than hidden states that depends on "
-            "weights; use engine: whole"
-        )
 
 
 def through_blocks(kept: Kept) -> None:
@@ -106,17 +97,6 @@ def _forward(kept: Kept, block: int, one: Batch, inputs: Inputs | None) -> None:
         del kept.spill[block, one.key]
     kept.spill[block + 1, one.key] = found
     kept.bar.advance(one.records)
-
-
-def _tensors(given: object) -> Iterator[Tensor]:
-    if isinstance(given, Tensor):
-        yield given
-    elif isinstance(given, Mapping):
-        for value in given.values():
-            yield from _tensors(value)
-    elif isinstance(given, list | tuple):
-        for value in given:
-            yield from _tensors(value)
 
 
 def _reached(output: Tensor) -> list[Tensor]:

@@ -22,9 +22,6 @@ from wagle.system.processes.group import local_device
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
 logger = logging.getLogger(__name__)
 
 WHOLE, STREAM, AUTO = "whole", "stream", "auto"

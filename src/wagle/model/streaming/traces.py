@@ -150,11 +150,7 @@ class Way:
         hidden = call.hidden
         assert hidden is not None
         call.drop_cache()
-        if any(t.requires_grad for t in _tensors(call.others)):
-            raise WagleError(
-                f"{type(self._model).__name__} passes its blocks more than hidden states that depends "
-                "on weights; use engine: whole"
-            )
+        check_given(self._model, call.others)
         plain = trace.output is not None and trace.output() is hidden
         if hidden.requires_grad and not plain:
             trace.entered[block] = hidden
@@ -267,6 +263,15 @@ def _taking(parameters: Mapping[str, nn.Parameter], take: Take, slot: str) -> It
     finally:
         for handle in handles:
             handle.remove()
+
+
+def check_given(model: nn.Module, given: object) -> None:
+    """Refuse models whose blocks get anything besides hidden states that depends on weights."""
+    if any(t.requires_grad for t in _tensors(given)):
+        raise WagleError(
+            f"{type(model).__name__} passes its blocks more than hidden states that depends on "
+            "weights; use engine: whole"
+        )
 
 
 def _tensors(given: object) -> Iterator[Tensor]:

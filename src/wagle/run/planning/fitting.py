@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wagle.run.opening import Run
-from wagle.run.planning.formulas import Need
 from wagle.run.planning.machine import Machine, existing, this_machine
 from wagle.run.planning.plan import CONTEXT, lasting
 from wagle.run.planning.shapes import measure_shape, stored_width
 from wagle.run.planning.stages import Way, stage_needs, ways
+from wagle.run.planning.terms import Need
 from wagle.run.planning.work import count_sets
 from wagle.system.errors import DiskFull, WagleError
 from wagle.system.memory import free_memory

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from wagle.run.planning.formulas import Batch
+from wagle.run.planning.terms import Batch
 from wagle.system.errors import WagleError
 from wagle.system.memory import free_memory, total_memory
 

@@ -11,10 +11,11 @@ from wagle.model.loading import resolve_model
 from wagle.recipe.recipe import Recipe
 from wagle.run.inputs import Inputs
 from wagle.run.models import Models
-from wagle.run.planning.formulas import Batch, Need, Shape, seconds
+from wagle.run.planning.formulas import seconds
 from wagle.run.planning.machine import Machine, block_rate, this_machine
 from wagle.run.planning.shapes import shape_of
 from wagle.run.planning.stages import how_of, largest_ratios, ratio_of, stage_needs, ways
+from wagle.run.planning.terms import Batch, Need, Shape
 from wagle.run.planning.work import Counted, count_sets, forgetting, readable
 from wagle.system.errors import WagleError
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from wagle.model.loading import structure_of
 from wagle.model.stored import read_stored, weight_files
 from wagle.model.structure import find_blocks, model_folder
-from wagle.run.planning.formulas import Shape
+from wagle.run.planning.terms import Shape
 from wagle.system.errors import WagleError
 from wagle.system.files.reading import read_json
 

@@ -10,7 +10,8 @@ from wagle.recipe.recipe import Recipe
 from wagle.recipe.sections.training import Training
 from wagle.recipe.sections.unlearning import Unlearning
 from wagle.run.planning import formulas
-from wagle.run.planning.formulas import How, Need, Shape, Steps
+from wagle.run.planning.formulas import Steps
+from wagle.run.planning.terms import How, Need, Shape
 from wagle.run.planning.work import Counted, asking, attributing, forgetting, teaching
 from wagle.unlearning.engines import Sizes, training_needs
 from wagle.unlearning.objectives.choice import choose_objective

@@ -14,7 +14,8 @@ from wagle.evaluation.figures import SETS
 from wagle.recipe.recipe import Recipe
 from wagle.recipe.sections.training import Training
 from wagle.run.inputs import Inputs
-from wagle.run.planning.formulas import Asked, Batch, Steps
+from wagle.run.planning.formulas import Asked, Steps
+from wagle.run.planning.terms import Batch
 from wagle.system.errors import WagleError
 
 _LOOK = 64  # retain records of a look
