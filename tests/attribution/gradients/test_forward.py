@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from wagle.attribution.gradients.forward import _reached, _tensors, check_given
+from wagle.attribution.gradients.forward import _reached
+from wagle.model.streaming.traces import _tensors, check_given
 from wagle.system.errors import WagleError
 
 
